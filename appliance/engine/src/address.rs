@@ -1,0 +1,114 @@
+//! Addresses and keys, packed.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv6Addr};
+
+/// An IPv4 or IPv6 address in sixteen bytes; IPv4 is kept IPv4-mapped (`::ffff:a.b.c.d`).
+///
+/// IPv6 packets with IPv4-mapped addresses are dropped as martians before they get here, so the
+/// two families never meet.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Address([u8; 16]);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Family {
+    Ipv4,
+    Ipv6,
+}
+
+impl Address {
+    pub fn family(self) -> Family {
+        if self.0[..12] == [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff] {
+            Family::Ipv4
+        } else {
+            Family::Ipv6
+        }
+    }
+
+    pub fn to_ip(self) -> IpAddr {
+        Ipv6Addr::from(self.0).to_canonical()
+    }
+
+    /// The bytes as they stand in a packet: four or sixteen.
+    pub fn wire_bytes(&self) -> &[u8] {
+        match self.family() {
+            Family::Ipv4 => &self.0[12..],
+            Family::Ipv6 => &self.0,
+        }
+    }
+}
+
+impl From<IpAddr> for Address {
+    fn from(ip: IpAddr) -> Self {
+        match ip {
+            IpAddr::V4(v4) => Self(v4.to_ipv6_mapped().octets()),
+            IpAddr::V6(v6) => Self(v6.octets()),
+        }
+    }
+}
+
+impl From<[u8; 4]> for Address {
+    fn from(octets: [u8; 4]) -> Self {
+        Self::from(IpAddr::from(octets))
+    }
+}
+
+impl From<[u8; 16]> for Address {
+    fn from(octets: [u8; 16]) -> Self {
+        Self(octets)
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.to_ip().fmt(f)
+    }
+}
+
+impl fmt::Debug for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.to_ip().fmt(f)
+    }
+}
+
+/// An address with a port, or with an ICMP query identifier.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Endpoint {
+    pub address: Address,
+    pub port: u16,
+}
+
+/// A flow as packets of one direction show it on the wire.
+///
+/// TCP and UDP: the ports. ICMP queries: the identifier stands for both ports. Other protocols: zero.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct FlowKey {
+    pub source: Endpoint,
+    pub destination: Endpoint,
+    /// IP protocol number; ICMP and ICMPv6 stand for their queries.
+    pub protocol: u8,
+}
+
+impl FlowKey {
+    /// The key of the packets that answer packets of this key.
+    pub const fn reversed(self) -> Self {
+        Self { source: self.destination, destination: self.source, protocol: self.protocol }
+    }
+}
+
+/// Which way a packet of a flow goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Direction {
+    /// From the endpoint that sent the first packet.
+    Original,
+    Reply,
+}
+
+impl Direction {
+    pub const fn reversed(self) -> Self {
+        match self {
+            Self::Original => Self::Reply,
+            Self::Reply => Self::Original,
+        }
+    }
+}

@@ -1,0 +1,27 @@
+//! A packet's life, sans-IO: no clock, socket, thread or file. Time and randomness are arguments.
+
+mod address;
+mod frame;
+mod limits;
+mod time;
+mod verdict;
+
+// In the order in which a packet meets them.
+mod fragments;
+mod nat;
+mod packet;
+mod quote;
+mod reply;
+mod rewrite;
+mod tcp;
+mod timers;
+
+pub use address::{Address, Direction, Endpoint, Family, FlowKey};
+pub use frame::{Checksum, Frame, Offload, SegmentKind, Segments};
+pub use limits::Limits;
+pub use time::Time;
+pub use verdict::{DropReason, Verdict};
+
+/// A data interface of the node: index into the network that the shell describes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct InterfaceId(pub u16);

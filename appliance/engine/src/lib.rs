@@ -1,8 +1,12 @@
 //! A packet's life, sans-IO: no clock, socket, thread or file. Time and randomness are arguments.
 
 mod address;
+mod counters;
+mod engine;
+mod event;
 mod frame;
 mod limits;
+mod network;
 mod time;
 mod verdict;
 
@@ -17,8 +21,17 @@ mod tcp;
 mod timers;
 
 pub use address::{Address, Direction, Endpoint, Family, FlowKey};
+pub use counters::{Counters, RuleCounters, TableUse};
+pub use engine::{
+    Engine, EngineConfig, Explanation, FlowChange, Neighbour, Outcome, Probe, Step, Transmit,
+};
+pub use event::{
+    CloseReason, Decided, Denial, Event, FlowId, FlowReport, FlowState, Generation, Usage,
+};
 pub use frame::{Checksum, Frame, Offload, SegmentKind, Segments};
 pub use limits::Limits;
+pub use network::{Interface, Network, NextHop, Route};
+pub use tcp::TcpState;
 pub use time::Time;
 pub use verdict::{DropReason, Verdict};
 

@@ -3,12 +3,29 @@
 //! The modules stand in the order in which a policy meets them: it is written, checked, compiled,
 //! and then asked what becomes of a packet.
 
+mod diagnostic;
+mod load;
+
+mod policy;
+mod settings;
+
 mod decision;
 mod nat;
 mod ruleset;
-mod settings;
+
+mod embedded;
+mod explain;
+mod notation;
 
 pub use decision::{Action, Decision, LogMode, Query, RuleId, Transport, ZoneId};
-pub use nat::{DestinationNat, Filtering, Mapping, NatId, NatQuery, SourceAddress, SourceNat};
-pub use ruleset::{Rule, RuleSet, Zone};
+pub use diagnostic::{Diagnostic, Diagnostics, Severity};
+pub use embedded::TestOutcome;
+pub use explain::{ExplainError, Explanation, Stage, Step, StepOutcome, Translated};
+pub use load::{Loaded, load};
+pub use nat::{
+    DestinationNat, Filtering, Mapping, NatId, NatQuery, NatRule, SourceAddress, SourceNat,
+};
+pub use notation::{PacketText, ParsePacketError};
+pub use policy::Policy;
+pub use ruleset::{Rule, RuleSet, Zone, ZoneLookup};
 pub use settings::{FloodLimits, Settings, Timeouts};

@@ -45,6 +45,37 @@ pub struct SourceNat {
     pub filtering: Filtering,
 }
 
+/// A NAT rule of either kind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NatRule {
+    Destination(DestinationNat),
+    Source(SourceNat),
+}
+
+impl NatRule {
+    pub fn id(&self) -> NatId {
+        match self {
+            Self::Destination(rule) => rule.id,
+            Self::Source(rule) => rule.id,
+        }
+    }
+
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Destination(rule) => &rule.name,
+            Self::Source(rule) => &rule.name,
+        }
+    }
+
+    /// Where the rule stands in the policy text, from 1.
+    pub fn line(&self) -> u32 {
+        match self {
+            Self::Destination(rule) => rule.line,
+            Self::Source(rule) => rule.line,
+        }
+    }
+}
+
 /// Which source address a translated packet gets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SourceAddress {

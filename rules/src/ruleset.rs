@@ -3,7 +3,8 @@
 use std::net::IpAddr;
 
 use crate::{
-    Action, Decision, DestinationNat, LogMode, NatQuery, Query, RuleId, Settings, SourceNat, ZoneId,
+    Action, Decision, DestinationNat, ExplainError, Explanation, LogMode, NatId, NatQuery, NatRule,
+    PacketText, Query, RuleId, Settings, SourceNat, ZoneId,
 };
 
 /// A compiled policy.
@@ -12,6 +13,8 @@ pub struct RuleSet {
     zones: Vec<Zone>,
     rules: Vec<Rule>,
     settings: Settings,
+    nat: Vec<NatRule>,
+    digest: [u8; 32],
 }
 
 /// A zone as the engine needs it.
@@ -34,6 +37,16 @@ pub struct Rule {
     /// `None` for a monitor rule, which counts and never decides.
     pub action: Option<Action>,
     pub log: LogMode,
+}
+
+/// In which zone an address lies, as far as the policy tells.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ZoneLookup {
+    Zone(ZoneId),
+    /// No zone's networks hold the address and several zones list no networks.
+    Ambiguous(Vec<ZoneId>),
+    /// No zone's networks hold the address and every zone lists its networks.
+    Nowhere,
 }
 
 impl RuleSet {
@@ -70,6 +83,51 @@ impl RuleSet {
     /// networks or, where it lists none, in no other zone's.
     pub fn source_belongs(&self, _zone: ZoneId, _source: IpAddr) -> bool {
         unimplemented!()
+    }
+
+    /// The zone of an address by the zones' networks, longest prefix first; the zones without
+    /// networks share what is left.
+    pub fn zone_of_address(&self, _address: IpAddr) -> ZoneLookup {
+        unimplemented!()
+    }
+
+    /// The zone called `name`.
+    pub fn zone_named(&self, name: &str) -> Option<ZoneId> {
+        let index = self.zones.iter().position(|zone| zone.name == name)?;
+        u16::try_from(index).ok().map(ZoneId)
+    }
+
+    /// What would become of a packet, from the policy alone: routes are the zones' networks.
+    ///
+    /// # Errors
+    ///
+    /// The packet names a zone or an interface that the policy does not have.
+    pub fn explain(&self, _packet: &PacketText) -> Result<Explanation, ExplainError> {
+        unimplemented!()
+    }
+
+    /// SHA-256 of the policy's canonical text.
+    pub fn digest(&self) -> &[u8; 32] {
+        &self.digest
+    }
+
+    /// All NAT rules in their written order: index with [`NatId`](crate::NatId).
+    pub fn nat_rules(&self) -> &[NatRule] {
+        &self.nat
+    }
+
+    pub fn destination_nat_by_id(&self, id: NatId) -> Option<&DestinationNat> {
+        match self.nat.get(usize::from(id.0))? {
+            NatRule::Destination(rule) => Some(rule),
+            NatRule::Source(_) => None,
+        }
+    }
+
+    pub fn source_nat_by_id(&self, id: NatId) -> Option<&SourceNat> {
+        match self.nat.get(usize::from(id.0))? {
+            NatRule::Source(rule) => Some(rule),
+            NatRule::Destination(_) => None,
+        }
     }
 
     pub fn zones(&self) -> &[Zone] {

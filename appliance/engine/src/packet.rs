@@ -1,8 +1,29 @@
 //! From bytes to facts: what a frame says, proved once. Nothing after this stage parses.
+//!
+//! What a packet claims about itself is checked against the bytes that are there, and whatever does
+//! not fit is dropped for a reason of its own: a malformed packet is never merely "no match". Of the
+//! checksums, those of IPv4 headers and of whole ICMP messages are verified. Those of TCP and UDP are
+//! left to the endpoints: they are mended incrementally (RFC 1624), so that a wrong one stays wrong.
 
-use crate::address::{Address, FlowKey};
+mod ipv4;
+pub(crate) mod ipv6;
+mod transport;
+
+use smoltcp::wire::{
+    ArpOperation, ArpPacket, ArpRepr, ETHERNET_HEADER_LEN, EthernetFrame, EthernetProtocol,
+};
+
+use crate::address::{Address, Endpoint, FlowKey};
 use crate::frame::Frame;
 use crate::verdict::DropReason;
+
+/// IP protocol numbers (IANA "protocol-numbers").
+pub(crate) mod protocol {
+    pub(crate) const ICMP: u8 = 1;
+    pub(crate) const TCP: u8 = 6;
+    pub(crate) const UDP: u8 = 17;
+    pub(crate) const ICMPV6: u8 = 58;
+}
 
 /// What a frame carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,7 +50,8 @@ pub struct Packet {
     pub hop_limit: u8,
     /// IPv4: the DF bit. IPv6: always.
     pub dont_fragment: bool,
-    /// The upper-layer protocol, behind all extension headers.
+    /// The upper-layer protocol, behind all extension headers. In an IPv6 fragment that is not the
+    /// first, the next header of the fragment header, which may be an extension header.
     pub protocol: u8,
     /// Where the IP header starts (always 14), where the transport header starts, and where the
     /// packet ends; link-layer padding lies behind.
@@ -89,8 +111,9 @@ pub struct TcpSegment {
     pub flags: TcpFlags,
     /// As in the header, not scaled.
     pub window: u16,
+    /// Bytes behind the TCP header in this packet; in a first fragment not the whole segment's.
     pub payload: u32,
-    /// From the options of a SYN.
+    /// From the options of a SYN; at most 14 (RFC 7323 section 2.3).
     pub window_scale: Option<u8>,
 }
 
@@ -110,13 +133,115 @@ impl Packet {
     ///
     /// # Errors
     /// The reason for which a malformed frame is dropped, before any rule is asked.
-    pub fn parse(_frame: &Frame<'_>) -> Result<Parsed, DropReason> {
-        unimplemented!()
+    pub fn parse(frame: &Frame<'_>) -> Result<Parsed, DropReason> {
+        let ethernet =
+            EthernetFrame::new_checked(&*frame.bytes).map_err(|_| DropReason::FrameTruncated)?;
+        match ethernet.ethertype() {
+            EthernetProtocol::Ipv4 => ipv4::parse(frame).map(Parsed::Ip),
+            EthernetProtocol::Ipv6 => ipv6::parse(frame).map(Parsed::Ip),
+            EthernetProtocol::Arp => parse_arp(ethernet.payload()).map(Parsed::Arp),
+            EthernetProtocol::Unknown(_) => Err(DropReason::NotIp),
+        }
     }
 
     /// The key by which the packet's flow is found; `None` for ICMP errors, link-local messages and
     /// later fragments.
     pub fn key(&self) -> Option<FlowKey> {
-        unimplemented!()
+        let (source, destination) = match self.segment {
+            Segment::Tcp(TcpSegment { source_port, destination_port, .. })
+            | Segment::Udp { source_port, destination_port } => (source_port, destination_port),
+            Segment::IcmpQuery { identifier, .. } => (identifier, identifier),
+            Segment::Other => (0, 0),
+            Segment::IcmpError { .. } | Segment::LinkLocal { .. } | Segment::Later => return None,
+        };
+        Some(FlowKey {
+            source: Endpoint { address: self.source, port: source },
+            destination: Endpoint { address: self.destination, port: destination },
+            protocol: self.protocol,
+        })
     }
 }
+
+/// ARP for IPv4 over Ethernet: a request or a reply, nothing else is asked here.
+fn parse_arp(bytes: &[u8]) -> Result<Arp, DropReason> {
+    let packet = ArpPacket::new_checked(bytes).map_err(|_| DropReason::FrameTruncated)?;
+    let Ok(ArpRepr::EthernetIpv4 {
+        operation,
+        source_hardware_addr,
+        source_protocol_addr,
+        target_protocol_addr,
+        ..
+    }) = ArpRepr::parse(&packet)
+    else {
+        return Err(DropReason::NotIp);
+    };
+    let request = match operation {
+        ArpOperation::Request => true,
+        ArpOperation::Reply => false,
+        ArpOperation::Unknown(_) => return Err(DropReason::NotIp),
+    };
+    Ok(Arp {
+        request,
+        sender_mac: source_hardware_addr.0,
+        sender: source_protocol_addr.octets().into(),
+        target: target_protocol_addr.octets().into(),
+    })
+}
+
+/// What the IP header has settled before the transport header is read.
+struct Network {
+    source: Address,
+    destination: Address,
+    hop_limit: u8,
+    dont_fragment: bool,
+    protocol: u8,
+    transport: usize,
+    end: usize,
+    fragment: Option<Fragment>,
+}
+
+impl Network {
+    fn with(self, segment: Segment) -> Packet {
+        let Self { source, destination, hop_limit, dont_fragment, .. } = self;
+        let Self { protocol, transport, end, fragment, .. } = self;
+        Packet {
+            source,
+            destination,
+            hop_limit,
+            dont_fragment,
+            protocol,
+            network: ETHERNET_HEADER_LEN,
+            transport,
+            end,
+            fragment,
+            segment,
+        }
+    }
+}
+
+impl Fragment {
+    /// Checks a fragment's place in its datagram, whichever the family. `before` are the bytes of
+    /// this packet's headers, `length` those of its payload.
+    fn check(&self, protocol: u8, before: usize, length: usize) -> Result<(), DropReason> {
+        // RFC 791 section 3.2, RFC 8200 section 4.5: pieces of eight octets, 65,535 at most.
+        const MAX_DATAGRAM: usize = 65_535;
+        let misplaced = length == 0
+            || (self.more && !length.is_multiple_of(8))
+            || before + self.offset as usize + length > MAX_DATAGRAM;
+        if misplaced {
+            return Err(DropReason::FragmentInvalid);
+        }
+        // RFC 1858 section 4: such a fragment could only rewrite the TCP flags of the first.
+        if self.offset == 8 && protocol == protocol::TCP {
+            return Err(DropReason::FragmentTiny);
+        }
+        Ok(())
+    }
+
+    fn is_first(&self) -> bool {
+        self.offset == 0
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -80,6 +80,8 @@ drop_reasons! {
     TransportTruncated => "transport-truncated",
     /// A checksum of the transport header is wrong.
     TransportChecksum => "transport-checksum",
+    /// A TCP or UDP port of zero, which is reserved (RFC 6335 section 6).
+    PortZero => "port-zero",
     /// TCP flags that no correct host sends together, such as SYN with FIN or none at all.
     TcpFlags => "tcp-flags",
     /// An ICMP message of a type that never crosses a router, or is not supported (RFC 4890).

@@ -1,0 +1,198 @@
+//! The transport header of a packet that is whole, or of the first fragment of one that is not.
+
+use smoltcp::wire::{
+    Icmpv4Message, Icmpv4Packet, Icmpv6Message, Icmpv6Packet, Ipv6Address, TcpPacket,
+    UDP_HEADER_LEN, UdpPacket,
+};
+
+use super::{Network, Segment, TcpFlags, TcpSegment, protocol};
+use crate::address::{Address, Family};
+use crate::frame::{Checksum, Frame};
+use crate::verdict::DropReason;
+
+/// ICMP and ICMPv6: type, code, checksum, and four octets whose meaning the type settles.
+pub(crate) const ICMP_HEADER: usize = 8;
+
+pub(super) fn parse(frame: &Frame<'_>, network: &Network) -> Result<Segment, DropReason> {
+    let bytes = &frame.bytes[network.transport..network.end];
+    match (network.protocol, network.source.family()) {
+        (protocol::TCP, _) => parse_tcp(bytes, network).map(Segment::Tcp),
+        (protocol::UDP, family) => parse_udp(bytes, network, family),
+        (protocol::ICMP, Family::Ipv4) => parse_icmpv4(bytes, network, frame.offload.checksum),
+        (protocol::ICMPV6, Family::Ipv6) => parse_icmpv6(bytes, network, frame.offload.checksum),
+        // ICMP of the other family (compare CVE-2009-0687).
+        (protocol::ICMP | protocol::ICMPV6, _) => Err(DropReason::IcmpType),
+        _ => Ok(Segment::Other),
+    }
+}
+
+impl Network {
+    /// The reason for a transport header that is not all there.
+    fn truncated(&self) -> DropReason {
+        match self.fragment {
+            Some(_) => DropReason::FragmentTiny,
+            None => DropReason::TransportTruncated,
+        }
+    }
+}
+
+fn parse_tcp(bytes: &[u8], network: &Network) -> Result<TcpSegment, DropReason> {
+    let header = TcpPacket::new_checked(bytes).map_err(|_| network.truncated())?;
+    check_ports(header.src_port(), header.dst_port())?;
+    let flags = TcpFlags {
+        syn: header.syn(),
+        ack: header.ack(),
+        fin: header.fin(),
+        rst: header.rst(),
+        psh: header.psh(),
+        urg: header.urg(),
+    };
+    if !flags.are_possible() {
+        return Err(DropReason::TcpFlags);
+    }
+    let options = header.options_summary().map_err(|_| DropReason::TransportTruncated)?;
+    // RFC 7323 section 2.3: what is larger counts as 14.
+    const MAX_WINDOW_SCALE: u8 = 14;
+    Ok(TcpSegment {
+        source_port: header.src_port(),
+        destination_port: header.dst_port(),
+        sequence: header.seq_number().0.cast_unsigned(),
+        acknowledgement: header.ack_number().0.cast_unsigned(),
+        flags,
+        window: header.window_len(),
+        payload: header.payload().len() as u32,
+        window_scale: options
+            .window_scale
+            .filter(|_| flags.syn)
+            .map(|scale| scale.min(MAX_WINDOW_SCALE)),
+    })
+}
+
+impl TcpFlags {
+    /// Whether a correct host sends these together. PSH goes with anything, and the bits of RFC 3168
+    /// and later are not looked at (RFC 3360).
+    fn are_possible(self) -> bool {
+        match (self.syn, self.ack, self.fin, self.rst, self.urg) {
+            // The first segment of a connection; urgent data may be on it.
+            (true, false, false, false, _) => true,
+            (true, true, false, false, false) => true,
+            // Data, acknowledgements, the end of data: always with ACK (RFC 9293 section 3.10.7.4).
+            (false, true, _, false, _) => true,
+            // A reset carries nothing that could be urgent.
+            (false, _, false, true, false) => true,
+            _ => false,
+        }
+    }
+}
+
+fn parse_udp(bytes: &[u8], network: &Network, family: Family) -> Result<Segment, DropReason> {
+    if bytes.len() < UDP_HEADER_LEN {
+        return Err(network.truncated());
+    }
+    let header = UdpPacket::new_unchecked(bytes);
+    // A first fragment has less than the length says. A length below the packet's leaves room for
+    // UDP options (RFC 9868); one of zero is for jumbograms, which do not get here.
+    if network.fragment.is_none() {
+        header.check_len().map_err(|_| DropReason::TransportTruncated)?;
+    } else if usize::from(header.len()) < UDP_HEADER_LEN {
+        return Err(DropReason::TransportTruncated);
+    }
+    // RFC 8200 section 8.1.
+    if family == Family::Ipv6 && header.checksum() == 0 {
+        return Err(DropReason::TransportChecksum);
+    }
+    check_ports(header.src_port(), header.dst_port())?;
+    Ok(Segment::Udp { source_port: header.src_port(), destination_port: header.dst_port() })
+}
+
+/// Port zero is reserved (RFC 6335 section 6) and stands for "any" in many an interface.
+fn check_ports(source: u16, destination: u16) -> Result<(), DropReason> {
+    if source == 0 || destination == 0 { Err(DropReason::PortZero) } else { Ok(()) }
+}
+
+fn parse_icmpv4(
+    bytes: &[u8],
+    network: &Network,
+    checksum: Checksum,
+) -> Result<Segment, DropReason> {
+    let header = Icmpv4Packet::new_checked(bytes).map_err(|_| network.truncated())?;
+    if is_verifiable(network, checksum) && !header.verify_checksum() {
+        return Err(DropReason::TransportChecksum);
+    }
+    let (kind, code) = (header.msg_type().into(), header.msg_code());
+    match header.msg_type() {
+        Icmpv4Message::EchoRequest | Icmpv4Message::EchoReply if code == 0 => {
+            Ok(Segment::IcmpQuery {
+                kind,
+                code,
+                identifier: header.echo_ident(),
+                request: header.msg_type() == Icmpv4Message::EchoRequest,
+            })
+        }
+        Icmpv4Message::DstUnreachable
+        | Icmpv4Message::TimeExceeded
+        | Icmpv4Message::ParamProblem => icmp_error(kind, code, network),
+        Icmpv4Message::EchoRequest
+        | Icmpv4Message::EchoReply
+        | Icmpv4Message::Redirect
+        | Icmpv4Message::RouterAdvert
+        | Icmpv4Message::RouterSolicit
+        | Icmpv4Message::Timestamp
+        | Icmpv4Message::TimestampReply
+        | Icmpv4Message::Unknown(_) => Err(DropReason::IcmpType),
+    }
+}
+
+fn parse_icmpv6(
+    bytes: &[u8],
+    network: &Network,
+    checksum: Checksum,
+) -> Result<Segment, DropReason> {
+    if bytes.len() < ICMP_HEADER {
+        return Err(network.truncated());
+    }
+    let header = Icmpv6Packet::new_unchecked(bytes);
+    let (source, destination) = (ipv6(network.source), ipv6(network.destination));
+    if is_verifiable(network, checksum) && !header.verify_checksum(&source, &destination) {
+        return Err(DropReason::TransportChecksum);
+    }
+    let (kind, code) = (u8::from(header.msg_type()), header.msg_code());
+    match kind {
+        1..=4 => icmp_error(kind, code, network),
+        128 | 129 if code == 0 => Ok(Segment::IcmpQuery {
+            kind,
+            code,
+            identifier: header.echo_ident(),
+            request: kind == 128,
+        }),
+        // Multicast listener discovery (RFC 2710, RFC 3810): hop limit 1.
+        130..=132 | 143 if network.hop_limit == 1 && network.fragment.is_none() => {
+            Ok(Segment::LinkLocal { kind })
+        }
+        // Neighbour discovery (RFC 4861): nobody from beyond the link can send hop limit 255.
+        133..=137 if network.hop_limit == 255 && code == 0 && network.fragment.is_none() => {
+            Ok(Segment::LinkLocal { kind })
+        }
+        _ => Err(DropReason::IcmpType),
+    }
+}
+
+/// An error is short enough to come in one piece (RFC 1812 section 4.3.2.3, RFC 4443 section 2.4 c);
+/// of one in pieces the checksum could not be verified.
+fn icmp_error(kind: u8, code: u8, network: &Network) -> Result<Segment, DropReason> {
+    match network.fragment {
+        Some(_) => Err(DropReason::IcmpType),
+        None => Ok(Segment::IcmpError { kind, code }),
+    }
+}
+
+fn is_verifiable(network: &Network, checksum: Checksum) -> bool {
+    network.fragment.is_none() && !matches!(checksum, Checksum::Partial { .. })
+}
+
+fn ipv6(address: Address) -> Ipv6Address {
+    match address.to_ip() {
+        std::net::IpAddr::V6(ip) => ip,
+        std::net::IpAddr::V4(ip) => ip.to_ipv6_mapped(),
+    }
+}

@@ -1,6 +1,7 @@
 //! A packet's life, sans-IO: no clock, socket, thread or file. Time and randomness are arguments.
 
 mod address;
+mod checksum;
 mod counters;
 mod engine;
 mod event;
@@ -17,6 +18,7 @@ mod packet;
 mod quote;
 mod reply;
 mod rewrite;
+mod sanity;
 mod tcp;
 mod timers;
 

@@ -1,0 +1,366 @@
+//! The one list of settings: names, defaults, ranges and units stand here and nowhere else.
+//!
+//! `config::check` reads them from it, and `docs/configuration.md` is printed from it.
+
+use std::fmt::Write as _;
+
+/// One setting of the configuration file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Setting {
+    /// `section.name`, or `section.*` where the names are the operator's.
+    pub key: &'static str,
+    pub kind: Kind,
+    pub help: &'static str,
+}
+
+/// What a setting's value may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Number {
+        default: u64,
+        min: u64,
+        max: u64,
+        unit: &'static str,
+    },
+    Switch {
+        default: bool,
+    },
+    Text {
+        default: &'static str,
+        form: &'static str,
+    },
+    List {
+        form: &'static str,
+    },
+    /// No default; absent means what the help says.
+    Optional {
+        form: &'static str,
+    },
+    Required {
+        form: &'static str,
+    },
+}
+
+const fn number(
+    key: &'static str,
+    default: u64,
+    (min, max): (u64, u64),
+    unit: &'static str,
+    help: &'static str,
+) -> Setting {
+    Setting { key, kind: Kind::Number { default, min, max, unit }, help }
+}
+
+const fn text(
+    key: &'static str,
+    default: &'static str,
+    form: &'static str,
+    help: &'static str,
+) -> Setting {
+    Setting { key, kind: Kind::Text { default, form }, help }
+}
+
+const fn setting(key: &'static str, kind: Kind, help: &'static str) -> Setting {
+    Setting { key, kind, help }
+}
+
+const MIB: u64 = 1 << 20;
+
+/// Every setting, in the order of the file.
+pub const SETTINGS: &[Setting] = &[
+    setting(
+        "node.name",
+        Kind::Optional { form: "1 to 63 letters, digits, - or ." },
+        "The node's name in logs, metrics and status. Absent: the host's name.",
+    ),
+    text("node.state_dir", "/var/lib/gabion", "absolute path", "Where policy revisions are kept."),
+    number(
+        "node.revisions",
+        100,
+        (2, 10_000),
+        "revisions",
+        "How many policy revisions are kept; the oldest go first.",
+    ),
+    number(
+        "node.stall_ms",
+        2_000,
+        (100, 60_000),
+        "ms",
+        "A packet thread that has not turned for so long is reported as `worker-stalled`, and systemd's watchdog is no longer fed.",
+    ),
+    setting(
+        "node.user",
+        Kind::Optional { form: "user name or number" },
+        "The user that the daemon becomes after its sockets are open. Absent: it stays the user that started it. In either case it keeps no capabilities but those it needs.",
+    ),
+    text(
+        "node.datapath",
+        "userspace",
+        "`userspace` or `null`",
+        "`userspace` moves packets through AF_PACKET rings. `null` moves none, needs no privilege and is for trying the API.",
+    ),
+    setting(
+        "interfaces.*",
+        Kind::Required { form: "device name" },
+        "The data interfaces: the name that the policy's zones use = the device. At least one.",
+    ),
+    setting(
+        "management.interfaces",
+        Kind::List { form: "device names" },
+        "Devices that the host keeps for itself: the guard leaves them alone and nothing is forwarded over them.",
+    ),
+    setting(
+        "api.listen",
+        Kind::List { form: "ADDRESS:PORT" },
+        "Where the API is served over mutual TLS. Empty: over the Unix socket only.",
+    ),
+    text(
+        "api.unix_socket",
+        "/run/gabion/gabiond.sock",
+        "absolute path",
+        "Where the API is served to local users; mode 0660, so owner and group of the directory decide who may.",
+    ),
+    setting(
+        "api.certificate",
+        Kind::Optional { form: "path of a PEM file" },
+        "The node's certificate with its chain. Required with `api.listen`.",
+    ),
+    setting(
+        "api.key",
+        Kind::Optional { form: "path of a PEM file" },
+        "The certificate's private key. Required with `api.listen`.",
+    ),
+    setting(
+        "api.client_ca",
+        Kind::Optional { form: "path of a PEM file" },
+        "The CA whose certificates clients must show. Required with `api.listen`.",
+    ),
+    number(
+        "api.message_bytes",
+        16 * MIB,
+        (64 << 10, 256 * MIB),
+        "bytes",
+        "Largest request. A policy with 100,000 rules takes about 12 MiB.",
+    ),
+    number(
+        "api.connections",
+        64,
+        (1, 4_096),
+        "connections",
+        "Connections to the API at a time, TLS and Unix socket each; more wait to be accepted.",
+    ),
+    number(
+        "api.streams",
+        32,
+        (1, 1_024),
+        "requests",
+        "Requests under way at a time on one connection.",
+    ),
+    number(
+        "api.watchers",
+        16,
+        (1, 1_024),
+        "streams",
+        "Watch streams at a time; more are refused as RESOURCE_EXHAUSTED.",
+    ),
+    number(
+        "health.port",
+        4_480,
+        (1, 65_535),
+        "TCP port",
+        "HTTP probes: 200 when ready, else 503 with the reasons. On every interface.",
+    ),
+    number(
+        "health.tcp_port",
+        4_481,
+        (1, 65_535),
+        "TCP port",
+        "TCP probes: accepts when ready, else refuses. On every interface.",
+    ),
+    number(
+        "health.connections",
+        64,
+        (1, 4_096),
+        "connections",
+        "Probe connections at a time on each listener; more wait to be accepted.",
+    ),
+    number(
+        "health.timeout_ms",
+        2_000,
+        (10, 30_000),
+        "ms",
+        "A probe that has not sent its request by then is cut off.",
+    ),
+    text(
+        "metrics.listen",
+        "127.0.0.1:4490",
+        "ADDRESS:PORT, or empty",
+        "Where Prometheus reads `/metrics`. Empty: nowhere.",
+    ),
+    number(
+        "limits.flows",
+        262_144,
+        (64, 1 << 24),
+        "flows",
+        "Connections, both directions of each. Full: `flow-table-full`.",
+    ),
+    number(
+        "limits.mappings",
+        262_144,
+        (64, 1 << 24),
+        "mappings",
+        "NAT mappings. Full: `mapping-table-full`.",
+    ),
+    number(
+        "limits.fragmented_datagrams",
+        1_024,
+        (1, 65_536),
+        "datagrams",
+        "Datagrams of which fragments are kept. Full: `fragment-table-full`.",
+    ),
+    number(
+        "limits.fragments_per_datagram",
+        64,
+        (2, 8_192),
+        "fragments",
+        "Fragments of one datagram. Beyond: `fragment-table-full`.",
+    ),
+    number(
+        "limits.fragment_bytes",
+        16 * MIB,
+        (65_536, 1_024 * MIB),
+        "bytes",
+        "Bytes of kept fragments in all. Full: `fragment-table-full`.",
+    ),
+    number(
+        "limits.parked_per_neighbour",
+        16,
+        (1, 1_024),
+        "packets",
+        "Packets that wait for one neighbour. Beyond: `neighbour-queue-full`.",
+    ),
+    number(
+        "limits.parked",
+        1_024,
+        (1, 65_536),
+        "packets",
+        "Packets that wait for neighbours in all. Full: `neighbour-queue-full`.",
+    ),
+    number(
+        "limits.neighbours",
+        16_384,
+        (16, 1 << 20),
+        "neighbours",
+        "Neighbours that are known or asked for. Full: `neighbour-queue-full`.",
+    ),
+    number(
+        "limits.transmit_queue",
+        1_024,
+        (16, 65_536),
+        "frames",
+        "Frames of the node's own making that wait to be sent. Full: `transmit-queue-full`.",
+    ),
+    number(
+        "limits.events",
+        16_384,
+        (16, 1 << 20),
+        "events",
+        "Events that wait to be logged. Full: counted in `events_lost`; no packet waits.",
+    ),
+    setting(
+        "log.journald",
+        Kind::Switch { default: false },
+        "Whether events and messages also go to the journal. Without it, messages go to standard error.",
+    ),
+    text(
+        "log.json",
+        "/var/log/gabion/events.jsonl",
+        "absolute path, or empty",
+        "The event log, one JSON object a line; reopened on SIGHUP. Empty: none.",
+    ),
+    number(
+        "log.queue",
+        16_384,
+        (256, 1 << 20),
+        "records",
+        "Records that wait to be written. Full: the number lost is logged; no packet waits.",
+    ),
+    text(
+        "log.level",
+        "info",
+        "`error`, `warn`, `info`, `debug` or `trace`",
+        "The least important messages of the daemon itself that are still written.",
+    ),
+    text(
+        "guard.program",
+        "/usr/libexec/gabion/gabion-guard",
+        "absolute path",
+        "The guard of the host's stack; started as a child. Nothing passes without it.",
+    ),
+];
+
+/// Looks a setting up by its key.
+///
+/// # Panics
+/// When no such setting is in the list: a mistake in this program.
+pub(super) fn find(key: &str) -> &'static Setting {
+    SETTINGS
+        .iter()
+        .find(|setting| setting.key == key)
+        .unwrap_or_else(|| unreachable!("{key} is not in the list of settings"))
+}
+
+/// `docs/configuration.md`, whole.
+pub fn reference() -> String {
+    let mut page = String::from(
+        "# Settings of the node\n\n\
+         `gabiond` reads one TOML file, by default `/etc/gabion/gabiond.toml`. It describes the node: names, paths, ports and the\n\
+         sizes of tables. What the firewall permits, and its timers and flood limits, are the policy's.\n\
+         `gabiond --check-config` checks a file and changes nothing. An unknown setting is an error.\n\n\
+         This page is printed by `gabiond --print-config-reference`; a test keeps it current.\n",
+    );
+    let mut section = "";
+    for setting in SETTINGS {
+        let (this, name) = setting.key.split_once('.').expect("every key has a section");
+        if this != section {
+            section = this;
+            let _ = write!(
+                page,
+                "\n## [{section}]\n\n| setting | default | allowed | unit | |\n|---|---|---|---|---|\n"
+            );
+        }
+        let (default, allowed, unit) = setting.kind.columns();
+        let name = if name == "*" { "NAME" } else { name };
+        let _ = writeln!(page, "| `{name}` | {default} | {allowed} | {unit} | {} |", setting.help);
+    }
+    page
+}
+
+impl Kind {
+    fn columns(self) -> (String, String, &'static str) {
+        match self {
+            Self::Number { default, min, max, unit } => {
+                (grouped(default), format!("{} to {}", grouped(min), grouped(max)), unit)
+            }
+            Self::Switch { default } => (format!("`{default}`"), "`true`, `false`".into(), ""),
+            Self::Text { default: "", form } => ("empty".into(), form.into(), ""),
+            Self::Text { default, form } => (format!("`{default}`"), form.into(), ""),
+            Self::List { form } => ("none".into(), form.into(), ""),
+            Self::Optional { form } => ("absent".into(), form.into(), ""),
+            Self::Required { form } => ("required".into(), form.into(), ""),
+        }
+    }
+}
+
+/// `262144` as `262,144`.
+pub(super) fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index) % 3 == 0 {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}

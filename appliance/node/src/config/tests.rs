@@ -1,0 +1,120 @@
+#![allow(clippy::unwrap_used)]
+
+use super::*;
+
+const SMALLEST: &str = "[interfaces]\next = \"eth1\"\n";
+
+fn problems(text: &str) -> String {
+    match Config::parse(text, "gabiond.toml") {
+        Err(error) => error.to_string(),
+        Ok(config) => panic!("accepted: {config:?}"),
+    }
+}
+
+#[test]
+fn the_smallest_file_takes_every_default_from_the_list() {
+    let config = Config::parse(SMALLEST, "gabiond.toml").unwrap();
+    assert_eq!(config.limits, Limits::default());
+    assert_eq!(config.probe_ports(), [4480, 4481]);
+    assert_eq!(config.node.state_dir, Path::new("/var/lib/gabion"));
+    assert_eq!(config.api.tls, None);
+    assert_eq!(config.interfaces, [DataInterface { name: "ext".into(), device: "eth1".into() }]);
+}
+
+#[test]
+fn every_setting_in_the_list_can_be_written() {
+    let mut text = String::new();
+    let mut section = "";
+    for setting in SETTINGS {
+        let (this, name) = setting.key.split_once('.').unwrap();
+        if this != section {
+            section = this;
+            text += &format!("[{section}]\n");
+        }
+        let value = match setting.kind {
+            Kind::Number { min, .. } => min.to_string(),
+            Kind::Switch { default } => (!default).to_string(),
+            Kind::Text { default, .. } => format!("\"{default}\""),
+            Kind::List { .. } => "[]".to_owned(),
+            Kind::Optional { .. } | Kind::Required { .. } => "\"word\"".to_owned(),
+        };
+        text += &format!("{} = {value}\n", if name == "*" { "word" } else { name });
+    }
+    // The two probe ports have the same range, and may not be the same.
+    let text = text.replace("tcp_port = 1\n", "tcp_port = 2\n");
+    Config::parse(&text, "gabiond.toml").unwrap();
+}
+
+#[test]
+fn every_number_is_refused_on_both_sides_of_its_range() {
+    for setting in SETTINGS {
+        let Kind::Number { min, max, .. } = setting.kind else { continue };
+        let (section, name) = setting.key.split_once('.').unwrap();
+        for value in [i128::from(min) - 1, i128::from(max) + 1] {
+            let text = format!("{SMALLEST}[{section}]\n{name} = {value}\n");
+            let message = problems(&text);
+            assert!(
+                message.starts_with(&format!(
+                    "gabiond.toml:4: {} = {value} is out of range",
+                    setting.key
+                )),
+                "{message}"
+            );
+        }
+    }
+}
+
+#[test]
+fn all_mistakes_are_reported_at_once_with_their_lines() {
+    let message = problems(
+        "[node]\nstate_dir = \"var\"\n[interfaces]\next = \"eth1\"\nint = \"eth1\"\n[management]\n\
+         interfaces = [\"eth1\"]\n[api]\nlisten = [\"nowhere\"]\n[health]\nport = 4481\n",
+    );
+    let starts: Vec<&str> = message.lines().map(|line| line.split(": ").next().unwrap()).collect();
+    assert_eq!(
+        starts,
+        [
+            "gabiond.toml:2",
+            "gabiond.toml:5",
+            "gabiond.toml:7",
+            "gabiond.toml:9",
+            "gabiond.toml:9",
+            "gabiond.toml:9",
+            "gabiond.toml:9",
+            "gabiond.toml:11",
+        ],
+        "{message}"
+    );
+    assert!(message.contains("gabion pki init"), "{message}");
+}
+
+#[test]
+fn an_unknown_setting_is_named_with_its_line() {
+    let message = problems("[interfaces]\next = \"eth1\"\n[limits]\nflow = 1\n");
+    assert!(
+        message.starts_with("gabiond.toml:4: unknown field `flow`, expected one of"),
+        "{message}"
+    );
+    assert_eq!(message.lines().count(), 1);
+}
+
+#[test]
+fn text_that_is_not_toml_is_one_line_with_its_place() {
+    let message = problems("[interfaces\n");
+    assert!(message.starts_with("gabiond.toml:1: "), "{message}");
+    assert_eq!(message.lines().count(), 1);
+}
+
+#[test]
+fn no_interface_at_all_says_what_to_write() {
+    assert!(problems("").contains("ext = \"eth1\""));
+}
+
+#[test]
+fn the_reference_page_is_current() {
+    let page = include_str!("../../../../docs/configuration.md");
+    assert!(
+        page == reference(),
+        "docs/configuration.md is old: gabiond --print-config-reference > docs/configuration.md"
+    );
+}

@@ -1,0 +1,192 @@
+//! The rules, as a value: what the kernel's own stack may see of the data devices, and send by them.
+//!
+//! ```text
+//! prerouting   iifname DEVICE -> from_data    every data device
+//! forward      iifname DEVICE -> drop, oifname DEVICE -> drop
+//! output       oifname DEVICE -> to_data
+//! from_data    ND, TCP to the ports, DHCP replies: accept; the rest: drop
+//! to_data      ND, TCP from the ports, DHCP requests: accept; the rest: drop
+//! ```
+//!
+//! ARP is no business of `inet` tables and so reaches the host. Other devices meet no rule that
+//! matches. Rules match device names, not indices: a device that is made anew is guarded at once.
+//!
+//! TCP to a port is not checked for a local destination address (`fib daddr type local`), which
+//! libnftnl's safe binding lacks and some kernels do too: a packet that is not for the host is dropped
+//! one hook later by `forward`, and whatever the host might say to it by `to_data`.
+//! Fragments other than the first carry no ports and are dropped, so the host reassembles nothing.
+
+use std::ops::RangeInclusive;
+
+use crate::configuration::{Configuration, ConfigurationError, DeviceName};
+
+/// The name of the table, in the family `inet`.
+pub(crate) const TABLE: &str = "gabion_guard";
+
+/// Before defragmentation (-400) and connection tracking (-200), so that neither sees what is dropped
+/// (linux/netfilter_ipv4.h).
+pub(crate) const PRIORITY: i32 = -450;
+
+/// One chain. The order of the chains is that in which the kernel must hear of them.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Chain {
+    pub(crate) name: &'static str,
+    /// The hook that leads here, unless a rule does. What no rule of such a chain matches is accepted.
+    pub(crate) hook: Option<Hook>,
+    pub(crate) rules: Vec<Rule>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Hook {
+    Prerouting,
+    Forward,
+    Output,
+}
+
+/// Every match must hold for the verdict to count.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Rule {
+    /// Stands as the comment in the kernel, and says what the rule is for.
+    pub(crate) label: String,
+    pub(crate) matches: Vec<Match>,
+    pub(crate) verdict: Verdict,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Match {
+    From(DeviceName),
+    To(DeviceName),
+    Ip(IpVersion),
+    Transport(Transport),
+    SourcePort(u16),
+    DestinationPort(u16),
+    HopLimit(u8),
+    Icmpv6Type(RangeInclusive<u8>),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum IpVersion {
+    V4,
+    V6,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Transport {
+    Tcp,
+    Udp,
+    Icmpv6,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    Accept,
+    Drop,
+    Goto(&'static str),
+}
+
+/// The rules for a configuration.
+pub(crate) fn chains(configuration: &Configuration) -> Vec<Chain> {
+    let per_device = |word: &str, field: fn(DeviceName) -> Match, verdict| {
+        let rule = |device: &DeviceName| Rule {
+            label: format!("{word}{device}"),
+            matches: vec![field(device.clone())],
+            verdict,
+        };
+        configuration.devices().map(rule).collect::<Vec<_>>()
+    };
+    let mut forward = per_device(FROM, Match::From, Verdict::Drop);
+    forward.extend(per_device("to ", Match::To, Verdict::Drop));
+    vec![
+        inner(FROM_DATA, configuration, Match::DestinationPort, DHCP_REPLY),
+        inner(TO_DATA, configuration, Match::SourcePort, DHCP_REQUEST),
+        Chain {
+            name: PREROUTING,
+            hook: Some(Hook::Prerouting),
+            rules: per_device(FROM, Match::From, Verdict::Goto(FROM_DATA)),
+        },
+        Chain { name: "forward", hook: Some(Hook::Forward), rules: forward },
+        Chain {
+            name: "output",
+            hook: Some(Hook::Output),
+            rules: per_device("to ", Match::To, Verdict::Goto(TO_DATA)),
+        },
+    ]
+}
+
+/// Reads the configuration back from the labels of rules that are in place.
+///
+/// The labels may lie: compare the rules with [`chains`] of the result.
+///
+/// # Errors
+/// [`ConfigurationError`] if the labels can not be this program's.
+pub(crate) fn configuration<'a>(
+    labels: impl IntoIterator<Item = (&'a str, &'a str)>,
+) -> Result<Configuration, ConfigurationError> {
+    let (mut devices, mut ports) = (Vec::new(), Vec::new());
+    for (chain, label) in labels {
+        if chain == PREROUTING {
+            devices.extend(label.strip_prefix(FROM));
+        } else if chain == FROM_DATA {
+            ports.extend(label.strip_prefix(TCP).and_then(|port| port.parse::<u16>().ok()));
+        }
+    }
+    Configuration::new(devices, ports)
+}
+
+pub(crate) const PREROUTING: &str = "prerouting";
+const FROM_DATA: &str = "from_data";
+const TO_DATA: &str = "to_data";
+
+const FROM: &str = "from ";
+const TCP: &str = "tcp ";
+
+/// Router and neighbour solicitation and advertisement, and redirect (RFC 4861 section 4).
+const NEIGHBOUR_DISCOVERY: RangeInclusive<u8> = 133..=137;
+/// Proof that the packet crossed no router (RFC 4861 section 11.2).
+const NEIGHBOUR_DISCOVERY_HOP_LIMIT: u8 = 255;
+
+/// Source and destination port of DHCP, by family: RFC 2131 section 4.1, RFC 8415 section 7.2.
+const DHCP_REPLY: [(IpVersion, u16, u16); 2] = [(IpVersion::V4, 67, 68), (IpVersion::V6, 547, 546)];
+const DHCP_REQUEST: [(IpVersion, u16, u16); 2] =
+    [(IpVersion::V4, 68, 67), (IpVersion::V6, 546, 547)];
+
+fn inner(
+    name: &'static str,
+    configuration: &Configuration,
+    own_port: fn(u16) -> Match,
+    dhcp: [(IpVersion, u16, u16); 2],
+) -> Chain {
+    let accept = |label: String, matches| Rule { label, matches, verdict: Verdict::Accept };
+    let mut rules = vec![accept(
+        "neighbour discovery".to_owned(),
+        vec![
+            Match::Ip(IpVersion::V6),
+            Match::Transport(Transport::Icmpv6),
+            Match::HopLimit(NEIGHBOUR_DISCOVERY_HOP_LIMIT),
+            Match::Icmpv6Type(NEIGHBOUR_DISCOVERY),
+        ],
+    )];
+    rules.extend(configuration.ports().map(|port| {
+        accept(format!("{TCP}{port}"), vec![Match::Transport(Transport::Tcp), own_port(port)])
+    }));
+    rules.extend(dhcp.map(|(version, source, destination)| {
+        let label = match version {
+            IpVersion::V4 => "dhcp",
+            IpVersion::V6 => "dhcpv6",
+        };
+        accept(
+            label.to_owned(),
+            vec![
+                Match::Ip(version),
+                Match::Transport(Transport::Udp),
+                Match::SourcePort(source),
+                Match::DestinationPort(destination),
+            ],
+        )
+    }));
+    rules.push(Rule { label: "the rest".to_owned(), matches: vec![], verdict: Verdict::Drop });
+    Chain { name, hook: None, rules }
+}
+
+#[cfg(test)]
+mod tests;

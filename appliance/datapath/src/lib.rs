@@ -1,7 +1,33 @@
 //! Frames in and out of the node. The only crate of the appliance with `unsafe`.
+//!
+//! Owns the data interfaces: receiving, sending, and what the kernel says about links, addresses,
+//! routes and neighbours. It guarantees that a frame is handed over as it came (superframes whole,
+//! partial checksums partial) or is counted as lost. It looks at no byte behind the slot's header:
+//! what a frame means is the engine's business, what becomes of it the node's.
+
+pub mod netlink;
+
+mod faulty;
+mod loopback;
+mod offload;
+mod pcap;
+mod userspace;
+mod vnet;
+mod waker;
 
 use std::io;
 use std::time::Duration;
+
+pub use faulty::{Faults, Faulty};
+pub use loopback::{Loopback, Wire};
+pub use offload::{
+    FlowEntry, FlowId, FlowOffload, FlowPath, FlowUsage, InstallFlowError, LinkAddress,
+    RecordedFlows, TcpWindow, WireEndpoint, WireKey,
+};
+pub use pcap::{OpenPcapError, PcapDatapath, PcapReader, PcapWriter, ReadPcapError, Record};
+pub use userspace::{OpenDatapathError, UserspaceDatapath, UserspaceLimits};
+pub use vnet::VnetHeader;
+pub use waker::Waker;
 
 /// An opened data interface: index in the order in which the datapath was given them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -14,15 +40,11 @@ pub struct FrameMut<'a> {
     pub vnet: VnetHeader,
 }
 
-/// `virtio_net_hdr`: what hardware or kernel left undone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct VnetHeader {
-    pub flags: u8,
-    pub gso_type: u8,
-    pub header_length: u16,
-    pub gso_size: u16,
-    pub checksum_start: u16,
-    pub checksum_offset: u16,
+/// A frame with memory of its own: what the test devices queue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OwnedFrame {
+    pub bytes: Vec<u8>,
+    pub vnet: VnetHeader,
 }
 
 /// What the handler wants done with a received frame.
@@ -37,17 +59,31 @@ pub enum Disposition {
 /// What one port has done since it was opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct PortCounters {
+    /// Frames handed to the handler.
     pub received: u64,
     pub sent: u64,
     /// By the kernel, because the receive ring was full.
     pub ring_drops: u64,
     /// Frames larger than a slot of the ring, dropped.
     pub truncated: u64,
-    /// Frames that the send ring had no room for.
+    /// Frames with a VLAN tag, dropped: the appliance has no VLANs.
+    pub vlan_tagged: u64,
+    /// Frames that the send queue had no room for, or that the kernel or the device refused.
     pub transmit_drops: u64,
 }
 
+/// Why a datapath can not be trusted to move frames at the moment.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ProbeError {
+    #[error("interface {0} does not exist")]
+    PortGone(String),
+    #[error("interface {0} is down or has no carrier")]
+    PortDown(String),
+}
+
 /// Frames in and out, and flows that the datapath may move without asking.
+///
+/// The order of a turn: `wait`, `receive`, any number of `transmit`, `flush`.
 pub trait Datapath {
     /// Waits until a frame is there, `waker` was woken or `timeout` has passed.
     ///
@@ -60,6 +96,9 @@ pub trait Datapath {
     ///
     /// # Errors
     /// When the kernel refuses.
+    ///
+    /// # Panics
+    /// When `handle` names a port that this datapath does not have.
     fn receive(
         &mut self,
         budget: u32,
@@ -67,13 +106,83 @@ pub trait Datapath {
     ) -> io::Result<u32>;
 
     /// Queues a frame of the engine's own making. Returns whether there was room.
+    ///
+    /// # Panics
+    /// When this datapath does not have the port.
     fn transmit(&mut self, port: Port, bytes: &[u8], vnet: VnetHeader) -> bool;
 
-    /// Sends what is queued.
+    /// Sends what is queued. What can not be sent is counted in `transmit_drops` and gone.
     ///
     /// # Errors
     /// When the kernel refuses.
     fn flush(&mut self) -> io::Result<()>;
 
     fn counters(&self, port: Port) -> PortCounters;
+
+    /// How many ports there are, up or not: `Port(0)..Port(port_count)`.
+    fn port_count(&self) -> u16;
+
+    /// Whether the interface exists, is up and has a carrier. A port whose interface goes comes
+    /// back by itself when an interface of the same name does.
+    fn port_up(&self, port: Port) -> bool;
+
+    /// A handle with which other threads end `wait`.
+    fn waker(&self) -> Waker;
+
+    /// Asks the system, not memory, whether every port can move frames: for the health endpoint.
+    ///
+    /// # Errors
+    /// The first port that can not.
+    fn probe(&mut self) -> Result<(), ProbeError>;
+
+    /// The part of the datapath that moves flows without asking, if it has one.
+    fn offload(&mut self) -> Option<&mut dyn FlowOffload> {
+        None
+    }
+}
+
+impl<D: Datapath + ?Sized> Datapath for Box<D> {
+    fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        (**self).wait(timeout)
+    }
+
+    fn receive(
+        &mut self,
+        budget: u32,
+        handle: &mut dyn FnMut(Port, FrameMut<'_>) -> Disposition,
+    ) -> io::Result<u32> {
+        (**self).receive(budget, handle)
+    }
+
+    fn transmit(&mut self, port: Port, bytes: &[u8], vnet: VnetHeader) -> bool {
+        (**self).transmit(port, bytes, vnet)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        (**self).flush()
+    }
+
+    fn counters(&self, port: Port) -> PortCounters {
+        (**self).counters(port)
+    }
+
+    fn port_count(&self) -> u16 {
+        (**self).port_count()
+    }
+
+    fn port_up(&self, port: Port) -> bool {
+        (**self).port_up(port)
+    }
+
+    fn waker(&self) -> Waker {
+        (**self).waker()
+    }
+
+    fn probe(&mut self) -> Result<(), ProbeError> {
+        (**self).probe()
+    }
+
+    fn offload(&mut self) -> Option<&mut dyn FlowOffload> {
+        (**self).offload()
+    }
 }

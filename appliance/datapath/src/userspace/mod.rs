@@ -1,0 +1,271 @@
+//! Frames by packet sockets: every frame goes through the engine.
+//!
+//! One socket per interface, for both directions, with a receive ring and virtio headers, so that
+//! superframes and partial checksums come and go whole. A frame is rewritten in its slot of the ring
+//! and sent from there; there is no send ring, because its pages are copied anyway where frames go
+//! to another namespace and it can not say which frame the kernel refused. Errors of a single frame
+//! are counts. An interface that goes comes back by its name.
+//!
+//! The kernel handles every frame too: keeping it from that is the guard's business.
+
+#[expect(unsafe_code, reason = "the ring is memory shared with the kernel")]
+mod mapping;
+mod port;
+mod ring;
+#[expect(unsafe_code, reason = "rustix does not have the options of packet sockets")]
+mod socket;
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags};
+
+use self::port::{PortState, send_queue};
+use self::ring::Received;
+use crate::waker::poll_for;
+use crate::{Datapath, Disposition, FrameMut, Port, PortCounters, ProbeError, VnetHeader, Waker};
+
+/// Calls of `wait` that find frames before one asks the kernel for wakes and link changes.
+const BUSY_WAITS: u32 = 64;
+
+/// Memory of each port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UserspaceLimits {
+    /// Size of the receive ring in MiB, 15 frames each.
+    pub ring_mebibytes: u16,
+    /// Bytes of frames of the engine's own making that wait for `flush`.
+    pub queue_bytes: usize,
+}
+
+impl UserspaceLimits {
+    /// 480 frames in the ring, and room for seven superframes or some thousand small frames.
+    pub const RECOMMENDED: Self = Self { ring_mebibytes: 32, queue_bytes: 512 << 10 };
+}
+
+/// Why the datapath did not open.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenDatapathError {
+    #[error("there is no interface {0}")]
+    NoInterface(String),
+    #[error("interface {name}: no packet socket with a ring of {ring_mebibytes} MiB")]
+    Socket {
+        name: String,
+        ring_mebibytes: u16,
+        #[source]
+        source: io::Error,
+    },
+    #[error("{0} interfaces are more than the {max} that there are ports for", max = u16::MAX)]
+    TooManyInterfaces(usize),
+    #[error("cannot open the descriptors that end a wait")]
+    Signals(#[source] io::Error),
+}
+
+/// The datapath of packet sockets. To be used by one thread.
+#[derive(Debug)]
+pub struct UserspaceDatapath {
+    ports: Vec<PortState>,
+    waker: Waker,
+    /// Readable when a link has changed.
+    links: OwnedFd,
+    busy_waits: u32,
+    /// The port that `receive` looks at first, so that none starves.
+    first: usize,
+}
+
+impl UserspaceDatapath {
+    /// Opens the named interfaces, in the calling thread's network namespace, as `Port(0)` and up.
+    /// They must exist, but may be down. Wants CAP_NET_RAW, later calls want nothing.
+    ///
+    /// # Errors
+    /// When an interface does not exist or the kernel refuses sockets or memory.
+    pub fn open(names: &[&str], limits: UserspaceLimits) -> Result<Self, OpenDatapathError> {
+        if u16::try_from(names.len()).is_err() {
+            return Err(OpenDatapathError::TooManyInterfaces(names.len()));
+        }
+        // Before the ports look at their links, so that no change falls between.
+        let links = socket::open_link_signal().map_err(OpenDatapathError::Signals)?;
+        let waker = Waker::new().map_err(OpenDatapathError::Signals)?;
+        let mut ports = Vec::with_capacity(names.len());
+        for &name in names {
+            let mut port =
+                PortState::open(name, limits).map_err(|source| OpenDatapathError::Socket {
+                    name: name.to_owned(),
+                    ring_mebibytes: limits.ring_mebibytes,
+                    source,
+                })?;
+            port.refresh();
+            if !port.exists() {
+                return Err(OpenDatapathError::NoInterface(name.to_owned()));
+            }
+            ports.push(port);
+        }
+        Ok(Self { ports, waker, links, busy_waits: 0, first: 0 })
+    }
+
+    fn poll(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        let mut fds: Vec<PollFd<'_>> =
+            self.ports.iter().map(|port| PollFd::new(&port.socket, PollFlags::IN)).collect();
+        fds.push(PollFd::new(&self.waker, PollFlags::IN));
+        fds.push(PollFd::new(&self.links, PollFlags::IN));
+        poll_for(&mut fds, timeout)?;
+        let troubled = fds.iter().any(|fd| fd.revents().contains(PollFlags::ERR));
+        let changed = fds.last().is_some_and(|links| links.revents().contains(PollFlags::IN));
+        self.waker.drain();
+        if changed || troubled {
+            socket::drain_link_signal(&self.links);
+            self.refresh_ports();
+        }
+        Ok(())
+    }
+
+    fn refresh_ports(&mut self) {
+        for port in &mut self.ports {
+            port.refresh();
+        }
+    }
+
+    /// Handles at most `budget` frames of one port; `None` when it has no frame left.
+    fn receive_from(
+        &mut self,
+        from: usize,
+        budget: u32,
+        handle: &mut dyn FnMut(Port, FrameMut<'_>) -> Disposition,
+    ) -> u32 {
+        let from_port = Port(from as u16);
+        for handled in 0..budget {
+            let port = &mut self.ports[from];
+            let disposition = match port.ring.peek() {
+                None => return handled,
+                Some(Received::Frame { bytes, vnet }) => {
+                    port.counters.received += 1;
+                    handle(from_port, FrameMut { bytes, vnet })
+                }
+                Some(Received::Truncated) => {
+                    port.counters.truncated += 1;
+                    Disposition::Finished
+                }
+                Some(Received::VlanTagged) => {
+                    port.counters.vlan_tagged += 1;
+                    Disposition::Finished
+                }
+            };
+            match disposition {
+                Disposition::Finished => port.ring.finish(),
+                Disposition::Transmit(out) => {
+                    let held = port.ring.hold().expect("the frame was peeked at");
+                    self.ports[usize::from(out.0)].queue.push_held(from_port, held);
+                }
+            }
+        }
+        budget
+    }
+}
+
+impl Datapath for UserspaceDatapath {
+    fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        if self.ports.iter().any(|port| port.ring.has_frame()) {
+            self.busy_waits += 1;
+            if self.busy_waits < BUSY_WAITS {
+                return Ok(());
+            }
+            self.busy_waits = 0;
+            return self.poll(Some(Duration::ZERO));
+        }
+        self.poll(timeout)
+    }
+
+    fn receive(
+        &mut self,
+        budget: u32,
+        handle: &mut dyn FnMut(Port, FrameMut<'_>) -> Disposition,
+    ) -> io::Result<u32> {
+        let count = self.ports.len();
+        if count == 0 {
+            return Ok(0);
+        }
+        self.first = (self.first + 1) % count;
+        let share = budget.div_ceil(count as u32);
+        let mut handled = 0;
+        // Twice: the second round gives to busy ports what idle ones have left over.
+        for (round, share) in [share, budget].into_iter().enumerate() {
+            for offset in 0..count {
+                let from = (self.first + offset) % count;
+                handled += self.receive_from(from, share.min(budget - handled), handle);
+            }
+            if round == 0 && handled == 0 {
+                break;
+            }
+        }
+        Ok(handled)
+    }
+
+    fn transmit(&mut self, port: Port, bytes: &[u8], vnet: VnetHeader) -> bool {
+        let out = usize::from(port.0);
+        if self.ports[out].queue.push_own(bytes, vnet) {
+            return true;
+        }
+        self.send_port(out);
+        let queued = self.ports[out].queue.push_own(bytes, vnet);
+        if !queued {
+            self.ports[out].counters.transmit_drops += 1;
+        }
+        queued
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        for out in 0..self.ports.len() {
+            self.send_port(out);
+        }
+        for port in &mut self.ports {
+            port.ring.release_held();
+        }
+        Ok(())
+    }
+
+    fn counters(&self, port: Port) -> PortCounters {
+        self.ports[usize::from(port.0)].counters()
+    }
+
+    fn port_count(&self) -> u16 {
+        self.ports.len() as u16
+    }
+
+    fn port_up(&self, port: Port) -> bool {
+        self.ports[usize::from(port.0)].is_up()
+    }
+
+    fn waker(&self) -> Waker {
+        self.waker.clone()
+    }
+
+    fn probe(&mut self) -> Result<(), ProbeError> {
+        self.refresh_ports();
+        for port in &self.ports {
+            if !port.exists() {
+                return Err(ProbeError::PortGone(port.name.clone()));
+            }
+            if !port.is_up() {
+                return Err(ProbeError::PortDown(port.name.clone()));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl UserspaceDatapath {
+    /// Sends what waits at one port. Slots of rings stay held until `flush`.
+    fn send_port(&mut self, out: usize) {
+        if self.ports[out].queue.is_empty() {
+            return;
+        }
+        let sent = send_queue(&self.ports, out);
+        let port = &mut self.ports[out];
+        port.queue.clear();
+        port.counters.sent += sent.sent;
+        port.counters.transmit_drops += sent.dropped;
+        if sent.link_trouble {
+            port.refresh();
+        }
+    }
+}

@@ -1,6 +1,7 @@
 //! A packet's life, sans-IO: no clock, socket, thread or file. Time and randomness are arguments.
 
 mod address;
+pub mod build;
 mod checksum;
 mod counters;
 mod engine;

@@ -2,4 +2,8 @@
 #![forbid(unsafe_code)]
 
 pub mod config;
+pub mod guard;
+pub mod health;
+mod http;
+pub mod readiness;
 pub mod store;

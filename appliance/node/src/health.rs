@@ -1,0 +1,222 @@
+//! The answer to load balancers' probes.
+//!
+//! HTTP mode: 200 when ready, 503 with the reasons otherwise. TCP mode: the port is open when ready
+//! and refuses otherwise. Each device has listeners of its own, bound to it, so that an answer leaves
+//! by the interface that the probe came in on, whatever the routes say: Azure probes every NIC from
+//! the same address (168.63.129.16). They come and go with their devices.
+//!
+//! Azure's documentation warns that probes may fail while TCP timestamps are on. Linux has no switch
+//! for that per socket: `net.ipv4.tcp_timestamps = 0` in the node's image does it.
+//!
+//! Tasks: [`Health::serve`] owns the list of devices; one task for each listener, one for each
+//! connection, of which a listener has at most `connections` at a time; more wait in the kernel's
+//! backlog. Every task may be cancelled at any time: they own nothing but their socket.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+
+use tokio::io::AsyncReadExt as _;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use crate::config;
+use crate::http::{self, Response, Status};
+use crate::readiness::{Changes, Readiness};
+
+/// Connections that the kernel keeps while none is accepted.
+const BACKLOG: u32 = 128;
+
+/// The devices that exist: name and kernel's number. A recreated device has another number.
+pub type Devices = BTreeMap<String, u32>;
+
+/// Why probes cannot be answered on a device.
+#[derive(Debug, thiserror::Error)]
+pub enum BindProbeError {
+    #[error(
+        "port {port} on {device} is taken by another program; free it or change health.{setting}"
+    )]
+    InUse { port: u16, device: String, setting: &'static str },
+    #[error("cannot listen on {device} port {port}: {source}")]
+    Other { port: u16, device: String, source: io::Error },
+}
+
+/// The health endpoint.
+#[derive(Debug)]
+pub struct Health {
+    settings: config::Health,
+    readiness: Arc<Readiness>,
+    /// Data and management devices, and the loopback.
+    wanted: Vec<String>,
+}
+
+impl Health {
+    pub fn new(config: &config::Config, readiness: Arc<Readiness>) -> Self {
+        let data = config.interfaces.iter().map(|interface| interface.device.clone());
+        let wanted = data.chain(config.management.iter().cloned()).chain(["lo".to_owned()]);
+        Self { settings: config.health, readiness, wanted: wanted.collect() }
+    }
+
+    /// Whether both ports are free on the loopback, so that a port in use is found at start.
+    ///
+    /// # Errors
+    /// When another program has one of them.
+    pub fn check_ports(&self) -> Result<(), BindProbeError> {
+        for mode in [Mode::Http, Mode::Tcp] {
+            drop(self.bind(mode, "lo")?);
+        }
+        Ok(())
+    }
+
+    /// Answers probes on every wanted device that is there, until cancelled.
+    pub async fn serve(self, mut devices: watch::Receiver<Devices>) {
+        let health = Arc::new(self);
+        let mut listeners: BTreeMap<String, (u32, JoinSet<()>)> = BTreeMap::new();
+        loop {
+            let there = devices.borrow_and_update().clone();
+            listeners.retain(|device, (index, _)| there.get(device) == Some(index));
+            for device in &health.wanted {
+                if let Some(index) = there.get(device)
+                    && !listeners.contains_key(device)
+                {
+                    let mut tasks = JoinSet::new();
+                    for mode in [Mode::Http, Mode::Tcp] {
+                        tasks.spawn(listen(Arc::clone(&health), mode, device.clone()));
+                    }
+                    listeners.insert(device.clone(), (*index, tasks));
+                }
+            }
+            if devices.changed().await.is_err() {
+                // Nobody will tell of devices any more; those that are there go on.
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    /// A socket for a port of one device, both families, not listening yet.
+    fn bind(&self, mode: Mode, device: &str) -> Result<TcpSocket, BindProbeError> {
+        let port = self.port(mode);
+        bind(device, port).map_err(|source| {
+            let device = device.to_owned();
+            if source.kind() == io::ErrorKind::AddrInUse {
+                BindProbeError::InUse { port, device, setting: mode.setting() }
+            } else {
+                BindProbeError::Other { port, device, source }
+            }
+        })
+    }
+
+    fn port(&self, mode: Mode) -> u16 {
+        match mode {
+            Mode::Http => self.settings.http_port,
+            Mode::Tcp => self.settings.tcp_port,
+        }
+    }
+
+    fn answer(&self) -> Response {
+        let obstacles = self.readiness.obstacles();
+        let status = if obstacles.is_empty() { Status::Ok } else { Status::ServiceUnavailable };
+        let mut body = String::from(if obstacles.is_empty() { "ready\n" } else { "not ready\n" });
+        for obstacle in obstacles {
+            body += &format!("{}: {}\n", obstacle.label(), obstacle.detail());
+        }
+        Response { status, content_type: http::TEXT, body }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    Http,
+    Tcp,
+}
+
+impl Mode {
+    const fn setting(self) -> &'static str {
+        match self {
+            Self::Http => "port",
+            Self::Tcp => "tcp_port",
+        }
+    }
+}
+
+fn bind(device: &str, port: u16) -> io::Result<TcpSocket> {
+    let (socket, address) = match TcpSocket::new_v6() {
+        Ok(socket) => {
+            rustix::net::sockopt::set_ipv6_v6only(&socket, false)?;
+            (socket, SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)))
+        }
+        // A kernel without IPv6.
+        Err(_) => (TcpSocket::new_v4()?, SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))),
+    };
+    socket.set_reuseaddr(true)?;
+    socket.bind_device(Some(device.as_bytes()))?;
+    socket.bind(address)?;
+    Ok(socket)
+}
+
+/// Listens for as long as the mode says so, again and again.
+async fn listen(health: Arc<Health>, mode: Mode, device: String) {
+    let connections = Arc::new(Semaphore::new(health.settings.connections));
+    let mut changes = health.readiness.changes();
+    loop {
+        if mode == Mode::Tcp {
+            while !health.readiness.is_ready() {
+                changes.next().await;
+            }
+        }
+        match health.bind(mode, &device).map(|socket| socket.listen(BACKLOG)) {
+            Ok(Ok(listener)) => accept(&health, mode, &listener, &connections, &mut changes).await,
+            Ok(Err(error)) => tracing::error!(%error, %device, "cannot answer probes"),
+            Err(error) => tracing::error!("cannot answer probes: {error}"),
+        }
+        // Ended by a change of readiness or by an error; either way a new socket is due.
+        changes.next().await;
+    }
+}
+
+/// Accepts until the mode forbids it.
+async fn accept(
+    health: &Arc<Health>,
+    mode: Mode,
+    listener: &TcpListener,
+    connections: &Arc<Semaphore>,
+    changes: &mut Changes,
+) {
+    let closed = async {
+        while mode == Mode::Http || health.readiness.is_ready() {
+            changes.next().await;
+        }
+    };
+    tokio::pin!(closed);
+    loop {
+        let permit = Arc::clone(connections).acquire_owned().await;
+        let accepted = tokio::select! {
+            () = &mut closed => return,
+            accepted = listener.accept() => accepted,
+        };
+        let Ok((stream, _)) = accepted else { return };
+        let health = Arc::clone(health);
+        tokio::spawn(async move {
+            let _permit = permit;
+            match mode {
+                Mode::Http => {
+                    http::answer(stream, health.settings.timeout, |_| health.answer()).await;
+                }
+                Mode::Tcp => until_closed(stream, health.settings.timeout).await,
+            }
+        });
+    }
+}
+
+/// A TCP probe opens and closes; closing first is left to it.
+async fn until_closed(mut stream: TcpStream, deadline: std::time::Duration) {
+    let mut byte = [0; 64];
+    let _ =
+        timeout(deadline, async { while matches!(stream.read(&mut byte).await, Ok(1..)) {} }).await;
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,196 @@
+//! Whether the node may be given traffic, and what stands in the way.
+//!
+//! One value, written by whoever knows (policy, guard, network, packet thread, shutdown) and read by
+//! the health endpoint, the API, metrics and systemd's watchdog.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+
+/// What stands in the way of readiness.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Obstacle {
+    NoPolicy,
+    GuardMissing,
+    /// With the interface and what is wrong with it.
+    DatapathNotProved(String),
+    WorkerStalled,
+    Stopping,
+}
+
+impl Obstacle {
+    /// The name in the API, in metrics and in the body of a probe's answer.
+    pub const fn label(&self) -> &'static str {
+        match self {
+            Self::NoPolicy => "no-policy",
+            Self::GuardMissing => "guard-missing",
+            Self::DatapathNotProved(_) => "datapath-not-proved",
+            Self::WorkerStalled => "worker-stalled",
+            Self::Stopping => "stopping",
+        }
+    }
+
+    /// Every label, for metrics.
+    pub const LABELS: [&'static str; 5] =
+        ["no-policy", "guard-missing", "datapath-not-proved", "worker-stalled", "stopping"];
+
+    /// What to look at.
+    pub fn detail(&self) -> &str {
+        match self {
+            Self::NoPolicy => "no policy is in force: gabion push",
+            Self::GuardMissing => "the guard of the host's stack is not in place",
+            Self::DatapathNotProved(why) => why,
+            Self::WorkerStalled => "the packet thread does not turn",
+            Self::Stopping => "the node is stopping",
+        }
+    }
+}
+
+/// The state that readiness follows from; not ready until everything has been said.
+#[derive(Debug)]
+pub struct Readiness {
+    started: Instant,
+    stall: Duration,
+    policy: AtomicBool,
+    guard: AtomicBool,
+    stopping: AtomicBool,
+    /// Nanoseconds from `started` to the packet thread's last turn; 0 before the first.
+    heartbeat: AtomicU64,
+    datapath: Mutex<Result<(), String>>,
+    changes: watch::Sender<()>,
+}
+
+impl Readiness {
+    pub fn new(stall: Duration) -> Self {
+        Self {
+            started: Instant::now(),
+            stall,
+            policy: AtomicBool::new(false),
+            guard: AtomicBool::new(false),
+            stopping: AtomicBool::new(false),
+            heartbeat: AtomicU64::new(0),
+            datapath: Mutex::new(Err("the network is not known yet".to_owned())),
+            changes: watch::Sender::new(()),
+        }
+    }
+
+    pub fn policy_in_force(&self) {
+        self.policy.store(true, Ordering::Release);
+        self.changes.send_replace(());
+    }
+
+    pub fn guard_in_place(&self, in_place: bool) {
+        self.guard.store(in_place, Ordering::Release);
+        self.changes.send_replace(());
+    }
+
+    /// What was last found about the data interfaces.
+    pub fn datapath(&self, proof: Result<(), String>) {
+        let mut last = self.datapath.lock().unwrap_or_else(PoisonError::into_inner);
+        if *last != proof {
+            *last = proof;
+            self.changes.send_replace(());
+        }
+    }
+
+    pub fn stop(&self) {
+        self.stopping.store(true, Ordering::Release);
+        self.changes.send_replace(());
+    }
+
+    /// The packet thread has turned.
+    pub fn beat(&self) {
+        let now = u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        if self.heartbeat.swap(now.max(1), Ordering::Release) == 0 {
+            self.changes.send_replace(());
+        }
+    }
+
+    /// Whether the packet thread turned lately.
+    pub fn worker_turns(&self) -> bool {
+        let beat = self.heartbeat.load(Ordering::Acquire);
+        beat > 0 && self.started.elapsed().saturating_sub(Duration::from_nanos(beat)) < self.stall
+    }
+
+    /// Everything that stands in the way; empty when ready.
+    pub fn obstacles(&self) -> Vec<Obstacle> {
+        let datapath = self.datapath.lock().unwrap_or_else(PoisonError::into_inner).clone().err();
+        [
+            (!self.policy.load(Ordering::Acquire)).then_some(Obstacle::NoPolicy),
+            (!self.guard.load(Ordering::Acquire)).then_some(Obstacle::GuardMissing),
+            datapath.map(Obstacle::DatapathNotProved),
+            (!self.worker_turns()).then_some(Obstacle::WorkerStalled),
+            self.stopping.load(Ordering::Acquire).then_some(Obstacle::Stopping),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
+    }
+
+    pub fn is_ready(&self) -> bool {
+        self.obstacles().is_empty()
+    }
+
+    pub fn uptime(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// To be told of changes from now on.
+    pub fn changes(&self) -> Changes {
+        Changes { changes: self.changes.subscribe(), stall: self.stall }
+    }
+}
+
+/// Waits for changes of readiness; none is missed between two calls.
+#[derive(Debug)]
+pub struct Changes {
+    changes: watch::Receiver<()>,
+    stall: Duration,
+}
+
+impl Changes {
+    /// Returns once readiness may have changed. A stall announces itself to nobody, so this also
+    /// returns every `stall` / 2.
+    pub async fn next(&mut self) {
+        let _ = tokio::time::timeout(self.stall / 2, self.changes.changed()).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn labels(readiness: &Readiness) -> Vec<&'static str> {
+        readiness.obstacles().iter().map(Obstacle::label).collect()
+    }
+
+    #[test]
+    fn ready_takes_all_and_each_alone_is_in_the_way() {
+        let readiness = Readiness::new(Duration::from_secs(3600));
+        assert_eq!(labels(&readiness), &Obstacle::LABELS[..4]);
+        readiness.policy_in_force();
+        assert_eq!(labels(&readiness), &Obstacle::LABELS[1..4]);
+        readiness.guard_in_place(true);
+        readiness.datapath(Ok(()));
+        assert_eq!(labels(&readiness), ["worker-stalled"]);
+        readiness.beat();
+        assert!(readiness.is_ready());
+        readiness.guard_in_place(false);
+        assert_eq!(labels(&readiness), ["guard-missing"]);
+        readiness.guard_in_place(true);
+        readiness.datapath(Err("interface ext (eth1) is down".into()));
+        assert_eq!(readiness.obstacles()[0].detail(), "interface ext (eth1) is down");
+        readiness.datapath(Ok(()));
+        readiness.stop();
+        assert_eq!(labels(&readiness), ["stopping"]);
+    }
+
+    #[test]
+    fn a_thread_that_does_not_turn_is_noticed() {
+        let readiness = Readiness::new(Duration::ZERO);
+        readiness.beat();
+        assert!(labels(&readiness).contains(&"worker-stalled"));
+    }
+}

@@ -29,6 +29,19 @@ impl Address {
         Ipv6Addr::from(self.0).to_canonical()
     }
 
+    pub(crate) const fn bits(self) -> u128 {
+        u128::from_be_bytes(self.0)
+    }
+
+    pub(crate) const fn from_bits(bits: u128) -> Self {
+        Self(bits.to_be_bytes())
+    }
+
+    /// All sixteen bytes, for hashing.
+    pub const fn octets(self) -> [u8; 16] {
+        self.0
+    }
+
     /// The bytes as they stand in a packet: four or sixteen.
     pub fn wire_bytes(&self) -> &[u8] {
         match self.family() {
@@ -78,6 +91,12 @@ pub struct Endpoint {
     pub port: u16,
 }
 
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        std::net::SocketAddr::new(self.address.to_ip(), self.port).fmt(f)
+    }
+}
+
 /// A flow as packets of one direction show it on the wire.
 ///
 /// TCP and UDP: the ports. ICMP queries: the identifier stands for both ports. Other protocols: zero.
@@ -90,6 +109,25 @@ pub struct FlowKey {
 }
 
 impl FlowKey {
+    /// The key of the answers to packets of this key, if their source were `external`.
+    pub(crate) const fn reply_to(self, external: Endpoint) -> Self {
+        let mut source = self.destination;
+        if self.is_icmp_query() {
+            source.port = external.port;
+        }
+        Self { source, destination: external, protocol: self.protocol }
+    }
+
+    /// Whether the protocol has ports, or an identifier that serves as one.
+    pub(crate) const fn has_ports(self) -> bool {
+        matches!(self.protocol, 1 | 6 | 17 | 58)
+    }
+
+    /// ICMP queries have one identifier, which stands for both ports.
+    pub(crate) const fn is_icmp_query(self) -> bool {
+        matches!(self.protocol, 1 | 58)
+    }
+
     /// The key of the packets that answer packets of this key.
     pub const fn reversed(self) -> Self {
         Self { source: self.destination, destination: self.source, protocol: self.protocol }
@@ -105,6 +143,10 @@ pub enum Direction {
 }
 
 impl Direction {
+    pub(crate) const fn index(self) -> usize {
+        self as usize
+    }
+
     pub const fn reversed(self) -> Self {
         match self {
             Self::Original => Self::Reply,

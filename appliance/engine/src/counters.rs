@@ -57,7 +57,7 @@ impl Counters {
     /// Counts a frame's verdict; `Held` waits for its final one.
     pub(crate) fn count(&mut self, verdict: Verdict, frames: u64) {
         match verdict {
-            Verdict::Forward { .. } => self.forwarded += frames,
+            Verdict::Forward { .. } | Verdict::Queued { .. } => self.forwarded += frames,
             Verdict::Local => self.local += frames,
             Verdict::Answered => self.answered += frames,
             Verdict::Held => self.held += frames,

@@ -1,21 +1,71 @@
 //! The table of contents of a packet's life.
 
+use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use gabion_rules::{Query, RuleId, RuleSet};
+use gabion_rules::{RuleId, RuleSet, Settings};
 
-use crate::counters::{Counters, RuleCounters, TableUse};
-use crate::event::{Event, FlowId, FlowReport, Generation, Usage};
-use crate::network::Network;
-use crate::{FlowKey, Frame, InterfaceId, Limits, Offload, Time, Verdict};
+use crate::answer::AnswerBudget;
+use crate::counters::{Counters, RuleCounters};
+use crate::event::{Event, FlowId, FlowReport, Generation};
+use crate::flows::{FlowTable, Slot};
+use crate::follow::Followed;
+use crate::fragments::Fragments;
+use crate::journal::Journal;
+use crate::judge::Refusal;
+use crate::neighbours::Neighbours;
+use crate::network::{Network, Topology};
+use crate::offload::Offloading;
+use crate::packet::{Packet, Parsed, Segment};
+use crate::quotas::Quotas;
+use crate::timers::TimerWheel;
+use crate::translate::Translator;
+use crate::{
+    Address, Direction, DropReason, Frame, InterfaceId, Limits, Offload, Time, Verdict, sanity,
+};
 
 /// One engine per worker thread: `&mut self`, no locks inside.
 ///
 /// After each batch of `handle_*` calls drain `poll_transmit`, `poll_flow_change` and `poll_event`,
 /// in this order, and call `handle_timeout` at the time that `poll_timeout` names.
 #[derive(Debug)]
-pub struct Engine {}
+pub struct Engine {
+    pub(crate) limits: Limits,
+    pub(crate) offloading: Offloading,
+    open: bool,
+    pub(crate) policy: Option<Policy>,
+    pub(crate) defaults: Settings,
+    network: Network,
+    pub(crate) topology: Topology,
+    /// Counts topologies: next hops of an earlier one are looked up again.
+    pub(crate) epoch: u32,
+    pub(crate) fragments: Fragments,
+    pub(crate) flows: FlowTable,
+    pub(crate) timers: TimerWheel,
+    pub(crate) translator: Translator,
+    pub(crate) quotas: Quotas,
+    pub(crate) neighbours: Neighbours,
+    pub(crate) outbox: VecDeque<Transmit>,
+    pub(crate) journal: Journal,
+    pub(crate) answers: AnswerBudget,
+    pub(crate) counters: Counters,
+    pub(crate) rule_counters: Vec<RuleCounters>,
+    pub(crate) last_flow_id: u64,
+    /// Keys the choice among the targets of destination NAT.
+    pub(crate) target_seed: [u8; 16],
+    /// The slot from which flows are to be asked again, after a policy change.
+    pub(crate) sweep: Option<u32>,
+    /// Kept for its capacity.
+    pub(crate) monitors: Vec<RuleId>,
+}
+
+/// The policy in force.
+#[derive(Debug)]
+pub(crate) struct Policy {
+    pub(crate) generation: Generation,
+    pub(crate) rules: Arc<RuleSet>,
+}
 
 /// What is fixed for an engine's life.
 #[derive(Debug, Clone)]
@@ -54,140 +104,290 @@ pub enum FlowChange {
     Remove { id: FlowId },
 }
 
-/// What `Engine::explain` is asked: the first packet of a flow.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Probe {
-    pub from: InterfaceId,
-    pub source: IpAddr,
-    pub destination: IpAddr,
-    pub transport: gabion_rules::Transport,
+// The order of the stages.
+impl Engine {
+    /// Decides one frame and rewrites it in place where it is to be forwarded.
+    pub fn handle_frame(&mut self, now: Time, from: InterfaceId, frame: &mut Frame<'_>) -> Verdict {
+        self.counters.frames_in += 1;
+        let verdict = self.decide(now, from, frame);
+        self.counters.count(verdict, 1);
+        verdict
+    }
+
+    fn decide(&mut self, now: Time, from: InterfaceId, frame: &mut Frame<'_>) -> Verdict {
+        if !self.open || self.policy.is_none() {
+            return Verdict::Drop(DropReason::NotReady);
+        }
+        match Packet::parse(frame) {
+            Ok(Parsed::Arp(arp)) => self.handle_arp(from, &arp),
+            Ok(Parsed::Ip(packet)) => self.handle_packet(now, from, frame, &packet),
+            Err(reason) => Verdict::Drop(reason),
+        }
+    }
+
+    fn handle_packet(
+        &mut self,
+        now: Time,
+        from: InterfaceId,
+        frame: &mut Frame<'_>,
+        packet: &Packet,
+    ) -> Verdict {
+        if matches!(packet.segment, Segment::LinkLocal { .. }) {
+            return self.handle_link_local(from, frame.bytes, packet);
+        }
+        if self.is_for_host(packet) {
+            return Verdict::Local;
+        }
+        if let Err(reason) = self.check(from, frame.bytes, packet) {
+            self.log_invalid(now, from, packet, reason);
+            return Verdict::Drop(reason);
+        }
+        if packet.fragment.is_some() {
+            return self.handle_fragment(now, from, frame, packet);
+        }
+        self.pass(now, from, frame, packet)
+            .unwrap_or_else(|refusal| self.refuse(now, from, frame.bytes, packet, &refusal))
+    }
+
+    fn check(&self, from: InterfaceId, bytes: &[u8], packet: &Packet) -> Result<(), DropReason> {
+        self.check_link_address(from, bytes)?;
+        sanity::check(packet)?;
+        self.check_source(from, packet.source)
+    }
+
+    fn pass(
+        &mut self,
+        now: Time,
+        from: InterfaceId,
+        frame: &mut Frame<'_>,
+        packet: &Packet,
+    ) -> Result<Verdict, Refusal> {
+        if let Segment::IcmpError { .. } = packet.segment {
+            return self.pass_icmp_error(now, from, frame, packet);
+        }
+        let (slot, direction) = self.find_passage(now, from, packet)?;
+        let exit = self.exit(now, slot, direction, packet, &frame.offload)?;
+        Ok(self.leave(slot, direction, frame, packet, &exit))
+    }
+
+    /// The flow that a packet belongs to: a live one, or one that the rules admit now.
+    pub(crate) fn find_passage(
+        &mut self,
+        now: Time,
+        from: InterfaceId,
+        packet: &Packet,
+    ) -> Result<(Slot, Direction), Refusal> {
+        let key = packet.key().ok_or(DropReason::FragmentInvalid)?;
+        if let Some((slot, direction)) = self.flows.find(&key)
+            && self.follow(now, slot, direction, from, packet)? == Followed::Pass
+        {
+            return Ok((slot, direction));
+        }
+        // Here the flow's owner is looked up, once there are peers.
+        let slot = self.admit(now, from, packet, key)?;
+        Ok((slot, Direction::Original))
+    }
 }
 
-/// What would become of a packet now.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Explanation {
-    pub steps: Vec<Step>,
-    pub verdict: Verdict,
-    /// Where rules were asked (or had been, when the flow was admitted).
-    pub rule: Option<RuleId>,
-    pub query: Option<Query>,
-    /// What leaves the node, where NAT changes anything.
-    pub translated: Option<FlowKey>,
+// Checks that need no flow.
+impl Engine {
+    /// Only what is addressed to this node's link address is routed.
+    fn check_link_address(&self, from: InterfaceId, bytes: &[u8]) -> Result<(), DropReason> {
+        let interface = self.topology.interface(from).ok_or(DropReason::NoZone)?;
+        match bytes.first_chunk::<6>() {
+            Some(destination) if *destination == interface.mac => Ok(()),
+            Some(_) => Err(DropReason::OtherHost),
+            None => Err(DropReason::FrameTruncated),
+        }
+    }
+
+    /// BCP 38: the source lies behind the zone that the packet comes from, and is not the node.
+    pub(crate) fn check_source(
+        &self,
+        from: InterfaceId,
+        source: Address,
+    ) -> Result<(), DropReason> {
+        let policy = self.policy.as_ref().ok_or(DropReason::NotReady)?;
+        let zone = self.topology.zone(from).ok_or(DropReason::NoZone)?;
+        let belongs = policy.rules.source_belongs(zone, source.to_ip());
+        if belongs && !self.topology.is_own(source) {
+            Ok(())
+        } else {
+            Err(DropReason::SpoofedSource)
+        }
+    }
+
+    /// What the guard lets through to the host's own stack: health probes and DHCP replies.
+    fn is_for_host(&self, packet: &Packet) -> bool {
+        match packet.segment {
+            Segment::Tcp(tcp) => {
+                self.topology.is_host_port(tcp.destination_port)
+                    && self.topology.is_own(packet.destination)
+            }
+            Segment::Udp { source_port, destination_port } => {
+                matches!((source_port, destination_port), (67, 68) | (547, 546))
+            }
+            Segment::IcmpQuery { .. }
+            | Segment::IcmpError { .. }
+            | Segment::LinkLocal { .. }
+            | Segment::Other
+            | Segment::Later => false,
+        }
+    }
 }
 
-/// One stage that the packet met.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Step {
-    /// sanity, flow, destination-nat, route, rules, source-nat, forward.
-    pub stage: &'static str,
-    pub outcome: Outcome,
-    pub detail: String,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
-    Pass,
-    Match,
-    Miss,
-    Translate,
-    Drop,
-}
-
+// The outside world.
 impl Engine {
     /// An engine without rules: every frame is dropped as `not-ready` until `set_rules`,
     /// `set_network` and `open` have been called.
-    pub fn new(_now: Time, _config: EngineConfig) -> Self {
-        unimplemented!()
+    pub fn new(now: Time, config: EngineConfig) -> Self {
+        let EngineConfig { limits, seed, offload } = config;
+        Self {
+            limits,
+            offloading: Offloading::new(offload),
+            open: false,
+            policy: None,
+            defaults: Settings::default(),
+            network: Network::default(),
+            topology: Topology::default(),
+            epoch: 1,
+            fragments: Fragments::new(&limits, subkey(&seed, 0)),
+            flows: FlowTable::new(limits.flows, subkey(&seed, 1)),
+            timers: TimerWheel::new(now, limits.flows),
+            translator: Translator::new(&limits, seed, subkey(&seed, 2)),
+            quotas: Quotas::new(limits.flows, subkey(&seed, 3)),
+            neighbours: Neighbours::new(&limits),
+            outbox: VecDeque::with_capacity(limits.transmit_queue as usize),
+            journal: Journal::new(limits.events),
+            answers: AnswerBudget::default(),
+            counters: Counters::new(),
+            rule_counters: Vec::new(),
+            last_flow_id: 0,
+            target_seed: subkey(&seed, 4),
+            sweep: None,
+            monitors: Vec::new(),
+        }
     }
 
-    /// Decides one frame and rewrites it in place where it is to be forwarded.
-    pub fn handle_frame(
-        &mut self,
-        _now: Time,
-        _from: InterfaceId,
-        _frame: &mut Frame<'_>,
-    ) -> Verdict {
-        unimplemented!()
-    }
-
-    pub fn handle_timeout(&mut self, _now: Time) {
-        unimplemented!()
+    pub fn handle_timeout(&mut self, now: Time) {
+        self.expire_flows(now);
+        self.expire_fragments(now);
+        let lost = self.neighbours.expire(now);
+        self.counters.release(Verdict::Drop(DropReason::NeighbourUnresolved), u64::from(lost));
+        self.journal.handle_timeout(now);
+        self.sweep(now);
     }
 
     pub fn handle_neighbour(
         &mut self,
-        _now: Time,
-        _interface: InterfaceId,
-        _address: IpAddr,
-        _neighbour: Neighbour,
+        now: Time,
+        interface: InterfaceId,
+        address: IpAddr,
+        neighbour: Neighbour,
     ) {
-        unimplemented!()
-    }
-
-    /// What an offloading datapath has moved of a flow since it last said so.
-    pub fn handle_flow_usage(&mut self, _now: Time, _id: FlowId, _original: Usage, _reply: Usage) {
-        unimplemented!()
+        let address = Address::from(address);
+        match neighbour {
+            Neighbour::Reachable { mac } => self.release_parked(interface, address, mac),
+            Neighbour::Failed => {
+                let lost = self.neighbours.fail(now, interface, address);
+                let verdict = Verdict::Drop(DropReason::NeighbourUnresolved);
+                self.counters.release(verdict, u64::from(lost));
+            }
+            Neighbour::Gone => self.neighbours.forget(interface, address),
+        }
     }
 
     /// Puts a policy in force. Live flows are asked again: those that it permits, with the
     /// translation that they have, go on; the others are closed as `revoked`. Counters of rules
     /// that keep their name go on.
-    pub fn set_rules(&mut self, _now: Time, _generation: Generation, _rules: Arc<RuleSet>) {
-        unimplemented!()
+    pub fn set_rules(&mut self, generation: Generation, rules: Arc<RuleSet>) {
+        self.rule_counters = self.carry_counters(&rules);
+        let flood = rules.settings().flood;
+        self.journal.set_rules(generation, rules.rules().len(), flood);
+        self.translator.set_rules(&rules);
+        self.policy = Some(Policy { generation, rules });
+        self.rebuild_topology();
+        self.sweep = Some(0);
     }
 
-    pub fn set_network(&mut self, _now: Time, _network: Network) {
-        unimplemented!()
+    pub fn set_network(&mut self, network: Network) {
+        if network.interfaces != self.network.interfaces {
+            let lost = self.neighbours.clear();
+            let verdict = Verdict::Drop(DropReason::NeighbourUnresolved);
+            self.counters.release(verdict, u64::from(lost));
+        }
+        self.network = network;
+        self.rebuild_topology();
+    }
+
+    fn rebuild_topology(&mut self) {
+        let rules = self.policy.as_ref().map(|policy| &*policy.rules);
+        self.topology = Topology::new(&self.network, rules);
+        self.epoch += 1;
+        self.translator.reserve(self.topology.own_addresses(), self.topology.host_ports());
+    }
+
+    fn carry_counters(&self, rules: &RuleSet) -> Vec<RuleCounters> {
+        let old = self.policy.as_ref().map(|policy| policy.rules.rules()).unwrap_or_default();
+        let kept: std::collections::BTreeMap<&str, RuleCounters> = old
+            .iter()
+            .map(|rule| rule.name.as_str())
+            .zip(self.rule_counters.iter().copied())
+            .collect();
+        rules
+            .rules()
+            .iter()
+            .map(|rule| kept.get(rule.name.as_str()).copied().unwrap_or_default())
+            .collect()
     }
 
     /// Lets packets pass: the guard of the host stack is in place.
     pub fn open(&mut self) {
-        unimplemented!()
+        self.open = true;
     }
 
     /// Drops everything as `not-ready` until `open`: the guard is gone.
     pub fn close(&mut self) {
-        unimplemented!()
+        self.open = false;
     }
 
     pub fn poll_transmit(&mut self) -> Option<Transmit> {
-        unimplemented!()
+        self.outbox.pop_front()
     }
 
     pub fn poll_flow_change(&mut self) -> Option<FlowChange> {
-        unimplemented!()
+        self.offloading.poll()
     }
 
     pub fn poll_event(&mut self) -> Option<Event> {
-        unimplemented!()
+        let event = self.journal.pop();
+        self.counters.events_lost = self.journal.lost();
+        event
     }
 
     /// When `handle_timeout` is wanted next; may be in the past.
     pub fn poll_timeout(&self) -> Option<Time> {
-        unimplemented!()
+        let sweep = self.sweep.map(|_| Time::ZERO);
+        [
+            self.timers.poll_timeout(),
+            self.fragments.poll_timeout(),
+            self.neighbours.poll_timeout(),
+            self.journal.poll_timeout(),
+            sweep,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
+}
 
-    /// What would become of a packet now; changes nothing.
-    pub fn explain(&self, _now: Time, _probe: &Probe) -> Explanation {
-        unimplemented!()
-    }
-
-    pub fn counters(&self) -> &Counters {
-        unimplemented!()
-    }
-
-    /// Indexed by `RuleId` of the rule set in force.
-    pub fn rule_counters(&self) -> &[RuleCounters] {
-        unimplemented!()
-    }
-
-    pub fn table_use(&self) -> Vec<TableUse> {
-        unimplemented!()
-    }
-
-    /// At most `limit` flows from slot `from` on, and the slot to go on from, `None` at the end:
-    /// a million flows are listed without stopping the packets.
-    pub fn flows(&self, _from: u32, _limit: u32) -> (Vec<FlowReport>, Option<u32>) {
-        unimplemented!()
-    }
+/// Independent 16-byte keys out of one seed.
+fn subkey(seed: &[u8; 32], number: u8) -> [u8; 16] {
+    use siphasher::sip128::{Hasher128, SipHasher13};
+    use std::hash::Hasher;
+    let (key, rest) = seed.split_first_chunk::<16>().expect("a seed is longer than a key");
+    let mut hasher = SipHasher13::new_with_key(key);
+    hasher.write(rest);
+    hasher.write_u8(number);
+    hasher.finish128().as_bytes()
 }

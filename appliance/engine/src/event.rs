@@ -1,7 +1,5 @@
 //! What the engine tells the shell, drained with `Engine::poll_event`.
 
-use std::time::Duration;
-
 use gabion_rules::{NatId, Query, RuleId, ZoneId};
 
 use crate::tcp::TcpState;
@@ -25,10 +23,9 @@ pub enum Event {
         why: CloseReason,
     },
     Denied(Denial),
-    /// So many records of the rule were not written in the last second.
+    /// So many records were not written in the last second.
     Suppressed {
-        generation: Generation,
-        rule: RuleId,
+        source: LogSource,
         records: u64,
     },
     /// The shell is to have the kernel resolve the address and say so with `handle_neighbour`.
@@ -36,6 +33,17 @@ pub enum Event {
         interface: InterfaceId,
         address: Address,
     },
+}
+
+/// What log records are limited by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogSource {
+    Rule {
+        generation: Generation,
+        rule: RuleId,
+    },
+    /// A check that no rule was asked about.
+    Check(DropReason),
 }
 
 /// A flow at one moment.
@@ -88,6 +96,13 @@ pub struct Usage {
     pub bytes: u64,
 }
 
+impl std::ops::AddAssign for Usage {
+    fn add_assign(&mut self, more: Self) {
+        self.packets += more.packets;
+        self.bytes += more.bytes;
+    }
+}
+
 /// Why a flow ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CloseReason {
@@ -99,8 +114,6 @@ pub enum CloseReason {
     Revoked,
     /// A new connection took its tuple.
     Reopened,
-    /// Given up, unanswered, for a new flow when the table was full.
-    Evicted,
 }
 
 impl CloseReason {
@@ -110,7 +123,6 @@ impl CloseReason {
             Self::Closed => "closed",
             Self::Revoked => "revoked",
             Self::Reopened => "reopened",
-            Self::Evicted => "evicted",
         }
     }
 }
@@ -133,9 +145,4 @@ pub struct Decided {
     pub generation: Generation,
     pub rule: RuleId,
     pub query: Query,
-}
-
-/// How long a duration is until `deadline`, for reports.
-pub(crate) fn remaining(now: Time, deadline: Time) -> Duration {
-    deadline.since(now)
 }

@@ -1,36 +1,57 @@
 //! A packet's life, sans-IO: no clock, socket, thread or file. Time and randomness are arguments.
 
+// The vocabulary.
 mod address;
-pub mod build;
-mod checksum;
-mod counters;
-mod engine;
-mod event;
 mod frame;
-mod limits;
-mod network;
 mod time;
 mod verdict;
+mod limits;
+mod network;
+mod event;
+mod counters;
 
-// In the order in which a packet meets them.
-mod fragments;
-mod nat;
+// A packet's life, in the order in which it meets the stages.
+mod engine;
 mod packet;
-mod quote;
-mod reply;
-mod rewrite;
 mod sanity;
+mod answer;
+mod fragments;
+mod datagrams;
+mod quote;
+mod icmp_errors;
+mod flows;
+mod follow;
 mod tcp;
+mod judge;
+mod admit;
+mod quotas;
+mod tally;
+mod nat;
+mod translate;
+mod forward;
+mod neighbours;
+mod rewrite;
+mod checksum;
+mod cut;
+mod reply;
+
+// Beside the path.
 mod timers;
+mod recheck;
+mod journal;
+mod offload;
+mod explain;
+mod reports;
+pub mod build;
 
 pub use address::{Address, Direction, Endpoint, Family, FlowKey};
 pub use counters::{Counters, RuleCounters, TableUse};
-pub use engine::{
-    Engine, EngineConfig, Explanation, FlowChange, Neighbour, Outcome, Probe, Step, Transmit,
-};
+pub use engine::{Engine, EngineConfig, FlowChange, Neighbour, Transmit};
 pub use event::{
-    CloseReason, Decided, Denial, Event, FlowId, FlowReport, FlowState, Generation, Usage,
+    CloseReason, Decided, Denial, Event, FlowId, FlowReport, FlowState, Generation, LogSource,
+    Usage,
 };
+pub use explain::{Explanation, Outcome, Probe, Step};
 pub use frame::{Checksum, Frame, Offload, SegmentKind, Segments};
 pub use limits::Limits;
 pub use network::{Interface, Network, NextHop, Route};

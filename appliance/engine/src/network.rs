@@ -135,6 +135,10 @@ impl Topology {
         self.own.binary_search(&address).is_ok()
     }
 
+    pub(crate) fn own_addresses(&self) -> &[Address] {
+        &self.own
+    }
+
     pub(crate) fn is_host_port(&self, port: u16) -> bool {
         self.host_ports.contains(&port)
     }

@@ -8,6 +8,8 @@ use crate::InterfaceId;
 pub enum Verdict {
     /// Send the frame, rewritten in place, out of this interface.
     Forward { out: InterfaceId },
+    /// It goes on by `poll_transmit`: cut to the next link's MTU.
+    Queued { out: InterfaceId },
     /// Leave the frame to the host's own stack: ARP, ND, management and health.
     Local,
     /// The frame asked the appliance itself something and the answer is queued (ARP, ND).
@@ -163,7 +165,7 @@ drop_reasons! {
 }
 
 impl DropReason {
-    /// Whether the frame was malformed or forged, and so dropped without a rule having been asked.
+    /// The index of the reason's counter.
     pub const fn index(self) -> usize {
         self as usize
     }

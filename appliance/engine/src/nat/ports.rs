@@ -29,6 +29,14 @@ impl PortAllocator {
         unimplemented!()
     }
 
+    pub fn reserve(&mut self, _address: Address, _protocol: u8, _port: u16) {
+        unimplemented!()
+    }
+
+    pub fn is_used(&self, _address: Address, _protocol: u8, _port: u16) -> bool {
+        unimplemented!()
+    }
+
     /// Gives a port back.
     pub fn release(&mut self, _address: Address, _protocol: u8, _port: u16) {
         unimplemented!()

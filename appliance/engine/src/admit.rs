@@ -1,0 +1,221 @@
+//! The first packet of a flow: limits, judgement, translation, and the flow's entry.
+
+use std::fmt;
+
+use gabion_rules::{RuleId, Transport};
+
+use crate::event::{Event, FlowId};
+use crate::explain::Outcome;
+use crate::flows::{Admission, Flow, Side, Slot, SourceChoice, Tracker};
+use crate::forward::Hop;
+use crate::judge::{Answer, Case, Plan, Refusal, Witness};
+use crate::packet::{Packet, Segment, TcpSegment};
+use crate::reply::IcmpError;
+use crate::rewrite::Rewrite;
+use crate::tcp::TcpTracker;
+use crate::translate::Translated;
+use crate::{DropReason, Engine, FlowKey, InterfaceId, Time, Usage};
+
+/// Hears of monitor rules and of nothing else.
+struct MonitorsOnly<'a>(&'a mut Vec<RuleId>);
+
+impl Witness for MonitorsOnly<'_> {
+    fn monitor(&mut self, rule: RuleId) {
+        self.0.push(rule);
+    }
+
+    fn step(&mut self, _: &'static str, _: Outcome, _: fmt::Arguments<'_>) {}
+}
+
+impl Engine {
+    /// Admits the first packet of a flow, or says why not.
+    pub(crate) fn admit(
+        &mut self,
+        now: Time,
+        from: InterfaceId,
+        packet: &Packet,
+        key: FlowKey,
+    ) -> Result<Slot, Refusal> {
+        begins_flow(&packet.segment)?;
+        let transport = transport_of(packet, &key);
+        let mut monitors = std::mem::take(&mut self.monitors);
+        let case = Case { from, key, transport, pinned: None };
+        let judged = self.judge(&mut MonitorsOnly(&mut monitors), &case);
+        self.count_rules(now, &mut monitors, &judged);
+        self.monitors = monitors;
+        let plan = judged?;
+        if packet.hop_limit <= 1 {
+            // Before the flow is made: a traceroute leaves no state behind.
+            return Err(Refusal::answered(DropReason::TtlExpired, IcmpError::TimeExceeded));
+        }
+        self.establish(now, from, packet, key, &plan).map_err(|reason| match reason {
+            // RFC 5508 REQ-8.
+            DropReason::NatPortsExhausted => {
+                Refusal { reason, answer: Some(Answer::Icmp(IcmpError::Prohibited)), decided: None }
+            }
+            reason => Refusal::silent(reason),
+        })
+    }
+
+    fn count_rules(
+        &mut self,
+        now: Time,
+        monitors: &mut Vec<RuleId>,
+        judged: &Result<Plan, Refusal>,
+    ) {
+        let decided = match judged {
+            Ok(plan) => Some(plan.decision.rule),
+            Err(refusal) => refusal.decided.map(|(decided, _)| decided.rule),
+        };
+        for rule in monitors.drain(..).chain(decided) {
+            if let Some(counters) = self.rule_counters.get_mut(rule.0 as usize) {
+                counters.hits += 1;
+                counters.last_hit = Some(now);
+            }
+        }
+    }
+
+    fn establish(
+        &mut self,
+        now: Time,
+        from: InterfaceId,
+        packet: &Packet,
+        key: FlowKey,
+        plan: &Plan,
+    ) -> Result<Slot, DropReason> {
+        let policy = self.policy.as_ref().ok_or(DropReason::NotReady)?;
+        let flood = policy.rules.settings().flood;
+        let generation = policy.generation;
+        if self.flows.is_full() {
+            return Err(DropReason::FlowTableFull);
+        }
+        let tracker = tracker_for(&packet.segment);
+        let half_open = matches!(tracker, Tracker::Tcp(_));
+        let contested = half_open.then_some(plan.target);
+        self.quotas.check(&flood, key.source.address, contested)?;
+        let hop = self.hop(plan.hop)?;
+        let Translated { external, mapping } = self.translate_source(key, plan)?;
+        let towards = FlowKey { destination: plan.target, ..key };
+        let reply = towards.reply_to(external);
+        if self.flows.find(&reply).is_some() {
+            if let Some(id) = mapping {
+                self.translator.release(id, plan.target.address);
+            }
+            return Err(DropReason::NatConflict);
+        }
+        let expires = now + self.timeout(&tracker);
+        let logged = self.journal.may_log(now, plan.decision.rule, plan.decision.log);
+        let flow = Flow {
+            id: self.next_flow_id(),
+            original: key,
+            reply,
+            sides: [side(from, &key, &reply, hop), side(plan.hop.out, &reply, &key, Hop::UNKNOWN)],
+            admission: Admission {
+                generation,
+                from: plan.query.from,
+                to: plan.query.to,
+                rule: plan.decision.rule,
+                destination: plan.destination,
+                source: plan.source,
+            },
+            tracker,
+            half_open,
+            logged,
+            mapping,
+            opened: now,
+            expires,
+        };
+        Ok(self.insert_flow(flow))
+    }
+
+    fn insert_flow(&mut self, flow: Flow) -> Slot {
+        self.quotas.add_flow(flow.original.source.address);
+        if flow.half_open {
+            self.quotas.add_half_open(flow.reply.source);
+        }
+        if flow.logged {
+            self.journal.push(Event::FlowOpened(flow.report()));
+        }
+        let expires = flow.expires;
+        let slot = self.flows.insert(flow).expect("the table was seen not to be full");
+        self.timers.set(slot.0, expires);
+        slot
+    }
+
+    fn translate_source(&mut self, key: FlowKey, plan: &Plan) -> Result<Translated, DropReason> {
+        let towards = FlowKey { destination: plan.target, ..key };
+        let family = key.source.address.family();
+        let own = self.topology.own_address(plan.hop.out, family);
+        match plan.source {
+            SourceChoice::AsSent => Ok(Translated { external: key.source, mapping: None }),
+            SourceChoice::Hairpin => self.translator.choose_hairpin(&self.flows, &towards, own),
+            SourceChoice::Rule(id) => {
+                let policy = self.policy.as_ref().ok_or(DropReason::NotReady)?;
+                let nat = policy.rules.source_nat_by_id(id).ok_or(DropReason::NatNoAddress)?;
+                self.translator.choose(&self.flows, nat, &towards, own)
+            }
+        }
+    }
+
+    fn next_flow_id(&mut self) -> FlowId {
+        self.last_flow_id += 1;
+        FlowId(self.last_flow_id)
+    }
+}
+
+fn side(ingress: InterfaceId, incoming: &FlowKey, answer: &FlowKey, hop: Hop) -> Side {
+    Side {
+        ingress,
+        rewrite: Rewrite::between(incoming, &answer.reversed()),
+        hop,
+        usage: Usage::default(),
+    }
+}
+
+/// Whether a packet that belongs to no flow may begin one.
+fn begins_flow(segment: &Segment) -> Result<(), DropReason> {
+    match segment {
+        Segment::Tcp(tcp) if !is_opening(tcp) => Err(DropReason::TcpNotSyn),
+        Segment::IcmpQuery { request: false, .. } => Err(DropReason::IcmpUnsolicited),
+        Segment::IcmpError { .. } => Err(DropReason::IcmpErrorUnmatched),
+        Segment::LinkLocal { .. } => Err(DropReason::IcmpType),
+        Segment::Later => Err(DropReason::FragmentInvalid),
+        Segment::Tcp(_) | Segment::IcmpQuery { .. } | Segment::Udp { .. } | Segment::Other => {
+            Ok(())
+        }
+    }
+}
+
+fn is_opening(tcp: &TcpSegment) -> bool {
+    let flags = tcp.flags;
+    flags.syn && !flags.ack && !flags.rst && !flags.fin
+}
+
+fn tracker_for(segment: &Segment) -> Tracker {
+    match segment {
+        Segment::Tcp(tcp) => Tracker::Tcp(TcpTracker::open(tcp)),
+        Segment::Udp { .. } => Tracker::Udp { replied: false },
+        Segment::IcmpQuery { .. } => Tracker::Icmp { replied: false },
+        Segment::IcmpError { .. } | Segment::LinkLocal { .. } | Segment::Other | Segment::Later => {
+            Tracker::Other { replied: false }
+        }
+    }
+}
+
+/// The transport header as rules match it.
+pub(crate) fn transport_of(packet: &Packet, key: &FlowKey) -> Transport {
+    let (source_port, destination_port) = (key.source.port, key.destination.port);
+    match packet.segment {
+        Segment::Tcp(_) => Transport::Tcp { source_port, destination_port },
+        Segment::Udp { .. } => Transport::Udp { source_port, destination_port },
+        Segment::IcmpQuery { kind, code, .. } | Segment::IcmpError { kind, code } => {
+            icmp_transport(key.protocol, kind, code)
+        }
+        Segment::LinkLocal { kind } => icmp_transport(key.protocol, kind, 0),
+        Segment::Other | Segment::Later => Transport::Other { protocol: key.protocol },
+    }
+}
+
+pub(crate) const fn icmp_transport(protocol: u8, kind: u8, code: u8) -> Transport {
+    if protocol == 1 { Transport::Icmp { kind, code } } else { Transport::Icmpv6 { kind, code } }
+}

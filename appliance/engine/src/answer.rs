@@ -1,0 +1,151 @@
+//! What the node says itself: answers to ARP and ND for translated addresses, and to refused packets
+//! an ICMP error or a RST, within a rate.
+
+use std::time::Duration;
+
+use crate::event::Denial;
+use crate::judge::{Answer, Refusal};
+use crate::packet::{Arp, Packet, Segment};
+use crate::reply;
+use crate::{DropReason, Engine, InterfaceId, Offload, Time, Transmit, Verdict};
+
+/// Answers that may still be given in the second that began at `since`.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct AnswerBudget {
+    since: Time,
+    given: u32,
+}
+
+impl AnswerBudget {
+    fn take(&mut self, now: Time, per_second: u32) -> bool {
+        if now.since(self.since) >= Duration::from_secs(1) {
+            *self = Self { since: now, given: 0 };
+        }
+        let granted = self.given < per_second;
+        self.given += u32::from(granted);
+        granted
+    }
+}
+
+impl Engine {
+    /// Logs a refusal, answers it where it is to be answered, and gives the verdict.
+    pub(crate) fn refuse(
+        &mut self,
+        now: Time,
+        from: InterfaceId,
+        bytes: &[u8],
+        packet: &Packet,
+        refusal: &Refusal,
+    ) -> Verdict {
+        let reason = refusal.reason;
+        match &refusal.decided {
+            Some((decided, mode)) => {
+                let denial = denial(now, from, packet, reason, Some(*decided));
+                self.journal.denied(now, denial, decided, *mode);
+            }
+            None => self.log_invalid(now, from, packet, reason),
+        }
+        let Some(answer) = refusal.answer else { return Verdict::Drop(reason) };
+        let Some(bytes) = self.build_answer(from, bytes, packet, answer) else {
+            return Verdict::Drop(reason);
+        };
+        let per_second = self.settings().flood.answers_per_second;
+        if !self.answers.take(now, per_second) {
+            self.counters.answers_limited += 1;
+            return Verdict::Drop(reason);
+        }
+        if !self.enqueue(from, bytes, Offload::default()) {
+            return Verdict::Drop(reason);
+        }
+        self.counters.answers_sent += 1;
+        Verdict::Reject(reason)
+    }
+
+    fn build_answer(
+        &self,
+        from: InterfaceId,
+        bytes: &[u8],
+        packet: &Packet,
+        answer: Answer,
+    ) -> Option<Vec<u8>> {
+        let error = match answer {
+            Answer::Refuse if matches!(packet.segment, Segment::Tcp(_)) => {
+                return reply::tcp_reset(bytes, packet);
+            }
+            Answer::Refuse => reply::IcmpError::Prohibited,
+            Answer::Icmp(error) => error,
+        };
+        let source = self.topology.own_address(from, packet.source.family())?;
+        reply::icmp_error(bytes, packet, error, source)
+    }
+
+    pub(crate) fn log_invalid(
+        &mut self,
+        now: Time,
+        from: InterfaceId,
+        packet: &Packet,
+        reason: DropReason,
+    ) {
+        self.journal.invalid(now, denial(now, from, packet, reason, None));
+    }
+
+    /// ARP belongs to the host's own stack, but for the addresses that only NAT knows.
+    pub(crate) fn handle_arp(&mut self, from: InterfaceId, arp: &Arp) -> Verdict {
+        if !arp.request || !self.topology.answers_for(from, arp.target) {
+            return Verdict::Local;
+        }
+        let Some(interface) = self.topology.interface(from) else { return Verdict::Local };
+        let bytes = reply::arp_reply(arp, interface.mac);
+        self.answered(from, bytes)
+    }
+
+    /// The same for neighbour discovery.
+    pub(crate) fn handle_link_local(
+        &mut self,
+        from: InterfaceId,
+        bytes: &[u8],
+        packet: &Packet,
+    ) -> Verdict {
+        let target = reply::solicited_target(bytes, packet);
+        let target = target.filter(|target| self.topology.answers_for(from, *target));
+        let (Some(target), Some(interface)) = (target, self.topology.interface(from)) else {
+            return Verdict::Local;
+        };
+        let bytes = reply::neighbour_advertisement(bytes, packet, target, interface.mac);
+        self.answered(from, bytes)
+    }
+
+    fn answered(&mut self, out: InterfaceId, bytes: Vec<u8>) -> Verdict {
+        if self.enqueue(out, bytes, Offload::default()) {
+            Verdict::Answered
+        } else {
+            Verdict::Drop(DropReason::TransmitQueueFull)
+        }
+    }
+
+    /// Queues a frame to be drained by `poll_transmit`; false when the queue is full.
+    pub(crate) fn enqueue(&mut self, out: InterfaceId, bytes: Vec<u8>, offload: Offload) -> bool {
+        let room = self.outbox.len() < self.limits.transmit_queue as usize;
+        if room {
+            self.outbox.push_back(Transmit { out, bytes, offload });
+        }
+        room
+    }
+}
+
+fn denial(
+    at: Time,
+    interface: InterfaceId,
+    packet: &Packet,
+    reason: DropReason,
+    decided: Option<crate::Decided>,
+) -> Denial {
+    Denial {
+        at,
+        reason,
+        interface,
+        source: packet.source,
+        destination: packet.destination,
+        decided,
+    }
+}

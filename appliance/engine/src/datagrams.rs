@@ -1,0 +1,128 @@
+//! Fragments: kept until their datagram is whole, then judged as one and sent on as they came.
+
+use crate::flows::Slot;
+use crate::fragments::{KeptFragment, Reassembly};
+use crate::judge::Refusal;
+use crate::packet::{Packet, Segment};
+use crate::{Direction, DropReason, Engine, Frame, InterfaceId, Offload, Time, Verdict};
+
+impl Engine {
+    pub(crate) fn handle_fragment(
+        &mut self,
+        now: Time,
+        from: InterfaceId,
+        frame: &mut Frame<'_>,
+        packet: &Packet,
+    ) -> Verdict {
+        if frame.offload.checksum.is_partial() || frame.offload.segments.is_some() {
+            // Nobody offloads what is already cut.
+            return Verdict::Drop(DropReason::FragmentInvalid);
+        }
+        let timeout = self.settings().timeouts.fragment;
+        match self.fragments.handle_fragment(now, from, frame.bytes, packet, timeout) {
+            Reassembly::Held => Verdict::Held,
+            Reassembly::Dropped { reason, with } => {
+                self.counters.release(Verdict::Drop(reason), u64::from(with));
+                self.log_invalid(now, from, packet, reason);
+                Verdict::Drop(reason)
+            }
+            Reassembly::Complete(fragments) => self.handle_datagram(now, from, fragments),
+        }
+    }
+
+    /// Judges the datagram by its first fragment. The verdict is that of the fragment which
+    /// completed it; the others have been counted as held and get theirs here.
+    fn handle_datagram(
+        &mut self,
+        now: Time,
+        from: InterfaceId,
+        fragments: Vec<KeptFragment>,
+    ) -> Verdict {
+        let Some(first) = fragments.first() else {
+            return Verdict::Drop(DropReason::FragmentInvalid);
+        };
+        let whole = with_whole_length(&first.packet, &fragments);
+        let others = fragments.len() as u64 - 1;
+        let passage = match whole.segment {
+            // No sound host sends an ICMP error that needs cutting (RFC 1812 4.3.2.3, RFC 4443 2.4).
+            Segment::IcmpError { .. } => Err(Refusal::silent(DropReason::IcmpErrorForged)),
+            Segment::Tcp(_)
+            | Segment::Udp { .. }
+            | Segment::IcmpQuery { .. }
+            | Segment::LinkLocal { .. }
+            | Segment::Other
+            | Segment::Later => self.find_passage(now, from, &whole),
+        };
+        match passage {
+            Ok((slot, direction)) => self.send_datagram(now, from, slot, direction, fragments),
+            Err(refusal) => {
+                let verdict = self.refuse(now, from, &first.bytes, &first.packet, &refusal);
+                self.counters.release(Verdict::Drop(refusal.reason), others);
+                verdict
+            }
+        }
+    }
+
+    fn send_datagram(
+        &mut self,
+        now: Time,
+        from: InterfaceId,
+        slot: Slot,
+        direction: Direction,
+        fragments: Vec<KeptFragment>,
+    ) -> Verdict {
+        let last = fragments.len() - 1;
+        let mut verdict = Verdict::Held;
+        for (place, KeptFragment { mut bytes, packet }) in fragments.into_iter().enumerate() {
+            verdict = self.send_fragment(now, from, slot, direction, &mut bytes, &packet);
+            if let Verdict::Forward { out } = verdict {
+                verdict = if self.enqueue(out, bytes, Offload::default()) {
+                    Verdict::Queued { out }
+                } else {
+                    Verdict::Drop(DropReason::TransmitQueueFull)
+                };
+            }
+            // All but one were counted as held when they came; one that is held again stays so.
+            if place != last && verdict != Verdict::Held {
+                self.counters.release(verdict, 1);
+            }
+        }
+        verdict
+    }
+
+    fn send_fragment(
+        &mut self,
+        now: Time,
+        from: InterfaceId,
+        slot: Slot,
+        direction: Direction,
+        bytes: &mut [u8],
+        packet: &Packet,
+    ) -> Verdict {
+        match self.exit(now, slot, direction, packet, &Offload::default()) {
+            Ok(exit) => {
+                let mut frame = Frame { bytes, offload: Offload::default() };
+                self.leave(slot, direction, &mut frame, packet, &exit)
+            }
+            Err(refusal) => self.refuse(now, from, bytes, packet, &refusal),
+        }
+    }
+
+    /// Gives up the datagrams that are overdue.
+    pub(crate) fn expire_fragments(&mut self, now: Time) {
+        while let Some(lost) = self.fragments.poll_expired(now) {
+            self.counters.release(Verdict::Drop(DropReason::FragmentTimeout), u64::from(lost));
+        }
+    }
+}
+
+/// The first fragment's facts, with the TCP payload of the whole datagram.
+fn with_whole_length(first: &Packet, fragments: &[KeptFragment]) -> Packet {
+    let mut whole = *first;
+    if let Segment::Tcp(tcp) = &mut whole.segment {
+        let rest: usize =
+            fragments.iter().skip(1).map(|kept| kept.packet.end - kept.packet.transport).sum();
+        tcp.payload += rest as u32;
+    }
+    whole
+}

@@ -1,0 +1,178 @@
+//! What would become of a packet, stage by stage: the same judgement, with somebody listening.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use gabion_rules::{Query, RuleId, Transport};
+
+use crate::flows::SourceChoice;
+use crate::judge::{Answer, Case, Refusal, Witness};
+use crate::{Address, DropReason, Endpoint, Engine, FlowKey, InterfaceId, Verdict};
+
+/// What `Engine::explain` is asked: the first packet of a flow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Probe {
+    pub from: InterfaceId,
+    pub source: IpAddr,
+    pub destination: IpAddr,
+    pub transport: Transport,
+}
+
+/// What would become of a packet now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Explanation {
+    pub steps: Vec<Step>,
+    pub verdict: Verdict,
+    /// The rule that was asked or, for a packet of a live flow, that admitted it.
+    pub rule: Option<RuleId>,
+    pub query: Option<Query>,
+    /// What leaves the node, where NAT changes anything. A port that would be chosen at random is 0.
+    pub translated: Option<FlowKey>,
+}
+
+/// One stage that the packet met.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Step {
+    /// zone, flow, destination-nat, route, rules, source-nat.
+    pub stage: &'static str,
+    pub outcome: Outcome,
+    pub detail: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    Pass,
+    Match,
+    Miss,
+    Translate,
+    Drop,
+}
+
+impl Outcome {
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Pass => "pass",
+            Self::Match => "match",
+            Self::Miss => "miss",
+            Self::Translate => "translate",
+            Self::Drop => "drop",
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Steps(Vec<Step>);
+
+impl Witness for Steps {
+    fn monitor(&mut self, rule: RuleId) {
+        let detail = format!("monitor rule {} would decide", rule.0);
+        self.0.push(Step { stage: "rules", outcome: Outcome::Match, detail });
+    }
+
+    fn step(&mut self, stage: &'static str, outcome: Outcome, detail: fmt::Arguments<'_>) {
+        self.0.push(Step { stage, outcome, detail: detail.to_string() });
+    }
+}
+
+impl Engine {
+    /// What would become of a packet now; changes nothing.
+    pub fn explain(&self, probe: &Probe) -> Explanation {
+        let mut steps = Steps::default();
+        let key = key_of(probe);
+        let outcome = self.explain_key(&mut steps, probe, key);
+        let mut explanation = outcome.unwrap_or_else(|refusal| Explanation {
+            steps: Vec::new(),
+            verdict: match refusal.answer {
+                Some(Answer::Refuse | Answer::Icmp(_)) => Verdict::Reject(refusal.reason),
+                None => Verdict::Drop(refusal.reason),
+            },
+            rule: refusal.decided.map(|(decided, _)| decided.rule),
+            query: refusal.decided.map(|(decided, _)| decided.query),
+            translated: None,
+        });
+        explanation.steps = steps.0;
+        explanation
+    }
+
+    fn explain_key(
+        &self,
+        steps: &mut Steps,
+        probe: &Probe,
+        key: FlowKey,
+    ) -> Result<Explanation, Refusal> {
+        self.explain_zone(steps, probe, key)?;
+        if let Some(known) = self.explain_flow(steps, &key) {
+            return Ok(known);
+        }
+        let case = Case { from: probe.from, key, transport: probe.transport, pinned: None };
+        let plan = self.judge(steps, &case)?;
+        let own = self.topology.own_address(plan.hop.out, key.source.address.family());
+        let source = match plan.source {
+            SourceChoice::AsSent => key.source,
+            SourceChoice::Hairpin => {
+                Endpoint { address: own.unwrap_or(key.source.address), port: 0 }
+            }
+            SourceChoice::Rule(id) => self.translator.preview(self.policy.as_ref(), id, &key, own),
+        };
+        let leaving = FlowKey { source, destination: plan.target, protocol: key.protocol };
+        Ok(Explanation {
+            steps: Vec::new(),
+            verdict: Verdict::Forward { out: plan.hop.out },
+            rule: Some(plan.decision.rule),
+            query: Some(plan.query),
+            translated: (leaving != key).then_some(leaving),
+        })
+    }
+
+    fn explain_zone(&self, steps: &mut Steps, probe: &Probe, key: FlowKey) -> Result<(), Refusal> {
+        let checked = self.check_source(probe.from, key.source.address);
+        let (outcome, detail) = match checked {
+            Ok(_) => (Outcome::Pass, "the source belongs to the zone it comes from"),
+            Err(DropReason::NotReady) => (Outcome::Drop, "no policy is in force"),
+            Err(DropReason::NoZone) => (Outcome::Drop, "no zone lists the interface"),
+            Err(reason) => (Outcome::Drop, reason.help()),
+        };
+        steps.step("zone", outcome, format_args!("{detail}"));
+        checked?;
+        Ok(())
+    }
+
+    /// A packet of a live flow is not judged again.
+    fn explain_flow(&self, steps: &mut Steps, key: &FlowKey) -> Option<Explanation> {
+        let Some((slot, direction)) = self.flows.find(key) else {
+            steps.step(
+                "flow",
+                Outcome::Miss,
+                format_args!("no flow has these addresses and ports"),
+            );
+            return None;
+        };
+        let flow = &self.flows[slot];
+        let (id, state) = (flow.id.0, flow.state().label());
+        steps.step("flow", Outcome::Match, format_args!("flow {id}, {state}: rules are not asked"));
+        let leaving = flow.key(direction.reversed()).reversed();
+        let out = flow.side(direction.reversed()).ingress;
+        Some(Explanation {
+            steps: Vec::new(),
+            verdict: Verdict::Forward { out },
+            rule: Some(flow.admission.rule),
+            query: None,
+            translated: (leaving != *key).then_some(leaving),
+        })
+    }
+}
+
+fn key_of(probe: &Probe) -> FlowKey {
+    let (protocol, source_port, destination_port) = match probe.transport {
+        Transport::Tcp { source_port, destination_port } => (6, source_port, destination_port),
+        Transport::Udp { source_port, destination_port } => (17, source_port, destination_port),
+        Transport::Icmp { .. } => (1, 0, 0),
+        Transport::Icmpv6 { .. } => (58, 0, 0),
+        Transport::Other { protocol } => (protocol, 0, 0),
+    };
+    FlowKey {
+        source: Endpoint { address: Address::from(probe.source), port: source_port },
+        destination: Endpoint { address: Address::from(probe.destination), port: destination_port },
+        protocol,
+    }
+}

@@ -1,0 +1,272 @@
+//! The flow table: one entry per connection, found by either of its two wire keys. NAT is the case
+//! in which they differ; there is no NAT table beside it.
+
+use std::hash::Hasher;
+
+use gabion_rules::{NatId, RuleId, ZoneId};
+use hashbrown::HashTable;
+use siphasher::sip::SipHasher13;
+
+use crate::event::{FlowId, FlowReport, FlowState, Generation, Usage};
+use crate::forward::Hop;
+use crate::nat::MappingId;
+use crate::rewrite::Rewrite;
+use crate::tcp::TcpTracker;
+use crate::{Address, Direction, FlowKey, InterfaceId, Time};
+
+/// A place in the table; reused after the flow has gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Slot(pub(crate) u32);
+
+/// A connection, or what stands for one.
+#[derive(Debug)]
+pub(crate) struct Flow {
+    pub(crate) id: FlowId,
+    /// Packets from the originator, as they come in.
+    pub(crate) original: FlowKey,
+    /// Packets from the responder, as they come in.
+    pub(crate) reply: FlowKey,
+    pub(crate) sides: [Side; 2],
+    pub(crate) admission: Admission,
+    pub(crate) tracker: Tracker,
+    /// Whether it counts against the half-open limits.
+    pub(crate) half_open: bool,
+    /// Whether its opening was logged, and its end is to be.
+    pub(crate) logged: bool,
+    pub(crate) mapping: Option<MappingId>,
+    pub(crate) opened: Time,
+    pub(crate) expires: Time,
+}
+
+/// What the packets of one direction need; index with [`Direction`].
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Side {
+    pub(crate) ingress: InterfaceId,
+    pub(crate) rewrite: Rewrite,
+    pub(crate) hop: Hop,
+    pub(crate) usage: Usage,
+}
+
+/// Which policy let the flow in, and how. Ids are those of `generation`'s rule set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Admission {
+    pub(crate) generation: Generation,
+    pub(crate) from: ZoneId,
+    pub(crate) to: ZoneId,
+    pub(crate) rule: RuleId,
+    pub(crate) destination: DestinationChoice,
+    pub(crate) source: SourceChoice,
+}
+
+/// Where the flow's destination came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum DestinationChoice {
+    AsSent,
+    Rule(NatId),
+    /// The external endpoint of somebody's mapping, open to others (RFC 4787 section 5).
+    Mapping,
+}
+
+/// Where the flow's translated source came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SourceChoice {
+    AsSent,
+    Rule(NatId),
+    /// The packet leaves the way it came: without the node's address as its source, the answer
+    /// would not come back this way (RFC 4787 REQ-9).
+    Hairpin,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Tracker {
+    Tcp(TcpTracker),
+    Udp { replied: bool },
+    Icmp { replied: bool },
+    Other { replied: bool },
+}
+
+impl Flow {
+    pub(crate) const fn side(&self, direction: Direction) -> &Side {
+        &self.sides[direction.index()]
+    }
+
+    pub(crate) const fn side_mut(&mut self, direction: Direction) -> &mut Side {
+        &mut self.sides[direction.index()]
+    }
+
+    /// The key of packets of a direction as they come in.
+    pub(crate) const fn key(&self, direction: Direction) -> &FlowKey {
+        match direction {
+            Direction::Original => &self.original,
+            Direction::Reply => &self.reply,
+        }
+    }
+
+    /// The zone that packets of a direction come from.
+    pub(crate) const fn zone(&self, direction: Direction) -> ZoneId {
+        match direction {
+            Direction::Original => self.admission.from,
+            Direction::Reply => self.admission.to,
+        }
+    }
+
+    pub(crate) fn state(&self) -> FlowState {
+        match &self.tracker {
+            Tracker::Tcp(tcp) => FlowState::Tcp(tcp.state()),
+            Tracker::Udp { replied } | Tracker::Icmp { replied } | Tracker::Other { replied } => {
+                if *replied {
+                    FlowState::Replied
+                } else {
+                    FlowState::Unreplied
+                }
+            }
+        }
+    }
+
+    pub(crate) fn report(&self) -> FlowReport {
+        let admission = &self.admission;
+        FlowReport {
+            id: self.id,
+            original: self.original,
+            reply: self.reply,
+            from: admission.from,
+            to: admission.to,
+            generation: admission.generation,
+            rule: admission.rule,
+            destination_nat: match admission.destination {
+                DestinationChoice::Rule(id) => Some(id),
+                DestinationChoice::AsSent | DestinationChoice::Mapping => None,
+            },
+            source_nat: match admission.source {
+                SourceChoice::Rule(id) => Some(id),
+                SourceChoice::AsSent | SourceChoice::Hairpin => None,
+            },
+            state: self.state(),
+            original_usage: self.side(Direction::Original).usage,
+            reply_usage: self.side(Direction::Reply).usage,
+            opened: self.opened,
+            expires: self.expires,
+        }
+    }
+}
+
+/// All flows; memory is allocated once.
+#[derive(Debug)]
+pub(crate) struct FlowTable {
+    slots: Vec<Option<Flow>>,
+    free: Vec<u32>,
+    /// Each flow twice: its slot, doubled, plus one for the reply key.
+    index: HashTable<u32>,
+    /// Seeds the hash, so that nobody outside can choose tuples that collide.
+    key: [u8; 16],
+}
+
+impl FlowTable {
+    pub(crate) fn new(capacity: u32, key: [u8; 16]) -> Self {
+        let mut slots = Vec::new();
+        slots.resize_with(capacity as usize, || None);
+        Self {
+            slots,
+            free: (0..capacity).rev().collect(),
+            index: HashTable::with_capacity(2 * capacity as usize),
+            key,
+        }
+    }
+
+    pub(crate) fn find(&self, key: &FlowKey) -> Option<(Slot, Direction)> {
+        let entry = *self.index.find(hash(self.key, key), |&entry| self.entry_key(entry) == key)?;
+        let direction = if entry & 1 == 0 { Direction::Original } else { Direction::Reply };
+        Some((Slot(entry >> 1), direction))
+    }
+
+    /// Adds a flow; `None` when the table is full. The caller has seen that neither key is taken.
+    pub(crate) fn insert(&mut self, flow: Flow) -> Option<Slot> {
+        let slot = self.free.pop()?;
+        let keys = [flow.original, flow.reply];
+        self.slots[slot as usize] = Some(flow);
+        for (side, key) in (0u32..).zip(&keys) {
+            let Self { slots, index, key: seed, .. } = self;
+            index.insert_unique(hash(*seed, key), slot << 1 | side, |&entry| {
+                hash(*seed, stored_key(slots, entry))
+            });
+        }
+        Some(Slot(slot))
+    }
+
+    pub(crate) fn remove(&mut self, slot: Slot) -> Option<Flow> {
+        let flow = self.slots.get(slot.0 as usize)?.as_ref()?;
+        let keys = [flow.original, flow.reply];
+        for (side, key) in (0u32..).zip(&keys) {
+            let wanted = slot.0 << 1 | side;
+            if let Ok(entry) = self.index.find_entry(hash(self.key, key), |&entry| entry == wanted)
+            {
+                entry.remove();
+            }
+        }
+        self.free.push(slot.0);
+        self.slots[slot.0 as usize].take()
+    }
+
+    pub(crate) fn get(&self, slot: Slot) -> Option<&Flow> {
+        self.slots.get(slot.0 as usize)?.as_ref()
+    }
+
+    pub(crate) fn get_mut(&mut self, slot: Slot) -> Option<&mut Flow> {
+        self.slots.get_mut(slot.0 as usize)?.as_mut()
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.free.is_empty()
+    }
+
+    pub(crate) fn len(&self) -> u32 {
+        (self.slots.len() - self.free.len()) as u32
+    }
+
+    pub(crate) fn capacity(&self) -> u32 {
+        self.slots.len() as u32
+    }
+
+    fn entry_key(&self, entry: u32) -> &FlowKey {
+        stored_key(&self.slots, entry)
+    }
+}
+
+impl std::ops::Index<Slot> for FlowTable {
+    type Output = Flow;
+
+    /// # Panics
+    /// Where the slot is free: slots come from `find` and `insert` and do not outlive their flow.
+    fn index(&self, slot: Slot) -> &Flow {
+        self.get(slot).expect("the slot holds a flow")
+    }
+}
+
+impl std::ops::IndexMut<Slot> for FlowTable {
+    fn index_mut(&mut self, slot: Slot) -> &mut Flow {
+        self.get_mut(slot).expect("the slot holds a flow")
+    }
+}
+
+fn stored_key(slots: &[Option<Flow>], entry: u32) -> &FlowKey {
+    let flow = slots[(entry >> 1) as usize].as_ref().expect("the index names flows only");
+    if entry & 1 == 0 { &flow.original } else { &flow.reply }
+}
+
+pub(crate) fn hash(seed: [u8; 16], key: &FlowKey) -> u64 {
+    let mut bytes = [0; 37];
+    bytes[..16].copy_from_slice(&key.source.address.octets());
+    bytes[16..32].copy_from_slice(&key.destination.address.octets());
+    bytes[32..34].copy_from_slice(&key.source.port.to_ne_bytes());
+    bytes[34..36].copy_from_slice(&key.destination.port.to_ne_bytes());
+    bytes[36] = key.protocol;
+    let mut hasher = SipHasher13::new_with_key(&seed);
+    hasher.write(&bytes);
+    hasher.finish()
+}
+
+pub(crate) fn hash_address(seed: [u8; 16], address: Address) -> u64 {
+    let mut hasher = SipHasher13::new_with_key(&seed);
+    hasher.write(&address.octets());
+    hasher.finish()
+}

@@ -1,0 +1,131 @@
+//! A packet of a known flow: is it one, by zone, policy and TCP state?
+
+use std::time::Duration;
+
+use gabion_rules::Timeouts;
+
+use crate::event::{CloseReason, Event};
+use crate::flows::{Slot, Tracker};
+use crate::judge::Refusal;
+use crate::packet::{Packet, Segment};
+use crate::tcp::{TcpEffect, TcpState};
+use crate::{Direction, DropReason, Engine, InterfaceId, Time};
+
+/// What a packet with a flow's key turned out to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Followed {
+    /// One of the flow's.
+    Pass,
+    /// The flow has gone: the packet is to be taken as a first one.
+    Gone,
+}
+
+impl Engine {
+    /// Checks a packet against the flow whose key it has, and moves the flow's state.
+    pub(crate) fn follow(
+        &mut self,
+        now: Time,
+        slot: Slot,
+        direction: Direction,
+        from: InterfaceId,
+        packet: &Packet,
+    ) -> Result<Followed, Refusal> {
+        if !self.still_permitted(now, slot) {
+            return Ok(Followed::Gone);
+        }
+        let flow = &mut self.flows[slot];
+        if self.topology.zone(from) != Some(flow.zone(direction)) {
+            return Err(DropReason::WrongZone.into());
+        }
+        let effect = match (&mut flow.tracker, &packet.segment) {
+            (Tracker::Tcp(tcp), Segment::Tcp(segment)) => tcp.handle_segment(direction, segment)?,
+            (
+                Tracker::Udp { replied } | Tracker::Icmp { replied } | Tracker::Other { replied },
+                _,
+            ) => {
+                *replied |= direction == Direction::Reply;
+                TcpEffect::Continue
+            }
+            // The keys name the protocol: a TCP flow meets TCP segments only.
+            (Tracker::Tcp(_), _) => return Err(DropReason::TcpState.into()),
+        };
+        match effect {
+            TcpEffect::Reopen => {
+                self.remove_flow(slot, CloseReason::Reopened);
+                return Ok(Followed::Gone);
+            }
+            TcpEffect::NoRefresh => {}
+            TcpEffect::Continue => self.refresh(now, slot),
+            TcpEffect::Moved { to, .. } => self.moved(now, slot, to),
+        }
+        self.offer(slot);
+        Ok(Followed::Pass)
+    }
+
+    /// Starts the idle timer anew. The wheel is not touched: it re-arms itself when it fires early.
+    pub(crate) fn refresh(&mut self, now: Time, slot: Slot) {
+        let timeout = self.timeout(&self.flows[slot].tracker);
+        self.flows[slot].expires = now + timeout;
+    }
+
+    fn moved(&mut self, now: Time, slot: Slot, to: TcpState) {
+        let timeout = self.timeout(&self.flows[slot].tracker);
+        let flow = &mut self.flows[slot];
+        let sooner = now + timeout < flow.expires;
+        flow.expires = now + timeout;
+        if sooner {
+            self.timers.set(slot.0, flow.expires);
+        }
+        let opening = matches!(to, TcpState::SynSent | TcpState::SynReceived);
+        if flow.half_open && !opening {
+            flow.half_open = false;
+            self.quotas.take_half_open(flow.reply.source);
+        }
+    }
+
+    /// The idle time of a flow in this state, under the policy in force.
+    pub(crate) fn timeout(&self, tracker: &Tracker) -> Duration {
+        let timeouts: &Timeouts = &self.settings().timeouts;
+        match tracker {
+            Tracker::Tcp(tcp) => tcp.timeout(timeouts),
+            Tracker::Udp { replied: true } => timeouts.udp,
+            Tracker::Udp { replied: false } => timeouts.udp_unreplied,
+            Tracker::Icmp { .. } => timeouts.icmp,
+            Tracker::Other { .. } => timeouts.other,
+        }
+    }
+
+    /// Ends the flows whose time is up.
+    pub(crate) fn expire_flows(&mut self, now: Time) {
+        while let Some(index) = self.timers.poll_expired(now) {
+            let slot = Slot(index);
+            let Some(flow) = self.flows.get(slot) else { continue };
+            if flow.expires > now {
+                self.timers.set(index, flow.expires);
+                continue;
+            }
+            let closed = match &flow.tracker {
+                Tracker::Tcp(tcp) => matches!(tcp.state(), TcpState::Closing | TcpState::Closed),
+                Tracker::Udp { .. } | Tracker::Icmp { .. } | Tracker::Other { .. } => false,
+            };
+            self.remove_flow(slot, if closed { CloseReason::Closed } else { CloseReason::Idle });
+        }
+    }
+
+    /// Takes a flow out of every table.
+    pub(crate) fn remove_flow(&mut self, slot: Slot, why: CloseReason) {
+        let Some(flow) = self.flows.remove(slot) else { return };
+        self.timers.cancel(slot.0);
+        self.quotas.take_flow(flow.original.source.address);
+        if flow.half_open {
+            self.quotas.take_half_open(flow.reply.source);
+        }
+        if let Some(id) = flow.mapping {
+            self.translator.release(id, flow.reply.source.address);
+        }
+        if flow.logged {
+            self.journal.push(Event::FlowClosed { flow: flow.report(), why });
+        }
+        self.offloading.withdraw(flow.id);
+    }
+}

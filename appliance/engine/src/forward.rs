@@ -1,0 +1,227 @@
+//! The way out: hop limit, next hop, MTU, neighbour, rewrite.
+
+use crate::event::Event;
+use crate::flows::Slot;
+use crate::judge::Refusal;
+use crate::neighbours::{NeighbourId, Parked, Reachability};
+use crate::network::NextHop;
+use crate::packet::Packet;
+use crate::reply::IcmpError;
+use crate::rewrite::{self, Rewrite};
+use crate::{
+    Address, Checksum, Direction, DropReason, Engine, Family, Frame, InterfaceId, Offload, Time,
+    Usage, Verdict, cut,
+};
+
+/// RFC 8200 section 5 and RFC 791: no link's MTU is smaller.
+const MTU_MIN_IPV6: u32 = 1280;
+const MTU_MIN_IPV4: u32 = 68;
+
+/// A next hop, resolved once per flow and again when the topology has changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Hop {
+    out: InterfaceId,
+    neighbour: Option<NeighbourId>,
+    epoch: u32,
+}
+
+impl Hop {
+    /// To be resolved by the first packet that needs it.
+    pub(crate) const UNKNOWN: Self = Self { out: InterfaceId(0), neighbour: None, epoch: 0 };
+}
+
+/// A packet that is to leave: checked, not yet changed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Exit {
+    out: InterfaceId,
+    neighbour: NeighbourId,
+    mac: [u8; 6],
+    reachability: Reachability,
+    mtu: u32,
+    rewrite: Rewrite,
+}
+
+impl Engine {
+    /// The hop in the form that flows keep.
+    pub(crate) fn hop(&mut self, next: NextHop) -> Result<Hop, DropReason> {
+        let neighbour =
+            self.neighbours.entry(next.out, next.address).ok_or(DropReason::NeighbourQueueFull)?;
+        Ok(Hop { out: next.out, neighbour: Some(neighbour), epoch: self.epoch })
+    }
+
+    /// Checks that a packet of the flow can leave, without changing it.
+    pub(crate) fn exit(
+        &mut self,
+        now: Time,
+        slot: Slot,
+        direction: Direction,
+        packet: &Packet,
+        offload: &Offload,
+    ) -> Result<Exit, Refusal> {
+        if packet.hop_limit <= 1 {
+            return Err(Refusal::answered(DropReason::TtlExpired, IcmpError::TimeExceeded));
+        }
+        let hop = self.side_hop(slot, direction)?;
+        let (out, Some(neighbour)) = (hop.out, hop.neighbour) else {
+            return Err(DropReason::NoRoute.into());
+        };
+        let interface = self.topology.interface(out).filter(|interface| interface.up);
+        let Some(interface) = interface else {
+            return Err(Refusal::answered(DropReason::NoRoute, IcmpError::NoRoute));
+        };
+        let (mac, mtu) = (interface.mac, interface.mtu.max(smallest_mtu(packet)));
+        if wire_length(packet, offload) > mtu
+            && (packet.dont_fragment || offload.segments.is_some())
+        {
+            return Err(Refusal::answered(DropReason::TooBig, IcmpError::TooBig { mtu }));
+        }
+        let journal = &mut self.journal;
+        let reachability =
+            self.neighbours.reachability(now, neighbour, &mut |interface, address| {
+                journal.push(Event::NeighbourWanted { interface, address });
+            });
+        if reachability == Reachability::Dead {
+            let error = IcmpError::HostUnreachable;
+            return Err(Refusal::answered(DropReason::NeighbourUnresolved, error));
+        }
+        let rewrite = self.flows[slot].side(direction).rewrite;
+        Ok(Exit { out, neighbour, mac, reachability, mtu, rewrite })
+    }
+
+    /// The side's next hop, looked up anew where the topology has changed since.
+    fn side_hop(&mut self, slot: Slot, direction: Direction) -> Result<Hop, Refusal> {
+        let hop = self.flows[slot].side(direction).hop;
+        if hop.epoch == self.epoch {
+            return Ok(hop);
+        }
+        let destination = self.flows[slot].key(direction.reversed()).source.address;
+        let zone = self.flows[slot].zone(direction.reversed());
+        let Some(next) = self.topology.next_hop(destination) else {
+            return Err(Refusal::answered(DropReason::NoRoute, IcmpError::NoRoute));
+        };
+        if self.topology.zone(next.out) != Some(zone) {
+            // The rules were asked about another zone.
+            return Err(DropReason::WrongZone.into());
+        }
+        let hop = self.hop(next)?;
+        self.flows[slot].side_mut(direction).hop = hop;
+        Ok(hop)
+    }
+
+    /// Rewrites the packet and sends it on its way.
+    pub(crate) fn leave(
+        &mut self,
+        slot: Slot,
+        direction: Direction,
+        frame: &mut Frame<'_>,
+        packet: &Packet,
+        exit: &Exit,
+    ) -> Verdict {
+        self.account(slot, direction, packet, &frame.offload);
+        exit.rewrite.apply(frame, packet);
+        self.send(frame, packet, exit)
+    }
+
+    /// The last step, the same for flows' packets and for ICMP errors about them.
+    pub(crate) fn send(&mut self, frame: &mut Frame<'_>, packet: &Packet, exit: &Exit) -> Verdict {
+        rewrite::decrement_hop_limit(frame.bytes, packet);
+        let known = match exit.reachability {
+            Reachability::Known(mac) => Some(mac),
+            Reachability::Waiting | Reachability::Dead => None,
+        };
+        rewrite::set_link_addresses(frame.bytes, exit.mac, known.unwrap_or_default());
+        let oversize = wire_length(packet, &frame.offload) > exit.mtu;
+        match known {
+            Some(_) if oversize => self.send_cut(frame, packet, exit),
+            Some(_) => Verdict::Forward { out: exit.out },
+            None if oversize => Verdict::Drop(DropReason::TooBig),
+            None => self.park(frame, exit),
+        }
+    }
+
+    fn park(&mut self, frame: &Frame<'_>, exit: &Exit) -> Verdict {
+        let parked = Parked { bytes: frame.bytes.to_vec(), offload: frame.offload };
+        match self.neighbours.park(exit.neighbour, parked) {
+            Ok(()) => Verdict::Held,
+            Err(reason) => Verdict::Drop(reason),
+        }
+    }
+
+    /// RFC 4787 REQ-13a: DF is clear, so the packet is cut, and its parts leave in order.
+    fn send_cut(&mut self, frame: &mut Frame<'_>, packet: &Packet, exit: &Exit) -> Verdict {
+        cut::complete_checksum(frame, packet);
+        for bytes in cut::fragments(frame.bytes, packet, exit.mtu) {
+            if !self.enqueue(exit.out, bytes, Offload::default()) {
+                return Verdict::Drop(DropReason::TransmitQueueFull);
+            }
+        }
+        Verdict::Queued { out: exit.out }
+    }
+
+    fn account(&mut self, slot: Slot, direction: Direction, packet: &Packet, offload: &Offload) {
+        self.add_usage(slot, direction, wire_count(packet, offload));
+    }
+
+    pub(crate) fn add_usage(&mut self, slot: Slot, direction: Direction, moved: Usage) {
+        let flow = &mut self.flows[slot];
+        flow.side_mut(direction).usage += moved;
+        let rule = flow.admission.rule;
+        if let Some(counters) = self.rule_counters.get_mut(rule.0 as usize) {
+            counters.usage += moved;
+        }
+    }
+
+    /// The neighbour is known: packets that waited for it leave.
+    pub(crate) fn release_parked(&mut self, out: InterfaceId, address: Address, mac: [u8; 6]) {
+        for parked in self.neighbours.resolve(out, address, mac) {
+            let Parked { mut bytes, offload } = parked;
+            if let Some(destination) = bytes.first_chunk_mut::<6>() {
+                *destination = mac;
+            }
+            let verdict = if self.enqueue(out, bytes, offload) {
+                Verdict::Forward { out }
+            } else {
+                Verdict::Drop(DropReason::TransmitQueueFull)
+            };
+            self.counters.release(verdict, 1);
+        }
+    }
+}
+
+/// Length of the IP packet on the wire; of a superframe, that of its largest segment.
+fn wire_length(packet: &Packet, offload: &Offload) -> u32 {
+    let length = match offload.segments {
+        Some(segments) => {
+            usize::from(segments.header) - packet.network.min(usize::from(segments.header))
+                + usize::from(segments.size)
+        }
+        None => packet.end - packet.network,
+    };
+    length as u32
+}
+
+/// Packets and bytes as the wire would count them: a superframe is as many as it has segments.
+fn wire_count(packet: &Packet, offload: &Offload) -> Usage {
+    let length = (packet.end - packet.network) as u64;
+    let Some(segments) = offload.segments.filter(|segments| segments.size > 0) else {
+        return Usage { packets: 1, bytes: length };
+    };
+    let header = u64::from(segments.header).saturating_sub(packet.network as u64);
+    let payload = length.saturating_sub(header);
+    let packets = payload.div_ceil(u64::from(segments.size)).max(1);
+    Usage { packets, bytes: length + (packets - 1) * header }
+}
+
+fn smallest_mtu(packet: &Packet) -> u32 {
+    match packet.source.family() {
+        Family::Ipv4 => MTU_MIN_IPV4,
+        Family::Ipv6 => MTU_MIN_IPV6,
+    }
+}
+
+impl Checksum {
+    /// Whether the field holds the pseudo-header's sum only.
+    pub(crate) const fn is_partial(self) -> bool {
+        matches!(self, Self::Partial { .. })
+    }
+}

@@ -1,0 +1,253 @@
+//! What the policy says about the first packet of a flow. Reads, never writes: admission acts on the
+//! answer, live flows are held against it when the policy changes, and `explain` prints it.
+
+use std::fmt;
+
+use gabion_rules::{
+    Action, Decision, LogMode, NatQuery, Query, RuleId, RuleSet, Transport, ZoneId,
+};
+
+use crate::event::Decided;
+use crate::explain::Outcome;
+use crate::flows::{self, DestinationChoice, SourceChoice};
+use crate::network::NextHop;
+use crate::reply::IcmpError;
+use crate::{Address, DropReason, Endpoint, Engine, FlowKey, InterfaceId};
+
+/// Whoever wants to know the steps that lead to a judgement.
+pub(crate) trait Witness {
+    fn monitor(&mut self, rule: RuleId);
+    fn step(&mut self, stage: &'static str, outcome: Outcome, detail: fmt::Arguments<'_>);
+}
+
+/// The packet that is judged.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Case {
+    pub(crate) from: InterfaceId,
+    pub(crate) key: FlowKey,
+    pub(crate) transport: Transport,
+    /// The target that a live flow has already: kept if the policy would allow to choose it.
+    pub(crate) pinned: Option<Endpoint>,
+}
+
+/// A packet may pass, in this way.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Plan {
+    pub(crate) query: Query,
+    pub(crate) decision: Decision,
+    pub(crate) destination: DestinationChoice,
+    /// Where the packet goes after destination NAT.
+    pub(crate) target: Endpoint,
+    pub(crate) source: SourceChoice,
+    pub(crate) hop: NextHop,
+}
+
+/// A packet may not pass.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Refusal {
+    pub(crate) reason: DropReason,
+    pub(crate) answer: Option<Answer>,
+    /// Where a rule was asked: what, and how it wants to be logged.
+    pub(crate) decided: Option<(Decided, LogMode)>,
+}
+
+/// What the sender of a refused packet is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// RST for TCP, "administratively prohibited" for all else.
+    Refuse,
+    Icmp(IcmpError),
+}
+
+impl Refusal {
+    pub(crate) const fn silent(reason: DropReason) -> Self {
+        Self { reason, answer: None, decided: None }
+    }
+
+    pub(crate) const fn answered(reason: DropReason, error: IcmpError) -> Self {
+        Self { reason, answer: Some(Answer::Icmp(error)), decided: None }
+    }
+}
+
+impl From<DropReason> for Refusal {
+    fn from(reason: DropReason) -> Self {
+        Self::silent(reason)
+    }
+}
+
+impl Engine {
+    /// Judges a packet that belongs to no flow: destination NAT, route, rules, source NAT.
+    pub(crate) fn judge<W: Witness>(&self, witness: &mut W, case: &Case) -> Result<Plan, Refusal> {
+        let policy = self.policy.as_ref().ok_or(DropReason::NotReady)?;
+        let rules = &*policy.rules;
+        let from = self.topology.zone(case.from).ok_or(DropReason::NoZone)?;
+        let (destination, target) = self.choose_destination(witness, rules, from, case)?;
+        let (hop, to) = self.choose_route(witness, rules, target, destination, case)?;
+        let query = Query {
+            from,
+            to,
+            source: case.key.source.address.to_ip(),
+            destination: target.address.to_ip(),
+            transport: retarget(case.transport, target.port),
+        };
+        let decision = rules.decide(&query, &mut |rule| witness.monitor(rule));
+        let decided = Decided { generation: policy.generation, rule: decision.rule, query };
+        witness_decision(witness, rules, &decision);
+        let refuse = |reason, answer| {
+            Err(Refusal { reason, answer, decided: Some((decided, decision.log)) })
+        };
+        match decision.action {
+            Action::Allow => {}
+            Action::Drop => return refuse(DropReason::RuleDrop, None),
+            Action::Reject => return refuse(DropReason::RuleReject, Some(Answer::Refuse)),
+        }
+        let source = self.choose_source(witness, rules, &query, destination, case, hop)?;
+        Ok(Plan { query, decision, destination, target, source, hop })
+    }
+
+    fn choose_destination<W: Witness>(
+        &self,
+        witness: &mut W,
+        rules: &RuleSet,
+        from: ZoneId,
+        case: &Case,
+    ) -> Result<(DestinationChoice, Endpoint), Refusal> {
+        let stage = "destination-nat";
+        let key = &case.key;
+        let query = NatQuery {
+            from,
+            source: key.source.address.to_ip(),
+            destination: key.destination.address.to_ip(),
+            transport: case.transport,
+        };
+        if let Some(nat) = rules.destination_nat(&query) {
+            let port =
+                nat.target_port.filter(|_| !key.is_icmp_query()).unwrap_or(key.destination.port);
+            let pinned = case.pinned.map(|pinned| pinned.address.to_ip());
+            let address = pinned.filter(|pinned| nat.targets.contains(pinned)).or_else(|| {
+                // The source picks the target: retransmitted first packets meet the same one.
+                let pick = flows::hash(self.target_seed, key) % nat.targets.len().max(1) as u64;
+                nat.targets.get(pick as usize).copied()
+            });
+            let address = address.ok_or(DropReason::NatNoAddress)?;
+            let target = Endpoint { address: Address::from(address), port };
+            let (name, line) = (&nat.name, nat.line);
+            witness.step(
+                stage,
+                Outcome::Translate,
+                format_args!("rule {name} (line {line}): to {target}"),
+            );
+            return Ok((DestinationChoice::Rule(nat.id), target));
+        }
+        if let Some(id) = self.translator.mappings.find_external(key.protocol, key.destination) {
+            if !self.translator.admits(id, key.source.address) {
+                witness.step(stage, Outcome::Drop, format_args!("the mapping admits others only"));
+                return Err(DropReason::NatFiltered.into());
+            }
+            let target = self.translator.mappings.get(id).internal;
+            witness.step(stage, Outcome::Translate, format_args!("mapping of {target}"));
+            return Ok((DestinationChoice::Mapping, target));
+        }
+        witness.step(stage, Outcome::Pass, format_args!("no rule matches"));
+        Ok((DestinationChoice::AsSent, key.destination))
+    }
+
+    fn choose_route<W: Witness>(
+        &self,
+        witness: &mut W,
+        rules: &RuleSet,
+        target: Endpoint,
+        destination: DestinationChoice,
+        case: &Case,
+    ) -> Result<(NextHop, ZoneId), Refusal> {
+        let stage = "route";
+        let address = target.address;
+        if self.topology.is_own(address) {
+            witness.step(stage, Outcome::Drop, format_args!("{address} is the node itself"));
+            return Err(DropReason::ToNode.into());
+        }
+        let Some(hop) = self.topology.next_hop(address) else {
+            witness.step(stage, Outcome::Drop, format_args!("no route to {address}"));
+            return Err(Refusal::answered(DropReason::NoRoute, IcmpError::NoRoute));
+        };
+        if destination == DestinationChoice::AsSent && self.topology.answers_for(hop.out, address) {
+            // The node itself claims the address on that link, and has nobody behind this port.
+            witness.step(stage, Outcome::Drop, format_args!("{address} is translated, not here"));
+            return Err(DropReason::NatFiltered.into());
+        }
+        let Some(to) = self.topology.zone(hop.out) else {
+            witness.step(stage, Outcome::Drop, format_args!("the interface is in no zone"));
+            return Err(DropReason::NoZoneOut.into());
+        };
+        let out = self.topology.interface(hop.out).map_or("?", |interface| &interface.name);
+        let zone = rules.zones().get(usize::from(to.0)).map_or("?", |zone| &zone.name);
+        let hairpin = if hop.out == case.from { ", the way it came" } else { "" };
+        witness.step(
+            stage,
+            Outcome::Pass,
+            format_args!("{address} via {} out {out} (zone {zone}){hairpin}", hop.address),
+        );
+        Ok((hop, to))
+    }
+
+    fn choose_source<W: Witness>(
+        &self,
+        witness: &mut W,
+        rules: &RuleSet,
+        query: &Query,
+        destination: DestinationChoice,
+        case: &Case,
+        hop: NextHop,
+    ) -> Result<SourceChoice, Refusal> {
+        let stage = "source-nat";
+        let hairpin = hop.out == case.from;
+        if hairpin && destination == DestinationChoice::Mapping {
+            // RFC 4787 REQ-9a: a hairpinned packet carries its sender's external endpoint.
+            let mappings = &self.translator.mappings;
+            let id = mappings.find_external(case.key.protocol, case.key.destination);
+            let rule = id.and_then(|id| self.translator.rule_of(id));
+            let rule = rule.ok_or(DropReason::NatFiltered)?;
+            witness.step(stage, Outcome::Translate, format_args!("hairpin, by the mapping's rule"));
+            return Ok(SourceChoice::Rule(rule));
+        }
+        if let Some(nat) = rules.source_nat(query) {
+            let (name, line) = (&nat.name, nat.line);
+            witness.step(stage, Outcome::Translate, format_args!("rule {name} (line {line})"));
+            return Ok(SourceChoice::Rule(nat.id));
+        }
+        if hairpin && matches!(destination, DestinationChoice::Rule(_)) {
+            witness.step(stage, Outcome::Translate, format_args!("hairpin, to the node's address"));
+            return Ok(SourceChoice::Hairpin);
+        }
+        witness.step(stage, Outcome::Pass, format_args!("no rule matches"));
+        Ok(SourceChoice::AsSent)
+    }
+}
+
+fn witness_decision<W: Witness>(witness: &mut W, rules: &RuleSet, decision: &Decision) {
+    let (name, line) = rules
+        .rules()
+        .get(decision.rule.0 as usize)
+        .map_or(("?", 0), |rule| (rule.name.as_str(), rule.line));
+    let (outcome, action) = match decision.action {
+        Action::Allow => (Outcome::Match, "allow"),
+        Action::Drop => (Outcome::Drop, "drop"),
+        Action::Reject => (Outcome::Drop, "reject"),
+    };
+    witness.step("rules", outcome, format_args!("rule {name} (line {line}): {action}"));
+}
+
+/// The transport as the rules see it: with the port that destination NAT has chosen.
+fn retarget(transport: Transport, port: u16) -> Transport {
+    match transport {
+        Transport::Tcp { source_port, .. } => {
+            Transport::Tcp { source_port, destination_port: port }
+        }
+        Transport::Udp { source_port, .. } => {
+            Transport::Udp { source_port, destination_port: port }
+        }
+        other @ (Transport::Icmp { .. } | Transport::Icmpv6 { .. } | Transport::Other { .. }) => {
+            other
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! Link addresses of next hops, and the packets that wait for them.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use crate::limits::Limits;
+use crate::{Address, DropReason, InterfaceId, Offload, Time};
+
+/// How long a packet waits for its neighbour's link address. RFC 1122 section 2.3.2.2 wants at
+/// least one packet kept; the kernel asks three times, a second apart.
+const WAIT: Duration = Duration::from_secs(3);
+
+/// How long a neighbour that did not answer is taken for dead before it is asked for again.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// A neighbour in the table; valid until the topology's epoch changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct NeighbourId(u32);
+
+/// What is known of a neighbour now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reachability {
+    Known([u8; 6]),
+    /// Asked for: packets can wait.
+    Waiting,
+    /// It did not answer lately.
+    Dead,
+}
+
+#[derive(Debug)]
+struct Entry {
+    interface: InterfaceId,
+    address: Address,
+    state: State,
+    parked: VecDeque<Parked>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Unknown,
+    Known([u8; 6]),
+    Waiting { until: Time },
+    Dead { until: Time },
+}
+
+/// A packet that waits, rewritten already but for its link addresses.
+#[derive(Debug)]
+pub(crate) struct Parked {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) offload: Offload,
+}
+
+/// Every next hop in use.
+#[derive(Debug)]
+pub(crate) struct Neighbours {
+    entries: Vec<Entry>,
+    index: BTreeMap<(InterfaceId, Address), NeighbourId>,
+    parked: u32,
+    limits: Limits,
+}
+
+impl Neighbours {
+    pub(crate) fn new(limits: &Limits) -> Self {
+        Self { entries: Vec::new(), index: BTreeMap::new(), parked: 0, limits: *limits }
+    }
+
+    /// The entry for a next hop, made where there is none; `None` when the table is full.
+    pub(crate) fn entry(
+        &mut self,
+        interface: InterfaceId,
+        address: Address,
+    ) -> Option<NeighbourId> {
+        if let Some(id) = self.index.get(&(interface, address)) {
+            return Some(*id);
+        }
+        if self.entries.len() >= self.limits.neighbours as usize {
+            return None;
+        }
+        let id = NeighbourId(self.entries.len() as u32);
+        self.entries.push(Entry {
+            interface,
+            address,
+            state: State::Unknown,
+            parked: VecDeque::new(),
+        });
+        self.index.insert((interface, address), id);
+        Some(id)
+    }
+
+    /// What is known now. `ask` is told when the kernel has to be asked.
+    pub(crate) fn reachability(
+        &mut self,
+        now: Time,
+        id: NeighbourId,
+        ask: &mut dyn FnMut(InterfaceId, Address),
+    ) -> Reachability {
+        let entry = &mut self.entries[id.0 as usize];
+        match entry.state {
+            State::Known(mac) => Reachability::Known(mac),
+            State::Waiting { until } if now < until => Reachability::Waiting,
+            State::Dead { until } if now < until => Reachability::Dead,
+            State::Unknown | State::Waiting { .. } | State::Dead { .. } => {
+                entry.state = State::Waiting { until: now + WAIT };
+                ask(entry.interface, entry.address);
+                Reachability::Waiting
+            }
+        }
+    }
+
+    /// Keeps a packet until its neighbour is known.
+    ///
+    /// # Errors
+    /// `NeighbourQueueFull`; the packet is dropped.
+    pub(crate) fn park(&mut self, id: NeighbourId, packet: Parked) -> Result<(), DropReason> {
+        let entry = &mut self.entries[id.0 as usize];
+        if entry.parked.len() >= self.limits.parked_per_neighbour as usize
+            || self.parked >= self.limits.parked
+        {
+            return Err(DropReason::NeighbourQueueFull);
+        }
+        entry.parked.push_back(packet);
+        self.parked += 1;
+        Ok(())
+    }
+
+    /// The kernel has resolved it: the packets that waited, in their order.
+    pub(crate) fn resolve(
+        &mut self,
+        interface: InterfaceId,
+        address: Address,
+        mac: [u8; 6],
+    ) -> VecDeque<Parked> {
+        let Some(id) = self.entry(interface, address) else { return VecDeque::new() };
+        let entry = &mut self.entries[id.0 as usize];
+        entry.state = State::Known(mac);
+        self.take_parked(id)
+    }
+
+    /// It did not answer: how many packets that waited are lost.
+    pub(crate) fn fail(&mut self, now: Time, interface: InterfaceId, address: Address) -> u32 {
+        let Some(&id) = self.index.get(&(interface, address)) else { return 0 };
+        self.entries[id.0 as usize].state = State::Dead { until: now + RETRY };
+        self.take_parked(id).len() as u32
+    }
+
+    /// The kernel has forgotten it: the next packet asks again.
+    pub(crate) fn forget(&mut self, interface: InterfaceId, address: Address) {
+        if let Some(&id) = self.index.get(&(interface, address)) {
+            let entry = &mut self.entries[id.0 as usize];
+            if matches!(entry.state, State::Known(_)) {
+                entry.state = State::Unknown;
+            }
+        }
+    }
+
+    /// Gives up the packets that have waited too long, and returns how many.
+    pub(crate) fn expire(&mut self, now: Time) -> u32 {
+        if self.parked == 0 {
+            return 0;
+        }
+        let overdue: Vec<NeighbourId> = (0u32..)
+            .zip(&self.entries)
+            .filter(|(_, entry)| matches!(entry.state, State::Waiting { until } if until <= now))
+            .map(|(id, _)| NeighbourId(id))
+            .collect();
+        let mut lost = 0;
+        for id in overdue {
+            self.entries[id.0 as usize].state = State::Dead { until: now + RETRY };
+            lost += self.take_parked(id).len() as u32;
+        }
+        lost
+    }
+
+    pub(crate) fn poll_timeout(&self) -> Option<Time> {
+        if self.parked == 0 {
+            return None;
+        }
+        self.entries
+            .iter()
+            .filter_map(|entry| match entry.state {
+                State::Waiting { until } if !entry.parked.is_empty() => Some(until),
+                State::Waiting { .. } | State::Unknown | State::Known(_) | State::Dead { .. } => {
+                    None
+                }
+            })
+            .min()
+    }
+
+    /// Drops everything that is known: the interfaces have changed. Returns how many packets waited.
+    pub(crate) fn clear(&mut self) -> u32 {
+        self.entries.clear();
+        self.index.clear();
+        std::mem::take(&mut self.parked)
+    }
+
+    pub(crate) fn len(&self) -> u32 {
+        self.entries.len() as u32
+    }
+
+    fn take_parked(&mut self, id: NeighbourId) -> VecDeque<Parked> {
+        let parked = std::mem::take(&mut self.entries[id.0 as usize].parked);
+        self.parked -= parked.len() as u32;
+        parked
+    }
+}

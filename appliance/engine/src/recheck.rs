@@ -1,0 +1,120 @@
+//! Live flows under a new policy: asked again, kept with the translation that they have, or revoked.
+
+use std::fmt;
+
+use gabion_rules::{RuleId, Transport};
+
+use crate::admit::icmp_transport;
+use crate::event::CloseReason;
+use crate::explain::Outcome;
+use crate::flows::{Admission, DestinationChoice, Flow, Slot, SourceChoice};
+use crate::judge::{Case, Plan, Witness};
+use crate::translate;
+use crate::{Direction, Endpoint, Engine, Family, FlowKey, Time};
+
+/// Flows that are asked again per turn, so that packets never wait for a long table.
+const FLOWS_PER_TURN: u32 = 2_048;
+
+/// A monitor rule counts new flows, not questions asked again.
+struct Nobody;
+
+impl Witness for Nobody {
+    fn monitor(&mut self, _: RuleId) {}
+
+    fn step(&mut self, _: &'static str, _: Outcome, _: fmt::Arguments<'_>) {}
+}
+
+impl Engine {
+    /// Whether the policy in force permits the flow; asked once per policy. A flow that is not
+    /// permitted is gone when this returns false.
+    pub(crate) fn still_permitted(&mut self, _now: Time, slot: Slot) -> bool {
+        let flow = &self.flows[slot];
+        let Some(policy) = &self.policy else { return false };
+        if flow.admission.generation == policy.generation {
+            return true;
+        }
+        let renewed = self.judge_again(flow);
+        match renewed {
+            Some(admission) => {
+                self.flows[slot].admission = admission;
+                true
+            }
+            None => {
+                self.remove_flow(slot, CloseReason::Revoked);
+                false
+            }
+        }
+    }
+
+    /// Goes on asking about flows of an earlier policy, a bounded number at a time.
+    pub(crate) fn sweep(&mut self, now: Time) {
+        let Some(from) = self.sweep else { return };
+        let end = from.saturating_add(FLOWS_PER_TURN).min(self.flows.capacity());
+        for slot in (from..end).map(Slot) {
+            if self.flows.get(slot).is_some() {
+                self.still_permitted(now, slot);
+            }
+        }
+        self.sweep = (end < self.flows.capacity()).then_some(end);
+    }
+
+    fn judge_again(&self, flow: &Flow) -> Option<Admission> {
+        let generation = self.policy.as_ref()?.generation;
+        let case = Case {
+            from: flow.side(Direction::Original).ingress,
+            key: flow.original,
+            transport: transport_of_key(&flow.original),
+            pinned: Some(flow.reply.source),
+        };
+        let plan = self.judge(&mut Nobody, &case).ok()?;
+        let kept = self.same_target(flow, &plan) && self.may_keep_source(flow, &plan);
+        kept.then_some(Admission {
+            generation,
+            from: plan.query.from,
+            to: plan.query.to,
+            rule: plan.decision.rule,
+            destination: plan.destination,
+            source: plan.source,
+        })
+    }
+
+    fn same_target(&self, flow: &Flow, plan: &Plan) -> bool {
+        let target = if flow.original.is_icmp_query() {
+            // The identifier that stands for the port may be a translated one.
+            Endpoint { port: flow.reply.source.port, ..plan.target }
+        } else {
+            plan.target
+        };
+        let was_mapped = flow.admission.destination == DestinationChoice::Mapping;
+        let is_mapped = plan.destination == DestinationChoice::Mapping;
+        target == flow.reply.source && was_mapped == is_mapped
+    }
+
+    fn may_keep_source(&self, flow: &Flow, plan: &Plan) -> bool {
+        let external = flow.reply.destination;
+        let own = self.topology.own_address(plan.hop.out, external.address.family());
+        match plan.source {
+            SourceChoice::AsSent => external == flow.original.source,
+            SourceChoice::Hairpin => own == Some(external.address),
+            SourceChoice::Rule(id) => {
+                let Some(policy) = &self.policy else { return false };
+                policy.rules.source_nat_by_id(id).is_some_and(|nat| {
+                    external != flow.original.source
+                        && translate::permits(&nat.address, &nat.ports, external, own)
+                })
+            }
+        }
+    }
+}
+
+/// The transport as it was when the flow's first packet came: ICMP flows begin with an echo request.
+fn transport_of_key(key: &FlowKey) -> Transport {
+    let (source_port, destination_port) = (key.source.port, key.destination.port);
+    match (key.protocol, key.source.address.family()) {
+        (6, _) => Transport::Tcp { source_port, destination_port },
+        (17, _) => Transport::Udp { source_port, destination_port },
+        (1, Family::Ipv4) => icmp_transport(1, 8, 0),
+        (58, Family::Ipv6) => icmp_transport(58, 128, 0),
+        (protocol, _) => Transport::Other { protocol },
+    }
+}

@@ -1,0 +1,60 @@
+//! What can be asked of an engine: settings, counters, tables, flows.
+
+use gabion_rules::Settings;
+
+use crate::Engine;
+use crate::counters::{Counters, RuleCounters, TableUse};
+use crate::event::FlowReport;
+use crate::flows::Slot;
+
+impl Engine {
+    /// Those of the policy in force, or the defaults before there is one.
+    pub(crate) fn settings(&self) -> &Settings {
+        self.policy.as_ref().map_or(&self.defaults, |policy| policy.rules.settings())
+    }
+
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Indexed by `RuleId` of the rule set in force.
+    pub fn rule_counters(&self) -> &[RuleCounters] {
+        &self.rule_counters
+    }
+
+    /// How full each table is.
+    pub fn table_use(&self) -> Vec<TableUse> {
+        let limits = &self.limits;
+        let flood = &self.settings().flood;
+        let row = |name, used: u32, limit: u32| TableUse {
+            name,
+            used: u64::from(used),
+            limit: u64::from(limit),
+        };
+        vec![
+            row("flows", self.flows.len(), limits.flows),
+            row("mappings", self.translator.mappings.len(), limits.mappings),
+            row("half-open", self.quotas.half_open(), flood.half_open),
+            row("neighbours", self.neighbours.len(), limits.neighbours),
+            row("transmit-queue", self.outbox.len() as u32, limits.transmit_queue),
+        ]
+    }
+
+    /// At most `limit` flows from slot `from` on, and the slot to go on from, `None` at the end:
+    /// a million flows are listed without stopping the packets. A page looks at so many slots at
+    /// most, and may be empty.
+    pub fn flows(&self, from: u32, limit: u32) -> (Vec<FlowReport>, Option<u32>) {
+        const SLOTS_PER_PAGE: u32 = 65_536;
+        let end = from.saturating_add(SLOTS_PER_PAGE).min(self.flows.capacity());
+        let mut reports = Vec::new();
+        for slot in from..end {
+            if let Some(flow) = self.flows.get(Slot(slot)) {
+                if reports.len() >= limit as usize {
+                    return (reports, Some(slot));
+                }
+                reports.push(flow.report());
+            }
+        }
+        (reports, (end < self.flows.capacity()).then_some(end))
+    }
+}

@@ -1,0 +1,323 @@
+//! Chooses the external endpoint of a flow whose source is to be translated.
+
+use std::ops::RangeInclusive;
+
+use gabion_rules::{Filtering, Mapping, NatId, RuleSet, SourceAddress, SourceNat};
+
+use crate::engine::Policy;
+use crate::limits::Limits;
+use crate::nat::{Mapped, MappingId, Mappings, PortAllocator};
+use crate::packet::protocol;
+use crate::tally::Tally;
+use crate::{Address, DropReason, Endpoint, flows};
+use crate::{FlowKey, flows::FlowTable};
+
+/// Pool addresses that are tried for one flow before it is refused.
+const ADDRESSES_TRIED: u128 = 16;
+
+/// Mappings, ports, and the remote addresses that each mapping has sent to.
+#[derive(Debug)]
+pub(crate) struct Translator {
+    pub(crate) mappings: Mappings,
+    ports: PortAllocator,
+    contacts: Tally<(MappingId, Address)>,
+    /// NAT rules by name: mappings outlive the rule set whose ids they were made under.
+    names: Vec<String>,
+    /// The place in `names` of each NAT rule of the rule set in force.
+    stable: Vec<NatId>,
+    seed: [u8; 16],
+}
+
+/// What a flow's source becomes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Translated {
+    pub(crate) external: Endpoint,
+    pub(crate) mapping: Option<MappingId>,
+}
+
+impl Translator {
+    pub(crate) fn new(limits: &Limits, seed: [u8; 32], key: [u8; 16]) -> Self {
+        Self {
+            mappings: Mappings::new(limits.mappings, key),
+            ports: PortAllocator::new(seed),
+            contacts: Tally::new(limits.mappings, key),
+            names: Vec::new(),
+            stable: Vec::new(),
+            seed: key,
+        }
+    }
+
+    /// Ties mappings to the rules of a new rule set, by name.
+    pub(crate) fn set_rules(&mut self, rules: &RuleSet) {
+        self.stable = rules
+            .nat_rules()
+            .iter()
+            .map(|rule| rule.name())
+            .map(|name| {
+                let place =
+                    self.names.iter().position(|known| known == name).unwrap_or_else(|| {
+                        self.names.push(name.to_owned());
+                        self.names.len() - 1
+                    });
+                NatId(u16::try_from(place).unwrap_or(u16::MAX))
+            })
+            .collect();
+    }
+
+    /// Never gives out ports on which the host itself answers.
+    pub(crate) fn reserve(&mut self, addresses: &[Address], ports: &[u16]) {
+        for address in addresses {
+            for port in ports {
+                self.ports.reserve(*address, protocol::TCP, *port);
+            }
+        }
+    }
+
+    /// The external endpoint for packets of `key`, whose destination is final already.
+    ///
+    /// # Errors
+    /// `NatNoAddress`, `NatPortsExhausted`, `MappingTableFull` or `NatConflict`.
+    pub(crate) fn choose(
+        &mut self,
+        flows: &FlowTable,
+        nat: &SourceNat,
+        key: &FlowKey,
+        own: Option<Address>,
+    ) -> Result<Translated, DropReason> {
+        if !key.has_ports() {
+            return self.choose_address_only(flows, nat, key, own);
+        }
+        match nat.mapping {
+            Mapping::EndpointIndependent => self.choose_mapping(nat, key, own),
+            Mapping::Symmetric => self.choose_port(flows, &nat.address, &nat.ports, key, own),
+        }
+    }
+
+    /// An endpoint of the node's own, for a flow that leaves the way it came.
+    ///
+    /// # Errors
+    /// As `choose`.
+    pub(crate) fn choose_hairpin(
+        &mut self,
+        flows: &FlowTable,
+        key: &FlowKey,
+        own: Option<Address>,
+    ) -> Result<Translated, DropReason> {
+        self.choose_port(flows, &SourceAddress::OwnAddress, &(1024..=65_000), key, own)
+    }
+
+    fn choose_mapping(
+        &mut self,
+        nat: &SourceNat,
+        key: &FlowKey,
+        own: Option<Address>,
+    ) -> Result<Translated, DropReason> {
+        let rule = self.stable_id(nat.id);
+        if let Some(id) = self.mappings.find_internal(key.protocol, key.source, rule) {
+            let external = self.mappings.get(id).external;
+            if permits(&nat.address, &nat.ports, external, own) {
+                return Ok(self.contact(id, key));
+            }
+        }
+        let paired = self
+            .mappings
+            .paired_address(key.source.address, rule)
+            .filter(|address| is_member(&nat.address, *address, own));
+        let (address, port) = self
+            .candidates(&nat.address, key, own, paired)?
+            .find_map(|address| {
+                let port =
+                    self.ports.allocate(address, key.protocol, &nat.ports, key.source.port)?;
+                Some((address, port))
+            })
+            .ok_or(DropReason::NatPortsExhausted)?;
+        let mapped = Mapped {
+            internal: key.source,
+            external: Endpoint { address, port },
+            protocol: key.protocol,
+            rule,
+            filtering: nat.filtering,
+            flows: 0,
+        };
+        let Some(id) = self.mappings.insert(mapped) else {
+            self.ports.release(address, key.protocol, port);
+            return Err(DropReason::MappingTableFull);
+        };
+        Ok(self.contact(id, key))
+    }
+
+    fn contact(&mut self, id: MappingId, key: &FlowKey) -> Translated {
+        self.mappings.retain(id);
+        self.contacts.add((id, key.destination.address));
+        Translated { external: self.mappings.get(id).external, mapping: Some(id) }
+    }
+
+    /// A port of the flow's own: unique only together with the remote endpoint, so that 64,000
+    /// flows to each of them fit on one address.
+    fn choose_port(
+        &self,
+        flows: &FlowTable,
+        address: &SourceAddress,
+        ports: &RangeInclusive<u16>,
+        key: &FlowKey,
+        own: Option<Address>,
+    ) -> Result<Translated, DropReason> {
+        let seed = flows::hash(self.seed, key);
+        for address in self.candidates(address, key, own, None)? {
+            let free = |port: u16| {
+                !self.ports.is_used(address, key.protocol, port)
+                    && flows.find(&key.reply_to(Endpoint { address, port })).is_none()
+            };
+            if let Some(port) = walk(seed, ports).find(|port| free(*port)) {
+                let external = Endpoint { address, port };
+                return Ok(Translated { external, mapping: None });
+            }
+        }
+        Err(DropReason::NatPortsExhausted)
+    }
+
+    /// Protocols without ports: one flow per remote address and external address.
+    fn choose_address_only(
+        &self,
+        flows: &FlowTable,
+        nat: &SourceNat,
+        key: &FlowKey,
+        own: Option<Address>,
+    ) -> Result<Translated, DropReason> {
+        self.candidates(&nat.address, key, own, None)?
+            .map(|address| Endpoint { address, port: 0 })
+            .find(|external| flows.find(&key.reply_to(*external)).is_none())
+            .map(|external| Translated { external, mapping: None })
+            .ok_or(DropReason::NatConflict)
+    }
+
+    /// The addresses to try, first the paired one (RFC 4787 REQ-2), then from one that the source
+    /// address picks.
+    fn candidates(
+        &self,
+        address: &SourceAddress,
+        key: &FlowKey,
+        own: Option<Address>,
+        paired: Option<Address>,
+    ) -> Result<impl Iterator<Item = Address> + use<>, DropReason> {
+        let family = key.source.address.family();
+        let pool: Vec<RangeInclusive<u128>> = match address {
+            SourceAddress::OwnAddress => {
+                own.map(|own| own.bits()..=own.bits()).into_iter().collect()
+            }
+            SourceAddress::Pool(ranges) => ranges
+                .iter()
+                .map(|range| Address::from(*range.start())..=Address::from(*range.end()))
+                .filter(|range| range.start().family() == family)
+                .map(|range| range.start().bits()..=range.end().bits())
+                .collect(),
+        };
+        let size: u128 = pool
+            .iter()
+            .map(|range| range.end().saturating_sub(*range.start()).saturating_add(1))
+            .sum();
+        if size == 0 {
+            return Err(DropReason::NatNoAddress);
+        }
+        let start = u128::from(flows::hash_address(self.seed, key.source.address)) % size;
+        let rest = (0..size.min(ADDRESSES_TRIED))
+            .filter_map(move |step| nth_address(&pool, (start + step) % size));
+        Ok(paired.into_iter().chain(rest))
+    }
+
+    /// One flow of a mapping less; its port is free again when it was the last.
+    pub(crate) fn release(&mut self, id: MappingId, remote: Address) {
+        self.contacts.take(&(id, remote));
+        if let Some(mapped) = self.mappings.release(id) {
+            let Endpoint { address, port } = mapped.external;
+            self.ports.release(address, mapped.protocol, port);
+        }
+    }
+
+    /// Whether a stranger may send to the mapping's external endpoint (RFC 4787 section 5). Whom
+    /// the mapping has sent to, port and all, is no stranger: those packets have a flow.
+    pub(crate) fn admits(&self, id: MappingId, remote: Address) -> bool {
+        match self.mappings.get(id).filtering {
+            Filtering::EndpointIndependent => true,
+            Filtering::AddressDependent => self.contacts.count(&(id, remote)) > 0,
+            Filtering::AddressAndPortDependent => false,
+        }
+    }
+
+    /// The rule of the rule set in force that the mapping belongs to, if it is still there.
+    pub(crate) fn rule_of(&self, id: MappingId) -> Option<NatId> {
+        let rule = self.mappings.get(id).rule;
+        let place = self.stable.iter().position(|stable| *stable == rule)?;
+        u16::try_from(place).ok().map(NatId)
+    }
+
+    /// The external endpoint that a flow of `key` has or would get; port 0 where it is not known yet.
+    pub(crate) fn preview(
+        &self,
+        policy: Option<&Policy>,
+        id: NatId,
+        key: &FlowKey,
+        own: Option<Address>,
+    ) -> Endpoint {
+        let rule = self.stable_id(id);
+        if let Some(known) = self.mappings.find_internal(key.protocol, key.source, rule) {
+            return self.mappings.get(known).external;
+        }
+        let nat = policy.and_then(|policy| policy.rules.source_nat_by_id(id));
+        let address = nat
+            .and_then(|nat| self.candidates(&nat.address, key, own, None).ok()?.next())
+            .unwrap_or(key.source.address);
+        Endpoint { address, port: 0 }
+    }
+
+    fn stable_id(&self, id: NatId) -> NatId {
+        self.stable.get(usize::from(id.0)).copied().unwrap_or(id)
+    }
+}
+
+/// Whether a NAT rule could have chosen this external endpoint.
+pub(crate) fn permits(
+    address: &SourceAddress,
+    ports: &RangeInclusive<u16>,
+    external: Endpoint,
+    own: Option<Address>,
+) -> bool {
+    is_member(address, external.address, own)
+        && (external.port == 0 || ports.contains(&external.port))
+}
+
+fn is_member(pool: &SourceAddress, address: Address, own: Option<Address>) -> bool {
+    match pool {
+        SourceAddress::OwnAddress => own == Some(address),
+        SourceAddress::Pool(ranges) => ranges.iter().any(|range| range.contains(&address.to_ip())),
+    }
+}
+
+/// Every port of the range once, from a place and with a step that the seed picks (RFC 6056
+/// section 3.3.3): a port that is free is found, however few there are.
+fn walk(seed: u64, ports: &RangeInclusive<u16>) -> impl Iterator<Item = u16> + use<> {
+    let first = u64::from(*ports.start());
+    let count = u64::from(ports.end().saturating_sub(*ports.start())) + 1;
+    let start = seed % count;
+    let step = (seed >> 32) % count;
+    let step = (step..step + count).find(|step| coprime(*step, count)).unwrap_or(1);
+    (0..count).map(move |n| (first + (start + n * step) % count) as u16)
+}
+
+fn coprime(mut a: u64, mut b: u64) -> bool {
+    while b != 0 {
+        (a, b) = (b, a % b);
+    }
+    a == 1
+}
+
+fn nth_address(pool: &[RangeInclusive<u128>], mut n: u128) -> Option<Address> {
+    for range in pool {
+        let length = range.end().saturating_sub(*range.start()).saturating_add(1);
+        if n < length {
+            return Some(Address::from_bits(range.start() + n));
+        }
+        n -= length;
+    }
+    None
+}

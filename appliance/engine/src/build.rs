@@ -25,6 +25,8 @@ use smoltcp::wire::{
 use crate::frame::{Checksum, Offload, SegmentKind, Segments};
 use crate::packet::protocol;
 pub use link::{arp_reply, arp_request, neighbour_advertisement, neighbour_solicitation};
+#[cfg(test)]
+pub(crate) use pieces::fill_ipv4_checksum;
 pub use pieces::{fragmented, piece};
 use transport::Transport;
 

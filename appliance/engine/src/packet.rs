@@ -9,6 +9,8 @@ mod ipv4;
 pub(crate) mod ipv6;
 mod transport;
 
+pub(crate) use transport::ICMP_HEADER;
+
 use smoltcp::wire::{
     ArpOperation, ArpPacket, ArpRepr, ETHERNET_HEADER_LEN, EthernetFrame, EthernetProtocol,
 };

@@ -228,3 +228,6 @@ fn mend(bytes: &mut [u8], at: usize, delta: Delta) {
 fn word(bytes: &mut [u8], at: usize) -> &mut [u8; 2] {
     bytes[at..].first_chunk_mut().expect("the field lies in a header that was parsed")
 }
+
+#[cfg(test)]
+mod tests;

@@ -87,3 +87,117 @@ const fn v6([a, b, c, d, e, f, g, h]: [u16; 8], length: u32) -> Prefix<u128> {
     let network = Ipv6Addr::new(a, b, c, d, e, f, g, h).to_bits();
     Prefix { network, mask: u128::MAX << (128 - length) }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::build::{self, FrameBuilder};
+    use crate::frame::{Frame, Offload};
+    use crate::packet::Parsed;
+
+    fn check_frame(builder: &FrameBuilder) -> Result<(), DropReason> {
+        let mut bytes = builder.frame();
+        let frame = Frame { bytes: &mut bytes, offload: Offload::default() };
+        match Packet::parse(&frame)? {
+            Parsed::Ip(packet) => check(&packet),
+            Parsed::Arp(_) => unreachable!("the builder builds IP"),
+        }
+    }
+
+    const MARTIANS: &[&str] = &[
+        "0.0.0.0",
+        "0.1.2.3",
+        "127.0.0.1",
+        "127.255.255.255",
+        "169.254.169.254",
+        "224.0.0.1",
+        "239.255.255.255",
+        "240.0.0.1",
+        "255.255.255.255",
+        "::",
+        "::1",
+        "::10.0.0.1",
+        "::ffff:10.0.0.1",
+        "100::1",
+        "2001:10::1",
+        "2001:2f:ffff::1",
+        "2001:db8::1",
+        "3fff::1",
+        "3fff:fff:ffff::1",
+        "fe80::1",
+        "febf::1",
+        "fec0::1",
+        "feff::1",
+        "ff02::1",
+        "ff0e::1",
+    ];
+
+    const GOOD: &[&str] = &[
+        "1.0.0.1",
+        "10.0.0.1",
+        "100.64.0.1",
+        "126.255.255.255",
+        "128.0.0.1",
+        "169.253.0.1",
+        "169.255.0.1",
+        "192.168.1.1",
+        "198.51.100.9",
+        "203.0.113.7",
+        "223.255.255.255",
+        "64:ff9b::a00:1",
+        "100:0:0:1::1",
+        "2001:30::1",
+        "2001:db7::1",
+        "2001:db9::1",
+        "2600::1",
+        "3fff:1000::1",
+        "fc00::1",
+        "fd00::1",
+    ];
+
+    fn other(address: &str) -> &'static str {
+        if address.contains(':') { "2600:dead::1" } else { "9.9.9.9" }
+    }
+
+    /// CC-1.6d to g, CC-1.7b, 6092-1 to 3.
+    #[test]
+    fn martians_are_refused_as_source_and_as_destination() {
+        for martian in MARTIANS {
+            let frame = build::protocol(99);
+            let source = check_frame(&frame.clone().from(martian).to(other(martian)));
+            assert_eq!(source, Err(DropReason::MartianSource), "from {martian}");
+            let destination = check_frame(&frame.from(other(martian)).to(martian));
+            assert_eq!(destination, Err(DropReason::MartianDestination), "to {martian}");
+        }
+    }
+
+    #[test]
+    fn neighbours_of_martian_networks_pass() {
+        for good in GOOD {
+            let frame = build::protocol(99);
+            assert_eq!(check_frame(&frame.clone().from(good).to(other(good))), Ok(()), "{good}");
+            assert_eq!(check_frame(&frame.from(other(good)).to(good)), Ok(()), "{good}");
+        }
+    }
+
+    #[test]
+    fn land() {
+        let frame = build::tcp().syn().from("10.0.0.1:80").to("10.0.0.1:80");
+        assert_eq!(check_frame(&frame), Err(DropReason::Land));
+        let frame = build::udp().from("[2600::1]:7").to("[2600::1]:9");
+        assert_eq!(check_frame(&frame), Err(DropReason::Land));
+    }
+
+    /// Requirements 14: strict rules must not break neighbour discovery.
+    #[test]
+    fn neighbour_discovery_is_exempt() {
+        for source in ["::", "fe80::1", "2600::1"] {
+            let mut bytes = build::neighbour_solicitation([2; 6], source, "2600::2");
+            let frame = Frame { bytes: &mut bytes, offload: Offload::default() };
+            let Parsed::Ip(packet) = Packet::parse(&frame).unwrap() else { panic!("{source}") };
+            assert_eq!(check(&packet), Ok(()), "from {source}");
+        }
+    }
+}

@@ -86,7 +86,7 @@ fn ipv6(packet: &[u8], range: Range<usize>, more: bool, identification: u32) -> 
 }
 
 /// Over as much of the header as its length field says and is there.
-pub(super) fn fill_ipv4_checksum(packet: &mut [u8]) {
+pub(crate) fn fill_ipv4_checksum(packet: &mut [u8]) {
     let length = usize::from(Ipv4Packet::new_unchecked(&*packet).header_len()).min(packet.len());
     packet[10..12].fill(0);
     let sum = !checksum::data(&packet[..length]);

@@ -12,13 +12,13 @@ use crate::{Datapath, Disposition, FrameMut, Port, PortCounters, ProbeError, Vne
 /// Why a capture did not open.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenPcapError {
-    #[error("cannot read {path}")]
+    #[error("cannot read {}", path.display())]
     Read {
         path: PathBuf,
         #[source]
         source: ReadPcapError,
     },
-    #[error("cannot write {path}")]
+    #[error("cannot write {}", path.display())]
     Write {
         path: PathBuf,
         #[source]

@@ -298,9 +298,12 @@ fn load_ca(directory: &Path, now: OffsetDateTime) -> Result<Ca, PkiError> {
 }
 
 fn read(path: &Path) -> Result<String, PkiError> {
-    fs::read_to_string(path).map_err(|source| match source.kind() {
-        io::ErrorKind::NotFound => PkiError::NoCa(path.to_owned()),
-        _ => PkiError::File { verb: "read", path: path.to_owned(), source },
+    fs::read_to_string(path).map_err(|source| {
+        if source.kind() == io::ErrorKind::NotFound {
+            PkiError::NoCa(path.to_owned())
+        } else {
+            PkiError::File { verb: "read", path: path.to_owned(), source }
+        }
     })
 }
 

@@ -10,7 +10,7 @@ mod network;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, ChildStdin, Command, Output, Stdio};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread;
 
 use network::{HEALTH_PORT, Network, PATIENCE};
@@ -18,6 +18,8 @@ use network::{HEALTH_PORT, Network, PATIENCE};
 const GUARD: &str = env!("CARGO_BIN_EXE_gabion-guard");
 const CONFIGURE: &str =
     r#"{"configure":{"data_devices":["eth1","eth2","not-yet"],"tcp_ports":[4480]}}"#;
+/// More than any test waits with.
+const EVENTS: usize = 16;
 const INSTALLED: &str = r#"{"event":"installed"}"#;
 const LOST: &str = r#"{"event":"lost"}"#;
 
@@ -37,7 +39,7 @@ impl Guard {
             .spawn()
             .unwrap();
         let output = BufReader::new(process.stdout.take().unwrap());
-        let (sender, events) = channel();
+        let (sender, events) = sync_channel(EVENTS);
         thread::spawn(move || {
             output.lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
         });

@@ -27,7 +27,7 @@ pub(crate) const HEALTH_PORT: u16 = 4480;
 const CLOSED_PORT: u16 = 9;
 
 pub(crate) struct Network {
-    prefix: String,
+    names: Namespaces,
     /// Listens on the host's health port; nobody needs to accept for a connection to be made.
     _health: TcpListener,
 }
@@ -37,8 +37,8 @@ impl Network {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let prefix = format!("gab-guard-{}-{count}", std::process::id());
-        // Removed also if what follows fails.
-        let names = Namespaces(prefix.clone());
+        // Removed if what follows fails.
+        let names = Namespaces(prefix);
         for role in ROLES {
             command(&["ip", "netns", "add", &names.of(role)]);
             names.ip(role, "link set lo up");
@@ -50,8 +50,7 @@ impl Network {
             }
             TcpListener::bind((Ipv6Addr::UNSPECIFIED, HEALTH_PORT)).unwrap()
         });
-        std::mem::forget(names);
-        Self { prefix, _health: health }
+        Self { names, _health: health }
     }
 
     pub(crate) fn host(&self) -> &'static str {
@@ -61,7 +60,7 @@ impl Network {
     /// A command that runs in the namespace of a role.
     pub(crate) fn command(&self, role: &str, words: &[&str]) -> Command {
         let mut command = Command::new("ip");
-        command.args(["netns", "exec", &self.of(role)]).args(words);
+        command.args(["netns", "exec", &self.names.of(role)]).args(words);
         command
     }
 
@@ -75,15 +74,14 @@ impl Network {
     /// Removes the host's data devices and makes them again, by the same names.
     pub(crate) fn make_data_devices_anew(&self) {
         for device in ["eth1", "eth2"] {
-            Namespaces::ip_of(&self.of(HOST), &format!("link del {device}"));
+            self.names.ip(HOST, &format!("link del {device}"));
         }
-        let names = std::mem::ManuallyDrop::new(Namespaces(self.prefix.clone()));
-        names.connect_data();
+        self.names.connect_data();
     }
 
     /// What the kernel does unless it is kept from it; shows that the probes are good for something.
     pub(crate) fn kernel_forwards_and_answers(&self) {
-        let mut client = Sniffer::new(&self.of(CLIENT));
+        let mut client = Sniffer::new(&self.names.of(CLIENT));
         let _sockets = self.probe();
         client.wait_for(&[
             "10.2.0.2 icmp 0",
@@ -105,12 +103,12 @@ impl Network {
     pub(crate) fn kernel_is_silent(&self) {
         // Then neighbours must be found anew.
         for (role, device) in [(CLIENT, "c0"), (HOST, "eth1"), (HOST, "eth2"), (SERVER, "s0")] {
-            Namespaces::ip_of(&self.of(role), &format!("neigh flush dev {device}"));
+            self.names.ip(role, &format!("neigh flush dev {device}"));
         }
         // With neighbours known, or else the probes would not leave the client.
         self.health_answers();
-        let mut client = Sniffer::new(&self.of(CLIENT));
-        let mut server = Sniffer::new(&self.of(SERVER));
+        let mut client = Sniffer::new(&self.names.of(CLIENT));
+        let mut server = Sniffer::new(&self.names.of(SERVER));
         let _sockets = self.probe();
         self.health_answers();
         for sniffer in [&mut client, &mut server] {
@@ -124,9 +122,9 @@ impl Network {
 
     /// The management station reaches the host, but no data network.
     pub(crate) fn management_is_untouched(&self) {
-        let mut management = Sniffer::new(&self.of(MANAGEMENT));
-        let mut client = Sniffer::new(&self.of(CLIENT));
-        inside(&self.of(MANAGEMENT), || {
+        let mut management = Sniffer::new(&self.names.of(MANAGEMENT));
+        let mut client = Sniffer::new(&self.names.of(CLIENT));
+        inside(&self.names.of(MANAGEMENT), || {
             ping("10.1.0.2");
             ping("10.0.0.1");
         });
@@ -138,7 +136,7 @@ impl Network {
     /// Sends from the client what the host could forward or answer. The sockets stay open, since one
     /// that is closed no longer hears.
     fn probe(&self) -> Vec<OwnedFd> {
-        inside(&self.of(CLIENT), || {
+        inside(&self.names.of(CLIENT), || {
             let mut sockets = Vec::new();
             for address in ["10.1.0.1", "10.2.0.2", "fd00:1::1", "fd00:2::2"] {
                 let target: IpAddr = address.parse().unwrap();
@@ -161,23 +159,13 @@ impl Network {
         for (role, addresses) in
             [(CLIENT, ["10.1.0.1", "fd00:1::1"]), (SERVER, ["10.2.0.1", "fd00:2::1"])]
         {
-            inside(&self.of(role), || {
+            inside(&self.names.of(role), || {
                 for address in addresses {
                     let address = SocketAddr::new(address.parse().unwrap(), HEALTH_PORT);
                     TcpStream::connect_timeout(&address, PATIENCE).unwrap();
                 }
             });
         }
-    }
-
-    fn of(&self, role: &str) -> String {
-        format!("{}-{role}", self.prefix)
-    }
-}
-
-impl Drop for Network {
-    fn drop(&mut self) {
-        drop(Namespaces(self.prefix.clone()));
     }
 }
 
@@ -199,12 +187,9 @@ impl Namespaces {
     }
 
     fn ip(&self, role: &str, words: &str) {
-        Self::ip_of(&self.of(role), words);
-    }
-
-    fn ip_of(namespace: &str, words: &str) {
+        let namespace = self.of(role);
         let words: Vec<&str> = words.split(' ').collect();
-        command(&[&["ip", "-n", namespace], words.as_slice()].concat());
+        command(&[&["ip", "-n", &namespace], words.as_slice()].concat());
     }
 
     fn connect(&self) {

@@ -18,14 +18,13 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::wire::{
-    ETHERNET_HEADER_LEN, EthernetAddress, EthernetFrame, EthernetProtocol, IPV4_HEADER_LEN,
-    IPV6_HEADER_LEN, Ipv4Packet, Ipv4Repr, Ipv6Packet, Ipv6Repr, checksum,
+    ETHERNET_HEADER_LEN, EthernetFrame, EthernetProtocol, IPV4_HEADER_LEN, IPV6_HEADER_LEN,
+    Ipv4Packet, Ipv4Repr, Ipv6Packet, Ipv6Repr, checksum,
 };
 
 use crate::frame::{Checksum, Offload, SegmentKind, Segments};
 use crate::packet::protocol;
 pub use link::{arp_reply, arp_request, neighbour_advertisement, neighbour_solicitation};
-#[cfg(test)]
 pub(crate) use pieces::fill_ipv4_checksum;
 pub use pieces::{fragmented, piece};
 use transport::Transport;
@@ -71,7 +70,9 @@ pub fn icmp_error_about(quoted: &[u8], kind: u8, code: u8, rest: [u8; 4]) -> Fra
             let header = Ipv6Packet::new_unchecked(quote);
             (IpAddr::from(header.src_addr()), IpAddr::from(header.dst_addr()), 1_232)
         }
-        other => panic!("{other} is not quoted in ICMP errors"),
+        other @ (EthernetProtocol::Arp | EthernetProtocol::Unknown(_)) => {
+            panic!("{other} is not quoted in ICMP errors")
+        }
     };
     let mut builder = icmp(kind, code, rest).payload(&quote[..quote.len().min(room)]);
     builder.source = SocketAddr::new(destination, 0);
@@ -335,7 +336,7 @@ impl FrameBuilder {
         bytes.extend_from_slice(&self.options);
         bytes.extend_from_slice(transport);
         tell(&mut bytes, &self.ip_lies);
-        pieces::fill_ipv4_checksum(&mut bytes);
+        fill_ipv4_checksum(&mut bytes);
         bytes[10] ^= (self.ip_checksum_flip >> 8) as u8;
         bytes[11] ^= self.ip_checksum_flip as u8;
         bytes

@@ -55,6 +55,7 @@ pub use explain::{Explanation, Outcome, Probe, Step};
 pub use frame::{Checksum, Frame, Offload, SegmentKind, Segments};
 pub use limits::Limits;
 pub use network::{Interface, Network, NextHop, Route};
+pub use packet::{Arp, Fragment, Packet, Parsed, Segment, TcpFlags, TcpSegment};
 pub use tcp::TcpState;
 pub use time::Time;
 pub use verdict::{DropReason, Verdict};

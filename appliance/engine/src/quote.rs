@@ -11,13 +11,13 @@ use smoltcp::wire::{
 use crate::address::{Address, Endpoint, Family, FlowKey};
 use crate::frame::{Checksum, Frame};
 use crate::packet::ipv6::Chain;
-use crate::packet::{Packet, Segment, protocol};
+use crate::packet::{ICMP_HEADER, Packet, Segment, protocol};
 use crate::rewrite::{Fields, Rewrite};
 use crate::verdict::DropReason;
 
 /// What an ICMP error says about the packet that it quotes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Quote {
+pub(crate) struct Quote {
     /// The key of the quoted packet, as it was when the error's sender saw it.
     pub key: FlowKey,
     /// TCP: its sequence number.
@@ -38,7 +38,7 @@ impl Quote {
     /// `IcmpErrorForged` where the quote is truncated, of the wrong family, a later fragment, itself
     /// an ICMP error, has a wrong header checksum, or was not sent by the host that the error is for
     /// (compare CVE-2019-5598).
-    pub fn parse(frame: &Frame<'_>, packet: &Packet) -> Result<Self, DropReason> {
+    pub(crate) fn parse(frame: &Frame<'_>, packet: &Packet) -> Result<Self, DropReason> {
         let inner = Inner::locate(frame.bytes, packet).ok_or(DropReason::IcmpErrorForged)?;
         if inner.key.source.address != packet.destination {
             return Err(DropReason::IcmpErrorForged);
@@ -62,7 +62,12 @@ impl Quote {
 ///
 /// # Panics
 /// When [`Quote::parse`] refuses the packet.
-pub fn restore(frame: &mut Frame<'_>, packet: &Packet, original: &FlowKey, reporter: Address) {
+pub(crate) fn restore(
+    frame: &mut Frame<'_>,
+    packet: &Packet,
+    original: &FlowKey,
+    reporter: Address,
+) {
     let inner = Inner::locate(frame.bytes, packet).expect("Quote::parse has accepted the quote");
     Rewrite::between(&inner.key, original).apply_to(frame.bytes, &inner.fields);
 
@@ -98,7 +103,6 @@ struct Inner {
 
 /// RFC 792: at least this much of what follows the quoted IP header is quoted.
 const MIN_QUOTED: usize = 8;
-const ICMP_HEADER: usize = crate::packet::ICMP_HEADER;
 
 impl Inner {
     fn locate(frame: &[u8], packet: &Packet) -> Option<Self> {

@@ -5,24 +5,27 @@
 //! 4.3.2.7, RFC 4443 section 2.4): never about an ICMP error, a later fragment, a multicast or
 //! broadcast, or from an unspecified source.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+mod emit;
+
+use std::net::{IpAddr, Ipv6Addr};
 
 use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::wire::{
-    ArpOperation, ArpPacket, ArpRepr, ETHERNET_HEADER_LEN, EthernetAddress, EthernetFrame,
-    EthernetProtocol, EthernetRepr, IPV4_HEADER_LEN, IPV6_HEADER_LEN, IPV6_LINK_LOCAL_ALL_NODES,
-    Icmpv4DstUnreachable, Icmpv4Message, Icmpv4Packet, Icmpv4TimeExceeded, Icmpv6DstUnreachable,
-    Icmpv6Message, Icmpv6Packet, Icmpv6Repr, Icmpv6TimeExceeded, IpAddress, Ipv4Packet, Ipv4Repr,
-    Ipv6Packet, Ipv6Repr, NdiscNeighborFlags, NdiscRepr, RawHardwareAddress, TcpControl, TcpPacket,
-    TcpRepr, TcpSeqNumber, UdpPacket,
+    ArpOperation, ArpRepr, EthernetAddress, EthernetFrame, EthernetProtocol, IPV4_HEADER_LEN,
+    IPV6_HEADER_LEN, IPV6_LINK_LOCAL_ALL_NODES, Icmpv4DstUnreachable, Icmpv4Message, Icmpv4Packet,
+    Icmpv4TimeExceeded, Icmpv6DstUnreachable, Icmpv6Message, Icmpv6Packet, Icmpv6TimeExceeded,
+    IpAddress, Ipv4Packet, NdiscNeighborFlags, NdiscRepr, RawHardwareAddress, TcpControl,
+    TcpPacket, TcpRepr, TcpSeqNumber, UdpPacket,
 };
 
 use crate::address::Address;
-use crate::packet::{Arp, Packet, Segment, protocol};
+use crate::packet::{Arp, ICMP_HEADER, Packet, Segment, protocol};
+use emit::{HOP_LIMIT, answer_frame, ipv4_packet, ipv6_packet};
+pub(crate) use emit::{arp_frame, ethernet_frame, ndisc_frame};
 
 /// Which error to send; the codes of either family follow from it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum IcmpError {
+pub(crate) enum IcmpError {
     /// RFC 1812: 3/13; RFC 4443: 1/1.
     Prohibited,
     /// 3/0; 1/0.
@@ -35,17 +38,11 @@ pub enum IcmpError {
     TooBig { mtu: u32 },
 }
 
-/// The hop limit of what the node sends (RFC 1700, "IP time to live").
-const HOP_LIMIT: u8 = 64;
-/// That of neighbour discovery (RFC 4861 section 7.1).
-const HOP_LIMIT_ON_LINK: u8 = 255;
 /// Precedence "internetwork control" (RFC 1812 section 4.3.2.5).
 const DSCP_ICMP_ERROR: u8 = 48;
 /// How large an ICMP error may be: RFC 1812 section 4.3.2.3, RFC 4443 section 2.4 (c).
 const MAX_ERROR_V4: usize = 576;
 const MAX_ERROR_V6: usize = 1_280;
-/// Type, code, checksum and four octets that depend on the type (RFC 792, RFC 4443 section 2.1).
-const ICMP_HEADER: usize = 8;
 
 /// An ICMP error about the packet in `bytes`, which came in as it is there, from `source`; `None`
 /// where the RFCs forbid one. The frame goes back where the packet came from: link addresses are
@@ -53,7 +50,7 @@ const ICMP_HEADER: usize = 8;
 ///
 /// A transport checksum that was left to hardware is completed in the quote. The identification is
 /// zero and DF set: the error is atomic (RFC 6864 section 4.1).
-pub fn icmp_error(
+pub(crate) fn icmp_error(
     bytes: &[u8],
     packet: &Packet,
     error: IcmpError,
@@ -84,7 +81,7 @@ pub fn icmp_error(
 }
 
 /// A RST that refuses a TCP segment (RFC 9293 section 3.5.2); `None` for a RST.
-pub fn tcp_reset(bytes: &[u8], packet: &Packet) -> Option<Vec<u8>> {
+pub(crate) fn tcp_reset(bytes: &[u8], packet: &Packet) -> Option<Vec<u8>> {
     let Segment::Tcp(segment) = packet.segment else { return None };
     if segment.flags.rst || !may_be_answered(bytes, packet) {
         return None;
@@ -131,7 +128,7 @@ pub fn tcp_reset(bytes: &[u8], packet: &Packet) -> Option<Vec<u8>> {
 }
 
 /// The answer to an ARP request for an address that the node translates.
-pub fn arp_reply(request: &Arp, mac: [u8; 6]) -> Vec<u8> {
+pub(crate) fn arp_reply(request: &Arp, mac: [u8; 6]) -> Vec<u8> {
     let (IpAddr::V4(sender), IpAddr::V4(target)) = (request.sender.to_ip(), request.target.to_ip())
     else {
         unreachable!("ARP is parsed for IPv4 alone");
@@ -148,7 +145,7 @@ pub fn arp_reply(request: &Arp, mac: [u8; 6]) -> Vec<u8> {
 
 /// The target of a neighbour solicitation, if the packet is a sound one (RFC 4861 section 7.1.1).
 /// Hop limit, code and checksum are [`Packet::parse`]'s.
-pub fn solicited_target(bytes: &[u8], packet: &Packet) -> Option<Address> {
+pub(crate) fn solicited_target(bytes: &[u8], packet: &Packet) -> Option<Address> {
     let message = Icmpv6Packet::new_checked(bytes.get(packet.transport..packet.end)?).ok()?;
     let Segment::LinkLocal { .. } = packet.segment else { return None };
     if message.msg_type() != Icmpv6Message::NeighborSolicit {
@@ -173,7 +170,7 @@ pub fn solicited_target(bytes: &[u8], packet: &Packet) -> Option<Address> {
 
 /// The neighbour advertisement that answers a solicitation for `target` (RFC 4861 section 7.2.4).
 /// To a host that looks for duplicates of its address, and has none yet, it goes by all nodes.
-pub fn neighbour_advertisement(
+pub(crate) fn neighbour_advertisement(
     bytes: &[u8],
     solicitation: &Packet,
     target: Address,
@@ -335,89 +332,6 @@ fn icmpv6_message(
 fn is_solicited_node(ip: &Ipv6Addr) -> bool {
     // RFC 4291 section 2.7.1.
     ip.segments().starts_with(&[0xff02, 0, 0, 0, 0, 1]) && ip.octets()[12] == 0xff
-}
-
-/// Neighbour discovery, ready to be sent.
-pub(crate) fn ndisc_frame(
-    mac: [u8; 6],
-    to: [u8; 6],
-    source: Ipv6Addr,
-    destination: Ipv6Addr,
-    repr: NdiscRepr<'_>,
-) -> Vec<u8> {
-    let repr = Icmpv6Repr::Ndisc(repr);
-    let mut message = vec![0; repr.buffer_len()];
-    repr.emit(
-        &source,
-        &destination,
-        &mut Icmpv6Packet::new_unchecked(&mut message[..]),
-        &ChecksumCapabilities::default(),
-    );
-    let network = ipv6_packet(source, destination, protocol::ICMPV6, HOP_LIMIT_ON_LINK, &message);
-    ethernet_frame(mac, to, EthernetProtocol::Ipv6, &network)
-}
-
-/// ARP, ready to be sent.
-pub(crate) fn arp_frame(mac: [u8; 6], to: [u8; 6], repr: &ArpRepr) -> Vec<u8> {
-    let mut bytes = vec![0; repr.buffer_len()];
-    repr.emit(&mut ArpPacket::new_unchecked(&mut bytes[..]));
-    ethernet_frame(mac, to, EthernetProtocol::Arp, &bytes)
-}
-
-pub(crate) fn ethernet_frame(
-    source: [u8; 6],
-    destination: [u8; 6],
-    ethertype: EthernetProtocol,
-    payload: &[u8],
-) -> Vec<u8> {
-    let repr = EthernetRepr {
-        src_addr: EthernetAddress(source),
-        dst_addr: EthernetAddress(destination),
-        ethertype,
-    };
-    let mut bytes = vec![0; ETHERNET_HEADER_LEN];
-    repr.emit(&mut EthernetFrame::new_unchecked(&mut bytes[..]));
-    bytes.extend_from_slice(payload);
-    bytes
-}
-
-fn answer_frame(asked: &[u8], ethertype: EthernetProtocol, payload: &[u8]) -> Vec<u8> {
-    let asked = EthernetFrame::new_unchecked(asked);
-    ethernet_frame(asked.dst_addr().0, asked.src_addr().0, ethertype, payload)
-}
-
-fn ipv4_packet(source: Ipv4Addr, destination: Ipv4Addr, protocol: u8, payload: &[u8]) -> Vec<u8> {
-    let repr = Ipv4Repr {
-        src_addr: source,
-        dst_addr: destination,
-        next_header: protocol.into(),
-        payload_len: payload.len(),
-        hop_limit: HOP_LIMIT,
-    };
-    let mut bytes = vec![0; IPV4_HEADER_LEN];
-    repr.emit(&mut Ipv4Packet::new_unchecked(&mut bytes[..]), &ChecksumCapabilities::default());
-    bytes.extend_from_slice(payload);
-    bytes
-}
-
-fn ipv6_packet(
-    source: Ipv6Addr,
-    destination: Ipv6Addr,
-    protocol: u8,
-    hop_limit: u8,
-    payload: &[u8],
-) -> Vec<u8> {
-    let repr = Ipv6Repr {
-        src_addr: source,
-        dst_addr: destination,
-        next_header: protocol.into(),
-        payload_len: payload.len(),
-        hop_limit,
-    };
-    let mut bytes = vec![0; IPV6_HEADER_LEN];
-    repr.emit(&mut Ipv6Packet::new_unchecked(&mut bytes[..]));
-    bytes.extend_from_slice(payload);
-    bytes
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use crate::packet::{Packet, Segment, protocol};
 
 /// What to change in every packet of one direction of a flow; computed once per flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Rewrite {
+pub(crate) struct Rewrite {
     source: Option<Endpoint>,
     destination: Option<Endpoint>,
     /// What the change of addresses does to a sum over them, and that of ports or identifier.
@@ -19,7 +19,7 @@ pub struct Rewrite {
 
 impl Rewrite {
     /// The rewrite that turns packets of `from` into packets of `to`; both of one protocol and family.
-    pub fn between(from: &FlowKey, to: &FlowKey) -> Self {
+    pub(crate) fn between(from: &FlowKey, to: &FlowKey) -> Self {
         debug_assert_eq!(from.protocol, to.protocol);
         let address = |from: &Endpoint, to: &Endpoint| {
             Delta::between(from.address.wire_bytes(), to.address.wire_bytes())
@@ -49,7 +49,7 @@ impl Rewrite {
         self.source
     }
 
-    pub fn is_identity(&self) -> bool {
+    pub(crate) fn is_identity(&self) -> bool {
         self.source.is_none() && self.destination.is_none()
     }
 
@@ -58,7 +58,7 @@ impl Rewrite {
     ///
     /// Protocols without ports have their addresses changed and nothing else: a checksum over a
     /// pseudo-header that the engine does not know (UDP-Lite, DCCP) is left wrong.
-    pub fn apply(&self, frame: &mut Frame<'_>, packet: &Packet) {
+    pub(crate) fn apply(&self, frame: &mut Frame<'_>, packet: &Packet) {
         if self.is_identity() {
             return;
         }
@@ -193,7 +193,7 @@ impl Fields {
 }
 
 /// Takes one from the TTL or hop limit. The caller has seen that it is more than one.
-pub fn decrement_hop_limit(bytes: &mut [u8], packet: &Packet) {
+pub(crate) fn decrement_hop_limit(bytes: &mut [u8], packet: &Packet) {
     match packet.source.family() {
         Family::Ipv4 => {
             // TTL and protocol, the word that the checksum sees (RFC 791 section 3.1).
@@ -211,7 +211,7 @@ pub fn decrement_hop_limit(bytes: &mut [u8], packet: &Packet) {
 }
 
 /// Writes the Ethernet addresses of the next link.
-pub fn set_link_addresses(bytes: &mut [u8], source: [u8; 6], destination: [u8; 6]) {
+pub(crate) fn set_link_addresses(bytes: &mut [u8], source: [u8; 6], destination: [u8; 6]) {
     let mut ethernet = EthernetFrame::new_unchecked(&mut bytes[..ETHERNET_HEADER_LEN]);
     ethernet.set_src_addr(EthernetAddress(source));
     ethernet.set_dst_addr(EthernetAddress(destination));

@@ -14,7 +14,7 @@ use crate::verdict::DropReason;
 ///
 /// # Errors
 /// `Land`, `MartianSource` or `MartianDestination`.
-pub fn check(packet: &Packet) -> Result<(), DropReason> {
+pub(crate) fn check(packet: &Packet) -> Result<(), DropReason> {
     if let Segment::LinkLocal { .. } = packet.segment {
         return Ok(());
     }

@@ -26,7 +26,9 @@ pub fn fragmented(frame: &[u8], mtu: usize, identification: u32) -> Vec<Vec<u8>>
             let header = Ipv6Packet::new_unchecked(&frame[ETHERNET_HEADER_LEN..]);
             (IPV6_HEADER_LEN + FRAGMENT_HEADER, header.payload().len())
         }
-        other => panic!("{other} knows no fragments"),
+        other @ (EthernetProtocol::Arp | EthernetProtocol::Unknown(_)) => {
+            panic!("{other} knows no fragments")
+        }
     };
     let room = (mtu - overhead) & !7;
     assert!(room > 0, "an MTU of {mtu} leaves no room for a fragment");
@@ -49,7 +51,9 @@ pub fn piece(frame: &[u8], range: Range<usize>, more: bool, identification: u32)
     let network = match EthernetFrame::new_unchecked(frame).ethertype() {
         EthernetProtocol::Ipv4 => ipv4(packet, range, more, identification as u16),
         EthernetProtocol::Ipv6 => ipv6(packet, range, more, identification),
-        other => panic!("{other} knows no fragments"),
+        other @ (EthernetProtocol::Arp | EthernetProtocol::Unknown(_)) => {
+            panic!("{other} knows no fragments")
+        }
     };
     [link, &network].concat()
 }

@@ -5,7 +5,7 @@ use smoltcp::wire::{
     Ipv6OptionFailureType, Ipv6OptionRepr, Ipv6OptionRouterAlert, Ipv6OptionsIterator, Ipv6Packet,
 };
 
-use super::{Fragment, Network, Packet, Segment, protocol, transport};
+use super::{Fragment, Network, Packet, Segment, transport};
 use crate::frame::Frame;
 use crate::verdict::DropReason;
 
@@ -143,12 +143,12 @@ impl Chain {
     fn hop_by_hop(&mut self, bytes: &[u8]) -> Result<(u8, usize), ChainError> {
         let header = self.options_header(bytes)?;
         for option in options(&header)? {
-            match option {
-                Ipv6OptionRepr::Pad1 | Ipv6OptionRepr::PadN(_) => {}
-                Ipv6OptionRepr::RouterAlert(Ipv6OptionRouterAlert::MulticastListenerDiscovery) => {
-                    self.router_alert = true;
-                }
-                _ => return Err(ChainError::Refused),
+            let alert =
+                Ipv6OptionRepr::RouterAlert(Ipv6OptionRouterAlert::MulticastListenerDiscovery);
+            if option == alert {
+                self.router_alert = true;
+            } else if !is_padding(&option) {
+                return Err(ChainError::Refused);
             }
         }
         Ok(extent(&header))
@@ -163,11 +163,10 @@ impl Chain {
         }
         let header = self.options_header(bytes)?;
         for option in options(&header)? {
-            match option {
-                Ipv6OptionRepr::Pad1 | Ipv6OptionRepr::PadN(_) => {}
-                Ipv6OptionRepr::Unknown { type_, .. }
-                    if Ipv6OptionFailureType::from(type_) == Ipv6OptionFailureType::Skip => {}
-                _ => return Err(ChainError::Refused),
+            let is_skipped = matches!(option, Ipv6OptionRepr::Unknown { type_, .. }
+                if Ipv6OptionFailureType::from(type_) == Ipv6OptionFailureType::Skip);
+            if !is_skipped && !is_padding(&option) {
+                return Err(ChainError::Refused);
             }
         }
         Ok(extent(&header))
@@ -215,6 +214,10 @@ impl Chain {
             _ => ChainError::Refused,
         }
     }
+}
+
+fn is_padding(option: &Ipv6OptionRepr<'_>) -> bool {
+    matches!(option, Ipv6OptionRepr::Pad1 | Ipv6OptionRepr::PadN(_))
 }
 
 /// Next header and length of a header of options.

@@ -1,8 +1,7 @@
 //! The transport header of a packet that is whole, or of the first fragment of one that is not.
 
 use smoltcp::wire::{
-    Icmpv4Message, Icmpv4Packet, Icmpv6Message, Icmpv6Packet, Ipv6Address, TcpPacket,
-    UDP_HEADER_LEN, UdpPacket,
+    Icmpv4Message, Icmpv4Packet, Icmpv6Packet, Ipv6Address, TcpPacket, UDP_HEADER_LEN, UdpPacket,
 };
 
 use super::{Network, Segment, TcpFlags, TcpSegment, protocol};

@@ -1,4 +1,4 @@
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm)]
 
 use etherparse::{Icmpv4Type, Icmpv6Type, NetSlice, SlicedPacket, TransportSlice};
 use proptest::prelude::*;
@@ -200,7 +200,7 @@ fn solicitations() {
 
     // A probe to another group, with an option, and messages with broken options.
     let raw = |from, to, option: &[u8]| {
-        let body = [&address("2600::9").wire_bytes()[..], option].concat();
+        let body = [address("2600::9").wire_bytes(), option].concat();
         build::icmp(135, 0, [0; 4]).from(from).to(to).hop_limit(255).payload(&body).frame()
     };
     assert!(target(&raw("::", "ff02::1:ff00:9", &[])).is_some());

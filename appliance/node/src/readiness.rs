@@ -58,8 +58,14 @@ pub struct Readiness {
     stopping: AtomicBool,
     /// Nanoseconds from `started` to the packet thread's last turn; 0 before the first.
     heartbeat: AtomicU64,
-    datapath: Mutex<Result<(), String>>,
+    paths: Mutex<Paths>,
     changes: watch::Sender<()>,
+}
+
+#[derive(Debug)]
+struct Paths {
+    network: Result<(), String>,
+    datapath: Result<(), String>,
 }
 
 impl Readiness {
@@ -71,7 +77,10 @@ impl Readiness {
             guard: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             heartbeat: AtomicU64::new(0),
-            datapath: Mutex::new(Err("the network is not known yet".to_owned())),
+            paths: Mutex::new(Paths {
+                network: Err("the network is not known yet".to_owned()),
+                datapath: Err("the data interfaces are not open yet".to_owned()),
+            }),
             changes: watch::Sender::new(()),
         }
     }
@@ -86,11 +95,21 @@ impl Readiness {
         self.changes.send_replace(());
     }
 
-    /// What was last found about the data interfaces.
+    /// What the kernel last told of the data interfaces.
+    pub fn network(&self, known: Result<(), String>) {
+        self.path(|paths| &mut paths.network, known);
+    }
+
+    /// What the datapath last found when it tried its ports.
     pub fn datapath(&self, proof: Result<(), String>) {
-        let mut last = self.datapath.lock().unwrap_or_else(PoisonError::into_inner);
-        if *last != proof {
-            *last = proof;
+        self.path(|paths| &mut paths.datapath, proof);
+    }
+
+    fn path(&self, which: fn(&mut Paths) -> &mut Result<(), String>, found: Result<(), String>) {
+        let mut paths = self.paths.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = which(&mut paths);
+        if *last != found {
+            *last = found;
             self.changes.send_replace(());
         }
     }
@@ -116,7 +135,7 @@ impl Readiness {
 
     /// Everything that stands in the way; empty when ready.
     pub fn obstacles(&self) -> Vec<Obstacle> {
-        let datapath = self.datapath.lock().unwrap_or_else(PoisonError::into_inner).clone().err();
+        let datapath = self.what_is_wrong_with_paths();
         [
             (!self.policy.load(Ordering::Acquire)).then_some(Obstacle::NoPolicy),
             (!self.guard.load(Ordering::Acquire)).then_some(Obstacle::GuardMissing),
@@ -127,6 +146,11 @@ impl Readiness {
         .into_iter()
         .flatten()
         .collect()
+    }
+
+    fn what_is_wrong_with_paths(&self) -> Option<String> {
+        let paths = self.paths.lock().unwrap_or_else(PoisonError::into_inner);
+        paths.network.clone().and_then(|()| paths.datapath.clone()).err()
     }
 
     pub fn is_ready(&self) -> bool {
@@ -173,6 +197,7 @@ mod tests {
         readiness.policy_in_force();
         assert_eq!(labels(&readiness), &Obstacle::LABELS[1..4]);
         readiness.guard_in_place(true);
+        readiness.network(Ok(()));
         readiness.datapath(Ok(()));
         assert_eq!(labels(&readiness), ["worker-stalled"]);
         readiness.beat();

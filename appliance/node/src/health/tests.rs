@@ -44,6 +44,7 @@ fn rig() -> Rig {
 fn make_ready(readiness: &Readiness) {
     readiness.policy_in_force();
     readiness.guard_in_place(true);
+    readiness.network(Ok(()));
     readiness.datapath(Ok(()));
     readiness.beat();
 }

@@ -1,0 +1,429 @@
+//! The packet thread: one engine, one datapath, one loop.
+//!
+//! It owns both. Others reach it by [`WorkerHandle`]: commands over a bounded channel
+//! (`COMMANDS_DEPTH`; a full one makes the sender wait, never the packets), and the gate, a flag of its
+//! own so that closing does not wait behind anything. What comes out goes over bounded channels and is
+//! counted, not waited for, when they are full: events to the recorder, neighbours to the network's
+//! task. Each turn does a bounded amount of work and then says that it has turned.
+//!
+//! The thread cannot be cancelled; `Stop` ends it. If it panics the whole process aborts: the guard
+//! keeps the host's stack shut, and the service manager starts anew.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, TrySendError};
+use gabion_datapath::{Datapath, Disposition, FrameMut, Port, PortCounters, ProbeError, Waker};
+use gabion_engine::{
+    Address, Counters, Engine, EngineConfig, Event, Explanation, FlowReport, Frame, Generation,
+    InterfaceId, Neighbour, Network, Probe, RuleCounters, TableUse, Time, Verdict,
+};
+use gabion_rules::RuleSet;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::clock::Clock;
+use crate::config::DataInterface;
+use crate::offload;
+use crate::readiness::Readiness;
+use crate::record::Recorder;
+
+/// Commands that wait for the packet thread; it takes `COMMANDS_PER_TURN` each turn.
+const COMMANDS_DEPTH: usize = 256;
+const COMMANDS_PER_TURN: usize = 32;
+/// Frames per turn: small enough that the gate and commands are looked at every fraction of a
+/// millisecond, large enough to spread the cost of a turn.
+const FRAMES_PER_TURN: u32 = 256;
+const EVENTS_PER_TURN: usize = 1_024;
+/// How long the thread sleeps at most: a quarter of the shortest stall limit.
+const TICK: Duration = Duration::from_millis(25);
+/// How often the ports are tried.
+const PROBE_EVERY: Duration = Duration::from_millis(250);
+/// How long a sender waits before it tries a full queue again.
+const QUEUE_FULL_PAUSE: Duration = Duration::from_millis(1);
+/// Neighbours that wait to be asked for; one that finds the queue full is wanted again by the next
+/// packet.
+pub const NEIGHBOURS_DEPTH: usize = 1_024;
+
+/// What the packet thread is asked to do between packets.
+#[derive(Debug)]
+pub enum Command {
+    SetRules { generation: Generation, rules: Arc<RuleSet>, done: oneshot::Sender<LiveFlows> },
+    SetNetwork(Network),
+    Neighbour { interface: InterfaceId, address: std::net::IpAddr, neighbour: Neighbour },
+    Explain { probe: Probe, answer: oneshot::Sender<(Generation, Explanation)> },
+    Snapshot { answer: oneshot::Sender<Snapshot> },
+    Flows { from: u32, limit: u32, answer: oneshot::Sender<FlowPage> },
+    Stop,
+}
+
+/// How many flows were there when a policy came into force.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LiveFlows(pub u64);
+
+/// All counters at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Snapshot {
+    pub generation: Generation,
+    pub counters: Counters,
+    /// Indexed by `RuleId` of `generation`'s rule set.
+    pub rules: Vec<RuleCounters>,
+    pub tables: Vec<TableUse>,
+    /// In the order of the configured interfaces.
+    pub ports: Vec<PortCounters>,
+}
+
+/// Some flows, and where to go on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FlowPage {
+    pub flows: Vec<FlowReport>,
+    pub next: Option<u32>,
+    pub now: Time,
+}
+
+/// A neighbour that packets wait for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NeighbourWanted {
+    pub interface: InterfaceId,
+    pub address: Address,
+}
+
+/// The packet thread has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the node is stopping")]
+pub struct WorkerGone;
+
+/// The way to the packet thread, for any thread or task.
+#[derive(Debug, Clone)]
+pub struct WorkerHandle {
+    commands: Sender<Command>,
+    gate: Arc<AtomicBool>,
+    waker: Waker,
+}
+
+impl WorkerHandle {
+    /// Lets packets pass, or none, from the next turn on.
+    pub fn set_gate(&self, open: bool) {
+        self.gate.store(open, Ordering::Release);
+        self.waker.wake();
+    }
+
+    /// Queues a command; waits while the queue is full.
+    ///
+    /// # Errors
+    /// When the thread has ended.
+    pub async fn send(&self, mut command: Command) -> Result<(), WorkerGone> {
+        loop {
+            match self.commands.try_send(command) {
+                Ok(()) => {
+                    self.waker.wake();
+                    return Ok(());
+                }
+                Err(TrySendError::Disconnected(_)) => return Err(WorkerGone),
+                Err(TrySendError::Full(returned)) => {
+                    command = returned;
+                    tokio::time::sleep(QUEUE_FULL_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    /// # Errors
+    /// When the thread has ended.
+    pub async fn set_rules(
+        &self,
+        generation: Generation,
+        rules: Arc<RuleSet>,
+    ) -> Result<LiveFlows, WorkerGone> {
+        self.ask(|done| Command::SetRules { generation, rules, done }).await
+    }
+
+    /// # Errors
+    /// When the thread has ended.
+    pub async fn explain(&self, probe: Probe) -> Result<(Generation, Explanation), WorkerGone> {
+        self.ask(|answer| Command::Explain { probe, answer }).await
+    }
+
+    /// # Errors
+    /// When the thread has ended.
+    pub async fn snapshot(&self) -> Result<Snapshot, WorkerGone> {
+        self.ask(|answer| Command::Snapshot { answer }).await
+    }
+
+    /// # Errors
+    /// When the thread has ended.
+    pub async fn flows(&self, from: u32, limit: u32) -> Result<FlowPage, WorkerGone> {
+        self.ask(|answer| Command::Flows { from, limit, answer }).await
+    }
+
+    async fn ask<T>(
+        &self,
+        command: impl FnOnce(oneshot::Sender<T>) -> Command,
+    ) -> Result<T, WorkerGone> {
+        let (sender, receiver) = oneshot::channel();
+        self.send(command(sender)).await?;
+        receiver.await.map_err(|_| WorkerGone)
+    }
+
+    /// Ends the thread after its turn; does not wait.
+    pub fn stop(&self) {
+        // A queue that is full is read every turn: try until there is room or nobody reads.
+        while let Err(TrySendError::Full(_)) = self.commands.try_send(Command::Stop) {
+            std::thread::sleep(QUEUE_FULL_PAUSE);
+        }
+        self.waker.wake();
+    }
+}
+
+/// What the thread is made of.
+#[derive(Debug)]
+pub struct Worker<D> {
+    pub engine: EngineConfig,
+    pub datapath: D,
+    /// As many as the datapath has ports, in their order.
+    pub interfaces: Vec<DataInterface>,
+    pub clock: Clock,
+    pub readiness: Arc<Readiness>,
+    pub recorder: Recorder,
+    pub neighbours: mpsc::Sender<NeighbourWanted>,
+}
+
+impl<D: Datapath + Send + 'static> Worker<D> {
+    /// Starts the thread. The gate is closed.
+    ///
+    /// # Errors
+    /// When the system has no room for another thread.
+    pub fn spawn(self) -> io::Result<(WorkerHandle, JoinHandle<()>)> {
+        let (commands, receiver) = crossbeam_channel::bounded(COMMANDS_DEPTH);
+        let gate = Arc::new(AtomicBool::new(false));
+        let handle =
+            WorkerHandle { commands, gate: Arc::clone(&gate), waker: self.datapath.waker() };
+        let thread = std::thread::Builder::new().name("packets".to_owned()).spawn(move || {
+            let _abort = AbortOnPanic;
+            Turns::new(self, receiver, gate).run();
+        })?;
+        Ok((handle, thread))
+    }
+}
+
+struct AbortOnPanic;
+
+impl Drop for AbortOnPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            std::process::abort();
+        }
+    }
+}
+
+/// The thread's own state.
+struct Turns<D> {
+    engine: Engine,
+    generation: Generation,
+    datapath: D,
+    interfaces: Vec<DataInterface>,
+    commands: Receiver<Command>,
+    gate: Arc<AtomicBool>,
+    open: bool,
+    stopping: bool,
+    /// Work was left over: the next turn does not wait.
+    busy: bool,
+    probe_at: Time,
+    clock: Clock,
+    readiness: Arc<Readiness>,
+    recorder: Recorder,
+    neighbours: mpsc::Sender<NeighbourWanted>,
+}
+
+impl<D: Datapath> Turns<D> {
+    fn new(worker: Worker<D>, commands: Receiver<Command>, gate: Arc<AtomicBool>) -> Self {
+        Self {
+            engine: Engine::new(worker.clock.now(), worker.engine),
+            generation: Generation(0),
+            datapath: worker.datapath,
+            interfaces: worker.interfaces,
+            commands,
+            gate,
+            open: false,
+            stopping: false,
+            busy: false,
+            probe_at: Time::ZERO,
+            clock: worker.clock,
+            readiness: worker.readiness,
+            recorder: worker.recorder,
+            neighbours: worker.neighbours,
+        }
+    }
+
+    fn run(&mut self) {
+        let mut failing = false;
+        while !self.stopping {
+            match self.turn() {
+                Ok(()) => {
+                    self.readiness.beat();
+                    failing = false;
+                }
+                // No heartbeat: if it lasts, the node is not ready and the watchdog bites.
+                Err(error) => {
+                    if !failing {
+                        tracing::error!(%error, "the datapath fails");
+                    }
+                    failing = true;
+                    std::thread::sleep(TICK);
+                }
+            }
+        }
+        self.engine.close();
+    }
+
+    fn turn(&mut self) -> io::Result<()> {
+        self.datapath.wait(Some(self.patience()))?;
+        self.follow_gate();
+        self.busy = false;
+        self.obey();
+        let now = self.clock.now();
+        self.receive(now)?;
+        if self.engine.poll_timeout().is_some_and(|due| due <= now) {
+            self.engine.handle_timeout(now);
+        }
+        self.drain();
+        self.datapath.flush()?;
+        if self.probe_at <= now {
+            self.probe_at = now + PROBE_EVERY;
+            self.prove();
+        }
+        Ok(())
+    }
+
+    fn patience(&self) -> Duration {
+        if self.busy {
+            return Duration::ZERO;
+        }
+        let due = self.engine.poll_timeout().map(|due| due.since(self.clock.now()));
+        due.map_or(TICK, |due| due.min(TICK))
+    }
+
+    fn follow_gate(&mut self) {
+        let open = self.gate.load(Ordering::Acquire);
+        if open != self.open {
+            self.open = open;
+            if open { self.engine.open() } else { self.engine.close() }
+        }
+    }
+
+    fn receive(&mut self, now: Time) -> io::Result<()> {
+        let engine = &mut self.engine;
+        let mut handle = |port: Port, frame: FrameMut<'_>| {
+            let mut frame = Frame { bytes: frame.bytes, offload: offload::from_vnet(frame.vnet) };
+            match engine.handle_frame(now, InterfaceId(port.0), &mut frame) {
+                Verdict::Forward { out } => Disposition::Transmit(Port(out.0)),
+                Verdict::Queued { .. }
+                | Verdict::Local
+                | Verdict::Answered
+                | Verdict::Held
+                | Verdict::Drop(_)
+                | Verdict::Reject(_) => Disposition::Finished,
+            }
+        };
+        let received = self.datapath.receive(FRAMES_PER_TURN, &mut handle)?;
+        self.busy |= received == FRAMES_PER_TURN;
+        Ok(())
+    }
+
+    fn drain(&mut self) {
+        while let Some(frame) = self.engine.poll_transmit() {
+            let vnet = offload::to_vnet(frame.offload);
+            self.datapath.transmit(Port(frame.out.0), &frame.bytes, vnet);
+        }
+        // This datapath moves no flow by itself, so the engine was told that nobody wants these.
+        while self.engine.poll_flow_change().is_some() {}
+        for _ in 0..EVENTS_PER_TURN {
+            let Some(event) = self.engine.poll_event() else { return };
+            match event {
+                Event::NeighbourWanted { interface, address } => {
+                    let _ = self.neighbours.try_send(NeighbourWanted { interface, address });
+                }
+                Event::FlowOpened(_)
+                | Event::FlowClosed { .. }
+                | Event::Denied(_)
+                | Event::Suppressed { .. } => self.recorder.event(event),
+            }
+        }
+        self.busy = true;
+    }
+
+    fn prove(&mut self) {
+        let found = self.datapath.probe().map_err(|error| {
+            let named = |device: &str| {
+                let name = self.interfaces.iter().find(|interface| interface.device == *device);
+                name.map_or("", |interface| &interface.name).to_owned()
+            };
+            match error {
+                ProbeError::PortGone(device) => {
+                    format!("interface {}: device {device} does not exist", named(&device))
+                }
+                ProbeError::PortDown(device) => {
+                    format!(
+                        "interface {}: device {device} is down or has no carrier",
+                        named(&device)
+                    )
+                }
+            }
+        });
+        self.readiness.datapath(found);
+    }
+
+    fn obey(&mut self) {
+        for _ in 0..COMMANDS_PER_TURN {
+            let Ok(command) = self.commands.try_recv() else { return };
+            self.command(command);
+        }
+        self.busy = true;
+    }
+
+    fn command(&mut self, command: Command) {
+        let now = self.clock.now();
+        // Whoever asked may have gone; its answer is then dropped.
+        match command {
+            Command::SetRules { generation, rules, done } => {
+                self.engine.set_rules(generation, rules);
+                self.generation = generation;
+                let _ = done.send(LiveFlows(self.live_flows()));
+            }
+            Command::SetNetwork(network) => self.engine.set_network(network),
+            Command::Neighbour { interface, address, neighbour } => {
+                self.engine.handle_neighbour(now, interface, address, neighbour);
+            }
+            Command::Explain { probe, answer } => {
+                let _ = answer.send((self.generation, self.engine.explain(&probe)));
+            }
+            Command::Snapshot { answer } => {
+                let _ = answer.send(self.snapshot());
+            }
+            Command::Flows { from, limit, answer } => {
+                let (flows, next) = self.engine.flows(from, limit);
+                let _ = answer.send(FlowPage { flows, next, now });
+            }
+            Command::Stop => self.stopping = true,
+        }
+    }
+
+    fn live_flows(&self) -> u64 {
+        let tables = self.engine.table_use();
+        tables.iter().find(|table| table.name == "flows").map_or(0, |table| table.used)
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        Snapshot {
+            generation: self.generation,
+            counters: self.engine.counters().clone(),
+            rules: self.engine.rule_counters().to_vec(),
+            tables: self.engine.table_use(),
+            ports: (0..self.datapath.port_count())
+                .map(|port| self.datapath.counters(Port(port)))
+                .collect(),
+        }
+    }
+}

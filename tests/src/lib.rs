@@ -1,1 +1,1 @@
-//! x
+//! The integration tests live in `tests/`; there is nothing here.

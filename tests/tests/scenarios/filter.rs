@@ -1,0 +1,128 @@
+//! What rules decide, and what is dropped before they are asked.
+
+use gabion_engine::{DropReason, Event, build};
+
+use super::POLICY;
+use super::dialogue::Dialogue;
+
+#[test]
+fn the_default_drops_and_is_named() {
+    let mut dialogue = Dialogue::new(POLICY);
+    let frame = build::tcp().from("198.51.100.9:1025").to("10.1.0.10:8080").syn().frame();
+    dialogue.step("ext", &frame, &[], &["drop:rule-drop"]);
+    let Some(Event::Denied(denial)) = dialogue.events.pop() else { panic!("not logged") };
+    assert_eq!(denial.reason, DropReason::RuleDrop);
+    let rule = denial.decided.expect("a rule was asked").rule;
+    let loaded = gabion_rules::load("scenario.yaml", POLICY, None).unwrap();
+    assert_eq!(loaded.rule_set.rules()[rule.0 as usize].name, "default:internet->spokes");
+    assert_eq!(dialogue.engine.rule_counters()[rule.0 as usize].hits, 1);
+}
+
+#[test]
+fn reject_answers_and_drop_is_silent() {
+    let mut dialogue = Dialogue::new(POLICY);
+    let tcp = |port: u16| build::tcp().from("198.51.100.9:1025").to(&format!("10.1.0.10:{port}"));
+    dialogue.step(
+        "ext",
+        &tcp(23).syn().seq(7).frame(),
+        &["ext: tcp 10.1.0.10:23 > 198.51.100.9:1025 R. ttl 64"],
+        &["reject:rule-reject"],
+    );
+    let udp = build::udp().from("198.51.100.9:1025").to("10.1.0.10:514").payload(b"x").frame();
+    dialogue.step(
+        "ext",
+        &udp,
+        &["ext: icmp 203.0.113.1 > 198.51.100.9 error 3/13 about \
+           [udp 198.51.100.9:1025 > 10.1.0.10:514] ttl 64"],
+        &["reject:rule-reject"],
+    );
+    let udp = build::udp().from("[2600:9::9]:1025").to("[2600:2::10]:514").payload(b"x").frame();
+    dialogue.step(
+        "ext",
+        &udp,
+        &["ext: icmpv6 2600:1::1 > 2600:9::9 error 1/1 about \
+           [udp 2600:9::9:1025 > 2600:2::10:514] ttl 64"],
+        &["reject:rule-reject"],
+    );
+    dialogue.step("ext", &tcp(25).syn().frame(), &[], &["drop:rule-drop"]);
+}
+
+#[test]
+fn a_monitor_rule_counts_and_never_decides() {
+    let mut dialogue = Dialogue::new(POLICY);
+    let frame = build::tcp().from("10.1.0.10:1025").to("198.51.100.9:80").syn().frame();
+    let before = dialogue.engine.rule_counters().to_vec();
+    dialogue.engine.handle_frame(
+        dialogue.now,
+        gabion_engine::InterfaceId(1),
+        &mut gabion_engine::Frame {
+            bytes: &mut frame.clone(),
+            offload: gabion_engine::Offload::default(),
+        },
+    );
+    let loaded = gabion_rules::load("scenario.yaml", POLICY, None).unwrap();
+    let hit: Vec<&str> = loaded
+        .rule_set
+        .rules()
+        .iter()
+        .zip(dialogue.engine.rule_counters().iter().zip(&before))
+        .filter(|(_, (after, before))| after.hits > before.hits)
+        .map(|(rule, _)| rule.name.as_str())
+        .collect();
+    assert_eq!(hit, ["watch-out", "out"]);
+}
+
+#[test]
+fn malformed_packets_are_dropped_before_rules() {
+    let good = || build::tcp().from("198.51.100.9:1025").to("10.1.0.10:443").syn();
+    let cases: &[(&str, Vec<u8>, &str)] = &[
+        ("bad IP checksum", good().bad_ip_checksum().frame(), "drop:ip-checksum"),
+        ("source route", good().options(&[131, 3, 4]).frame(), "drop:ip-option"),
+        ("version 7", good().lie_ip(0, &[0x75]).frame(), "drop:ip-header"),
+        ("SYN with FIN", good().fin().frame(), "drop:tcp-flags"),
+        ("short TCP header", good().lie_transport(12, &[0x10]).frame(), "drop:transport-truncated"),
+        ("cut off", good().frame()[..40].to_vec(), "drop:ip-header"),
+        ("multicast source", good().from("224.0.0.1:1025").frame(), "drop:martian-source"),
+        ("loopback source", good().from("127.0.0.1:1025").frame(), "drop:martian-source"),
+        ("class E", good().to("240.0.0.1:443").frame(), "drop:martian-destination"),
+        ("inside source", good().from("10.1.0.77:1025").frame(), "drop:spoofed-source"),
+        ("the node's source", good().from("203.0.113.1:1025").frame(), "drop:spoofed-source"),
+        ("to itself", good().from("198.51.100.9:1").to("198.51.100.9:2").frame(), "drop:land"),
+        ("other host", good().macs([2; 6], [4; 6]).frame(), "drop:other-host"),
+        ("ICMP redirect", build::icmp(5, 0, [0; 4]).frame(), "drop:icmp-type"),
+        ("runt", vec![0; 10], "drop:frame-truncated"),
+    ];
+    let mut dialogue = Dialogue::new(POLICY);
+    for (name, frame, counter) in cases {
+        println!("{name}");
+        dialogue.step("ext", frame, &[], &[counter]);
+    }
+    assert_eq!(dialogue.flows(), [""; 0]);
+}
+
+#[test]
+fn nothing_passes_before_policy_guard_and_network_are_there() {
+    let frame = build::tcp().from("198.51.100.9:1025").to("10.1.0.10:443").syn().frame();
+    let mut dialogue = Dialogue::new(POLICY);
+    dialogue.engine.close();
+    dialogue.step("ext", &frame, &[], &["drop:not-ready"]);
+    dialogue.engine.open();
+    dialogue.step(
+        "ext",
+        &frame,
+        &["int: tcp 198.51.100.9:1025 > 10.1.0.10:443 S ttl 63"],
+        &["forwarded"],
+    );
+    dialogue.step("spare", &frame, &[], &["drop:no-zone"]);
+}
+
+#[test]
+fn health_probes_and_dhcp_are_the_hosts() {
+    let mut dialogue = Dialogue::new(POLICY);
+    let probe = build::tcp().from("168.63.129.16:50000").to("203.0.113.1:4480").syn().frame();
+    dialogue.step("ext", &probe, &[], &["local"]);
+    let other = build::tcp().from("198.51.100.9:50000").to("203.0.113.1:22").syn().frame();
+    dialogue.step("ext", &other, &[], &["drop:to-node"]);
+    let offer = build::udp().from("203.0.113.254:67").to("203.0.113.1:68").frame();
+    dialogue.step("ext", &offer, &[], &["local"]);
+}

@@ -1,0 +1,162 @@
+//! Destination NAT, outbound and inbound source NAT, hairpin.
+
+use gabion_engine::build;
+
+use super::POLICY;
+use super::dialogue::Dialogue;
+
+#[test]
+fn destination_nat_translates_there_and_back() {
+    let mut dialogue = Dialogue::new(POLICY);
+    let client = || build::tcp().from("198.51.100.9:40000").to("203.0.113.7:443").window(64_000);
+    let server = || build::tcp().from("10.1.0.10:443").to("198.51.100.9:40000").window(64_000);
+    dialogue.step(
+        "ext",
+        &client().syn().seq(1).frame(),
+        &["int: tcp 198.51.100.9:40000 > 10.1.0.10:443 S ttl 63"],
+        &["forwarded"],
+    );
+    dialogue.step(
+        "int",
+        &server().syn().seq(9).ack(2).frame(),
+        &["ext: tcp 203.0.113.7:443 > 198.51.100.9:40000 S. ttl 63"],
+        &["forwarded"],
+    );
+}
+
+#[test]
+fn destination_nat_changes_the_port() {
+    let mut dialogue = Dialogue::new(POLICY);
+    let frame = build::tcp().from("198.51.100.9:40000").to("203.0.113.7:2222").syn().frame();
+    dialogue.step(
+        "ext",
+        &frame,
+        &["int: tcp 198.51.100.9:40000 > 10.1.0.10:22 S ttl 63"],
+        &["forwarded"],
+    );
+}
+
+#[test]
+fn a_published_address_has_nothing_on_other_ports() {
+    let mut dialogue = Dialogue::new(POLICY);
+    let frame = build::tcp().from("198.51.100.9:40000").to("203.0.113.7:8080").syn().frame();
+    dialogue.step("ext", &frame, &[], &["drop:nat-filtered"]);
+}
+
+#[test]
+fn one_address_is_published_for_several_servers() {
+    let mut dialogue = Dialogue::new(POLICY);
+    let mut targets = std::collections::BTreeSet::new();
+    for port in 40_000..40_064 {
+        let from = format!("198.51.100.9:{port}");
+        let frame = build::tcp().from(&from).to("203.0.113.8:443").syn().frame();
+        let flows = dialogue.engine.flows(0, u32::MAX).0.len();
+        let before = dialogue.engine.counters().forwarded;
+        dialogue.send("ext", &frame);
+        assert_eq!(dialogue.engine.counters().forwarded, before + 1);
+        let flow = dialogue.engine.flows(0, u32::MAX).0[flows];
+        targets.insert(flow.reply.source.to_string());
+        // A retransmission goes to the same server.
+        dialogue.send("ext", &frame);
+        assert_eq!(dialogue.engine.flows(0, u32::MAX).0.len(), flows + 1);
+    }
+    assert_eq!(Vec::from_iter(targets), ["10.1.0.10:443", "10.1.0.11:443"]);
+}
+
+#[test]
+fn inbound_snat_gives_the_server_the_nodes_own_address() {
+    let mut dialogue = Dialogue::new(POLICY);
+    let frame = build::tcp().from("198.51.100.9:40000").to("10.1.0.11:443").syn().seq(1).frame();
+    dialogue.send("ext", &frame);
+    let flow = dialogue.engine.flows(0, 1).0[0];
+    let own = flow.reply.destination;
+    assert_eq!(own.address.to_string(), "10.1.0.1");
+    assert!((1_024..=65_000).contains(&own.port), "{own}");
+    let reply = build::tcp().from("10.1.0.11:443").to(&own.to_string()).syn().seq(9).ack(2);
+    dialogue.step(
+        "int",
+        &reply.window(64_000).frame(),
+        &["ext: tcp 10.1.0.11:443 > 198.51.100.9:40000 S. ttl 63"],
+        &["forwarded"],
+    );
+}
+
+#[test]
+fn outbound_snat_maps_one_socket_to_one_endpoint() {
+    // RFC 4787 REQ-1: the same external endpoint for every destination.
+    let mut dialogue = Dialogue::new(POLICY);
+    for destination in ["198.51.100.9:53", "198.51.100.9:54", "198.51.100.77:53"] {
+        let frame = build::udp().from("10.1.0.10:5000").to(destination).payload(b"?").frame();
+        dialogue.send("int", &frame);
+    }
+    let flows = dialogue.engine.flows(0, 10).0;
+    let external = flows[0].reply.destination;
+    assert_eq!(external.address.to_string(), "203.0.113.4");
+    assert!(flows.iter().all(|flow| flow.reply.destination == external));
+    let answer = build::udp().from("198.51.100.77:53").to(&external.to_string()).payload(b"!");
+    dialogue.step(
+        "ext",
+        &answer.frame(),
+        &["int: udp 198.51.100.77:53 > 10.1.0.10:5000 +1 ttl 63"],
+        &["forwarded"],
+    );
+    // Address and port dependent filtering: a stranger is not let in.
+    let stranger = build::udp().from("198.51.100.77:99").to(&external.to_string()).payload(b"!");
+    dialogue.step("ext", &stranger.frame(), &[], &["drop:nat-filtered"]);
+}
+
+#[test]
+fn queries_are_translated_by_their_identifier() {
+    let mut dialogue = Dialogue::new(POLICY);
+    let ping = build::icmp_echo().from("10.1.0.10").to("198.51.100.9").id(77).frame();
+    dialogue.send("int", &ping);
+    let flow = dialogue.engine.flows(0, 1).0[0];
+    let external = flow.reply.destination;
+    let reply = build::icmp_echo_reply().from("198.51.100.9").to("203.0.113.4").id(external.port);
+    dialogue.step(
+        "ext",
+        &reply.frame(),
+        &["int: icmp 198.51.100.9 > 10.1.0.10 reply 77 ttl 63"],
+        &["forwarded"],
+    );
+}
+
+#[test]
+fn a_published_server_is_reached_from_inside_by_its_outside_address() {
+    // RFC 4787 REQ-9: hairpin. Without the node's address as source the reply would go past it.
+    let mut dialogue = Dialogue::new(POLICY);
+    let frame = build::tcp().from("10.1.0.20:40000").to("203.0.113.7:443").syn().seq(1).frame();
+    dialogue.send("int", &frame);
+    let flow = dialogue.engine.flows(0, 1).0[0];
+    let external = flow.reply.destination;
+    assert_eq!(external.address.to_string(), "10.1.0.1");
+    let reply = build::tcp().from("10.1.0.10:443").to(&external.to_string()).syn().seq(9).ack(2);
+    dialogue.step(
+        "int",
+        &reply.window(64_000).frame(),
+        &["int: tcp 203.0.113.7:443 > 10.1.0.20:40000 S. ttl 63"],
+        &["forwarded"],
+    );
+}
+
+#[test]
+fn a_full_pool_refuses_with_code_13_and_recovers() {
+    let policy = POLICY.replace("ports: 1024-65000", "ports: 2000-2001");
+    let mut dialogue = Dialogue::new(&policy);
+    for port in [5_000, 5_001] {
+        let from = format!("10.1.0.10:{port}");
+        dialogue.send("int", &build::udp().from(&from).to("198.51.100.9:53").frame());
+    }
+    let third = build::udp().from("10.1.0.10:5002").to("198.51.100.9:53").frame();
+    dialogue.step(
+        "int",
+        &third,
+        &["int: icmp 10.1.0.1 > 10.1.0.10 error 3/13 about \
+           [udp 10.1.0.10:5002 > 198.51.100.9:53] ttl 64"],
+        &["reject:nat-ports-exhausted"],
+    );
+    dialogue.wait(std::time::Duration::from_secs(121), &[], &[]);
+    assert_eq!(dialogue.flows(), [""; 0]);
+    dialogue.send("int", &third);
+    assert_eq!(dialogue.flows().len(), 1);
+}

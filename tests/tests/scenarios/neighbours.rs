@@ -1,0 +1,88 @@
+//! ARP and ND: who is asked for, who waits, and for whom the node answers.
+
+use std::time::Duration;
+
+use gabion_engine::{Neighbour, build};
+
+use super::POLICY;
+use super::dialogue::{Dialogue, NODE_MAC};
+
+const SYN: fn() -> Vec<u8> =
+    || build::tcp().from("198.51.100.9:40000").to("10.1.0.10:443").syn().seq(1).frame();
+
+#[test]
+fn a_packet_waits_for_its_neighbour() {
+    let mut dialogue = Dialogue::new(POLICY);
+    dialogue.resolve = false;
+    dialogue.step("ext", &SYN(), &[], &["held"]);
+    dialogue.neighbour(
+        "int",
+        "10.1.0.10",
+        Neighbour::Reachable { mac: [2, 0, 0, 0, 9, 9] },
+        &["int: tcp 198.51.100.9:40000 > 10.1.0.10:443 S ttl 63"],
+        &["forwarded", "held=-1"],
+    );
+    assert_eq!(dialogue.sent[0].1[..6], [2, 0, 0, 0, 9, 9]);
+    assert_eq!(dialogue.sent[0].1[6..12], NODE_MAC);
+}
+
+#[test]
+fn a_neighbour_that_does_not_answer_is_told_to_the_sender() {
+    let mut dialogue = Dialogue::new(POLICY);
+    dialogue.resolve = false;
+    dialogue.step("ext", &SYN(), &[], &["held"]);
+    dialogue.neighbour(
+        "int",
+        "10.1.0.10",
+        Neighbour::Failed,
+        &[],
+        &["drop:neighbour-unresolved", "held=-1"],
+    );
+    dialogue.step(
+        "ext",
+        &SYN(),
+        &["ext: icmp 203.0.113.1 > 198.51.100.9 error 3/1 about \
+           [tcp 198.51.100.9:40000 > 10.1.0.10:443] ttl 64"],
+        &["reject:neighbour-unresolved"],
+    );
+}
+
+#[test]
+fn a_packet_does_not_wait_for_ever() {
+    let mut dialogue = Dialogue::new(POLICY);
+    dialogue.resolve = false;
+    dialogue.step("ext", &SYN(), &[], &["held"]);
+    dialogue.wait(Duration::from_secs(4), &[], &["drop:neighbour-unresolved", "held=-1"]);
+}
+
+#[test]
+fn few_packets_wait_for_one_neighbour() {
+    let mut dialogue = Dialogue::new(POLICY);
+    dialogue.resolve = false;
+    for _ in 0..16 {
+        dialogue.step("ext", &SYN(), &[], &["held"]);
+    }
+    dialogue.step("ext", &SYN(), &[], &["drop:neighbour-queue-full"]);
+}
+
+#[test]
+fn the_node_answers_for_addresses_that_it_translates() {
+    let mut dialogue = Dialogue::new(POLICY);
+    for translated in ["203.0.113.7", "203.0.113.4"] {
+        let request = build::arp_request([2, 0, 0, 0, 0, 1], "203.0.113.254", translated);
+        let reply = format!("ext: arp reply {translated} is-at [02, 00, 00, 00, 00, 02]");
+        dialogue.step("ext", &request, &[&reply], &["answered"]);
+    }
+    // Its own address is the host's business, and others' are nobody's.
+    for other in ["203.0.113.1", "203.0.113.99"] {
+        let request = build::arp_request([2, 0, 0, 0, 0, 1], "203.0.113.254", other);
+        dialogue.step("ext", &request, &[], &["local"]);
+    }
+    let solicitation = build::neighbour_solicitation([2, 0, 0, 0, 0, 1], "2600:1::fe", "2600:1::7");
+    dialogue.step(
+        "ext",
+        &solicitation,
+        &["ext: icmpv6 2600:1::7 > 2600:1::fe type 136/0 ttl 255"],
+        &["answered"],
+    );
+}

@@ -1,0 +1,214 @@
+//! Frames in words, read by another parser than the engine's; every checksum is computed anew.
+
+use std::net::IpAddr;
+
+use etherparse::{NetSlice, SlicedPacket, TransportSlice};
+use gabion_engine::{Checksum, Offload};
+
+/// What a frame says, as `tcp 198.51.100.9:40000 > 10.1.0.10:443 S ttl 63`.
+///
+/// # Panics
+/// When the frame does not parse, is padded with anything, or has a wrong checksum.
+#[track_caller]
+pub fn describe(frame: &[u8], offload: Offload) -> String {
+    let packet = SlicedPacket::from_ethernet(frame).expect("a sound frame leaves");
+    let Some(net) = &packet.net else { return "not ip".to_owned() };
+    let (source, destination, hop_limit, fragment): (IpAddr, IpAddr, u8, Option<String>) = match net
+    {
+        NetSlice::Ipv4(v4) => {
+            let header = v4.header();
+            assert_eq!(header.to_header().calc_header_checksum(), header.header_checksum());
+            let cut = header.is_fragmenting_payload();
+            let place = format!(
+                " frag {}{}",
+                header.fragments_offset().byte_offset(),
+                if header.more_fragments() { "+" } else { "" }
+            );
+            (
+                header.source_addr().into(),
+                header.destination_addr().into(),
+                header.ttl(),
+                cut.then_some(place),
+            )
+        }
+        NetSlice::Ipv6(v6) => {
+            let header = v6.header();
+            let cut = v6.extensions().clone().into_iter().find_map(|extension| match extension {
+                etherparse::Ipv6ExtensionSlice::Fragment(fragment) => {
+                    let header = fragment.to_header();
+                    header.is_fragmenting_payload().then(|| {
+                        let more = if header.more_fragments { "+" } else { "" };
+                        format!(" frag {}{more}", header.fragment_offset.byte_offset())
+                    })
+                }
+                _ => None,
+            });
+            (header.source_addr().into(), header.destination_addr().into(), header.hop_limit(), cut)
+        }
+        NetSlice::Arp(arp) => return describe_arp(arp),
+    };
+    let partial = matches!(offload.checksum, Checksum::Partial { .. });
+    let whole = fragment.is_none() && !partial;
+    let transport = transport(&packet, source, destination, whole);
+    let fragment = fragment.unwrap_or_default();
+    let partial = if partial { " partial" } else { "" };
+    let gso = offload.segments.map(|gso| format!(" gso {}", gso.size)).unwrap_or_default();
+    format!("{transport} ttl {hop_limit}{fragment}{partial}{gso}")
+}
+
+fn transport(
+    packet: &SlicedPacket<'_>,
+    source: IpAddr,
+    destination: IpAddr,
+    whole: bool,
+) -> String {
+    let pair = |from: u16, to: u16| {
+        use std::net::SocketAddr;
+        format!("{} > {}", SocketAddr::new(source, from), SocketAddr::new(destination, to))
+    };
+    match &packet.transport {
+        Some(TransportSlice::Tcp(tcp)) => {
+            let header = tcp.to_header();
+            if whole {
+                assert_eq!(
+                    sum(&header, source, destination, tcp.payload()),
+                    header.checksum,
+                    "TCP"
+                );
+            }
+            let flags = [
+                (header.syn, 'S'),
+                (header.fin, 'F'),
+                (header.rst, 'R'),
+                (header.psh, 'P'),
+                (header.ack, '.'),
+            ];
+            let flags: String =
+                flags.iter().filter(|(set, _)| *set).map(|(_, letter)| *letter).collect();
+            let payload = tcp.payload().len();
+            let payload = if payload > 0 { format!(" +{payload}") } else { String::new() };
+            format!("tcp {} {flags}{payload}", pair(header.source_port, header.destination_port))
+        }
+        Some(TransportSlice::Udp(udp)) => {
+            let header = udp.to_header();
+            if whole && header.checksum != 0 {
+                let computed = match (source, destination) {
+                    (IpAddr::V4(s), IpAddr::V4(d)) => {
+                        header.calc_checksum_ipv4_raw(s.octets(), d.octets(), udp.payload())
+                    }
+                    (IpAddr::V6(s), IpAddr::V6(d)) => {
+                        header.calc_checksum_ipv6_raw(s.octets(), d.octets(), udp.payload())
+                    }
+                    _ => unreachable!("one family"),
+                };
+                assert_eq!(computed.unwrap(), header.checksum, "UDP");
+            }
+            let length = udp.payload().len();
+            format!("udp {} +{length}", pair(header.source_port, header.destination_port))
+        }
+        Some(TransportSlice::Icmpv4(icmp)) => {
+            if whole {
+                let computed = icmp.icmp_type().calc_checksum(icmp.payload());
+                assert_eq!(computed, icmp.checksum(), "ICMP");
+            }
+            format!(
+                "icmp {source} > {destination} {}",
+                icmp_words(icmp.type_u8(), icmp.code_u8(), icmp.bytes5to8(), icmp.payload(), false)
+            )
+        }
+        Some(TransportSlice::Icmpv6(icmp)) => {
+            if whole {
+                let (IpAddr::V6(s), IpAddr::V6(d)) = (source, destination) else { unreachable!() };
+                let valid = icmp.is_checksum_valid(s.octets(), d.octets());
+                assert!(valid, "ICMPv6");
+            }
+            format!(
+                "icmpv6 {source} > {destination} {}",
+                icmp_words(icmp.type_u8(), icmp.code_u8(), icmp.bytes5to8(), icmp.payload(), true)
+            )
+        }
+        Some(TransportSlice::Igmp(_)) | None => format!("ip {source} > {destination}"),
+    }
+}
+
+fn icmp_words(kind: u8, code: u8, rest: [u8; 4], payload: &[u8], v6: bool) -> String {
+    let identifier = u16::from_be_bytes([rest[0], rest[1]]);
+    match (v6, kind) {
+        (false, 8) | (true, 128) => format!("echo {identifier}"),
+        (false, 0) | (true, 129) => format!("reply {identifier}"),
+        (false, 3 | 11) | (true, 1..=4) => {
+            let mtu = match (v6, kind, code) {
+                (false, 3, 4) => format!(" mtu {}", u16::from_be_bytes([rest[2], rest[3]])),
+                (true, 2, _) => format!(" mtu {}", u32::from_be_bytes(rest)),
+                _ => String::new(),
+            };
+            format!("error {kind}/{code}{mtu} about [{}]", describe_quote(payload))
+        }
+        _ => format!("type {kind}/{code}"),
+    }
+}
+
+/// The quoted packet: addresses and ports, whatever is there of it; its IP header's checksum is
+/// checked, its length is not, as quotes are cut.
+fn describe_quote(quote: &[u8]) -> String {
+    let packet = etherparse::LaxSlicedPacket::from_ip(quote).expect("a quote is an IP packet");
+    let (source, destination): (IpAddr, IpAddr) = match &packet.net {
+        Some(etherparse::LaxNetSlice::Ipv4(v4)) => {
+            let header = v4.header();
+            assert_eq!(
+                header.to_header().calc_header_checksum(),
+                header.header_checksum(),
+                "quote"
+            );
+            (header.source_addr().into(), header.destination_addr().into())
+        }
+        Some(etherparse::LaxNetSlice::Ipv6(v6)) => {
+            (v6.header().source_addr().into(), v6.header().destination_addr().into())
+        }
+        _ => return "?".to_owned(),
+    };
+    let header = match source {
+        IpAddr::V4(_) => usize::from(quote[0] & 0x0f) * 4,
+        IpAddr::V6(_) => 40,
+    };
+    let port = |at: usize| u16::from_be_bytes([quote[header + at], quote[header + at + 1]]);
+    let protocol = if source.is_ipv4() { quote[9] } else { quote[6] };
+    match protocol {
+        6 => format!("tcp {source}:{} > {destination}:{}", port(0), port(2)),
+        17 => format!("udp {source}:{} > {destination}:{}", port(0), port(2)),
+        1 | 58 => format!("echo {} {source} > {destination}", port(4)),
+        other => format!("proto {other} {source} > {destination}"),
+    }
+}
+
+fn describe_arp(arp: &etherparse::ArpPacketSlice<'_>) -> String {
+    let octets =
+        |bytes: &[u8]| -> String { bytes.iter().map(u8::to_string).collect::<Vec<_>>().join(".") };
+    let operation = if arp.operation().0 == 2 { "reply" } else { "request" };
+    format!(
+        "arp {operation} {} is-at {:02x?}",
+        octets(arp.sender_protocol_addr()),
+        arp.sender_hw_addr()
+    )
+}
+
+fn sum(header: &etherparse::TcpHeader, source: IpAddr, destination: IpAddr, payload: &[u8]) -> u16 {
+    match (source, destination) {
+        (IpAddr::V4(s), IpAddr::V4(d)) => {
+            header.calc_checksum_ipv4_raw(s.octets(), d.octets(), payload).unwrap()
+        }
+        (IpAddr::V6(s), IpAddr::V6(d)) => {
+            header.calc_checksum_ipv6_raw(s.octets(), d.octets(), payload).unwrap()
+        }
+        _ => unreachable!("one family"),
+    }
+}
+
+/// The link address that the dialogue gives a neighbour.
+pub fn mac_of(address: IpAddr) -> [u8; 6] {
+    let last = match address {
+        IpAddr::V4(v4) => v4.octets()[3],
+        IpAddr::V6(v6) => v6.octets()[15],
+    };
+    [2, 0, 0, 0, 1, last]
+}

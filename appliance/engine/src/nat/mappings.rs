@@ -1,7 +1,12 @@
 //! Endpoint-independent mappings (RFC 4787 section 4.1), with the flows that use each counted.
 
-use gabion_rules::{Filtering, NatId};
+use std::hash::Hasher;
 
+use gabion_rules::{Filtering, NatId};
+use hashbrown::HashTable;
+use siphasher::sip::SipHasher13;
+
+use crate::Address;
 use crate::address::Endpoint;
 
 /// A mapping in the table.
@@ -22,62 +27,177 @@ pub struct Mapped {
 
 /// All mappings, found by either endpoint; at most `capacity`, allocated once.
 #[derive(Debug)]
-pub struct Mappings {}
+pub struct Mappings {
+    slots: Vec<Option<Mapped>>,
+    free: Vec<u32>,
+    by_internal: HashTable<u32>,
+    by_external: HashTable<u32>,
+    /// One entry per internal address and rule: the external address and how many mappings share it.
+    paired: HashTable<Pair>,
+    key: [u8; 16],
+}
+
+#[derive(Debug)]
+struct Pair {
+    internal: Address,
+    rule: NatId,
+    external: Address,
+    mappings: u32,
+}
 
 impl Mappings {
     /// `key` seeds the hash.
-    pub fn new(_capacity: u32, _key: [u8; 16]) -> Self {
-        unimplemented!()
+    pub fn new(capacity: u32, key: [u8; 16]) -> Self {
+        let places = capacity as usize;
+        Self {
+            slots: vec![None; places],
+            free: (0..capacity).rev().collect(),
+            by_internal: HashTable::with_capacity(places),
+            by_external: HashTable::with_capacity(places),
+            paired: HashTable::with_capacity(places),
+            key,
+        }
     }
 
-    pub fn get(&self, _id: MappingId) -> &Mapped {
-        unimplemented!()
+    /// # Panics
+    /// When the mapping has gone: ids are held by flows, which keep it.
+    pub fn get(&self, id: MappingId) -> &Mapped {
+        stored(&self.slots, id.0)
     }
 
     /// By (protocol, internal endpoint, NAT rule).
     pub fn find_internal(
         &self,
-        _protocol: u8,
-        _internal: Endpoint,
-        _rule: NatId,
+        protocol: u8,
+        internal: Endpoint,
+        rule: NatId,
     ) -> Option<MappingId> {
-        unimplemented!()
+        let hash = hash_internal(self.key, protocol, internal, rule);
+        let same = |&slot: &u32| {
+            let mapped = stored(&self.slots, slot);
+            (mapped.protocol, mapped.internal, mapped.rule) == (protocol, internal, rule)
+        };
+        self.by_internal.find(hash, same).copied().map(MappingId)
     }
 
     /// By (protocol, external endpoint).
-    pub fn find_external(&self, _protocol: u8, _external: Endpoint) -> Option<MappingId> {
-        unimplemented!()
+    pub fn find_external(&self, protocol: u8, external: Endpoint) -> Option<MappingId> {
+        let same = |&slot: &u32| {
+            let mapped = stored(&self.slots, slot);
+            (mapped.protocol, mapped.external) == (protocol, external)
+        };
+        let hash = hash_external(self.key, protocol, external);
+        self.by_external.find(hash, same).copied().map(MappingId)
     }
 
     /// Any mapping of the internal address under the rule: its external address is used again
     /// (paired pooling, RFC 4787 REQ-2).
-    pub fn paired_address(
-        &self,
-        _internal: crate::Address,
-        _rule: NatId,
-    ) -> Option<crate::Address> {
-        unimplemented!()
+    pub fn paired_address(&self, internal: Address, rule: NatId) -> Option<Address> {
+        let same = |pair: &Pair| (pair.internal, pair.rule) == (internal, rule);
+        self.paired.find(hash_pair(self.key, internal, rule), same).map(|pair| pair.external)
     }
 
     /// Adds a mapping with no flow yet; `None` when the table is full.
-    pub fn insert(&mut self, _mapping: Mapped) -> Option<MappingId> {
-        unimplemented!()
+    pub fn insert(&mut self, mapping: Mapped) -> Option<MappingId> {
+        let slot = self.free.pop()?;
+        self.slots[slot as usize] = Some(mapping);
+        let Self { slots, by_internal, by_external, key, .. } = self;
+        let internal =
+            |mapped: &Mapped| hash_internal(*key, mapped.protocol, mapped.internal, mapped.rule);
+        let external = |mapped: &Mapped| hash_external(*key, mapped.protocol, mapped.external);
+        by_internal.insert_unique(internal(&mapping), slot, |&slot| internal(stored(slots, slot)));
+        by_external.insert_unique(external(&mapping), slot, |&slot| external(stored(slots, slot)));
+        self.pair(&mapping);
+        Some(MappingId(slot))
     }
 
-    pub fn retain(&mut self, _id: MappingId) {
-        unimplemented!()
+    pub fn retain(&mut self, id: MappingId) {
+        if let Some(mapped) = &mut self.slots[id.0 as usize] {
+            mapped.flows += 1;
+        }
     }
 
     /// One flow less; the mapping is removed and returned when it was the last.
-    pub fn release(&mut self, _id: MappingId) -> Option<Mapped> {
-        unimplemented!()
+    pub fn release(&mut self, id: MappingId) -> Option<Mapped> {
+        let mapped = self.slots[id.0 as usize].as_mut()?;
+        mapped.flows = mapped.flows.saturating_sub(1);
+        if mapped.flows > 0 {
+            return None;
+        }
+        let gone = *mapped;
+        let internal = hash_internal(self.key, gone.protocol, gone.internal, gone.rule);
+        let external = hash_external(self.key, gone.protocol, gone.external);
+        for (index, hash) in [(&mut self.by_internal, internal), (&mut self.by_external, external)]
+        {
+            if let Ok(entry) = index.find_entry(hash, |&slot| slot == id.0) {
+                entry.remove();
+            }
+        }
+        self.unpair(&gone);
+        self.free.push(id.0);
+        self.slots[id.0 as usize].take()
+    }
+
+    fn pair(&mut self, mapped: &Mapped) {
+        let (internal, rule) = (mapped.internal.address, mapped.rule);
+        let Self { paired, key, .. } = self;
+        paired
+            .entry(
+                hash_pair(*key, internal, rule),
+                |pair| (pair.internal, pair.rule) == (internal, rule),
+                |pair| hash_pair(*key, pair.internal, pair.rule),
+            )
+            .and_modify(|pair| pair.mappings += 1)
+            .or_insert(Pair { internal, rule, external: mapped.external.address, mappings: 1 });
+    }
+
+    fn unpair(&mut self, mapped: &Mapped) {
+        let (internal, rule) = (mapped.internal.address, mapped.rule);
+        let hash = hash_pair(self.key, internal, rule);
+        let same = |pair: &Pair| (pair.internal, pair.rule) == (internal, rule);
+        if let Ok(mut entry) = self.paired.find_entry(hash, same) {
+            entry.get_mut().mappings -= 1;
+            if entry.get().mappings == 0 {
+                entry.remove();
+            }
+        }
     }
 
     pub fn len(&self) -> u32 {
-        unimplemented!()
+        (self.slots.len() - self.free.len()) as u32
     }
 
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
+}
+
+fn stored(slots: &[Option<Mapped>], slot: u32) -> &Mapped {
+    slots[slot as usize].as_ref().expect("indices and flows name live mappings only")
+}
+
+fn hash_internal(key: [u8; 16], protocol: u8, internal: Endpoint, rule: NatId) -> u64 {
+    let mut hasher = SipHasher13::new_with_key(&key);
+    write_endpoint(&mut hasher, protocol, internal);
+    hasher.write_u16(rule.0);
+    hasher.finish()
+}
+
+fn hash_external(key: [u8; 16], protocol: u8, external: Endpoint) -> u64 {
+    let mut hasher = SipHasher13::new_with_key(&key);
+    write_endpoint(&mut hasher, protocol, external);
+    hasher.finish()
+}
+
+fn hash_pair(key: [u8; 16], internal: Address, rule: NatId) -> u64 {
+    let mut hasher = SipHasher13::new_with_key(&key);
+    hasher.write(&internal.octets());
+    hasher.write_u16(rule.0);
+    hasher.finish()
+}
+
+fn write_endpoint(hasher: &mut SipHasher13, protocol: u8, endpoint: Endpoint) {
+    hasher.write(&endpoint.address.octets());
+    hasher.write_u16(endpoint.port);
+    hasher.write_u8(protocol);
 }

@@ -64,7 +64,7 @@ fn both_sides(
 
 proptest! {
     /// What the host gets is the error that its own packet would have caused, byte for byte,
-    /// wherever the quote ends and whatever follows it.
+    /// wherever the quote ends, half a checksum apart.
     #[test]
     fn restoring_equals_building_anew(
         kind in 0..4_u8,
@@ -72,7 +72,7 @@ proptest! {
         identifier in any::<u16>(),
         payload in proptest::collection::vec(any::<u8>(), 0..700),
         code in 0..5_u8,
-        quoted in 28..200_usize,
+        quoted in (14..100_usize).prop_map(|words| 2 * words),
     ) {
         let is_v4 = is_v4 || kind == 3;
         let (inside, outside) = both_sides(kind, is_v4, identifier, &payload);
@@ -93,6 +93,15 @@ proptest! {
         let restored = restored(&error.from(router), &original, node);
         prop_assert_eq!(restored, expected.from(node).frame());
     }
+}
+
+/// Found by the property above: of a checksum of which one byte is quoted nothing can be mended.
+#[test]
+fn half_a_checksum_is_left_alone() {
+    let (inside, outside) = both_sides(0, true, 0, &[]);
+    let error = build::icmp_error_about(&outside.frame()[..14 + 20 + 17], 3, 1, [0; 4]);
+    let restored = restored(&error, &key(&inside.frame()), "198.51.100.1");
+    assert_eq!(restored.last(), error.frame().last());
 }
 
 #[test]

@@ -91,7 +91,8 @@ impl Engine {
     /// The side's next hop, looked up anew where the topology has changed since.
     fn side_hop(&mut self, slot: Slot, direction: Direction) -> Result<Hop, Refusal> {
         let hop = self.flows[slot].side(direction).hop;
-        if hop.epoch == self.epoch {
+        let known = hop.neighbour.is_some_and(|id| self.neighbours.is_current(id));
+        if known && hop.epoch == self.epoch {
             return Ok(hop);
         }
         let destination = self.flows[slot].key(direction.reversed()).source.address;

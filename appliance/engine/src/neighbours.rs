@@ -13,9 +13,13 @@ const WAIT: Duration = Duration::from_secs(3);
 /// How long a neighbour that did not answer is taken for dead before it is asked for again.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// A neighbour in the table; valid until the topology's epoch changes.
+/// A neighbour in the table. A place is given to another when the table is full and nobody waits
+/// there; ids of its former holder are then found to be outdated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct NeighbourId(u32);
+pub(crate) struct NeighbourId {
+    place: u32,
+    tenancy: u32,
+}
 
 /// What is known of a neighbour now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +33,7 @@ pub(crate) enum Reachability {
 
 #[derive(Debug)]
 struct Entry {
+    tenancy: u32,
     interface: InterfaceId,
     address: Address,
     state: State,
@@ -41,6 +46,12 @@ enum State {
     Known([u8; 6]),
     Waiting { until: Time },
     Dead { until: Time },
+}
+
+impl Entry {
+    fn new(tenancy: u32, interface: InterfaceId, address: Address) -> Self {
+        Self { tenancy, interface, address, state: State::Unknown, parked: VecDeque::new() }
+    }
 }
 
 /// A packet that waits, rewritten already but for its link addresses.
@@ -56,12 +67,14 @@ pub(crate) struct Neighbours {
     entries: Vec<Entry>,
     index: BTreeMap<(InterfaceId, Address), NeighbourId>,
     parked: u32,
+    /// Where the search for a place that can be given to another goes on.
+    hand: usize,
     limits: Limits,
 }
 
 impl Neighbours {
     pub(crate) fn new(limits: &Limits) -> Self {
-        Self { entries: Vec::new(), index: BTreeMap::new(), parked: 0, limits: *limits }
+        Self { entries: Vec::new(), index: BTreeMap::new(), parked: 0, hand: 0, limits: *limits }
     }
 
     /// The entry for a next hop, made where there is none; `None` when the table is full.
@@ -73,18 +86,39 @@ impl Neighbours {
         if let Some(id) = self.index.get(&(interface, address)) {
             return Some(*id);
         }
-        if self.entries.len() >= self.limits.neighbours as usize {
-            return None;
-        }
-        let id = NeighbourId(self.entries.len() as u32);
-        self.entries.push(Entry {
-            interface,
-            address,
-            state: State::Unknown,
-            parked: VecDeque::new(),
-        });
+        let place = if self.entries.len() < self.limits.neighbours as usize {
+            self.entries.push(Entry::new(0, interface, address));
+            self.entries.len() - 1
+        } else {
+            let place = self.evict()?;
+            let tenancy = self.entries[place].tenancy.wrapping_add(1);
+            self.entries[place] = Entry::new(tenancy, interface, address);
+            place
+        };
+        let tenancy = self.entries[place].tenancy;
+        let id = NeighbourId { place: place as u32, tenancy };
         self.index.insert((interface, address), id);
         Some(id)
+    }
+
+    /// Takes away the place of a neighbour that is not known and that no packet waits for.
+    fn evict(&mut self) -> Option<usize> {
+        const PLACES_TRIED: usize = 64;
+        for _ in 0..PLACES_TRIED.min(self.entries.len()) {
+            let place = self.hand;
+            self.hand = (place + 1) % self.entries.len();
+            let entry = &self.entries[place];
+            if entry.parked.is_empty() && !matches!(entry.state, State::Known(_)) {
+                self.index.remove(&(entry.interface, entry.address));
+                return Some(place);
+            }
+        }
+        None
+    }
+
+    /// Whether the id still names the neighbour that it was given for.
+    pub(crate) fn is_current(&self, id: NeighbourId) -> bool {
+        self.entries.get(id.place as usize).is_some_and(|entry| entry.tenancy == id.tenancy)
     }
 
     /// What is known now. `ask` is told when the kernel has to be asked.
@@ -94,7 +128,7 @@ impl Neighbours {
         id: NeighbourId,
         ask: &mut dyn FnMut(InterfaceId, Address),
     ) -> Reachability {
-        let entry = &mut self.entries[id.0 as usize];
+        let entry = &mut self.entries[id.place as usize];
         match entry.state {
             State::Known(mac) => Reachability::Known(mac),
             State::Waiting { until } if now < until => Reachability::Waiting,
@@ -112,7 +146,7 @@ impl Neighbours {
     /// # Errors
     /// `NeighbourQueueFull`; the packet is dropped.
     pub(crate) fn park(&mut self, id: NeighbourId, packet: Parked) -> Result<(), DropReason> {
-        let entry = &mut self.entries[id.0 as usize];
+        let entry = &mut self.entries[id.place as usize];
         if entry.parked.len() >= self.limits.parked_per_neighbour as usize
             || self.parked >= self.limits.parked
         {
@@ -131,7 +165,7 @@ impl Neighbours {
         mac: [u8; 6],
     ) -> VecDeque<Parked> {
         let Some(id) = self.entry(interface, address) else { return VecDeque::new() };
-        let entry = &mut self.entries[id.0 as usize];
+        let entry = &mut self.entries[id.place as usize];
         entry.state = State::Known(mac);
         self.take_parked(id)
     }
@@ -139,14 +173,14 @@ impl Neighbours {
     /// It did not answer: how many packets that waited are lost.
     pub(crate) fn fail(&mut self, now: Time, interface: InterfaceId, address: Address) -> u32 {
         let Some(&id) = self.index.get(&(interface, address)) else { return 0 };
-        self.entries[id.0 as usize].state = State::Dead { until: now + RETRY };
+        self.entries[id.place as usize].state = State::Dead { until: now + RETRY };
         self.take_parked(id).len() as u32
     }
 
     /// The kernel has forgotten it: the next packet asks again.
     pub(crate) fn forget(&mut self, interface: InterfaceId, address: Address) {
         if let Some(&id) = self.index.get(&(interface, address)) {
-            let entry = &mut self.entries[id.0 as usize];
+            let entry = &mut self.entries[id.place as usize];
             if matches!(entry.state, State::Known(_)) {
                 entry.state = State::Unknown;
             }
@@ -161,11 +195,11 @@ impl Neighbours {
         let overdue: Vec<NeighbourId> = (0u32..)
             .zip(&self.entries)
             .filter(|(_, entry)| matches!(entry.state, State::Waiting { until } if until <= now))
-            .map(|(id, _)| NeighbourId(id))
+            .map(|(place, entry)| NeighbourId { place, tenancy: entry.tenancy })
             .collect();
         let mut lost = 0;
         for id in overdue {
-            self.entries[id.0 as usize].state = State::Dead { until: now + RETRY };
+            self.entries[id.place as usize].state = State::Dead { until: now + RETRY };
             lost += self.take_parked(id).len() as u32;
         }
         lost
@@ -198,7 +232,7 @@ impl Neighbours {
     }
 
     fn take_parked(&mut self, id: NeighbourId) -> VecDeque<Parked> {
-        let parked = std::mem::take(&mut self.entries[id.0 as usize].parked);
+        let parked = std::mem::take(&mut self.entries[id.place as usize].parked);
         self.parked -= parked.len() as u32;
         parked
     }

@@ -2,42 +2,67 @@
 //!
 //! Follows RFC 9293, RFC 5961, RFC 7857 section 2 and G. van Rooij, "Real Stateful TCP Packet
 //! Filtering in IP Filter" (2001) for the window rules.
+//!
+//! - `state` holds the tables: the rule for each segment, the state after each event.
+//! - `window` holds what each side has sent and granted.
+//! - Here are the rules. What passes without proving anything (a SYN or an inexact RST on a live
+//!   connection, and what the endpoint answers) changes neither state nor windows.
+//!
+//! The direction of a connection is that of its first SYN and never turns.
+
+mod state;
+mod window;
+
+use std::time::Duration;
 
 use gabion_rules::Timeouts;
-use std::time::Duration;
 
 use crate::address::Direction;
 use crate::packet::TcpSegment;
 use crate::verdict::DropReason;
 
-/// The state of one connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TcpState {
-    /// SYN seen from the originator.
-    SynSent,
-    /// SYN seen from both (SYN-ACK, or simultaneous open), not yet acknowledged.
-    SynReceived,
-    Established,
-    /// A FIN was seen from either side.
-    Closing,
-    /// An exact RST, or both FINs acknowledged. Kept for a while so that the tuple is not taken by
-    /// a stray segment; a SYN may open it anew.
-    Closed,
-}
+pub use state::TcpState;
+use state::{Event, Kind, Rule};
+use window::{Side, Syn, is_at_most};
 
 /// Connection state and both windows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TcpTracker {}
+pub(crate) struct TcpTracker {
+    state: TcpState,
+    originator: Side,
+    /// `None` until its SYN was seen.
+    replier: Option<Side>,
+    /// The replier opened with a SYN without ACK: simultaneous open, or a split handshake. Only then
+    /// does the originator send a SYN-ACK.
+    simultaneous: bool,
+    pending: Pending,
+}
+
+/// What passed without changing anything, kept because the answer to it must pass too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Pending {
+    Nothing,
+    /// In `SynSent`: the other side believes in an older connection and acknowledged this; the
+    /// originator will answer with a RST there (RFC 9293 section 3.5.1, figure 9).
+    StrayAck(u32),
+    /// A SYN on a connection that is there. If the other side knows of no connection it takes the
+    /// SYN, and that SYN-ACK or RST must find its way back.
+    NewSyn(Syn),
+    /// In `SynReceived`: a second SYN-ACK with another sequence number, as stateless servers send
+    /// (SYN cookies). The originator's ACK tells which one it took.
+    OtherSynAck(Syn),
+}
 
 /// What an accepted segment means for the flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TcpEffect {
+pub(crate) enum TcpEffect {
     /// Nothing but a refreshed timer.
     Continue,
-    /// The segment is to pass, but proves nothing (challenge ACK, keep-alive off window): the timer
-    /// stays.
+    /// The segment is to pass, but proves nothing (a SYN or an inexact RST on a live connection,
+    /// what follows a close): the timer stays.
     NoRefresh,
-    /// The state changed.
+    /// The state changed. Back to `SynReceived` when an endpoint that lost the connection has taken
+    /// a new SYN for it.
     Moved { from: TcpState, to: TcpState },
     /// A SYN on a closed connection, acceptable as a new one (RFC 9293 section 3.6.1): forget this
     /// flow and admit the segment as a first packet.
@@ -46,34 +71,332 @@ pub enum TcpEffect {
 
 impl TcpTracker {
     /// A tracker for the connection that this SYN opens.
-    pub fn open(_syn: &TcpSegment) -> Self {
-        unimplemented!()
+    pub(crate) fn open(syn: &TcpSegment) -> Self {
+        Self::opened(Syn::of(syn))
+    }
+
+    fn opened(syn: Syn) -> Self {
+        Self {
+            state: TcpState::SynSent,
+            originator: Side::opened(syn),
+            replier: None,
+            simultaneous: false,
+            pending: Pending::Nothing,
+        }
     }
 
     /// Checks a segment against state and windows, and moves both where it is acceptable.
     ///
     /// # Errors
     /// `TcpWindow` or `TcpState`; nothing is changed then.
-    pub fn handle_segment(
+    pub(crate) fn handle_segment(
         &mut self,
-        _direction: Direction,
-        _segment: &TcpSegment,
+        direction: Direction,
+        segment: &TcpSegment,
     ) -> Result<TcpEffect, DropReason> {
-        unimplemented!()
+        let kind = Kind::of(segment.flags).ok_or(DropReason::TcpState)?;
+        match state::rule(self.state, direction, kind) {
+            Rule::Refuse => Err(DropReason::TcpState),
+            Rule::Retry => Ok(self.retry(segment)),
+            Rule::Abort => self.abort(segment),
+            Rule::Answer => self.answer(segment),
+            Rule::HalfOpen => self.half_open(segment),
+            Rule::Refusal => self.refusal(segment),
+            Rule::Renew => Ok(self.renew(segment)),
+            Rule::Challenge => Ok(TcpEffect::NoRefresh),
+            Rule::Repeat => self.repeat(segment),
+            Rule::Meet => self.meet(direction, segment),
+            Rule::Follow => self.follow(direction, segment),
+            Rule::Reset => self.reset(direction, segment),
+            // Whether the sequence number is good enough for a new connection, the endpoint in
+            // TIME-WAIT says; timestamps may make any one good (RFC 6191).
+            Rule::Reopen => Ok(TcpEffect::Reopen),
+            Rule::Linger => self.linger(direction, segment),
+        }
     }
 
-    pub fn state(&self) -> TcpState {
-        unimplemented!()
+    pub(crate) fn state(&self) -> TcpState {
+        self.state
     }
 
     /// Whether `sequence`, quoted in an ICMP error, was sent in `direction` and is not yet
     /// acknowledged (RFC 5927 section 4.1).
-    pub fn in_flight(&self, _direction: Direction, _sequence: u32) -> bool {
-        unimplemented!()
+    pub(crate) fn in_flight(&self, direction: Direction, sequence: u32) -> bool {
+        let (sender, receiver) = match direction {
+            Direction::Original => (Some(&self.originator), self.replier.as_ref()),
+            Direction::Reply => (self.replier.as_ref(), Some(&self.originator)),
+        };
+        let Some(sender) = sender else { return false };
+        let oldest = receiver.and_then(|side| side.grant).map_or(sender.isn, |grant| grant.ack);
+        is_at_most(oldest, sequence) && !is_at_most(sender.end, sequence)
     }
 
     /// The idle time after which the flow is given up.
-    pub fn timeout(&self, _timeouts: &Timeouts) -> Duration {
-        unimplemented!()
+    ///
+    /// A connection closed from one side may carry data the other way for hours, with pauses, so it
+    /// keeps the timer of an established one until the other side has sent its FIN too (RFC 6146
+    /// section 3.5.2.2, the machine that RFC 7857 section 2 recommends).
+    pub(crate) fn timeout(&self, timeouts: &Timeouts) -> Duration {
+        match self.state {
+            TcpState::SynSent | TcpState::SynReceived => timeouts.tcp_opening,
+            TcpState::Established => timeouts.tcp_established,
+            TcpState::Closing if self.is_half_closed() => timeouts.tcp_established,
+            TcpState::Closing => timeouts.tcp_closing,
+            TcpState::Closed => timeouts.tcp_closed,
+        }
+    }
+
+    /// The same SYN again, perhaps without its options or data; or that of a client which has
+    /// started anew.
+    fn retry(&mut self, segment: &TcpSegment) -> TcpEffect {
+        if segment.sequence == self.originator.isn {
+            self.originator.note_syn(Syn::of(segment));
+        } else {
+            *self = Self::open(segment);
+        }
+        TcpEffect::Continue
+    }
+
+    fn abort(&mut self, segment: &TcpSegment) -> Result<TcpEffect, DropReason> {
+        if self.originator.syn_is_acknowledged_by(segment.sequence) {
+            Ok(self.advance(Event::Reset))
+        } else if self.pending == Pending::StrayAck(segment.sequence) {
+            Ok(TcpEffect::NoRefresh)
+        } else {
+            Err(DropReason::TcpWindow)
+        }
+    }
+
+    fn answer(&mut self, segment: &TcpSegment) -> Result<TcpEffect, DropReason> {
+        let acknowledges = segment.flags.ack;
+        if acknowledges && !self.originator.syn_is_acknowledged_by(segment.acknowledgement) {
+            return Err(DropReason::TcpWindow);
+        }
+        self.replier = Some(Side::opened(Syn::of(segment)));
+        self.simultaneous = !acknowledges;
+        self.pending = Pending::Nothing;
+        Ok(self.advance(Event::Answered))
+    }
+
+    /// The other side still has an older connection and says so; the originator's RST will cure it.
+    /// An ACK that fits the SYN but lacks the other's SYN fits nothing.
+    fn half_open(&mut self, segment: &TcpSegment) -> Result<TcpEffect, DropReason> {
+        let ack = segment.acknowledgement;
+        if segment.payload > 0 || self.originator.syn_is_acknowledged_by(ack) {
+            return Err(DropReason::TcpState);
+        }
+        self.pending = Pending::StrayAck(ack);
+        Ok(TcpEffect::NoRefresh)
+    }
+
+    /// RFC 9293 section 3.10.7.3: a RST against a SYN is good if it acknowledges the SYN.
+    fn refusal(&mut self, segment: &TcpSegment) -> Result<TcpEffect, DropReason> {
+        if !self.refuses_syn(Direction::Reply, segment) {
+            return Err(DropReason::TcpWindow);
+        }
+        Ok(self.advance(Event::Reset))
+    }
+
+    /// RFC 5961 section 4: the other side answers with a challenge ACK, or takes the SYN if it has
+    /// lost the connection.
+    fn renew(&mut self, segment: &TcpSegment) -> TcpEffect {
+        if segment.sequence != self.originator.isn {
+            self.pending = Pending::NewSyn(Syn::of(segment));
+            TcpEffect::NoRefresh
+        } else if self.state == TcpState::SynReceived {
+            TcpEffect::Continue
+        } else {
+            TcpEffect::NoRefresh
+        }
+    }
+
+    /// The replier's SYN-ACK again; or one for a new SYN, because it has lost the connection; or
+    /// one of a server without state.
+    fn repeat(&mut self, segment: &TcpSegment) -> Result<TcpEffect, DropReason> {
+        let acknowledgement = segment.acknowledgement;
+        if self.replier.is_some_and(|side| side.isn == segment.sequence) {
+            return self.follow(Direction::Reply, segment);
+        }
+        if let Pending::NewSyn(syn) = self.pending
+            && syn.is_acknowledged_by(acknowledgement)
+        {
+            let from = self.state;
+            let mut renewed = Self::opened(syn);
+            renewed.answer(segment)?;
+            *self = renewed;
+            return Ok(self.moved(from));
+        }
+        if self.originator.grant.is_none()
+            && self.originator.syn_is_acknowledged_by(acknowledgement)
+        {
+            self.pending = Pending::OtherSynAck(Syn::of(segment));
+            return Ok(TcpEffect::NoRefresh);
+        }
+        Err(DropReason::TcpWindow)
+    }
+
+    /// SYN-ACKs of the originator and SYNs of the replier. The replier's SYN may come after its
+    /// SYN-ACK when the two have overtaken each other.
+    fn meet(
+        &mut self,
+        direction: Direction,
+        segment: &TcpSegment,
+    ) -> Result<TcpEffect, DropReason> {
+        let simultaneous = self.simultaneous || direction == Direction::Reply;
+        let repeats = self.sides(direction).is_some_and(|(side, _)| side.isn == segment.sequence);
+        if !simultaneous || !repeats {
+            return Err(DropReason::TcpState);
+        }
+        if segment.flags.ack {
+            return self.follow(direction, segment);
+        }
+        self.simultaneous = true;
+        Ok(TcpEffect::Continue)
+    }
+
+    fn follow(
+        &mut self,
+        direction: Direction,
+        segment: &TcpSegment,
+    ) -> Result<TcpEffect, DropReason> {
+        if direction == Direction::Original
+            && let Pending::OtherSynAck(syn) = self.pending
+            && syn.is_acknowledged_by(segment.acknowledgement)
+        {
+            let replier = Some(Side::opened(syn));
+            let mut chosen = Self { replier, pending: Pending::Nothing, ..*self };
+            let effect = chosen.follow(direction, segment)?;
+            *self = chosen;
+            return Ok(effect);
+        }
+        let Some((sender, receiver)) = self.sides(direction) else {
+            return Err(DropReason::TcpState);
+        };
+        sender.may_send(receiver, segment)?;
+        sender.note(receiver, segment);
+        if direction == Direction::Original {
+            // The originator lives in this connection: no other SYN was its own.
+            self.pending = Pending::Nothing;
+        }
+        Ok(self.settle())
+    }
+
+    /// RFC 5961 section 3: an exact RST closes. One elsewhere in the window makes the receiver send a
+    /// challenge ACK, to which the sender answers with an exact one.
+    ///
+    /// The receiver may have got more than it has acknowledged, so both ends of what is in flight
+    /// count as exact.
+    fn reset(
+        &mut self,
+        direction: Direction,
+        segment: &TcpSegment,
+    ) -> Result<TcpEffect, DropReason> {
+        let sequence = segment.sequence;
+        let refuses = self.refuses_syn(direction, segment);
+        let closed = self.state == TcpState::Closed;
+        let Some((sender, receiver)) = self.sides(direction) else {
+            return if refuses { Ok(TcpEffect::NoRefresh) } else { Err(DropReason::TcpWindow) };
+        };
+        let expected = receiver.expected(sender);
+        let exact = sequence == expected || sequence == sender.end;
+        let in_window =
+            is_at_most(expected, sequence) && is_at_most(sequence, receiver.edge(sender));
+        if exact || (refuses && receiver.grant.is_none()) {
+            sender.repeated = true;
+            return Ok(if closed { TcpEffect::NoRefresh } else { self.advance(Event::Reset) });
+        }
+        if in_window || refuses { Ok(TcpEffect::NoRefresh) } else { Err(DropReason::TcpWindow) }
+    }
+
+    /// After the close, what a lost acknowledgement or a lost RST makes the endpoints send: segments
+    /// that were sent before, and the answers to those. Nothing new.
+    fn linger(
+        &mut self,
+        direction: Direction,
+        segment: &TcpSegment,
+    ) -> Result<TcpEffect, DropReason> {
+        let Some((sender, receiver)) = self.sides(direction) else {
+            return Err(DropReason::TcpState);
+        };
+        sender.may_send(receiver, segment)?;
+        let is_new = !is_at_most(window::end(segment), sender.end);
+        if is_new || (segment.flags.syn && segment.sequence != sender.isn) {
+            return Err(DropReason::TcpState);
+        }
+        if segment.flags.fin {
+            sender.repeated = true;
+            // TIME-WAIT starts again too (RFC 9293 section 3.10.7.4).
+            return Ok(TcpEffect::Continue);
+        }
+        if segment.payload > 0 || segment.flags.syn {
+            sender.repeated = true;
+        } else if !receiver.repeated {
+            return Err(DropReason::TcpState);
+        }
+        Ok(TcpEffect::NoRefresh)
+    }
+
+    /// Sender and receiver, once both have sent a SYN.
+    fn sides(&mut self, direction: Direction) -> Option<(&mut Side, &mut Side)> {
+        let replier = self.replier.as_mut()?;
+        Some(match direction {
+            Direction::Original => (&mut self.originator, replier),
+            Direction::Reply => (replier, &mut self.originator),
+        })
+    }
+
+    /// Whether a RST acknowledges a SYN of the originator that may still wait for its answer.
+    fn refuses_syn(&self, direction: Direction, segment: &TcpSegment) -> bool {
+        let ack = segment.acknowledgement;
+        direction == Direction::Reply
+            && segment.flags.ack
+            && match self.pending {
+                Pending::NewSyn(syn) if syn.is_acknowledged_by(ack) => true,
+                Pending::Nothing
+                | Pending::StrayAck(_)
+                | Pending::NewSyn(_)
+                | Pending::OtherSynAck(_) => {
+                    self.originator.grant.is_none() && self.originator.syn_is_acknowledged_by(ack)
+                }
+            }
+    }
+
+    fn is_half_closed(&self) -> bool {
+        self.originator.fin.is_none() || self.replier.is_none_or(|side| side.fin.is_none())
+    }
+
+    /// Draws the conclusions from what both sides have sent.
+    fn settle(&mut self) -> TcpEffect {
+        let Some(replier) = self.replier else { return TcpEffect::Continue };
+        let originator = self.originator;
+        let opened = originator.grant.is_some() && replier.grant.is_some();
+        let fin = originator.fin.is_some() || replier.fin.is_some();
+        let finished = originator.is_finished(&replier) && replier.is_finished(&originator);
+        let from = self.state;
+        for (seen, event) in
+            [(opened, Event::Opened), (fin, Event::Fin), (finished, Event::Finished)]
+        {
+            if seen {
+                self.state = self.state.after(event);
+            }
+        }
+        self.moved(from)
+    }
+
+    fn advance(&mut self, event: Event) -> TcpEffect {
+        let from = self.state;
+        self.state = from.after(event);
+        self.moved(from)
+    }
+
+    fn moved(&self, from: TcpState) -> TcpEffect {
+        if from == self.state {
+            TcpEffect::Continue
+        } else {
+            TcpEffect::Moved { from, to: self.state }
+        }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -60,6 +60,17 @@ pub enum Action {
     Reject,
 }
 
+impl Action {
+    /// As the policy, the API and the logs write it.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Allow => "allow",
+            Self::Drop => "drop",
+            Self::Reject => "reject",
+        }
+    }
+}
+
 /// How much of what a rule decides is logged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum LogMode {
@@ -68,6 +79,17 @@ pub enum LogMode {
     Sampled,
     /// Every record, up to the node's own bound, beyond which the number suppressed is logged.
     All,
+}
+
+impl LogMode {
+    /// As the policy writes it.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Sampled => "sampled",
+            Self::All => "all",
+        }
+    }
 }
 
 /// The answer to a [`Query`].

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::limits::DIAGNOSTICS;
+
 /// How bad a [`Diagnostic`] is: an error refuses the policy, a warning does not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Severity {
@@ -61,3 +63,162 @@ impl fmt::Display for Diagnostics {
 }
 
 impl std::error::Error for Diagnostics {}
+
+/// A stretch of the policy text, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub(crate) struct Span {
+    pub start: u32,
+    pub length: u32,
+}
+
+impl Span {
+    /// Texts are at most [`POLICY_BYTES`](crate::limits::POLICY_BYTES) long, which fits.
+    pub(crate) fn new(start: usize, length: usize) -> Self {
+        let fit = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        Self { start: fit(start), length: fit(length) }
+    }
+}
+
+/// The text of a policy, and where its lines begin.
+#[derive(Debug)]
+pub(crate) struct Source<'t> {
+    file: Arc<str>,
+    text: &'t str,
+    line_starts: Vec<usize>,
+}
+
+impl<'t> Source<'t> {
+    pub(crate) fn new(file: &str, text: &'t str) -> Self {
+        let ends =
+            text.bytes().enumerate().filter(|&(_, byte)| byte == b'\n').map(|(at, _)| at + 1);
+        let line_starts = std::iter::once(0).chain(ends).collect();
+        Self { file: file.into(), text, line_starts }
+    }
+
+    /// The line of a place, from 1.
+    pub(crate) fn line(&self, span: Span) -> u32 {
+        let line = self.line_starts.partition_point(|&start| start <= span.start as usize);
+        u32::try_from(line).unwrap_or(u32::MAX)
+    }
+
+    /// The place `offset` bytes into a scalar, behind its quote if it has one.
+    pub(crate) fn within(&self, scalar: Span, offset: usize) -> Span {
+        let (start, length) = (scalar.start as usize, scalar.length as usize);
+        let rest = self.text.get(start..).unwrap_or("");
+        let quote = usize::from(rest.starts_with(['"', '\'']));
+        Span::new(start + (quote + offset).min(length), 0)
+    }
+
+    fn column(&self, span: Span) -> u32 {
+        let line = self.line_starts.partition_point(|&start| start <= span.start as usize);
+        let start = self.line_starts.get(line.wrapping_sub(1)).copied().unwrap_or(0);
+        let before = self.text.get(start..span.start as usize).unwrap_or("");
+        u32::try_from(before.chars().count() + 1).unwrap_or(u32::MAX)
+    }
+}
+
+/// The problems found so far, by place; turned into [`Diagnostic`]s when all are known.
+#[derive(Debug, Default)]
+pub(crate) struct Problems(Vec<Problem>);
+
+#[derive(Debug, PartialEq, Eq)]
+struct Problem {
+    span: Span,
+    severity: Severity,
+    message: String,
+    help: String,
+}
+
+impl Problems {
+    pub(crate) fn error(&mut self, span: Span, message: impl Into<String>) {
+        self.add(Severity::Error, span, message.into(), String::new());
+    }
+
+    /// An error of which is known what to do about it; `help` may be empty.
+    pub(crate) fn error_with(
+        &mut self,
+        span: Span,
+        message: impl Into<String>,
+        help: impl Into<String>,
+    ) {
+        self.add(Severity::Error, span, message.into(), help.into());
+    }
+
+    pub(crate) fn warn(&mut self, span: Span, message: impl Into<String>, help: impl Into<String>) {
+        self.add(Severity::Warning, span, message.into(), help.into());
+    }
+
+    /// `value` things where only `limit` may be.
+    pub(crate) fn over(&mut self, span: Span, what: &str, value: usize, limit: usize) {
+        self.error(span, format!("{value} {what}, the limit is {limit}"));
+    }
+
+    pub(crate) fn any_errors(&self) -> bool {
+        self.0.iter().any(|problem| problem.severity == Severity::Error)
+    }
+
+    /// In the order of the text, at most [`DIAGNOSTICS`](crate::limits::DIAGNOSTICS) and one line
+    /// that counts the rest.
+    pub(crate) fn into_diagnostics(mut self, source: &Source<'_>) -> Vec<Diagnostic> {
+        self.0.sort_by_key(|problem| problem.span.start);
+        self.0.dedup();
+        let rest = self.0.len().saturating_sub(DIAGNOSTICS);
+        self.0.truncate(DIAGNOSTICS);
+        let mut list: Vec<_> = self.0.into_iter().map(|p| p.into_diagnostic(source)).collect();
+        if rest > 0
+            && let Some(last) = list.last()
+        {
+            let (message, help) = (format!("{rest} more problems are not shown"), String::new());
+            list.push(Diagnostic { message, help, length: 0, ..last.clone() });
+        }
+        list
+    }
+
+    fn add(&mut self, severity: Severity, span: Span, message: String, help: String) {
+        self.0.push(Problem { span, severity, message, help });
+    }
+}
+
+impl Problem {
+    fn into_diagnostic(self, source: &Source<'_>) -> Diagnostic {
+        Diagnostic {
+            severity: self.severity,
+            message: self.message,
+            help: self.help,
+            file: source.file.clone(),
+            line: source.line(self.span),
+            column: source.column(self.span),
+            length: self.span.length,
+        }
+    }
+}
+
+/// "did you mean" for a word that is none of `known`; empty where none is close.
+pub(crate) fn suggestion<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) -> String {
+    let length = word.chars().count();
+    let near = |other: &'k str| {
+        let distance = edit_distance(word, other);
+        (distance <= (length / 3).max(1)).then_some((distance, other))
+    };
+    let best = known.into_iter().filter_map(near).min();
+    best.map(|(_, other)| format!("did you mean `{other}`?")).unwrap_or_default()
+}
+
+/// Insertions, deletions, substitutions and swaps of neighbours that make `a` into `b`.
+fn edit_distance(a: &str, b: &str) -> usize {
+    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
+    let mut before_last = vec![0; b.len() + 1];
+    let mut last: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.iter().enumerate() {
+        let mut row = vec![i + 1];
+        for (j, y) in b.iter().enumerate() {
+            let mut cost = (last[j] + usize::from(x != y)).min(last[j + 1] + 1).min(row[j] + 1);
+            if i > 0 && j > 0 && a[i - 1] == *y && b[j - 1] == *x {
+                cost = cost.min(before_last[j - 1] + 1);
+            }
+            row.push(cost);
+        }
+        before_last = std::mem::replace(&mut last, row);
+    }
+    last[b.len()]
+}

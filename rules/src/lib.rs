@@ -6,9 +6,26 @@
 mod diagnostic;
 mod load;
 
+pub mod limits;
+mod yaml;
+
+mod document;
+mod read;
+mod schema;
+
+mod address;
+mod duration;
+mod service;
+mod term;
+
+mod check;
 mod policy;
+mod print;
+mod resolve;
 mod settings;
 
+mod classifier;
+mod compile;
 mod decision;
 mod nat;
 mod ruleset;
@@ -21,11 +38,12 @@ pub use decision::{Action, Decision, LogMode, Query, RuleId, Transport, ZoneId};
 pub use diagnostic::{Diagnostic, Diagnostics, Severity};
 pub use embedded::TestOutcome;
 pub use explain::{ExplainError, Explanation, Stage, Step, StepOutcome, Translated};
-pub use load::{Loaded, load};
+pub use load::{Loaded, Refused, load, load_and_test};
 pub use nat::{
     DestinationNat, Filtering, Mapping, NatId, NatQuery, NatRule, SourceAddress, SourceNat,
 };
 pub use notation::{PacketText, ParsePacketError};
-pub use policy::Policy;
+pub use policy::{Expiry, Policy};
 pub use ruleset::{Rule, RuleSet, Zone, ZoneLookup};
+pub use schema::json_schema;
 pub use settings::{FloodLimits, Settings, Timeouts};

@@ -2,19 +2,46 @@
 
 use std::net::IpAddr;
 
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use prefix_trie::PrefixMap;
+
+use crate::address::AddressSet;
+use crate::classifier::Classifier;
 use crate::{
-    Action, Decision, DestinationNat, ExplainError, Explanation, LogMode, NatId, NatQuery, NatRule,
-    PacketText, Query, RuleId, Settings, SourceNat, ZoneId,
+    Action, Decision, DestinationNat, LogMode, NatId, NatQuery, NatRule, Query, RuleId, Settings,
+    SourceNat, ZoneId,
 };
 
 /// A compiled policy.
 #[derive(Debug)]
 pub struct RuleSet {
-    zones: Vec<Zone>,
-    rules: Vec<Rule>,
-    settings: Settings,
-    nat: Vec<NatRule>,
-    digest: [u8; 32],
+    pub(crate) zones: Vec<Zone>,
+    pub(crate) networks: Networks,
+    /// The written rules that are in force, then one default for each ordered zone pair.
+    pub(crate) rules: Vec<Rule>,
+    pub(crate) first_default: usize,
+    pub(crate) filter: Classifier,
+    /// Of both kinds and all days, by id.
+    pub(crate) nat: Vec<NatRule>,
+    pub(crate) destination_nat: NatTable,
+    pub(crate) source_nat: NatTable,
+    pub(crate) translated: AddressSet,
+    pub(crate) settings: Settings,
+    pub(crate) digest: [u8; 32],
+}
+
+/// The NAT rules of one kind that are in force, and their ids by their index in the classifier.
+#[derive(Debug)]
+pub(crate) struct NatTable {
+    pub classifier: Classifier,
+    pub ids: Vec<NatId>,
+}
+
+/// The networks of all zones; none stands twice.
+#[derive(Debug, Default)]
+pub(crate) struct Networks {
+    v4: PrefixMap<Ipv4Net, ZoneId>,
+    v6: PrefixMap<Ipv6Net, ZoneId>,
 }
 
 /// A zone as the engine needs it.
@@ -24,7 +51,7 @@ pub struct Zone {
     /// Logical interface names; the node maps them to devices.
     pub interfaces: Vec<String>,
     /// All prefixes behind the zone; empty means "whatever no other zone claims".
-    pub networks: Vec<ipnet::IpNet>,
+    pub networks: Vec<IpNet>,
 }
 
 /// A rule, or a zone pair's default, as reports name it.
@@ -32,7 +59,8 @@ pub struct Zone {
 pub struct Rule {
     /// Unique. Defaults are called `default:FROM->TO`.
     pub name: String,
-    /// Where the rule stands in the policy text, from 1; for a default, where the setting stands.
+    /// Where the rule stands in the policy text, from 1; for a default, where the setting stands
+    /// or, where it is not written, the zone by which the packet comes in.
     pub line: u32,
     /// `None` for a monitor rule, which counts and never decides.
     pub action: Option<Action>,
@@ -51,26 +79,51 @@ pub enum ZoneLookup {
 
 impl RuleSet {
     /// Decides the first packet of a flow. Monitor rules that match above the deciding rule are
-    /// reported to `monitor` in their order.
-    pub fn decide(&self, _query: &Query, _monitor: &mut dyn FnMut(RuleId)) -> Decision {
-        unimplemented!()
+    /// reported to `monitor` in their order. Allocates nothing.
+    ///
+    /// # Panics
+    ///
+    /// If a zone of `query` is not one of [`zones`](Self::zones), here and in all other lookups.
+    pub fn decide(&self, query: &Query, monitor: &mut dyn FnMut(RuleId)) -> Decision {
+        for index in self.filter.matching(query) {
+            let rule = &self.rules[index as usize];
+            match rule.action {
+                Some(action) => return Decision { rule: RuleId(index), action, log: rule.log },
+                None => monitor(RuleId(index)),
+            }
+        }
+        let pair = usize::from(query.from.0) * self.zones.len() + usize::from(query.to.0);
+        let index = self.first_default + pair;
+        let rule = &self.rules[index];
+        let action = rule.action.expect("a default decides");
+        let id = u32::try_from(index).expect("limits keep rules and zone pairs far below");
+        Decision { rule: RuleId(id), action, log: rule.log }
     }
 
     /// The destination NAT rule for a packet as it came in: the first that matches.
-    pub fn destination_nat(&self, _query: &NatQuery) -> Option<&DestinationNat> {
-        unimplemented!()
+    pub fn destination_nat(&self, query: &NatQuery) -> Option<&DestinationNat> {
+        // No rule asks where the packet goes: that is what it decides.
+        let query = Query {
+            from: query.from,
+            to: query.from,
+            source: query.source,
+            destination: query.destination,
+            transport: query.transport,
+        };
+        self.destination_nat_by_id(self.destination_nat.first(&query)?)
     }
 
     /// The source NAT rule for a packet that `decide` has allowed (after destination NAT): the
-    /// first that matches.
-    pub fn source_nat(&self, _query: &Query) -> Option<&SourceNat> {
-        unimplemented!()
+    /// first that matches. Rules with a pool are for packets of the pool's family.
+    pub fn source_nat(&self, query: &Query) -> Option<&SourceNat> {
+        self.source_nat_by_id(self.source_nat.first(query)?)
     }
 
     /// The addresses that destination NAT publishes and pools of source NAT use: the node answers
     /// ARP and ND for them where they are on a link of its own.
+    /// Each once, at most [`limits::TRANSLATED_ADDRESSES`](crate::limits::TRANSLATED_ADDRESSES).
     pub fn translated_addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
-        std::iter::empty()
+        self.translated.addresses()
     }
 
     /// The zone that lists the logical interface `name`.
@@ -79,31 +132,35 @@ impl RuleSet {
         u16::try_from(index).ok().map(ZoneId)
     }
 
-    /// Whether a packet with this source may come in from `zone`: the source lies in the zone's
-    /// networks or, where it lists none, in no other zone's.
-    pub fn source_belongs(&self, _zone: ZoneId, _source: IpAddr) -> bool {
-        unimplemented!()
+    /// Whether a packet with this source may come in from `zone`: the longest prefix of all zones'
+    /// networks that holds the source is the zone's or, where no network holds it, the zone lists
+    /// none.
+    pub fn source_belongs(&self, zone: ZoneId, source: IpAddr) -> bool {
+        match self.networks.zone_of(source) {
+            Some(owner) => owner == zone,
+            None => self.zones[usize::from(zone.0)].networks.is_empty(),
+        }
     }
 
     /// The zone of an address by the zones' networks, longest prefix first; the zones without
     /// networks share what is left.
-    pub fn zone_of_address(&self, _address: IpAddr) -> ZoneLookup {
-        unimplemented!()
+    pub fn zone_of_address(&self, address: IpAddr) -> ZoneLookup {
+        if let Some(zone) = self.networks.zone_of(address) {
+            return ZoneLookup::Zone(zone);
+        }
+        let rest = (0..).map(ZoneId).zip(&self.zones).filter(|(_, zone)| zone.networks.is_empty());
+        let rest: Vec<ZoneId> = rest.map(|(id, _)| id).collect();
+        match *rest {
+            [] => ZoneLookup::Nowhere,
+            [zone] => ZoneLookup::Zone(zone),
+            [_, _, ..] => ZoneLookup::Ambiguous(rest),
+        }
     }
 
     /// The zone called `name`.
     pub fn zone_named(&self, name: &str) -> Option<ZoneId> {
         let index = self.zones.iter().position(|zone| zone.name == name)?;
         u16::try_from(index).ok().map(ZoneId)
-    }
-
-    /// What would become of a packet, from the policy alone: routes are the zones' networks.
-    ///
-    /// # Errors
-    ///
-    /// The packet names a zone or an interface that the policy does not have.
-    pub fn explain(&self, _packet: &PacketText) -> Result<Explanation, ExplainError> {
-        unimplemented!()
     }
 
     /// SHA-256 of the policy's canonical text.
@@ -143,3 +200,34 @@ impl RuleSet {
         &self.settings
     }
 }
+
+/// The name of the default rule of a zone pair.
+pub(crate) fn default_name(from: &str, to: &str) -> String {
+    format!("default:{from}->{to}")
+}
+
+impl NatTable {
+    fn first(&self, query: &Query) -> Option<NatId> {
+        let index = self.classifier.matching(query).next()?;
+        self.ids.get(index as usize).copied()
+    }
+}
+
+impl Networks {
+    pub(crate) fn insert(&mut self, net: IpNet, zone: ZoneId) {
+        match net {
+            IpNet::V4(net) => self.v4.insert(net, zone),
+            IpNet::V6(net) => self.v6.insert(net, zone),
+        };
+    }
+
+    fn zone_of(&self, address: IpAddr) -> Option<ZoneId> {
+        match address {
+            IpAddr::V4(address) => self.v4.get_lpm(&address.into()).map(|(_, zone)| *zone),
+            IpAddr::V6(address) => self.v6.get_lpm(&address.into()).map(|(_, zone)| *zone),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,92 @@
+//! Settings: every value in its range, every default filled in.
+
+use std::time::Duration;
+
+use crate::diagnostic::Problems;
+use crate::document::{FloodText, LogText, SettingsText, TimeoutsText, VerdictText};
+use crate::duration::parse_duration;
+use crate::policy::DefaultPolicy;
+use crate::read::At;
+use crate::{Action, FloodLimits, LogMode, Settings, Timeouts};
+
+use super::Checker;
+
+/// Beyond this no table of the node goes, and no counter of a second.
+const MOST: u32 = 16_777_216;
+
+impl Checker<'_, '_> {
+    pub(super) fn check_settings(&mut self, text: SettingsText) -> (DefaultPolicy, Settings) {
+        let default = text.default.map_or(
+            DefaultPolicy { action: Action::Drop, log: LogMode::Sampled, place: None },
+            |default| DefaultPolicy {
+                action: default.value.action.map_or(Action::Drop, Action::from),
+                log: default.value.log.map_or(LogMode::Sampled, LogMode::from),
+                place: Some(self.place(default.span)),
+            },
+        );
+        let mut settings = Settings::default();
+        if let Some(timeouts) = text.timeouts {
+            set_timeouts(&mut settings.timeouts, timeouts, self.problems);
+        }
+        if let Some(flood) = text.flood {
+            set_flood(&mut settings.flood, flood, self.problems);
+        }
+        (default, settings)
+    }
+}
+
+fn set_timeouts(timeouts: &mut Timeouts, text: TimeoutsText, problems: &mut Problems) {
+    let mut set = |slot: &mut Duration, text: Option<At<String>>| {
+        let Some(At { value, span }) = text else { return };
+        match parse_duration(&value) {
+            Ok(duration) => *slot = duration,
+            Err(error) => problems.error_with(span, error.message, error.help),
+        }
+    };
+    set(&mut timeouts.tcp_opening, text.tcp_opening);
+    set(&mut timeouts.tcp_established, text.tcp_established);
+    set(&mut timeouts.tcp_closing, text.tcp_closing);
+    set(&mut timeouts.tcp_closed, text.tcp_closed);
+    set(&mut timeouts.udp, text.udp);
+    set(&mut timeouts.udp_unreplied, text.udp_unreplied);
+    set(&mut timeouts.icmp, text.icmp);
+    set(&mut timeouts.other, text.other);
+    set(&mut timeouts.fragment, text.fragment);
+}
+
+fn set_flood(flood: &mut FloodLimits, text: FloodText, problems: &mut Problems) {
+    let mut set = |slot: &mut u32, number: Option<At<u32>>| {
+        let Some(At { value, span }) = number else { return };
+        if (1..=MOST).contains(&value) {
+            *slot = value;
+        } else {
+            problems.error(span, format!("{value} is out of range [1, {MOST}]"));
+        }
+    };
+    set(&mut flood.half_open, text.half_open);
+    set(&mut flood.half_open_per_destination, text.half_open_per_destination);
+    set(&mut flood.flows_per_source, text.flows_per_source);
+    set(&mut flood.answers_per_second, text.answers_per_second);
+    set(&mut flood.sampled_logs_per_second, text.sampled_logs_per_second);
+    set(&mut flood.all_logs_per_second, text.all_logs_per_second);
+}
+
+impl From<VerdictText> for Action {
+    fn from(text: VerdictText) -> Self {
+        match text {
+            VerdictText::Allow => Self::Allow,
+            VerdictText::Drop => Self::Drop,
+            VerdictText::Reject => Self::Reject,
+        }
+    }
+}
+
+impl From<LogText> for LogMode {
+    fn from(text: LogText) -> Self {
+        match text {
+            LogText::None => Self::None,
+            LogText::Sampled => Self::Sampled,
+            LogText::All => Self::All,
+        }
+    }
+}

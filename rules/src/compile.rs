@@ -1,0 +1,274 @@
+//! From the validated policy to the rule set that the engine asks.
+
+use std::collections::HashSet;
+use std::hash::Hash;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use sha2::{Digest, Sha256};
+use time::Date;
+
+use crate::address::{AddressSet, IpRange};
+use crate::classifier::{AddressMatch, Classifier, Conditions, ServiceMatch};
+use crate::limits::{COMPILED_RANGES, ZONE_PAIR_RULES};
+use crate::policy::{
+    Match, NatKind, NatPolicy, Place, Policy, PoolPolicy, RulePolicy, SourcePolicy, Term,
+    ZonePolicy, Zones,
+};
+use crate::ruleset::{NatTable, Networks, default_name};
+use crate::service::{Service, ServiceSet};
+use crate::{
+    DestinationNat, NatId, NatRule, Rule, RuleSet, SourceAddress, SourceNat, Zone, ZoneId,
+};
+
+/// A policy that is right but too large.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CompileError {
+    #[error("the rules up to here hold over {COMPILED_RANGES} address ranges, the limit")]
+    TooManyRanges(Place),
+    #[error("the rules up to here fill over {ZONE_PAIR_RULES} places of zone pairs, the limit")]
+    TooManyPairs(Place),
+}
+
+/// Compiles what is in force on `today`; without a date, everything.
+pub(crate) fn compile(policy: &Policy, today: Option<Date>) -> Result<RuleSet, CompileError> {
+    let mut compiler = Compiler::new(policy);
+    let (mut rules, mut conditions) = (Vec::new(), Vec::new());
+    for rule in policy.rules.iter().filter(|rule| !rule.meta.has_expired(today)) {
+        rules.push(rule_entry(rule));
+        conditions.push(compiler.rule_conditions(rule)?);
+    }
+    let first_default = rules.len();
+    rules.extend(default_rules(policy));
+    let nat = compiler.nat_tables(today)?;
+    let entries = policy.nat.iter().enumerate();
+    Ok(RuleSet {
+        zones: policy.zones.iter().map(zone).collect(),
+        networks: networks(policy),
+        rules,
+        first_default,
+        filter: Classifier::new(policy.zones.len(), conditions),
+        nat: entries.map(|(index, rule)| nat_entry(nat_id(index), rule)).collect(),
+        destination_nat: nat.destination,
+        source_nat: nat.source,
+        translated: AddressSet::new(nat.translated),
+        settings: policy.settings.clone(),
+        digest: Sha256::digest(policy.print()).into(),
+    })
+}
+
+struct Compiler<'p> {
+    policy: &'p Policy,
+    ranges: usize,
+    places: usize,
+    /// Equal sets are kept once.
+    sets: HashSet<Arc<AddressSet>>,
+    services: HashSet<Arc<ServiceSet>>,
+}
+
+struct NatTables {
+    destination: NatTable,
+    source: NatTable,
+    translated: Vec<IpRange>,
+}
+
+impl<'p> Compiler<'p> {
+    fn new(policy: &'p Policy) -> Self {
+        Self { policy, ranges: 0, places: 0, sets: HashSet::new(), services: HashSet::new() }
+    }
+
+    fn nat_tables(&mut self, today: Option<Date>) -> Result<NatTables, CompileError> {
+        let (mut destination, mut source) = ((Vec::new(), Vec::new()), (Vec::new(), Vec::new()));
+        let mut translated = Vec::new();
+        for (index, rule) in self.policy.nat.iter().enumerate() {
+            if rule.meta.has_expired(today) {
+                continue;
+            }
+            translated.extend(translated_ranges(self.policy, rule));
+            let conditions = self.nat_conditions(rule)?;
+            let (table, out) = match &rule.kind {
+                NatKind::Destination(_) => (&mut destination, Zones::Any),
+                NatKind::Source(kind) => (&mut source, kind.out.clone()),
+            };
+            table.0.push((rule.from.clone(), out, conditions));
+            table.1.push(nat_id(index));
+        }
+        let zones = self.policy.zones.len();
+        let table = |(rules, ids)| NatTable { classifier: Classifier::new(zones, rules), ids };
+        Ok(NatTables { destination: table(destination), source: table(source), translated })
+    }
+
+    fn rule_conditions(
+        &mut self,
+        rule: &RulePolicy,
+    ) -> Result<(Zones, Zones, Conditions), CompileError> {
+        self.count_places(&rule.from, &rule.to, rule.place)?;
+        let conditions = Conditions {
+            source: self.addresses(&rule.source, rule.place)?,
+            destination: self.addresses(&rule.destination, rule.place)?,
+            service: self.service(&rule.service),
+        };
+        Ok((rule.from.clone(), rule.to.clone(), conditions))
+    }
+
+    fn nat_conditions(&mut self, rule: &NatPolicy) -> Result<Conditions, CompileError> {
+        let (out, destination, family) = match &rule.kind {
+            NatKind::Destination(kind) => (&Zones::Any, &Match::Terms(kind.to.clone()), None),
+            NatKind::Source(kind) => (&kind.out, &kind.destination, pool_family(&kind.address)),
+        };
+        self.count_places(&rule.from, out, rule.place)?;
+        Ok(Conditions {
+            source: match (self.addresses(&rule.source, rule.place)?, family) {
+                // Source and destination of a packet are of one family: it is enough to ask once.
+                (source, None) => source,
+                (AddressMatch::Any, Some(family)) => self.intern(AddressSet::new([family])),
+                (AddressMatch::Set(set), Some(family)) => self.intern(set.within(family)),
+                (AddressMatch::Ipv4Range(..), Some(family)) if family.first().is_ipv6() => {
+                    self.intern(AddressSet::default())
+                }
+                (source @ AddressMatch::Ipv4Range(..), Some(_)) => source,
+            },
+            destination: self.addresses(destination, rule.place)?,
+            service: self.service(&rule.service),
+        })
+    }
+
+    fn addresses(
+        &mut self,
+        wanted: &Match<IpRange>,
+        place: Place,
+    ) -> Result<AddressMatch, CompileError> {
+        let Match::Terms(terms) = wanted else { return Ok(AddressMatch::Any) };
+        // Counted before the set is built, so that the limit bounds the work too.
+        let is_shared = matches!(&**terms, [Term::Object(_)]);
+        self.ranges += if is_shared { 1 } else { self.policy.resolved.range_count(terms) };
+        if self.ranges > COMPILED_RANGES {
+            return Err(CompileError::TooManyRanges(place));
+        }
+        let set = self.policy.resolved.address_set(terms);
+        Ok(match set.only_ipv4_range() {
+            Some((first, last)) => AddressMatch::Ipv4Range(first, last),
+            None => AddressMatch::Set(interned(&mut self.sets, set)),
+        })
+    }
+
+    fn intern(&mut self, set: AddressSet) -> AddressMatch {
+        AddressMatch::Set(interned(&mut self.sets, Arc::new(set)))
+    }
+
+    fn service(&mut self, wanted: &Match<Service>) -> ServiceMatch {
+        let Match::Terms(terms) = wanted else { return ServiceMatch::Any };
+        let set = ServiceSet::new(self.policy.resolved.services(terms));
+        ServiceMatch::Set(interned(&mut self.services, Arc::new(set)))
+    }
+
+    fn count_places(&mut self, from: &Zones, to: &Zones, place: Place) -> Result<(), CompileError> {
+        let count = |zones: &Zones| match zones {
+            Zones::Any => 1,
+            Zones::Listed(zones) => zones.len(),
+        };
+        self.places += count(from) * count(to);
+        if self.places > ZONE_PAIR_RULES { Err(CompileError::TooManyPairs(place)) } else { Ok(()) }
+    }
+}
+
+impl CompileError {
+    pub(crate) fn place(&self) -> Place {
+        match self {
+            Self::TooManyRanges(place) | Self::TooManyPairs(place) => *place,
+        }
+    }
+}
+
+/// The one that is kept of all sets equal to `set`.
+fn interned<S: Eq + Hash>(kept: &mut HashSet<Arc<S>>, set: Arc<S>) -> Arc<S> {
+    if let Some(same) = kept.get(&set) {
+        return same.clone();
+    }
+    kept.insert(set.clone());
+    set
+}
+
+/// All addresses of the pool's family; `None` where any family will do.
+fn pool_family(address: &PoolPolicy) -> Option<IpRange> {
+    let PoolPolicy::Pool { ranges, .. } = address else { return None };
+    let family = match ranges.first()?.start() {
+        IpAddr::V4(_) => IpNet::from(Ipv4Net::default()),
+        IpAddr::V6(_) => IpNet::from(Ipv6Net::default()),
+    };
+    Some(family.into())
+}
+
+/// The addresses for which the node may have to answer because of a rule.
+fn translated_ranges(policy: &Policy, rule: &NatPolicy) -> Vec<IpRange> {
+    let terms = match &rule.kind {
+        NatKind::Destination(kind) => &kind.to,
+        NatKind::Source(SourcePolicy { address: PoolPolicy::Pool { terms, .. }, .. }) => terms,
+        NatKind::Source(SourcePolicy { address: PoolPolicy::OwnAddress, .. }) => return Vec::new(),
+    };
+    policy.resolved.address_set(terms).ranges().collect()
+}
+
+fn rule_entry(rule: &RulePolicy) -> Rule {
+    Rule { name: rule.name.clone(), line: rule.place.line, action: rule.action, log: rule.log }
+}
+
+/// One per ordered zone pair, by source zone, then by destination zone.
+fn default_rules(policy: &Policy) -> impl Iterator<Item = Rule> + '_ {
+    let default = &policy.default;
+    let pairs = policy.zones.iter().flat_map(|from| policy.zones.iter().map(move |to| (from, to)));
+    pairs.map(|(from, to)| Rule {
+        name: default_name(&from.name, &to.name),
+        line: default.place.unwrap_or(from.place).line,
+        action: Some(default.action),
+        log: default.log,
+    })
+}
+
+fn zone(zone: &ZonePolicy) -> Zone {
+    Zone {
+        name: zone.name.clone(),
+        interfaces: zone.interfaces.clone(),
+        networks: zone.networks.clone(),
+    }
+}
+
+fn networks(policy: &Policy) -> Networks {
+    let mut networks = Networks::default();
+    for (index, zone) in (0..).map(ZoneId).zip(&policy.zones) {
+        for net in &zone.networks {
+            networks.insert(*net, index);
+        }
+    }
+    networks
+}
+
+fn nat_id(index: usize) -> NatId {
+    NatId(u16::try_from(index).expect("the check keeps NAT rules below their limit"))
+}
+
+fn nat_entry(id: NatId, rule: &NatPolicy) -> NatRule {
+    let (name, line) = (rule.name.clone(), rule.place.line);
+    match &rule.kind {
+        NatKind::Destination(kind) => NatRule::Destination(DestinationNat {
+            id,
+            name,
+            line,
+            targets: kind.targets.clone(),
+            target_port: kind.target_port,
+        }),
+        NatKind::Source(kind) => NatRule::Source(SourceNat {
+            id,
+            name,
+            line,
+            address: match &kind.address {
+                PoolPolicy::OwnAddress => SourceAddress::OwnAddress,
+                PoolPolicy::Pool { ranges, .. } => SourceAddress::Pool(ranges.clone()),
+            },
+            ports: kind.ports.clone(),
+            mapping: kind.mapping,
+            filtering: kind.filtering,
+        }),
+    }
+}

@@ -125,7 +125,7 @@ impl UserspaceDatapath {
         }
     }
 
-    /// Handles at most `budget` frames of one port; `None` when it has no frame left.
+    /// Handles at most `budget` frames of one port and returns how many.
     fn receive_from(
         &mut self,
         from: usize,
@@ -159,6 +159,22 @@ impl UserspaceDatapath {
             }
         }
         budget
+    }
+
+    /// Sends what waits at one port. Slots of rings stay held until `flush`.
+    fn send_port(&mut self, out: usize) {
+        if self.ports[out].queue.is_empty() {
+            return;
+        }
+        let sent = send_queue(&self.ports, out);
+        let port = &mut self.ports[out];
+        port.queue.clear();
+        port.counters.sent += sent.sent;
+        port.counters.transmit_drops += sent.dropped;
+        // Of a port that is known to be down, the kernel tells when it comes back.
+        if sent.link_trouble && port.is_up() {
+            port.refresh();
+        }
     }
 }
 
@@ -250,22 +266,5 @@ impl Datapath for UserspaceDatapath {
             }
         }
         Ok(())
-    }
-}
-
-impl UserspaceDatapath {
-    /// Sends what waits at one port. Slots of rings stay held until `flush`.
-    fn send_port(&mut self, out: usize) {
-        if self.ports[out].queue.is_empty() {
-            return;
-        }
-        let sent = send_queue(&self.ports, out);
-        let port = &mut self.ports[out];
-        port.queue.clear();
-        port.counters.sent += sent.sent;
-        port.counters.transmit_drops += sent.dropped;
-        if sent.link_trouble {
-            port.refresh();
-        }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::sync::mpsc::channel;
+use std::sync::mpsc::sync_channel;
 use std::time::Duration;
 
 use gabion_datapath::{Datapath, Disposition, Port, PortCounters, UserspaceDatapath, VnetHeader};
@@ -19,7 +19,7 @@ fn pattern(length: usize) -> Vec<u8> {
 
 /// Sends bytes from client to server and back over one connection; returns what came back.
 fn echo_tcp(lab: &Lab, server: IpAddr, length: usize) -> Vec<u8> {
-    let (listening, address) = channel();
+    let (listening, address) = sync_channel(1);
     let echo = lab.spawn(SERVER, move || {
         let listener = TcpListener::bind(SocketAddr::new(server, 0)).unwrap();
         listening.send(listener.local_addr().unwrap()).unwrap();
@@ -44,7 +44,7 @@ fn echo_tcp(lab: &Lab, server: IpAddr, length: usize) -> Vec<u8> {
 
 /// Sends datagrams of these lengths and awaits each one's echo.
 fn echo_udp(lab: &Lab, server: IpAddr, lengths: &'static [usize]) {
-    let (listening, address) = channel();
+    let (listening, address) = sync_channel(1);
     let echo = lab.spawn(SERVER, move || {
         let socket = UdpSocket::bind(SocketAddr::new(server, 0)).unwrap();
         listening.send(socket.local_addr().unwrap()).unwrap();
@@ -201,8 +201,8 @@ fn held_frames_stay_whole_until_the_flush_while_the_ring_goes_round() {
     let Some(lab) = Lab::build() else { return };
     let frames = 300;
     lab.ip(CLIENT, "neighbour add 198.51.100.9 lladdr 02:00:00:00:00:09 dev eth0");
-    let (opened, ready) = channel();
-    let (sent, go_on) = channel();
+    let (opened, ready) = sync_channel(1);
+    let (sent, go_on) = sync_channel(1);
     let node = lab.spawn(NODE, move || {
         let mut datapath = UserspaceDatapath::open(&["ext", "int"], LIMITS).unwrap();
         opened.send(()).unwrap();

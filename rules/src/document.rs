@@ -127,7 +127,7 @@ pub(crate) struct FloodText {
 #[serde(rename = "Nat", untagged)]
 pub(crate) enum NatText {
     Destination(DestinationNatText),
-    Source(Box<SourceNatText>),
+    Source(SourceNatText),
 }
 
 /// Destination NAT: packets to an address go to a target instead.

@@ -101,6 +101,7 @@ enum Open<'t> {
 
 impl<'t> Builder<'t, '_> {
     /// `None` stops: the rest of the text is not looked at.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the parser's enum is open")]
     fn handle(&mut self, event: Event<'t>, span: Span) -> Option<()> {
         match event {
             Event::DocumentStart(..) => self.start_document(span)?,

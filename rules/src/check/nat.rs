@@ -50,7 +50,7 @@ impl Checker<'_, '_> {
     fn check_nat_rule(&mut self, rule: NatText) -> Option<NatPolicy> {
         match rule {
             NatText::Destination(text) => self.check_destination(text),
-            NatText::Source(text) => self.check_source(*text),
+            NatText::Source(text) => self.check_source(text),
         }
     }
 

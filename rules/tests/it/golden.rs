@@ -1,6 +1,5 @@
 //! Golden files: `NAME.in.yaml` becomes `NAME.ok.yaml`, its canonical text, or `NAME.err`, the exact
 //! diagnostics. `UPDATE_GOLDEN=1` writes what is missing or differs; read the difference.
-#![allow(clippy::unwrap_used)]
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -12,7 +11,7 @@ use gabion_rules::{Diagnostic, Severity, load};
 const TODAY: time::Date = time::macros::date!(2026 - 11 - 21);
 
 fn inputs() -> Vec<PathBuf> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/golden");
     let files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     let mut inputs: Vec<_> =
         files.filter(|file| file.to_str().unwrap().ends_with(".in.yaml")).collect();

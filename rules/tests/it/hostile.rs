@@ -1,0 +1,142 @@
+//! Texts that nobody would write. Whatever comes in, an answer comes out.
+
+use gabion_rules::{Diagnostics, limits, load};
+use proptest::prelude::*;
+
+const EXAMPLES: [&str; 4] = [
+    include_str!("golden/example.in.yaml"),
+    include_str!("golden/block-style.in.yaml"),
+    include_str!("golden/nat.in.yaml"),
+    include_str!("golden/bad-anchors.in.yaml"),
+];
+
+/// What a text is changed by: words of YAML and of the language.
+const PIECES: [&str; 30] = [
+    "{",
+    "}",
+    "[",
+    "]",
+    ":",
+    ": ",
+    ",",
+    "- ",
+    "\n",
+    "  ",
+    "\t",
+    "&a ",
+    "*a",
+    "!t ",
+    "!!str ",
+    "|\n",
+    ">\n",
+    "\"",
+    "'",
+    "#",
+    "%",
+    "?",
+    "---\n",
+    "any",
+    "self",
+    "tcp/443",
+    "10.0.0.0/8",
+    "\u{feff}",
+    "é",
+    "\0",
+];
+
+fn load_any(text: &str) -> Result<(), Diagnostics> {
+    let today = Some(time::macros::date!(2027 - 05 - 01));
+    let loaded = load("hostile.yaml", text, today)?;
+    // What is accepted can be printed and is accepted again.
+    let again = load("hostile.yaml", &loaded.policy.print(), today)?;
+    assert_eq!(again.policy, loaded.policy, "{text}");
+    Ok(())
+}
+
+/// Every problem stands somewhere in the text.
+fn check(text: &str) {
+    if let Err(diagnostics) = load_any(text) {
+        let lines = text.split('\n').count();
+        assert!(diagnostics.first().is_some());
+        for problem in diagnostics.iter() {
+            assert!((1..=lines).contains(&(problem.line as usize)), "{problem}\n{text}");
+            assert!(problem.column >= 1, "{problem}\n{text}");
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_have_an_answer(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+        check(&String::from_utf8_lossy(&bytes));
+    }
+
+    #[test]
+    fn any_pieces_have_an_answer(pieces in prop::collection::vec(prop::sample::select(&PIECES[..]), 0..60)) {
+        check(&format!("apiVersion: gabion/v1\n{}", pieces.concat()));
+    }
+
+    #[test]
+    fn changed_examples_have_an_answer(
+        example in prop::sample::select(&EXAMPLES[..]),
+        changes in prop::collection::vec(
+            (any::<prop::sample::Index>(), 0_usize..9, prop::sample::select(&PIECES[..])), 1..4,
+        ),
+    ) {
+        let mut text: Vec<char> = example.chars().collect();
+        for (at, removed, piece) in changes {
+            let at = at.index(text.len());
+            let end = (at + removed).min(text.len());
+            text.splice(at..end, piece.chars());
+        }
+        check(&text.iter().collect::<String>());
+    }
+}
+
+const HEAD: &str = "apiVersion: gabion/v1\nzones:\n  a: { interfaces: [x] }\n";
+
+fn first_error(text: &str) -> String {
+    load("p", text, None).unwrap_err().first().unwrap().to_string()
+}
+
+#[test]
+fn a_text_over_the_limit_is_not_read() {
+    let text = " ".repeat(limits::POLICY_BYTES + 1);
+    assert_eq!(first_error(&text), "p:1:1: 33554433 bytes of policy, the limit is 33554432");
+}
+
+#[test]
+fn many_values_are_refused_before_they_fill_the_memory() {
+    let text = format!("{HEAD}rules: [{}]", "a,".repeat(limits::YAML_NODES));
+    assert!(first_error(&text).ends_with("the policy has more than 4000000 values, the limit"));
+}
+
+#[test]
+fn too_many_zones_are_counted() {
+    let zones: String =
+        (0..=limits::ZONES).map(|i| format!("  z{i}: {{ interfaces: [i{i}] }}\n")).collect();
+    let error = first_error(&format!("apiVersion: gabion/v1\nzones:\n{zones}"));
+    assert_eq!(error, "p:67:3: 65 zones, the limit is 64");
+}
+
+/// Sixteen layers of two names each would be 65,536 copies if they were put in place one by one.
+#[test]
+fn objects_that_multiply_stay_small() {
+    let layers: String =
+        (1..15).map(|i| format!("    o{i}: [o{0}, o{0}, o{0}, o{0}]\n", i - 1)).collect();
+    let text = format!(
+        "{HEAD}objects:\n  addresses:\n    o0: [10.0.0.1, 10.0.0.3]\n{layers}rules:\n  - {{ name: r, from: a, \
+         to: a, source: o14, action: allow }}\n"
+    );
+    load("p", &text, None).unwrap();
+}
+
+#[test]
+fn only_so_many_problems_are_shown() {
+    let rules: String = (0..500)
+        .map(|i| format!("  - {{ name: r{i}, from: b, to: a, action: allow }}\n"))
+        .collect();
+    let diagnostics = load("p", &format!("{HEAD}rules:\n{rules}"), None).unwrap_err();
+    assert_eq!(diagnostics.0.len(), limits::DIAGNOSTICS + 1);
+    assert_eq!(diagnostics.0.last().unwrap().message, "400 more problems are not shown");
+}

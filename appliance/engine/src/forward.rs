@@ -131,17 +131,13 @@ impl Engine {
             Reachability::Waiting | Reachability::Dead => None,
         };
         rewrite::set_link_addresses(frame.bytes, exit.mac, known.unwrap_or_default());
-        let oversize = wire_length(packet, &frame.offload) > exit.mtu;
-        match known {
-            Some(_) if oversize => self.send_cut(frame, packet, exit),
-            Some(_) => Verdict::Forward { out: exit.out },
-            None if oversize => Verdict::Drop(DropReason::TooBig),
-            None => self.park(frame, exit),
+        if wire_length(packet, &frame.offload) > exit.mtu {
+            return self.send_cut(frame, packet, exit);
         }
-    }
-
-    fn park(&mut self, frame: &Frame<'_>, exit: &Exit) -> Verdict {
-        let parked = Parked { bytes: frame.bytes.to_vec(), offload: frame.offload };
+        if known.is_some() {
+            return Verdict::Forward { out: exit.out };
+        }
+        let parked = Parked { bytes: frame.bytes.to_vec(), offload: frame.offload, frames: 1 };
         match self.neighbours.park(exit.neighbour, parked) {
             Ok(()) => Verdict::Held,
             Err(reason) => Verdict::Drop(reason),
@@ -151,12 +147,27 @@ impl Engine {
     /// RFC 4787 REQ-13a: DF is clear, so the packet is cut, and its parts leave in order.
     fn send_cut(&mut self, frame: &mut Frame<'_>, packet: &Packet, exit: &Exit) -> Verdict {
         cut::complete_checksum(frame, packet);
-        for bytes in cut::fragments(frame.bytes, packet, exit.mtu) {
-            if !self.enqueue(exit.out, bytes, Offload::default()) {
-                return Verdict::Drop(DropReason::TransmitQueueFull);
+        let known = matches!(exit.reachability, Reachability::Known(_));
+        let mut verdict = if known { Verdict::Queued { out: exit.out } } else { Verdict::Held };
+        for (place, bytes) in cut::fragments(frame.bytes, packet, exit.mtu).into_iter().enumerate()
+        {
+            let offload = Offload::default();
+            let sent = if known {
+                let room = self.enqueue(exit.out, bytes, offload);
+                room.then_some(()).ok_or(DropReason::TransmitQueueFull)
+            } else {
+                let frames = u32::from(place == 0);
+                self.neighbours.park(exit.neighbour, Parked { bytes, offload, frames })
+            };
+            // Of a packet that waits, the first part stands for the whole.
+            if let Err(reason) = sent
+                && (known || place == 0)
+            {
+                verdict = Verdict::Drop(reason);
+                break;
             }
         }
-        Verdict::Queued { out: exit.out }
+        verdict
     }
 
     fn account(&mut self, slot: Slot, direction: Direction, packet: &Packet, offload: &Offload) {
@@ -175,7 +186,7 @@ impl Engine {
     /// The neighbour is known: packets that waited for it leave.
     pub(crate) fn release_parked(&mut self, out: InterfaceId, address: Address, mac: [u8; 6]) {
         for parked in self.neighbours.resolve(out, address, mac) {
-            let Parked { mut bytes, offload } = parked;
+            let Parked { mut bytes, offload, frames } = parked;
             if let Some(destination) = bytes.first_chunk_mut::<6>() {
                 *destination = mac;
             }
@@ -184,7 +195,7 @@ impl Engine {
             } else {
                 Verdict::Drop(DropReason::TransmitQueueFull)
             };
-            self.counters.release(verdict, 1);
+            self.counters.release(verdict, u64::from(frames));
         }
     }
 }

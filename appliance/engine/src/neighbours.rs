@@ -59,6 +59,8 @@ impl Entry {
 pub(crate) struct Parked {
     pub(crate) bytes: Vec<u8>,
     pub(crate) offload: Offload,
+    /// Frames that it stands for: of one that was cut, the first part counts and the others do not.
+    pub(crate) frames: u32,
 }
 
 /// Every next hop in use.
@@ -174,7 +176,7 @@ impl Neighbours {
     pub(crate) fn fail(&mut self, now: Time, interface: InterfaceId, address: Address) -> u32 {
         let Some(&id) = self.index.get(&(interface, address)) else { return 0 };
         self.entries[id.place as usize].state = State::Dead { until: now + RETRY };
-        self.take_parked(id).len() as u32
+        frames(&self.take_parked(id))
     }
 
     /// The kernel has forgotten it: the next packet asks again.
@@ -200,7 +202,7 @@ impl Neighbours {
         let mut lost = 0;
         for id in overdue {
             self.entries[id.place as usize].state = State::Dead { until: now + RETRY };
-            lost += self.take_parked(id).len() as u32;
+            lost += frames(&self.take_parked(id));
         }
         lost
     }
@@ -222,9 +224,11 @@ impl Neighbours {
 
     /// Drops everything that is known: the interfaces have changed. Returns how many packets waited.
     pub(crate) fn clear(&mut self) -> u32 {
+        let lost = self.entries.iter().map(|entry| frames(&entry.parked)).sum();
         self.entries.clear();
         self.index.clear();
-        std::mem::take(&mut self.parked)
+        self.parked = 0;
+        lost
     }
 
     pub(crate) fn len(&self) -> u32 {
@@ -236,4 +240,8 @@ impl Neighbours {
         self.parked -= parked.len() as u32;
         parked
     }
+}
+
+fn frames(parked: &VecDeque<Parked>) -> u32 {
+    parked.iter().map(|packet| packet.frames).sum()
 }

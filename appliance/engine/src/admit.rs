@@ -48,12 +48,11 @@ impl Engine {
             // Before the flow is made: a traceroute leaves no state behind.
             return Err(Refusal::answered(DropReason::TtlExpired, IcmpError::TimeExceeded));
         }
-        self.establish(now, from, packet, key, &plan).map_err(|reason| match reason {
+        self.establish(now, from, packet, key, &plan).map_err(|reason| {
             // RFC 5508 REQ-8.
-            DropReason::NatPortsExhausted => {
-                Refusal { reason, answer: Some(Answer::Icmp(IcmpError::Prohibited)), decided: None }
-            }
-            reason => Refusal::silent(reason),
+            let told = reason == DropReason::NatPortsExhausted;
+            let answer = told.then_some(Answer::Icmp(IcmpError::Prohibited));
+            Refusal { reason, answer, decided: None }
         })
     }
 

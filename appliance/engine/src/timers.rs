@@ -17,7 +17,7 @@ const NIL: u32 = u32::MAX;
 
 /// Timers for slab indices `0..capacity`, at most one each; memory is allocated once.
 #[derive(Debug)]
-pub struct TimerWheel {
+pub(crate) struct TimerWheel {
     nodes: Vec<Node>,
     heads: Vec<u32>,
     /// One bit per spoke that has a timer.
@@ -37,9 +37,9 @@ struct Node {
 
 impl TimerWheel {
     /// How much later than asked a timer may fire.
-    pub const GRANULARITY: Duration = Duration::from_millis(250);
+    pub(crate) const GRANULARITY: Duration = Duration::from_millis(250);
 
-    pub fn new(now: Time, capacity: u32) -> Self {
+    pub(crate) fn new(now: Time, capacity: u32) -> Self {
         let free = Node { next: NIL, previous: NIL, due: 0, spoke: NIL };
         Self {
             nodes: vec![free; capacity as usize],
@@ -51,12 +51,12 @@ impl TimerWheel {
 
     /// Sets or moves the timer of `index`. A deadline beyond the wheel's span fires early inside the
     /// wheel and is re-armed by it: the caller never sees it before `deadline`.
-    pub fn set(&mut self, index: u32, deadline: Time) {
+    pub(crate) fn set(&mut self, index: u32, deadline: Time) {
         self.cancel(index);
         self.link(index, tick_after(deadline));
     }
 
-    pub fn cancel(&mut self, index: u32) {
+    pub(crate) fn cancel(&mut self, index: u32) {
         let Node { next, previous, spoke, .. } = self.nodes[index as usize];
         if spoke == NIL {
             return;
@@ -76,12 +76,12 @@ impl TimerWheel {
     }
 
     /// The next time at which `poll_expired` may return something; `None` if no timer is set.
-    pub fn poll_timeout(&self) -> Option<Time> {
+    pub(crate) fn poll_timeout(&self) -> Option<Time> {
         Some(start_of(self.next_occupied()?))
     }
 
     /// Takes one timer that is due; call until `None`.
-    pub fn poll_expired(&mut self, now: Time) -> Option<u32> {
+    pub(crate) fn poll_expired(&mut self, now: Time) -> Option<u32> {
         let last = tick_before(now);
         loop {
             let tick = match self.next_occupied() {

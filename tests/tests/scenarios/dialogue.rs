@@ -13,10 +13,10 @@ use gabion_engine::{
 use super::words;
 
 /// The node's link address on every interface; `build`'s frames are addressed to it.
-pub const NODE_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
+pub(super) const NODE_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
 
 /// Two interfaces, a client's network and a server's; neighbours are known.
-pub struct Dialogue {
+pub(super) struct Dialogue {
     pub engine: Engine,
     pub now: Time,
     network: Network,
@@ -31,11 +31,11 @@ pub struct Dialogue {
 impl Dialogue {
     /// A node with this policy, between `ext` (203.0.113.1/24, 2600:1::1/64, the default routes) and
     /// `int` (10.1.0.1/16, 2600:2::1/64).
-    pub fn new(policy: &str) -> Self {
+    pub(super) fn new(policy: &str) -> Self {
         Self::with_limits(policy, Limits { flows: 1_024, mappings: 1_024, ..Limits::default() })
     }
 
-    pub fn with_limits(policy: &str, limits: Limits) -> Self {
+    pub(super) fn with_limits(policy: &str, limits: Limits) -> Self {
         let now = Time::from_nanos(1_000_000_000);
         let config = EngineConfig { limits, seed: [7; 32], offload: false };
         let mut dialogue = Self {
@@ -54,7 +54,7 @@ impl Dialogue {
     }
 
     /// Puts another policy in force.
-    pub fn commit(&mut self, policy: &str) {
+    pub(super) fn commit(&mut self, policy: &str) {
         let loaded = match gabion_rules::load("scenario.yaml", policy, None) {
             Ok(loaded) => loaded,
             Err(diagnostics) => panic!("the scenario's policy: {diagnostics}"),
@@ -63,7 +63,7 @@ impl Dialogue {
         self.engine.set_rules(Generation(self.generation), loaded.rule_set);
     }
 
-    pub fn change_network(&mut self, change: impl FnOnce(&mut Network)) {
+    pub(super) fn change_network(&mut self, change: impl FnOnce(&mut Network)) {
         change(&mut self.network);
         self.engine.set_network(self.network.clone());
     }
@@ -71,12 +71,12 @@ impl Dialogue {
     /// Sends `frame` in by `from`. `leaving` are the frames that must leave, in words, and `counted`
     /// the counters that must have moved, each by one unless it says `name=n`.
     #[track_caller]
-    pub fn step(&mut self, from: &str, frame: &[u8], leaving: &[&str], counted: &[&str]) {
+    pub(super) fn step(&mut self, from: &str, frame: &[u8], leaving: &[&str], counted: &[&str]) {
         self.step_offloaded(from, frame, Offload::default(), leaving, counted);
     }
 
     #[track_caller]
-    pub fn step_offloaded(
+    pub(super) fn step_offloaded(
         &mut self,
         from: &str,
         frame: &[u8],
@@ -97,7 +97,7 @@ impl Dialogue {
     }
 
     /// Sends `frame` and leaves the judgement to the test: see `sent` and `left`.
-    pub fn send(&mut self, from: &str, frame: &[u8]) {
+    pub(super) fn send(&mut self, from: &str, frame: &[u8]) {
         let mut bytes = frame.to_vec();
         let mut frame = Frame { bytes: &mut bytes, offload: Offload::default() };
         let verdict = self.engine.handle_frame(self.now, interface(from), &mut frame);
@@ -109,7 +109,7 @@ impl Dialogue {
     }
 
     /// The frames of the last step, in words.
-    pub fn left(&self) -> Vec<String> {
+    pub(super) fn left(&self) -> Vec<String> {
         self.sent
             .iter()
             .map(|(out, bytes)| format!("{out}: {}", words::describe(bytes, Offload::default())))
@@ -118,7 +118,7 @@ impl Dialogue {
 
     /// Lets time pass, with the same expectations.
     #[track_caller]
-    pub fn wait(&mut self, time: Duration, leaving: &[&str], counted: &[&str]) {
+    pub(super) fn wait(&mut self, time: Duration, leaving: &[&str], counted: &[&str]) {
         let before = count(self.engine.counters());
         self.now = self.now + time;
         self.engine.handle_timeout(self.now);
@@ -128,7 +128,7 @@ impl Dialogue {
 
     /// Tells the engine about a neighbour, with the same expectations.
     #[track_caller]
-    pub fn neighbour(
+    pub(super) fn neighbour(
         &mut self,
         on: &str,
         address: &str,
@@ -196,7 +196,7 @@ impl Dialogue {
     }
 
     /// The live flows, as `state rule original | reply`.
-    pub fn flows(&self) -> Vec<String> {
+    pub(super) fn flows(&self) -> Vec<String> {
         let (flows, next) = self.engine.flows(0, u32::MAX);
         assert_eq!(next, None);
         let side = |key: &gabion_engine::FlowKey| format!("{} > {}", key.source, key.destination);

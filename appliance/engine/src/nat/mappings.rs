@@ -11,11 +11,11 @@ use crate::address::Endpoint;
 
 /// A mapping in the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct MappingId(pub u32);
+pub(crate) struct MappingId(pub u32);
 
 /// One mapping: the internal endpoint and the external one that stands for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Mapped {
+pub(crate) struct Mapped {
     pub internal: Endpoint,
     pub external: Endpoint,
     pub protocol: u8,
@@ -27,7 +27,7 @@ pub struct Mapped {
 
 /// All mappings, found by either endpoint; at most `capacity`, allocated once.
 #[derive(Debug)]
-pub struct Mappings {
+pub(crate) struct Mappings {
     slots: Vec<Option<Mapped>>,
     free: Vec<u32>,
     by_internal: HashTable<u32>,
@@ -47,7 +47,7 @@ struct Pair {
 
 impl Mappings {
     /// `key` seeds the hash.
-    pub fn new(capacity: u32, key: [u8; 16]) -> Self {
+    pub(crate) fn new(capacity: u32, key: [u8; 16]) -> Self {
         let places = capacity as usize;
         Self {
             slots: vec![None; places],
@@ -61,12 +61,12 @@ impl Mappings {
 
     /// # Panics
     /// When the mapping has gone: ids are held by flows, which keep it.
-    pub fn get(&self, id: MappingId) -> &Mapped {
+    pub(crate) fn get(&self, id: MappingId) -> &Mapped {
         stored(&self.slots, id.0)
     }
 
     /// By (protocol, internal endpoint, NAT rule).
-    pub fn find_internal(
+    pub(crate) fn find_internal(
         &self,
         protocol: u8,
         internal: Endpoint,
@@ -81,7 +81,7 @@ impl Mappings {
     }
 
     /// By (protocol, external endpoint).
-    pub fn find_external(&self, protocol: u8, external: Endpoint) -> Option<MappingId> {
+    pub(crate) fn find_external(&self, protocol: u8, external: Endpoint) -> Option<MappingId> {
         let same = |&slot: &u32| {
             let mapped = stored(&self.slots, slot);
             (mapped.protocol, mapped.external) == (protocol, external)
@@ -92,13 +92,13 @@ impl Mappings {
 
     /// Any mapping of the internal address under the rule: its external address is used again
     /// (paired pooling, RFC 4787 REQ-2).
-    pub fn paired_address(&self, internal: Address, rule: NatId) -> Option<Address> {
+    pub(crate) fn paired_address(&self, internal: Address, rule: NatId) -> Option<Address> {
         let same = |pair: &Pair| (pair.internal, pair.rule) == (internal, rule);
         self.paired.find(hash_pair(self.key, internal, rule), same).map(|pair| pair.external)
     }
 
     /// Adds a mapping with no flow yet; `None` when the table is full.
-    pub fn insert(&mut self, mapping: Mapped) -> Option<MappingId> {
+    pub(crate) fn insert(&mut self, mapping: Mapped) -> Option<MappingId> {
         let slot = self.free.pop()?;
         self.slots[slot as usize] = Some(mapping);
         let Self { slots, by_internal, by_external, key, .. } = self;
@@ -111,14 +111,14 @@ impl Mappings {
         Some(MappingId(slot))
     }
 
-    pub fn retain(&mut self, id: MappingId) {
+    pub(crate) fn retain(&mut self, id: MappingId) {
         if let Some(mapped) = &mut self.slots[id.0 as usize] {
             mapped.flows += 1;
         }
     }
 
     /// One flow less; the mapping is removed and returned when it was the last.
-    pub fn release(&mut self, id: MappingId) -> Option<Mapped> {
+    pub(crate) fn release(&mut self, id: MappingId) -> Option<Mapped> {
         let mapped = self.slots[id.0 as usize].as_mut()?;
         mapped.flows = mapped.flows.saturating_sub(1);
         if mapped.flows > 0 {
@@ -163,12 +163,8 @@ impl Mappings {
         }
     }
 
-    pub fn len(&self) -> u32 {
+    pub(crate) fn len(&self) -> u32 {
         (self.slots.len() - self.free.len()) as u32
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 }
 

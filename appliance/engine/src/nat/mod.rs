@@ -3,5 +3,5 @@
 mod mappings;
 mod ports;
 
-pub use mappings::{Mapped, MappingId, Mappings};
-pub use ports::PortAllocator;
+pub(crate) use mappings::{Mapped, MappingId, Mappings};
+pub(crate) use ports::PortAllocator;

@@ -20,7 +20,7 @@ const POOLS_MAX: usize = 4_096;
 
 /// The free ports of every external address in use, per protocol.
 #[derive(Debug)]
-pub struct PortAllocator {
+pub(crate) struct PortAllocator {
     pools: BTreeMap<(Address, u8), Pool>,
     seed: [u8; 32],
 }
@@ -43,13 +43,13 @@ struct Queue {
 
 impl PortAllocator {
     /// `seed` keys the permutation; the same seed and calls give the same ports.
-    pub fn new(seed: [u8; 32]) -> Self {
+    pub(crate) fn new(seed: [u8; 32]) -> Self {
         Self { pools: BTreeMap::new(), seed }
     }
 
     /// Takes a free port out of `range`, in the class of `wanted` where that is possible (RFC 4787
     /// REQ-3a: 0-1023 or above); `None` when all are taken.
-    pub fn allocate(
+    pub(crate) fn allocate(
         &mut self,
         address: Address,
         protocol: u8,
@@ -75,7 +75,7 @@ impl PortAllocator {
     }
 
     /// Gives a port back.
-    pub fn release(&mut self, address: Address, protocol: u8, port: u16) {
+    pub(crate) fn release(&mut self, address: Address, protocol: u8, port: u16) {
         let Some(pool) = self.pools.get_mut(&(address, protocol)) else { return };
         if pool.reserved.contains(&port) || !pool.used.remove(port) {
             return;
@@ -88,22 +88,15 @@ impl PortAllocator {
     }
 
     /// Never gives out the port: the host itself answers there.
-    pub fn reserve(&mut self, address: Address, protocol: u8, port: u16) {
+    pub(crate) fn reserve(&mut self, address: Address, protocol: u8, port: u16) {
         let pool = self.pools.entry((address, protocol)).or_default();
         pool.reserved.insert(port);
         pool.used.insert(port);
     }
 
     /// Whether the port is taken or the host's own.
-    pub fn is_used(&self, address: Address, protocol: u8, port: u16) -> bool {
+    pub(crate) fn is_used(&self, address: Address, protocol: u8, port: u16) -> bool {
         self.pools.get(&(address, protocol)).is_some_and(|pool| pool.used.contains(port))
-    }
-
-    /// How many ports are taken, for pool reports.
-    pub fn used(&self, address: Address, protocol: u8) -> u32 {
-        self.pools
-            .get(&(address, protocol))
-            .map_or(0, |pool| pool.used.count - pool.reserved.len() as u32)
     }
 }
 

@@ -12,7 +12,10 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 pub struct VnetHeader {
     pub flags: u8,
     pub gso_type: u8,
+    /// A hint, on receipt: how much of a superframe the kernel held in one piece, which may be more
+    /// than its headers. Parse the headers; to send, anything up to the frame's length will do.
     pub header_length: u16,
+    /// Payload bytes of each segment but the last.
     pub gso_size: u16,
     pub checksum_start: u16,
     pub checksum_offset: u16,

@@ -70,6 +70,8 @@ pub struct Fragment {
     pub identification: u32,
     /// Bytes of the datagram's payload before this fragment.
     pub offset: u32,
+    /// Bytes of the datagram's payload in this fragment; they reach to the packet's end.
+    pub length: u32,
     pub more: bool,
 }
 
@@ -223,10 +225,11 @@ impl Network {
 
 impl Fragment {
     /// Checks a fragment's place in its datagram, whichever the family. `before` are the bytes of
-    /// this packet's headers, `length` those of its payload.
-    fn check(&self, protocol: u8, before: usize, length: usize) -> Result<(), DropReason> {
+    /// this packet's headers.
+    fn check(&self, protocol: u8, before: usize) -> Result<(), DropReason> {
         // RFC 791 section 3.2, RFC 8200 section 4.5: pieces of eight octets, 65,535 at most.
         const MAX_DATAGRAM: usize = 65_535;
+        let length = self.length as usize;
         let misplaced = length == 0
             || (self.more && !length.is_multiple_of(8))
             || before + self.offset as usize + length > MAX_DATAGRAM;

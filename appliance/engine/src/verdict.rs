@@ -96,6 +96,8 @@ drop_reasons! {
     FragmentTiny => "fragment-tiny",
     /// Fragments that overlap: the whole datagram goes (RFC 5722).
     FragmentOverlap => "fragment-overlap",
+    /// A fragment that is kept already, byte for byte.
+    FragmentDuplicate => "fragment-duplicate",
     /// A datagram whose fragments did not all come in time.
     FragmentTimeout => "fragment-timeout",
     /// No room for another fragment.

@@ -34,10 +34,11 @@ pub(super) fn parse(frame: &Frame<'_>) -> Result<Packet, DropReason> {
     let fragment = (header.more_frags() || header.frag_offset() != 0).then(|| Fragment {
         identification: u32::from(header.ident()),
         offset: u32::from(header.frag_offset()),
+        length: (total_length - header_length) as u32,
         more: header.more_frags(),
     });
     if let Some(fragment) = fragment {
-        fragment.check(protocol, header_length, total_length - header_length)?;
+        fragment.check(protocol, header_length)?;
     }
     let network = Network {
         source: header.src_addr().octets().into(),

@@ -46,8 +46,7 @@ pub(super) fn parse(frame: &Frame<'_>) -> Result<Packet, DropReason> {
 
     if let Some(fragment) = chain.fragment {
         let before = chain.fragment_header.unwrap_or_default();
-        let length = payload.len() - chain.behind_fragment_header();
-        fragment.check(chain.protocol, before, length)?;
+        fragment.check(chain.protocol, before)?;
     }
     let network = Network {
         source: header.src_addr().octets().into(),
@@ -133,12 +132,6 @@ impl Chain {
         Err(ChainError::Refused)
     }
 
-    /// Bytes of the chain up to and with the fragment header.
-    fn behind_fragment_header(&self) -> usize {
-        const FRAGMENT_HEADER: usize = 8;
-        self.fragment_header.map_or(0, |start| start + FRAGMENT_HEADER)
-    }
-
     /// Padding passes, and the router alert of multicast listener discovery (RFC 3810 section 5).
     fn hop_by_hop(&mut self, bytes: &[u8]) -> Result<(u8, usize), ChainError> {
         let header = self.options_header(bytes)?;
@@ -188,7 +181,8 @@ impl Chain {
     }
 
     fn fragment(&mut self, bytes: &[u8]) -> Result<(u8, usize), ChainError> {
-        let Some(&[next, _reserved, ref fields @ ..]) = bytes.first_chunk::<8>() else {
+        let Some((&[next, _reserved, ref fields @ ..], rest)) = bytes.split_first_chunk::<8>()
+        else {
             return Err(self.past_end());
         };
         if self.fragment.is_some() {
@@ -198,6 +192,7 @@ impl Chain {
         self.fragment = Some(Fragment {
             identification: header.ident(),
             offset: u32::from(header.frag_offset()) * 8,
+            length: rest.len() as u32,
             more: header.more_frags(),
         });
         self.fragment_header = Some(self.length);

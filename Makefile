@@ -1,0 +1,43 @@
+# `make demo` and `make test` are the two that matter; `make help` lists the rest.
+
+PROFILE ?= release
+CARGO   ?= cargo
+
+# Where cargo puts binaries: the dev profile's folder is called debug.
+TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
+BIN        := $(TARGET_DIR)/$(if $(filter dev test,$(PROFILE)),debug,$(PROFILE))
+BINARIES   := -p gabion -p gabiond -p gabion-guard
+
+.PHONY: help demo build test check lab-down clean setup-build setup-lab
+.DEFAULT_GOAL := help
+
+help: ## Lists what make can do here
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo
+	@echo "  PROFILE=dev builds faster and runs slower; default: release."
+
+demo: setup-build setup-lab build ## Installs what is missing, builds, and runs real traffic through one node (root)
+	@$(BIN)/gabion lab run path
+
+build: setup-build ## Builds gabion, gabiond and gabion-guard
+	$(CARGO) build --locked --profile $(PROFILE) $(BINARIES)
+
+test: setup-build setup-lab ## Runs all tests
+	$(CARGO) test --locked --workspace
+
+check: setup-build ## Formatting, lints, licences
+	$(CARGO) fmt --all -- --check
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	if command -v cargo-deny >/dev/null; then $(CARGO) deny check; fi
+
+lab-down: ## Removes what an interrupted lab has left behind (root)
+	$(BIN)/gabion lab down
+
+clean: ## Removes everything that was built
+	$(CARGO) clean
+
+setup-build:
+	@setup/install build
+
+setup-lab:
+	@setup/install lab

@@ -1,0 +1,250 @@
+//! `gabion lab`: networks in namespaces, with real programs around real nodes. The demo, the test
+//! rig, and a way to try a policy before a VM is paid for.
+//!
+//! A [`topology`] is a value; [`build`] makes it real and removes it; a [`scenario`] starts
+//! servers and nodes in it and checks what becomes of traffic.
+
+mod topology;
+
+mod build;
+mod interrupt;
+mod namespace;
+mod registry;
+
+mod node;
+mod process;
+mod servers;
+
+mod progress;
+mod scenario;
+mod stage;
+
+mod path;
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+
+use crate::failure::Failure;
+use crate::present::{Grid, print_json};
+
+use build::Offloads;
+use namespace::Lifetime;
+use registry::{Record, labs};
+use scenario::Scenario;
+use stage::{Setup, Stage};
+
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum Command {
+    /// Builds a scenario's network with its servers and node, and leaves it up
+    Up(Up),
+    /// Removes labs that were left up or whose run was interrupted
+    Down(Down),
+    /// Lists the labs on this machine
+    Status(Status),
+    /// Runs a scenario: builds its lab, checks what becomes of real traffic, removes the lab
+    Run(Run),
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Common {
+    /// Which scenario
+    #[arg(default_value = "path", value_parser = clap::builder::PossibleValuesParser::new(names()))]
+    scenario: String,
+
+    /// The lab's name; its namespaces are called gab-NAME-HOST
+    #[arg(long)]
+    name: Option<String>,
+
+    /// How many nodes; scenarios with load balancers take more than one
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=1))]
+    nodes: u8,
+
+    /// Where gabiond and gabion-guard are [default: where gabion is]
+    #[arg(long, value_name = "DIR")]
+    bin_dir: Option<PathBuf>,
+
+    /// Checksum and segmentation offloads of the links
+    #[arg(long, value_enum, default_value_t = Offloads::On)]
+    offloads: Offloads,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Up {
+    #[command(flatten)]
+    common: Common,
+
+    /// Leaves the node's namespace empty, to run gabiond there by hand
+    #[arg(long)]
+    no_node: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Down {
+    /// The lab's name; without it, every lab that no running process owns
+    name: Option<String>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Status {
+    /// Prints JSON: [{"name","scenario","owner","hosts":[..]}]
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Run {
+    #[command(flatten)]
+    common: Common,
+
+    /// Writes {"scenario","passed","checks":[{"name","passed","detail"}]} to a file, or `-`
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+
+    /// Runs only the checks whose name contains this
+    #[arg(long, value_name = "TEXT")]
+    only: Option<String>,
+
+    /// Leaves the lab up afterwards
+    #[arg(long)]
+    keep: bool,
+}
+
+/// Runs a subcommand.
+///
+/// # Errors
+/// If the lab cannot be built or removed, or a check fails.
+pub(crate) fn run(command: Command) -> Result<()> {
+    match command {
+        Command::Up(up) => bring_up(&up),
+        Command::Down(down) => take_down(down.name.as_deref()),
+        Command::Status(status) => list(&status),
+        Command::Run(run) => {
+            let setup = setup(&run.common, run.keep, true)?;
+            scenario::run(find(&run.common.scenario)?, &setup, &run)
+        }
+    }
+}
+
+/// All scenarios.
+const SCENARIOS: [&Scenario; 1] = [&path::SCENARIO];
+
+fn names() -> [&'static str; SCENARIOS.len()] {
+    SCENARIOS.map(|scenario| scenario.name)
+}
+
+fn find(name: &str) -> Result<&'static Scenario> {
+    SCENARIOS
+        .into_iter()
+        .find(|scenario| scenario.name == name)
+        .ok_or_else(|| Failure::new(format!("there is no scenario called `{name}`")).into())
+}
+
+fn setup(common: &Common, keep: bool, with_node: bool) -> Result<Setup> {
+    if !rustix::process::geteuid().is_root() {
+        return Err(Failure::new("a lab makes network namespaces, which takes root")
+            .next("run it again with sudo")
+            .into());
+    }
+    let lifetime = if keep { Lifetime::Detached } else { Lifetime::Bound };
+    let name = match (&common.name, keep) {
+        (Some(name), _) => checked_name(name)?,
+        (None, true) => common.scenario.clone(),
+        // Several runs may go on beside each other.
+        (None, false) => format!("{}{}", common.scenario, std::process::id()),
+    };
+    Ok(Setup {
+        name,
+        lifetime,
+        offloads: common.offloads,
+        bin_dir: common.bin_dir.clone(),
+        with_node,
+    })
+}
+
+/// A lab's name becomes part of namespaces' names and of paths.
+fn checked_name(name: &str) -> Result<String> {
+    const LONGEST: usize = 32;
+    let fits = (1..=LONGEST).contains(&name.len())
+        && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
+    if !fits {
+        return Err(Failure::new(format!(
+            "`{name}` is no lab's name: 1 to {LONGEST} lower-case letters and digits"
+        ))
+        .into());
+    }
+    Ok(name.to_owned())
+}
+
+fn bring_up(up: &Up) -> Result<()> {
+    let scenario = find(&up.common.scenario)?;
+    let setup = setup(&up.common, true, !up.no_node)?;
+    let mut stage = Stage::build(scenario, &setup)?;
+    if !up.no_node {
+        stage.start_node()?;
+        stage.push(scenario.policy)?;
+    }
+    println!("{}\n", scenario.drawing);
+    println!("The lab `{}` is up. Try:\n", setup.name);
+    for line in scenario.hints {
+        println!("  {}", line.replace("NS-", &format!("gab-{}-", setup.name)));
+    }
+    if !up.no_node {
+        let socket = stage.socket();
+        println!("  gabion show flows --socket {}", socket.display());
+    }
+    println!("  gabion lab down {}", setup.name);
+    stage.keep()
+}
+
+fn take_down(name: Option<&str>) -> Result<()> {
+    let mut labs = labs()?;
+    if let Some(name) = name {
+        labs.retain(|lab| lab.name == name);
+        if labs.is_empty() {
+            return Err(Failure::new(format!("there is no lab called `{name}`"))
+                .next("list them with: gabion lab status")
+                .into());
+        }
+    }
+    if labs.is_empty() {
+        println!("There is no lab.");
+    }
+    for lab in labs {
+        if name.is_none() && lab.is_running() {
+            println!("{} is at work: left alone (gabion lab down {} ends it).", lab.name, lab.name);
+            continue;
+        }
+        lab.tear_down()?;
+        println!("{} is gone.", lab.name);
+    }
+    Ok(())
+}
+
+fn list(status: &Status) -> Result<()> {
+    let labs = labs()?;
+    if status.json {
+        print_json(&labs);
+        return Ok(());
+    }
+    if labs.is_empty() {
+        println!("There is no lab. Build one: gabion lab up");
+        return Ok(());
+    }
+    let mut grid =
+        Grid::new(["lab".into(), "scenario".into(), "state".into(), "namespaces".into()]);
+    for lab in &labs {
+        let spaces: Vec<_> = lab.hosts.iter().map(|host| lab.namespace(host)).collect();
+        grid.row([lab.name.clone(), lab.scenario.clone(), state(lab).to_owned(), spaces.join(" ")]);
+    }
+    println!("{}", grid.text());
+    Ok(())
+}
+
+fn state(lab: &Record) -> &'static str {
+    match lab.owner {
+        None => "up",
+        Some(_) if lab.is_running() => "running",
+        Some(_) => "left behind",
+    }
+}

@@ -1,0 +1,172 @@
+//! One gabiond in a lab: its configuration, its process, and the API that it serves.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use gabion_api::v1::{StatusRequest, StatusResponse};
+
+use super::build::Lab;
+use super::process::Running;
+use crate::connect::{Connection, Node};
+use crate::failure::Failure;
+use crate::pki::{self, Existing, Subjects};
+
+/// Where a node serves what; the same on every node, each has its namespace.
+pub(crate) const HEALTH_HTTP_PORT: u16 = 4480;
+pub(crate) const HEALTH_TCP_PORT: u16 = 4481;
+pub(crate) const METRICS: &str = "127.0.0.1:4490";
+pub(crate) const API: &str = "127.0.0.1:4450";
+
+/// What a scenario says about a node.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct NodePlan {
+    pub(crate) host: &'static str,
+    /// Logical interface names of the policy, and the devices.
+    pub(crate) interfaces: &'static [(&'static str, &'static str)],
+}
+
+const BINARIES: [&str; 2] = ["gabiond", "gabion-guard"];
+
+/// Whether the node's programs are where they should be.
+///
+/// # Errors
+/// If one is not.
+pub(crate) fn look_for_binaries(bin_dir: &Path) -> Result<(), Failure> {
+    for program in BINARIES.map(|name| bin_dir.join(name)) {
+        if !program.is_file() {
+            return Err(Failure::new(format!("{} is not there", program.display()))
+                .next("build it: make build")
+                .next("or say where it is: --bin-dir DIR"));
+        }
+    }
+    Ok(())
+}
+
+/// A node's place in a lab; its process may come and go.
+#[derive(Debug)]
+pub(crate) struct NodePlace {
+    plan: NodePlan,
+    binary: PathBuf,
+    directory: PathBuf,
+}
+
+impl NodePlace {
+    /// Writes the node's configuration.
+    ///
+    /// # Errors
+    /// If a file cannot be written.
+    pub(crate) fn prepare(lab: &Lab, plan: NodePlan, bin_dir: &Path) -> Result<Self> {
+        let [binary, guard] = BINARIES.map(|name| bin_dir.join(name));
+        let directory = lab.make_directory(plan.host)?;
+        let place = Self { plan, binary, directory };
+        let pki = lab.directory().join("pki");
+        make_certificates(&pki, plan.host)?;
+        make_certificates(&lab.directory().join("stranger"), "nobody")?;
+        let text = place.configuration(&guard, &pki);
+        fs::write(place.configuration_path(), text).context("cannot write gabiond.toml")?;
+        Ok(place)
+    }
+
+    /// Starts gabiond and waits until it answers, which is before it is ready.
+    ///
+    /// # Errors
+    /// If it does not come up, with what it said.
+    pub(crate) fn start(&self, lab: &Lab) -> Result<(Running, Duration)> {
+        let program = self.binary.to_string_lossy().into_owned();
+        let configuration = self.configuration_path().to_string_lossy().into_owned();
+        // Left behind by a node that was killed.
+        let _ = fs::remove_file(self.socket());
+        let program = [program.as_str(), "--config", &configuration];
+        let mut running = Running::start(lab, self.plan.host, self.plan.host, &program)?;
+        let took = running.wait_until(|| self.status().is_ok())?;
+        Ok((running, took))
+    }
+
+    /// Connects to the node's API.
+    ///
+    /// # Errors
+    /// If it does not answer.
+    pub(crate) fn connect(&self) -> Result<Node, Failure> {
+        Connection::local(self.socket()).open()
+    }
+
+    /// Asks the node how it is.
+    ///
+    /// # Errors
+    /// If it does not answer.
+    pub(crate) fn status(&self) -> Result<StatusResponse, Failure> {
+        self.connect()?.call(async |api| api.status(StatusRequest {}).await)
+    }
+
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.directory.join("gabiond.sock")
+    }
+
+    pub(crate) fn host(&self) -> &'static str {
+        self.plan.host
+    }
+
+    /// The node's log of events: JSON lines.
+    pub(crate) fn event_log(&self) -> String {
+        fs::read_to_string(self.directory.join("events.jsonl")).unwrap_or_default()
+    }
+
+    fn configuration_path(&self) -> PathBuf {
+        self.directory.join("gabiond.toml")
+    }
+
+    fn configuration(&self, guard: &Path, pki: &Path) -> String {
+        let directory = self.directory.display();
+        let host = self.plan.host;
+        let pki = pki.display();
+        let interfaces: String = self
+            .plan
+            .interfaces
+            .iter()
+            .map(|(name, device)| format!("{name} = \"{device}\"\n"))
+            .collect();
+        format!(
+            r#"[node]
+name = "{host}"
+state_dir = "{directory}/state"
+
+[interfaces]
+{interfaces}
+[api]
+listen = ["{API}"]
+unix_socket = "{directory}/gabiond.sock"
+certificate = "{pki}/{host}.pem"
+key = "{pki}/{host}.key"
+client_ca = "{pki}/ca.pem"
+
+[health]
+port = {HEALTH_HTTP_PORT}
+tcp_port = {HEALTH_TCP_PORT}
+
+[metrics]
+listen = "{METRICS}"
+
+[log]
+journald = false
+json = "{directory}/events.jsonl"
+
+[guard]
+program = "{guard}"
+"#,
+            guard = guard.display(),
+        )
+    }
+}
+
+/// A CA of its own for each lab: a certificate for the node, and one for the client `lab`.
+fn make_certificates(directory: &Path, node: &str) -> Result<()> {
+    let subjects = Subjects {
+        nodes: vec![format!("{node}=127.0.0.1").parse()?],
+        clients: vec!["lab=operator".parse()?],
+    };
+    let now = time::OffsetDateTime::now_utc();
+    pki::init(directory, &subjects, Existing::Refuse, now)?;
+    Ok(())
+}

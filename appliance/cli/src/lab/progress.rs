@@ -1,0 +1,115 @@
+//! What a run shows while it goes on: the picture, one entry a check, a summary.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use super::scenario::{Check, Outcome, Scenario};
+use crate::present::{Paint, Tone};
+
+/// Widths of the report's columns; with the mark and the gaps, 76 and what was seen.
+const TRIED: usize = 46;
+const TOOL: usize = 11;
+const EXPECT: usize = 10;
+
+/// Prints to standard output, or to standard error where JSON has the former.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    total: usize,
+    done: usize,
+    section: &'static str,
+    to_stderr: bool,
+    paint: Paint,
+    bar: ProgressBar,
+}
+
+impl Progress {
+    pub(crate) fn new(total: usize, to_stderr: bool) -> Self {
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+        let style = ProgressStyle::with_template("  {spinner} {msg}").expect("the template is valid");
+        bar.set_style(style);
+        let paint = if to_stderr { Paint::stderr() } else { Paint::stdout() };
+        Self { total, done: 0, section: "", to_stderr, paint, bar }
+    }
+
+    pub(crate) fn opening(&self, scenario: &Scenario) {
+        self.line(&format!("\n{}\n", self.paint.apply(Tone::Strong, scenario.title)));
+        self.line(&format!("{}\n", scenario.drawing));
+    }
+
+    /// Shows a spinner while `work` is done.
+    ///
+    /// # Errors
+    /// What `work` returns.
+    pub(crate) fn during<T>(&self, what: &'static str, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        self.spin(what.to_owned());
+        let result = work();
+        self.bar.disable_steady_tick();
+        self.bar.set_message("");
+        if result.is_err() {
+            self.bar.finish_and_clear();
+        }
+        result
+    }
+
+    pub(crate) fn built(&self, lab: &str, took: Duration) {
+        let text = format!("The lab `{lab}` was built in {} ms.", took.as_millis());
+        self.line(&self.paint.apply(Tone::Faint, &text));
+        let header = format!(
+            "\n    {:TRIED$}{:TOOL$}{:EXPECT$}{}",
+            "TRIED", "WITH", "EXPECTED", "SEEN"
+        );
+        self.line(&self.paint.apply(Tone::Faint, &header));
+    }
+
+    pub(crate) fn start(&mut self, check: &Check) {
+        if check.section != self.section {
+            self.section = check.section;
+            self.line(&format!("\n{}", self.paint.apply(Tone::Strong, check.section)));
+        }
+        self.spin(format!("{} of {}: {} ({})", self.done + 1, self.total, check.tried, check.tool));
+    }
+
+    pub(crate) fn end(&mut self, check: &Check, outcome: &Outcome) {
+        self.done += 1;
+        let (tone, mark) = if outcome.passed { (Tone::Good, "✓") } else { (Tone::Bad, "✗") };
+        let head = format!(
+            "  {} {:TRIED$}{:TOOL$}{:EXPECT$}",
+            self.paint.apply(tone, mark),
+            check.tried,
+            check.tool,
+            check.expect.label(),
+        );
+        let seen = if outcome.passed {
+            outcome.seen.clone()
+        } else {
+            self.paint.apply(Tone::Bad, &outcome.seen)
+        };
+        self.line(&format!("{head}{seen}"));
+        if !outcome.why.is_empty() {
+            let why = format!("{:width$}{}", "", outcome.why, width = 4 + TRIED + TOOL + EXPECT);
+            self.line(&self.paint.apply(Tone::Faint, &why));
+        }
+    }
+
+    pub(crate) fn kept(&self, lab: &str) {
+        self.line(&format!("\nThe lab is still up. Remove it: gabion lab down {lab}"));
+    }
+
+    pub(crate) fn closing(&self, good: usize, took: Duration) {
+        self.bar.finish_and_clear();
+        let text = format!("{good} of {} checks as expected", self.total);
+        let tone = if good == self.total { Tone::Good } else { Tone::Bad };
+        self.line(&format!("\n{}, {:.1} s.\n", self.paint.apply(tone, &text), took.as_secs_f64()));
+    }
+
+    fn spin(&self, message: String) {
+        self.bar.set_message(message);
+        self.bar.enable_steady_tick(Duration::from_millis(100));
+    }
+
+    fn line(&self, text: &str) {
+        self.bar.suspend(|| if self.to_stderr { eprintln!("{text}") } else { println!("{text}") });
+    }
+}

@@ -1,0 +1,298 @@
+//! A scenario is a network, its servers, a policy, and checks that are run one after the other.
+//!
+//! A check says what it expects the node to report (rule, reason, NAT rules) and does something
+//! with a real program; the runner compares the node's own counters before and after.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use gabion_api::v1::{CountersResponse, Flow, FlowFilter, Translation};
+use serde::Serialize;
+
+use super::Run;
+use super::build::Lab;
+use super::node::NodePlan;
+use super::process::Running;
+use super::progress::Progress;
+use super::stage::{Setup, Stage};
+use super::topology::Topology;
+use crate::failure::Failure;
+
+/// What a lab is built from and what is checked in it.
+#[derive(Debug)]
+pub(crate) struct Scenario {
+    pub(crate) name: &'static str,
+    pub(crate) title: &'static str,
+    /// The picture of the network.
+    pub(crate) drawing: &'static str,
+    /// Commands to try in a lab that was left up; `NS-` stands for the namespaces' prefix.
+    pub(crate) hints: &'static [&'static str],
+    /// What has to be installed.
+    pub(crate) programs: &'static [&'static str],
+    pub(crate) topology: fn() -> Topology,
+    pub(crate) servers: fn(&Lab) -> Result<Vec<Running>>,
+    pub(crate) node: NodePlan,
+    pub(crate) policy: &'static str,
+    pub(crate) checks: fn() -> Vec<Check>,
+}
+
+/// One thing that is tried.
+pub(crate) struct Check {
+    pub(crate) section: &'static str,
+    pub(crate) name: &'static str,
+    /// What is tried, for the report.
+    pub(crate) tried: &'static str,
+    /// The real program that tries it.
+    pub(crate) tool: &'static str,
+    pub(crate) expect: Expect,
+    pub(crate) because: Because,
+    /// Returns what was seen, in a few words; an error is a check that failed.
+    pub(crate) act: Act,
+}
+
+/// What a check does.
+pub(crate) type Act = Box<dyn Fn(&mut Stage) -> Result<String>>;
+
+/// What is to become of the packets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Expect {
+    Allowed,
+    Rejected,
+    Dropped,
+    /// A request to the node, or what the node itself does.
+    Node(&'static str),
+}
+
+impl Expect {
+    pub(crate) const fn label(self) -> &'static str {
+        match self {
+            Self::Allowed => "allowed",
+            Self::Rejected => "rejected",
+            Self::Dropped => "dropped",
+            Self::Node(label) => label,
+        }
+    }
+}
+
+/// What the node must say about it.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Because {
+    /// A rule whose hits must rise.
+    pub(crate) rule: Option<&'static str>,
+    /// A drop reason whose counter must rise.
+    pub(crate) reason: Option<&'static str>,
+    /// NAT rules that a flow of `rule` must name.
+    pub(crate) nat: &'static [&'static str],
+}
+
+/// How a check ended.
+#[derive(Debug, Clone)]
+pub(crate) struct Outcome {
+    pub(crate) passed: bool,
+    pub(crate) seen: String,
+    /// Rule, reason and translation as the node reports them.
+    pub(crate) why: String,
+}
+
+#[derive(Debug, Serialize)]
+struct Report {
+    scenario: &'static str,
+    passed: bool,
+    checks: Vec<ReportedCheck>,
+}
+
+#[derive(Debug, Serialize)]
+struct ReportedCheck {
+    name: &'static str,
+    passed: bool,
+    detail: String,
+}
+
+/// Builds the lab, runs the checks, removes the lab and reports.
+///
+/// # Errors
+/// If the lab cannot be built, or a check failed.
+pub(crate) fn run(scenario: &Scenario, setup: &Setup, options: &Run) -> Result<()> {
+    let begin = Instant::now();
+    let mut checks = (scenario.checks)();
+    if let Some(only) = &options.only {
+        checks.retain(|check| check.name.contains(only.as_str()));
+        if checks.is_empty() {
+            return Err(Failure::new(format!("no check's name contains `{only}`")).into());
+        }
+    }
+    let quiet = options.json.as_deref() == Some(Path::new("-"));
+    let mut progress = Progress::new(checks.len(), quiet);
+    progress.opening(scenario);
+    let mut stage = progress.during("building the lab", || Stage::build(scenario, setup))?;
+    progress.built(&setup.name, begin.elapsed());
+    let mut reported = Vec::new();
+    if options.only.is_some() {
+        stage.start_node()?;
+        stage.push(scenario.policy)?;
+    }
+    for check in &checks {
+        progress.start(check);
+        let outcome = judge(check, &mut stage);
+        progress.end(check, &outcome);
+        let detail = detail(check, &outcome);
+        reported.push(ReportedCheck { name: check.name, passed: outcome.passed, detail });
+    }
+    let passed = reported.iter().all(|check| check.passed);
+    if setup.lifetime == super::namespace::Lifetime::Detached {
+        stage.keep()?;
+        progress.kept(&setup.name);
+    } else {
+        progress.during("removing the lab", || {
+            drop(stage);
+            Ok(())
+        })?;
+    }
+    let good = reported.iter().filter(|check| check.passed).count();
+    progress.closing(good, begin.elapsed());
+    if let Some(path) = &options.json {
+        write(path, &Report { scenario: scenario.name, passed, checks: reported })?;
+    }
+    if passed { Ok(()) } else { Err(Failure::shown().into()) }
+}
+
+fn write(path: &Path, report: &Report) -> Result<()> {
+    let text = serde_json::to_string_pretty(report)?;
+    if path == Path::new("-") {
+        println!("{text}");
+        return Ok(());
+    }
+    std::fs::write(path, text + "\n").with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// Runs a check and holds what the node reports against what the check expects.
+fn judge(check: &Check, stage: &mut Stage) -> Outcome {
+    let failed = |seen: String, why: String| Outcome { passed: false, seen, why };
+    let before = Tally::take(stage);
+    let seen = match (check.act)(stage) {
+        Ok(seen) => seen,
+        Err(error) => {
+            let changes = Tally::take(stage).since(&before);
+            return failed(one_line(&format!("{error:#}")), changes);
+        }
+    };
+    match wait_for(&check.because, stage, &before) {
+        Ok(why) => Outcome { passed: true, seen, why },
+        Err(error) => {
+            let changes = Tally::take(stage).since(&before);
+            failed(format!("{seen}, but {error:#}"), changes)
+        }
+    }
+}
+
+fn detail(check: &Check, outcome: &Outcome) -> String {
+    let why = if outcome.why.is_empty() { String::new() } else { format!(" [{}]", outcome.why) };
+    format!("{} ({}): {}: {}{why}", check.tried, check.tool, check.expect.label(), outcome.seen)
+}
+
+/// Waits until the node's counters show what `because` names; workers publish them now and then.
+fn wait_for(because: &Because, stage: &mut Stage, before: &Tally) -> Result<String> {
+    const PATIENCE: Duration = Duration::from_secs(2);
+    let begin = Instant::now();
+    loop {
+        match explain(because, stage, before) {
+            Ok(why) => return Ok(why),
+            Err(error) if begin.elapsed() > PATIENCE => return Err(error),
+            Err(_) => std::thread::sleep(Duration::from_millis(25)),
+        }
+    }
+}
+
+fn explain(because: &Because, stage: &mut Stage, before: &Tally) -> Result<String> {
+    let mut why = Vec::new();
+    if because.rule.is_some() || because.reason.is_some() {
+        let now = Tally::take(stage);
+        if let Some(rule) = because.rule {
+            if !now.rose("rule", rule, before) {
+                bail!("no hit of rule {rule}");
+            }
+            why.push(format!("rule {rule}"));
+        }
+        if let Some(reason) = because.reason {
+            if !now.rose("drop", reason, before) {
+                bail!("nothing was counted as {reason}");
+            }
+            why.push(format!("reason {reason}"));
+        }
+    }
+    if !because.nat.is_empty() {
+        why.push(translation(because, stage)?);
+    }
+    Ok(why.join(", "))
+}
+
+/// The newest flow of the rule that the NAT rules have translated, as `from -> to`.
+fn translation(because: &Because, stage: &mut Stage) -> Result<String> {
+    let rule = because.rule.unwrap_or_default().to_owned();
+    let flows = stage.flows(FlowFilter { rule, ..FlowFilter::default() })?;
+    let translated = |flow: &&Flow| because.nat.iter().all(|nat| flow.nat_rules.iter().any(|n| n == nat));
+    let wanted = because.nat.join(" + ");
+    let Some(flow) = flows.iter().filter(translated).max_by_key(|flow| flow.id) else {
+        bail!("no flow was translated by {wanted}");
+    };
+    let original = Translation { source: flow.source.clone(), destination: flow.destination.clone() };
+    let Some(new) = &flow.translated else {
+        bail!("the flow of {wanted} shows no translation");
+    };
+    Ok(format!("{wanted}: {} became {}", path_of(&original), path_of(new)))
+}
+
+fn path_of(translation: &Translation) -> String {
+    let [source, destination] = [&translation.source, &translation.destination].map(|endpoint| {
+        endpoint.as_ref().map_or_else(|| "?".to_owned(), crate::present::endpoint)
+    });
+    format!("{source} > {destination}")
+}
+
+/// Rule hits and drop reasons at one moment.
+#[derive(Debug, Default)]
+struct Tally {
+    counts: BTreeMap<(&'static str, String), u64>,
+}
+
+impl Tally {
+    /// Empty while no node is running.
+    fn take(stage: &mut Stage) -> Self {
+        if !stage.is_node_running() {
+            return Self::default();
+        }
+        stage.counters().map(Self::from).unwrap_or_default()
+    }
+
+    fn rose(&self, kind: &'static str, name: &str, before: &Self) -> bool {
+        let key = (kind, name.to_owned());
+        self.counts.get(&key).copied().unwrap_or(0) > before.counts.get(&key).copied().unwrap_or(0)
+    }
+
+    /// What has risen: helps when a check fails.
+    fn since(&self, before: &Self) -> String {
+        let risen: Vec<_> = self
+            .counts
+            .iter()
+            .filter_map(|(key, now)| {
+                let rise = now.saturating_sub(before.counts.get(key).copied().unwrap_or(0));
+                (rise > 0).then(|| format!("{} {} +{rise}", key.0, key.1))
+            })
+            .collect();
+        if risen.is_empty() { "no counter rose".to_owned() } else { risen.join(", ") }
+    }
+}
+
+impl From<CountersResponse> for Tally {
+    fn from(counters: CountersResponse) -> Self {
+        let rules = counters.rules.into_iter().map(|rule| (("rule", rule.name), rule.hits));
+        let drops = counters.drops.into_iter().map(|drop| (("drop", drop.name), drop.value));
+        Self { counts: rules.chain(drops).collect() }
+    }
+}
+
+fn one_line(text: &str) -> String {
+    text.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" | ")
+}

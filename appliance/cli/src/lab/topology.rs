@@ -1,0 +1,102 @@
+//! What a lab consists of, as a value: hosts, the links between them, addresses and routes.
+//!
+//! Nothing here touches the kernel; [`build`](super::build) makes it real.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+/// A network of hosts.
+#[derive(Debug, Clone)]
+pub(crate) struct Topology {
+    pub(crate) hosts: Vec<Host>,
+    pub(crate) links: Vec<Link>,
+}
+
+/// One network namespace.
+#[derive(Debug, Clone)]
+pub(crate) struct Host {
+    pub(crate) name: &'static str,
+    pub(crate) role: Role,
+    pub(crate) routes: Vec<Route>,
+}
+
+/// What a host does with packets that are not its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// Nothing: a client or a server.
+    End,
+    /// The kernel forwards them.
+    Router,
+    /// All its devices are ports of one bridge.
+    Switch,
+    /// The appliance: the kernel's forwarding is switched on, as on a host where somebody forgot
+    /// it, so that the guard has something to guard against.
+    Node,
+}
+
+/// A veth pair.
+#[derive(Debug, Clone)]
+pub(crate) struct Link {
+    pub(crate) ends: [End; 2],
+    pub(crate) mtu: u16,
+}
+
+/// One end of a link.
+#[derive(Debug, Clone)]
+pub(crate) struct End {
+    pub(crate) host: &'static str,
+    pub(crate) device: &'static str,
+    pub(crate) addresses: Vec<IpNet>,
+}
+
+/// A static route.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Route {
+    pub(crate) to: IpNet,
+    pub(crate) via: IpAddr,
+}
+
+impl Topology {
+    pub(crate) fn new() -> Self {
+        Self { hosts: Vec::new(), links: Vec::new() }
+    }
+
+    /// Adds a host; `routes` are pairs of prefix and next hop.
+    ///
+    /// # Panics
+    /// If a route is not written correctly: topologies are part of the program.
+    pub(crate) fn host(mut self, name: &'static str, role: Role, routes: &[(&str, &str)]) -> Self {
+        let routes = routes
+            .iter()
+            .map(|(to, via)| Route {
+                to: to.parse().expect("a topology's prefixes are literals"),
+                via: via.parse().expect("a topology's next hops are literals"),
+            })
+            .collect();
+        self.hosts.push(Host { name, role, routes });
+        self
+    }
+
+    /// Adds a link between two hosts, with the devices' names and addresses on either side.
+    pub(crate) fn link(mut self, mtu: u16, ends: [End; 2]) -> Self {
+        self.links.push(Link { ends, mtu });
+        self
+    }
+
+    pub(crate) fn find(&self, name: &str) -> Option<&Host> {
+        self.hosts.iter().find(|host| host.name == name)
+    }
+}
+
+impl End {
+    /// # Panics
+    /// If an address is not written correctly: topologies are part of the program.
+    pub(crate) fn new(host: &'static str, device: &'static str, addresses: &[&str]) -> Self {
+        let addresses = addresses
+            .iter()
+            .map(|address| address.parse().expect("a topology's addresses are literals"))
+            .collect();
+        Self { host, device, addresses }
+    }
+}

@@ -1,0 +1,16 @@
+//! How things look: numbers, tables, colours on a terminal, and JSON beside each table.
+
+mod json;
+mod notation;
+mod number;
+mod paint;
+mod table;
+
+pub(crate) use json::{
+    CounterJson, CountersJson, DiagnosticJson, EventJson, ExplanationJson, FlowJson, RevisionJson,
+    TestJson, print_json, time_text,
+};
+pub(crate) use number::{age, bytes, count, duration};
+pub(crate) use notation::endpoint;
+pub(crate) use paint::{Paint, Tone};
+pub(crate) use table::{Align, Column, Grid, right};

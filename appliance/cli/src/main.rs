@@ -1,11 +1,23 @@
 //! `gabion`: the operator's tool. Exit status 0 when it did what it was asked, 1 when that was
 //! refused, invalid or failed, 2 for a command line that makes no sense.
 
+mod check;
+mod diagnose;
+
 mod connect;
-mod failure;
-mod lab;
-#[allow(dead_code)]
+mod explain;
+mod push;
+mod rollback;
+mod show;
+mod watch;
+
+mod certificates;
 mod pki;
+
+mod lab;
+
+mod failure;
+mod manual;
 mod present;
 
 use std::process::ExitCode;
@@ -16,8 +28,10 @@ use crate::failure::Failure;
 use crate::present::{Paint, Tone};
 
 /// Operates Gabion, a stateful firewall appliance for the cloud
+///
+/// Exit status: 0 done, 1 refused, invalid or failed, 2 the command line makes no sense.
 #[derive(Debug, Parser)]
-#[command(name = "gabion", version, arg_required_else_help = true, propagate_version = true)]
+#[command(name = "gabion", version, arg_required_else_help = true)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -25,22 +39,50 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Check(check::Check),
+    Push(push::Push),
+    /// Shows what a node has and does
+    #[command(subcommand)]
+    Show(show::Show),
+    Explain(explain::Explain),
+    Rollback(rollback::Rollback),
+    Watch(watch::Watch),
+    /// Makes the cluster's certificates
+    #[command(subcommand)]
+    Pki(certificates::Pki),
     /// Builds networks with real programs around real nodes, in namespaces of this machine (root)
     #[command(subcommand)]
     Lab(lab::Command),
+    Completion(manual::Completion),
+    #[command(name = "man")]
+    Manual(manual::Manual),
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    let outcome = match arguments.command {
-        Command::Lab(command) => lab::run(command),
-    };
-    match outcome {
+    match run(Arguments::parse().command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             report(&error);
             ExitCode::FAILURE
         }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Check(check) => check.run(),
+        Command::Push(push) => push.run(),
+        Command::Show(show) => show.run(),
+        Command::Explain(explain) => explain.run(),
+        Command::Rollback(rollback) => rollback.run(),
+        Command::Watch(watch) => watch.run(),
+        Command::Pki(pki) => pki.run(),
+        Command::Lab(command) => lab::run(command),
+        Command::Completion(completion) => {
+            completion.run::<Arguments>();
+            Ok(())
+        }
+        Command::Manual(manual) => manual.run::<Arguments>(),
     }
 }
 

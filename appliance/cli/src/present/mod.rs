@@ -7,10 +7,10 @@ mod paint;
 mod table;
 
 pub(crate) use json::{
-    CounterJson, CountersJson, DiagnosticJson, EventJson, ExplanationJson, FlowJson, RevisionJson,
-    TestJson, print_json, time_text,
+    CountersJson, DiagnosticJson, EventJson, ExplanationJson, FlowJson, RevisionJson, TestJson,
+    kind_label, print_json, time_text,
 };
 pub(crate) use number::{age, bytes, count, duration};
 pub(crate) use notation::endpoint;
 pub(crate) use paint::{Paint, Tone};
-pub(crate) use table::{Align, Column, Grid, right};
+pub(crate) use table::{Grid, right};

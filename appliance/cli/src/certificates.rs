@@ -1,0 +1,83 @@
+//! `gabion pki`: the command line of [`pki`].
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use serde::Serialize;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use crate::pki::{self, Client, Existing, Node, Subjects, Summary};
+use crate::present::print_json;
+
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum Pki {
+    /// Makes a certificate authority, and certificates for nodes and operators
+    Init(Issue),
+    /// Makes further certificates with the authority of a directory
+    Issue(Issue),
+}
+
+/// JSON: {"files":[..],"certificates_end"}
+#[derive(Debug, clap::Args)]
+pub(crate) struct Issue {
+    /// Where ca.pem, ca.key and each NAME.pem and NAME.key are kept
+    #[arg(long, value_name = "DIR", default_value = "pki")]
+    dir: PathBuf,
+
+    /// A node, with the names and addresses by which it is reached: node-1=fw1.example.net,192.0.2.1
+    #[arg(long, value_name = "NAME[=HOST,..]")]
+    node: Vec<Node>,
+
+    /// An operator or a program, with its role: alice=admin (or operator, or viewer)
+    #[arg(long, value_name = "NAME=ROLE")]
+    client: Vec<Client>,
+
+    /// Replaces files that are there already
+    #[arg(long)]
+    overwrite: bool,
+
+    /// Prints JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct IssuedJson {
+    files: Vec<PathBuf>,
+    certificates_end: String,
+}
+
+impl Pki {
+    /// # Errors
+    /// If a file is there already or cannot be written, or there is no authority to issue with.
+    pub(crate) fn run(&self) -> Result<()> {
+        let make = match self {
+            Self::Init(_) => pki::init,
+            Self::Issue(_) => pki::issue,
+        };
+        let (Self::Init(issue) | Self::Issue(issue)) = self;
+        let subjects = Subjects { nodes: issue.node.clone(), clients: issue.client.clone() };
+        let existing = if issue.overwrite { Existing::Overwrite } else { Existing::Refuse };
+        let summary = make(&issue.dir, &subjects, existing, OffsetDateTime::now_utc())?;
+        if issue.json {
+            let certificates_end = summary.leaves_end.format(&Rfc3339)?;
+            print_json(&IssuedJson { files: summary.files, certificates_end });
+        } else {
+            show(&summary, &subjects);
+        }
+        Ok(())
+    }
+}
+
+fn show(summary: &Summary, subjects: &Subjects) {
+    for file in &summary.files {
+        println!("{}", file.display());
+    }
+    if subjects.nodes.is_empty() && subjects.clients.is_empty() {
+        println!("\nNext: gabion pki issue --node NAME=HOST --client NAME=operator");
+    } else {
+        println!("\nThe certificates end on {}.", summary.leaves_end.date());
+        println!("Keep ca.key off the nodes. In gabiond.toml: api.certificate, api.key, api.client_ca.");
+    }
+}

@@ -1,0 +1,176 @@
+//! `gabion check`: what a node would say to a policy, without a node.
+
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use gabion_rules::{Loaded, Refused, load_and_test};
+use serde::Serialize;
+
+use crate::diagnose;
+use crate::failure::Failure;
+use crate::present::{DiagnosticJson, Paint, TestJson, Tone, print_json};
+
+/// Checks policies and runs their tests, without a node
+///
+/// Exit status 0 if all are valid, 1 if one is not.
+/// JSON: [{"file","valid","rules","nat_rules","digest","diagnostics":[{"severity","message","help",
+/// "line","column","length"}],"tests":[{"name","passed","expected","actual","line"}]}]
+#[derive(Debug, clap::Args)]
+pub(crate) struct Check {
+    /// Policies; `-` is standard input
+    #[arg(required_unless_present = "schema")]
+    files: Vec<PathBuf>,
+
+    /// Prints each valid policy in its canonical form, and nothing else
+    #[arg(long, conflicts_with_all = ["json", "schema"])]
+    print: bool,
+
+    /// Prints the JSON Schema of the policy language, for editors
+    #[arg(long, conflicts_with_all = ["json", "files"])]
+    schema: bool,
+
+    /// Shows the tests that passed as well
+    #[arg(long, short)]
+    verbose: bool,
+
+    /// Prints JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct CheckedJson {
+    file: String,
+    valid: bool,
+    rules: usize,
+    nat_rules: usize,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    digest: String,
+    diagnostics: Vec<DiagnosticJson>,
+    tests: Vec<TestJson>,
+}
+
+impl Check {
+    /// # Errors
+    /// If a file cannot be read or a policy is not valid.
+    pub(crate) fn run(&self) -> Result<()> {
+        if self.schema {
+            println!("{}", gabion_rules::json_schema());
+            return Ok(());
+        }
+        let mut checked = Vec::new();
+        for path in &self.files {
+            let (file, text) = read(path)?;
+            let outcome = load_and_test(&file, &text, Some(today()));
+            if let (true, Ok(loaded)) = (self.print, &outcome) {
+                print!("{}", loaded.policy.print());
+            }
+            let result = judge(file, outcome);
+            if !self.json {
+                self.show(&result, &text);
+            }
+            checked.push(result);
+        }
+        let all_valid = checked.iter().all(|one| one.valid);
+        if self.json {
+            print_json(&checked);
+        }
+        if all_valid { Ok(()) } else { Err(Failure::shown().into()) }
+    }
+
+    fn show(&self, checked: &CheckedJson, text: &str) {
+        eprint!("{}", diagnose::render(&checked.file, text, &checked.diagnostics));
+        if self.print {
+            return;
+        }
+        let failing = checked.tests.iter().any(|test| !test.passed);
+        if !checked.tests.is_empty() && (self.verbose || failing) {
+            println!("{}\n", diagnose::tests_table(&checked.tests).text());
+        }
+        println!("{}", checked.summary());
+    }
+}
+
+impl CheckedJson {
+    fn summary(&self) -> String {
+        let paint = Paint::stdout();
+        let errors = self.diagnostics.iter().filter(|one| one.severity == "error").count();
+        let warnings = self.diagnostics.len() - errors;
+        let passed = self.tests.iter().filter(|test| test.passed).count();
+        let tests = format!("{passed} of {} passed", counted(self.tests.len(), "test"));
+        if !self.valid {
+            let verdict = paint.apply(Tone::Bad, "not valid");
+            return format!("{}: {verdict}: {}, {tests}", self.file, counted(errors, "error"));
+        }
+        let warned = match warnings {
+            0 => String::new(),
+            _ => format!(", {}", counted(warnings, "warning")),
+        };
+        format!(
+            "{}: {}: {}, {}, {tests}{warned}",
+            self.file,
+            paint.apply(Tone::Good, "valid"),
+            counted(self.rules, "rule"),
+            counted(self.nat_rules, "NAT rule"),
+        )
+    }
+}
+
+/// A policy's name for messages, and its text.
+///
+/// # Errors
+/// If it cannot be read.
+pub(crate) fn read(path: &Path) -> Result<(String, String), Failure> {
+    if path == Path::new("-") {
+        let mut text = String::new();
+        std::io::stdin()
+            .read_to_string(&mut text)
+            .map_err(|error| Failure::new(format!("cannot read standard input: {error}")))?;
+        return Ok(("<stdin>".to_owned(), text));
+    }
+    let file = path.display().to_string();
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok((file, text)),
+        Err(error) => Err(Failure::new(format!("cannot read {file}: {error}"))),
+    }
+}
+
+/// The day by which rules expire, in UTC as on the nodes.
+pub(crate) fn today() -> time::Date {
+    time::OffsetDateTime::now_utc().date()
+}
+
+/// `1 rule`, `2 rules`.
+pub(crate) fn counted(count: usize, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
+}
+
+fn judge(file: String, outcome: Result<Loaded, Box<Refused>>) -> CheckedJson {
+    match outcome {
+        Ok(loaded) => CheckedJson {
+            file,
+            valid: true,
+            rules: written_rules(&loaded),
+            nat_rules: loaded.rule_set.nat_rules().len(),
+            digest: loaded.rule_set.digest().iter().map(|byte| format!("{byte:02x}")).collect(),
+            diagnostics: loaded.warnings.into_iter().map(Into::into).collect(),
+            tests: loaded.tests.into_iter().map(Into::into).collect(),
+        },
+        Err(refused) => CheckedJson {
+            file,
+            valid: false,
+            rules: 0,
+            nat_rules: 0,
+            digest: String::new(),
+            diagnostics: refused.diagnostics.0.into_iter().map(Into::into).collect(),
+            tests: refused.tests.into_iter().map(Into::into).collect(),
+        },
+    }
+}
+
+/// The rule set has a default for each pair of zones behind the rules that were written.
+fn written_rules(loaded: &Loaded) -> usize {
+    let zones = loaded.rule_set.zones().len();
+    loaded.rule_set.rules().len().saturating_sub(zones * zones)
+}

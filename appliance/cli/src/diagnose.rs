@@ -1,0 +1,161 @@
+//! A policy's problems in their text: what is wrong, where, and what to do about it.
+
+use std::fmt;
+
+use gabion_api::v1;
+use miette::{
+    Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, NamedSource, Severity,
+    SourceCode,
+};
+
+use crate::present::{DiagnosticJson, Grid, Paint, TestJson, Tone};
+
+/// A problem together with the policy's text.
+#[derive(Debug)]
+struct Problem<'a> {
+    source: &'a NamedSource<String>,
+    file: &'a str,
+    at: &'a DiagnosticJson,
+    offset: usize,
+}
+
+impl fmt::Display for Problem<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let DiagnosticJson { line, column, message, .. } = self.at;
+        match line {
+            0 => write!(f, "{}: {message}", self.file),
+            _ => write!(f, "{}:{line}:{column}: {message}", self.file),
+        }
+    }
+}
+
+impl std::error::Error for Problem<'_> {}
+
+impl Diagnostic for Problem<'_> {
+    fn severity(&self) -> Option<Severity> {
+        Some(if self.at.severity == "warning" { Severity::Warning } else { Severity::Error })
+    }
+
+    fn help<'b>(&'b self) -> Option<Box<dyn fmt::Display + 'b>> {
+        let help: Box<dyn fmt::Display> = Box::new(&self.at.help);
+        (!self.at.help.is_empty()).then_some(help)
+    }
+
+    fn source_code(&self) -> Option<&dyn SourceCode> {
+        (self.at.line > 0).then_some(self.source as &dyn SourceCode)
+    }
+
+    fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
+        let length = usize::try_from(self.at.length).unwrap_or(0);
+        let label = LabeledSpan::underline((self.offset, length));
+        (self.at.line > 0)
+            .then(|| Box::new(std::iter::once(label)) as Box<dyn Iterator<Item = LabeledSpan>>)
+    }
+}
+
+/// The problems as they are shown on standard error.
+pub(crate) fn render(file: &str, text: &str, problems: &[DiagnosticJson]) -> String {
+    let source = NamedSource::new(file, text.to_owned());
+    let coloured = Paint::stderr().coloured;
+    let theme =
+        if coloured { GraphicalTheme::unicode() } else { GraphicalTheme::unicode_nocolor() };
+    let handler = GraphicalReportHandler::new_themed(theme).with_links(false).with_width(100);
+    let mut shown = String::new();
+    for at in problems {
+        let problem = Problem { source: &source, file, at, offset: offset(text, at) };
+        // Writing to a string cannot fail.
+        let _ = handler.render_report(&mut shown, &problem);
+        shown.push('\n');
+    }
+    shown
+}
+
+/// The embedded tests as a table.
+pub(crate) fn tests_table(tests: &[TestJson]) -> Grid {
+    let columns = ["".into(), "test".into(), "expected".into(), "actual".into(), "line".into()];
+    let mut grid = Grid::new(columns);
+    for test in tests {
+        let (tone, mark) = if test.passed { (Tone::Good, "✓") } else { (Tone::Bad, "✗") };
+        grid.toned_row([
+            (tone, mark.to_owned()),
+            (Tone::Plain, test.name.clone()),
+            (Tone::Plain, test.expected.clone()),
+            (if test.passed { Tone::Plain } else { Tone::Bad }, test.actual.clone()),
+            (Tone::Faint, test.line.to_string()),
+        ]);
+    }
+    grid
+}
+
+impl From<gabion_rules::Diagnostic> for DiagnosticJson {
+    fn from(diagnostic: gabion_rules::Diagnostic) -> Self {
+        Self {
+            severity: match diagnostic.severity {
+                gabion_rules::Severity::Error => "error",
+                gabion_rules::Severity::Warning => "warning",
+            },
+            message: diagnostic.message,
+            help: diagnostic.help,
+            line: diagnostic.line,
+            column: diagnostic.column,
+            length: diagnostic.length,
+        }
+    }
+}
+
+impl From<gabion_rules::TestOutcome> for TestJson {
+    fn from(test: gabion_rules::TestOutcome) -> Self {
+        Self {
+            name: test.name,
+            passed: test.passed,
+            expected: test.expected,
+            actual: test.actual,
+            line: test.line,
+        }
+    }
+}
+
+/// The problems that a node reports.
+pub(crate) fn from_node(diagnostics: Vec<v1::Diagnostic>) -> Vec<DiagnosticJson> {
+    diagnostics.into_iter().map(Into::into).collect()
+}
+
+/// The byte at which a problem begins: its column counts characters.
+fn offset(text: &str, at: &DiagnosticJson) -> usize {
+    let line = usize::try_from(at.line).unwrap_or(0).saturating_sub(1);
+    let column = usize::try_from(at.column).unwrap_or(0).saturating_sub(1);
+    let before: usize = text.split_inclusive('\n').take(line).map(str::len).sum();
+    let rest = &text[before..];
+    before + rest.char_indices().nth(column).map_or(rest.len(), |(index, _)| index)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problem(line: u32, column: u32) -> DiagnosticJson {
+        DiagnosticJson {
+            severity: "error",
+            message: "`aktion` is no key of a rule".to_owned(),
+            help: "write `action`".to_owned(),
+            line,
+            column,
+            length: 6,
+        }
+    }
+
+    #[test]
+    fn a_column_counts_characters_and_a_span_bytes() {
+        let text = "# ü\nä: aktion\n";
+        assert_eq!(&text[offset(text, &problem(2, 4))..][..6], "aktion");
+        assert_eq!(offset(text, &problem(9, 9)), text.len());
+    }
+
+    #[test]
+    fn a_problem_shows_its_place_its_line_and_its_help() {
+        let shown = render("p.yaml", "a: 1\nb: aktion\n", &[problem(2, 4)]);
+        for expected in ["p.yaml:2:4: `aktion` is no key", "b: aktion", "write `action`"] {
+            assert!(shown.contains(expected), "{shown}");
+        }
+    }
+}

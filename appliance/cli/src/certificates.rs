@@ -78,6 +78,8 @@ fn show(summary: &Summary, subjects: &Subjects) {
         println!("\nNext: gabion pki issue --node NAME=HOST --client NAME=operator");
     } else {
         println!("\nThe certificates end on {}.", summary.leaves_end.date());
-        println!("Keep ca.key off the nodes. In gabiond.toml: api.certificate, api.key, api.client_ca.");
+        println!(
+            "Keep ca.key off the nodes. In gabiond.toml: api.certificate, api.key, api.client_ca."
+        );
     }
 }

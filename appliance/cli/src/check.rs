@@ -98,7 +98,10 @@ impl CheckedJson {
         let errors = self.diagnostics.iter().filter(|one| one.severity == "error").count();
         let warnings = self.diagnostics.len() - errors;
         let passed = self.tests.iter().filter(|test| test.passed).count();
-        let tests = format!("{passed} of {} passed", counted(self.tests.len(), "test"));
+        let tests = match self.tests.len() {
+            0 => "no tests".to_owned(),
+            all => format!("{passed} of {} passed", counted(all, "test")),
+        };
         if !self.valid {
             let verdict = paint.apply(Tone::Bad, "not valid");
             return format!("{}: {verdict}: {}, {tests}", self.file, counted(errors, "error"));

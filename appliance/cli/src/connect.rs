@@ -44,13 +44,7 @@ pub(crate) struct Connection {
     pub(crate) server: Option<String>,
 
     /// The cluster's CA certificate
-    #[arg(
-        long,
-        global = true,
-        value_name = "PEM",
-        env = "GABION_CA",
-        help_heading = "Connection"
-    )]
+    #[arg(long, global = true, value_name = "PEM", env = "GABION_CA", help_heading = "Connection")]
     pub(crate) ca: Option<PathBuf>,
 
     /// Your certificate, made by `gabion pki issue`
@@ -151,7 +145,9 @@ impl Connection {
         let failure = Failure::new(format!("cannot connect to {target}: {text}"));
         if self.server.is_some() {
             return if text.contains("certificate") || text.contains("invalid peer") {
-                failure.next("is --ca the CA that signed the node's certificate, and --server a name in it?")
+                failure.next(
+                    "is --ca the CA that signed the node's certificate, and --server a name in it?",
+                )
             } else {
                 failure
                     .next("is gabiond running there, and `api.listen` in its gabiond.toml set?")
@@ -231,14 +227,15 @@ pub(crate) fn refusal(target: &str, status: &Status) -> Failure {
             .next("give --cert and --key of a certificate that the cluster's CA has signed"),
         Code::Unavailable => Failure::new(format!("{target} is not available: {message}"))
             .next("is it stopping or restarting? gabion show health; systemctl status gabiond"),
-        Code::Unimplemented => {
-            Failure::new(format!("{target} does not know this request: {message}"))
-                .next("is gabiond older than this tool? Compare: gabion --version, gabion show health")
-        }
+        Code::Unimplemented => Failure::new(format!(
+            "{target} does not know this request: {message}"
+        ))
+        .next("is gabiond older than this tool? Compare: gabion --version, gabion show health"),
         Code::ResourceExhausted => Failure::new(format!("{target} has no room for it: {message}"))
             .next("is the disk of its state_dir full? df -h /var/lib/gabion"),
-        Code::NotFound => Failure::new(message.to_owned())
-            .next("list what is there with: gabion show revisions"),
+        Code::NotFound => {
+            Failure::new(message.to_owned()).next("list what is there with: gabion show revisions")
+        }
         Code::Ok
         | Code::Cancelled
         | Code::Unknown

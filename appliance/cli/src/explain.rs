@@ -85,9 +85,11 @@ fn show(explained: &ExplainResponse) {
 fn verdict(explained: &ExplainResponse) -> String {
     let tone = Tone::from(explained.verdict.as_str());
     let mut text = Paint::stdout().apply(tone, &explained.verdict);
-    for (word, value) in
-        [(" by ", &explained.rule), (": ", &explained.reason), (", out of ", &explained.out_interface)]
-    {
+    for (word, value) in [
+        (" by ", &explained.rule),
+        (": ", &explained.reason),
+        (", out of ", &explained.out_interface),
+    ] {
         if !value.is_empty() {
             text += word;
             text += value;

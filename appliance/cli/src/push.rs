@@ -189,8 +189,7 @@ fn show_difference(current: Option<&GetResponse>, text: &str) {
         eprintln!("The text is the one in force.");
         return;
     }
-    let number =
-        current.and_then(|current| current.revision.as_ref()).map_or(0, |one| one.number);
+    let number = current.and_then(|current| current.revision.as_ref()).map_or(0, |one| one.number);
     let diff = TextDiff::from_lines(old, text);
     let unified = diff.unified_diff().header(&format!("revision {number}"), "new").to_string();
     for line in unified.lines() {

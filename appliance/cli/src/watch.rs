@@ -104,7 +104,9 @@ fn what(event: &Event) -> String {
     };
     match event.kind() {
         Kind::FlowOpened => event.flow.as_ref().map(opened).unwrap_or_default(),
-        Kind::FlowClosed => event.flow.as_ref().map(|flow| closed(flow, &event.reason)).unwrap_or_default(),
+        Kind::FlowClosed => {
+            event.flow.as_ref().map(|flow| closed(flow, &event.reason)).unwrap_or_default()
+        }
         Kind::Denied => rule(format!("{}  {}", event.packet, event.reason)),
         Kind::Policy if event.revision > 0 => {
             format!("revision {}: {}", event.revision, event.message)
@@ -137,7 +139,7 @@ fn path(
     source: &Option<gabion_api::v1::Endpoint>,
     destination: &Option<gabion_api::v1::Endpoint>,
 ) -> String {
-    let [source, destination] = [source, destination]
-        .map(|end| end.as_ref().map_or_else(|| "?".to_owned(), endpoint));
+    let [source, destination] =
+        [source, destination].map(|end| end.as_ref().map_or_else(|| "?".to_owned(), endpoint));
     format!("{source} -> {destination}")
 }

@@ -63,10 +63,6 @@ impl Lab {
         Ok(lab)
     }
 
-    pub(crate) fn name(&self) -> &str {
-        &self.record.name
-    }
-
     pub(crate) fn directory(&self) -> PathBuf {
         self.record.directory()
     }

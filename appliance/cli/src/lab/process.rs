@@ -95,6 +95,10 @@ impl Running {
         self.stop(signal)
     }
 
+    pub(crate) fn has_ended(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(Some(_)))
+    }
+
     /// The end of what the program has printed.
     pub(crate) fn last_words(&self) -> String {
         const LINES: usize = 12;

@@ -27,7 +27,8 @@ pub(crate) struct Progress {
 impl Progress {
     pub(crate) fn new(total: usize, to_stderr: bool) -> Self {
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-        let style = ProgressStyle::with_template("  {spinner} {msg}").expect("the template is valid");
+        let style =
+            ProgressStyle::with_template("  {spinner} {msg}").expect("the template is valid");
         bar.set_style(style);
         let paint = if to_stderr { Paint::stderr() } else { Paint::stdout() };
         Self { total, done: 0, section: "", to_stderr, paint, bar }
@@ -42,7 +43,11 @@ impl Progress {
     ///
     /// # Errors
     /// What `work` returns.
-    pub(crate) fn during<T>(&self, what: &'static str, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    pub(crate) fn during<T>(
+        &self,
+        what: &'static str,
+        work: impl FnOnce() -> Result<T>,
+    ) -> Result<T> {
         self.spin(what.to_owned());
         let result = work();
         self.bar.disable_steady_tick();
@@ -56,10 +61,8 @@ impl Progress {
     pub(crate) fn built(&self, lab: &str, took: Duration) {
         let text = format!("The lab `{lab}` was built in {} ms.", took.as_millis());
         self.line(&self.paint.apply(Tone::Faint, &text));
-        let header = format!(
-            "\n    {:TRIED$}{:TOOL$}{:EXPECT$}{}",
-            "TRIED", "WITH", "EXPECTED", "SEEN"
-        );
+        let header =
+            format!("\n    {:TRIED$}{:TOOL$}{:EXPECT$}{}", "TRIED", "WITH", "EXPECTED", "SEEN");
         self.line(&self.paint.apply(Tone::Faint, &header));
     }
 

@@ -49,8 +49,9 @@ impl Record {
     /// # Errors
     /// If a lab of this name is there already, or the folder cannot be made.
     pub(crate) fn create(&self) -> Result<()> {
-        fs::create_dir_all(ROOT)
-            .with_context(|| format!("cannot make {ROOT}: a lab needs root. Try: sudo gabion lab"))?;
+        fs::create_dir_all(ROOT).with_context(|| {
+            format!("cannot make {ROOT}: a lab needs root. Try: sudo gabion lab")
+        })?;
         let directory = self.directory();
         if let Err(error) = fs::create_dir(&directory) {
             if error.kind() == std::io::ErrorKind::AlreadyExists {
@@ -114,8 +115,8 @@ pub(crate) fn labs() -> Result<Vec<Record>> {
     let mut labs = Vec::new();
     for entry in entries {
         let path = entry?.path().join("lab.json");
-        let text =
-            fs::read(&path).with_context(|| format!("cannot read the record {}", path.display()))?;
+        let text = fs::read(&path)
+            .with_context(|| format!("cannot read the record {}", path.display()))?;
         labs.push(
             serde_json::from_slice::<Record>(&text)
                 .with_context(|| format!("{} is not a lab's record", path.display()))?,

@@ -175,7 +175,8 @@ fn judge(check: &Check, stage: &mut Stage) -> Outcome {
         Ok(seen) => seen,
         Err(error) => {
             let changes = Tally::take(stage).since(&before);
-            return failed(one_line(&format!("{error:#}")), changes);
+            let obituary = stage.obituary().map(|text| format!("; {text}")).unwrap_or_default();
+            return failed(one_line(&format!("{error:#}{obituary}")), changes);
         }
     };
     match wait_for(&check.because, stage, &before) {
@@ -232,12 +233,14 @@ fn explain(because: &Because, stage: &mut Stage, before: &Tally) -> Result<Strin
 fn translation(because: &Because, stage: &mut Stage) -> Result<String> {
     let rule = because.rule.unwrap_or_default().to_owned();
     let flows = stage.flows(FlowFilter { rule, ..FlowFilter::default() })?;
-    let translated = |flow: &&Flow| because.nat.iter().all(|nat| flow.nat_rules.iter().any(|n| n == nat));
+    let translated =
+        |flow: &&Flow| because.nat.iter().all(|nat| flow.nat_rules.iter().any(|n| n == nat));
     let wanted = because.nat.join(" + ");
     let Some(flow) = flows.iter().filter(translated).max_by_key(|flow| flow.id) else {
         bail!("no flow was translated by {wanted}");
     };
-    let original = Translation { source: flow.source.clone(), destination: flow.destination.clone() };
+    let original =
+        Translation { source: flow.source.clone(), destination: flow.destination.clone() };
     let Some(new) = &flow.translated else {
         bail!("the flow of {wanted} shows no translation");
     };
@@ -245,9 +248,8 @@ fn translation(because: &Because, stage: &mut Stage) -> Result<String> {
 }
 
 fn path_of(translation: &Translation) -> String {
-    let [source, destination] = [&translation.source, &translation.destination].map(|endpoint| {
-        endpoint.as_ref().map_or_else(|| "?".to_owned(), crate::present::endpoint)
-    });
+    let [source, destination] = [&translation.source, &translation.destination]
+        .map(|endpoint| endpoint.as_ref().map_or_else(|| "?".to_owned(), crate::present::endpoint));
     format!("{source} > {destination}")
 }
 

@@ -56,8 +56,7 @@ impl Stage {
             look_for_binaries(&bin_dir)?;
         }
         let topology = (scenario.topology)();
-        let lab =
-            Lab::build(&setup.name, scenario.name, topology, setup.offloads, setup.lifetime)?;
+        let lab = Lab::build(&setup.name, scenario.name, topology, setup.offloads, setup.lifetime)?;
         let place = NodePlace::prepare(&lab, scenario.node, &bin_dir)?;
         let servers = (scenario.servers)(&lab)?;
         Ok(Self { api: None, running: None, place, servers, lab })
@@ -104,9 +103,10 @@ impl Stage {
         self.place.socket()
     }
 
-    /// What the node has printed last.
-    pub(crate) fn last_words(&self) -> String {
-        self.running.as_ref().map(Running::last_words).unwrap_or_default()
+    /// What the node has printed last, if it has ended without having been told to.
+    pub(crate) fn obituary(&mut self) -> Option<String> {
+        let running = self.running.as_mut()?;
+        running.has_ended().then(|| format!("the node has ended: {}", running.last_words()))
     }
 
     /// Waits until the node says that it is ready.
@@ -227,8 +227,7 @@ fn look_for_programs(programs: &[&str]) -> Result<(), Failure> {
     let is_there = |program: &&&str| {
         std::env::split_paths(&path).any(|directory| directory.join(program).is_file())
     };
-    let missing: Vec<_> =
-        programs.iter().filter(|program| !is_there(program)).copied().collect();
+    let missing: Vec<_> = programs.iter().filter(|program| !is_there(program)).copied().collect();
     if missing.is_empty() {
         return Ok(());
     }

@@ -284,8 +284,11 @@ impl From<v1::CountersResponse> for CountersJson {
             packets: rule.packets,
             bytes: rule.bytes,
         };
-        let table =
-            |table: v1::TableUse| TableJson { name: table.name, used: table.used, limit: table.limit };
+        let table = |table: v1::TableUse| TableJson {
+            name: table.name,
+            used: table.used,
+            limit: table.limit,
+        };
         let interface = |interface: v1::InterfaceCounters| InterfaceJson {
             name: interface.name,
             device: interface.device,

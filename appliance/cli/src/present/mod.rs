@@ -10,7 +10,7 @@ pub(crate) use json::{
     CountersJson, DiagnosticJson, EventJson, ExplanationJson, FlowJson, RevisionJson, TestJson,
     kind_label, print_json, time_text,
 };
-pub(crate) use number::{age, bytes, count, duration};
 pub(crate) use notation::endpoint;
+pub(crate) use number::{age, bytes, count, duration};
 pub(crate) use paint::{Paint, Tone};
 pub(crate) use table::{Grid, right};

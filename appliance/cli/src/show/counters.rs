@@ -57,9 +57,8 @@ impl Counters {
             right("line"),
         ]);
         // Rules are always shown, so that an unused one is seen; defaults only if they were hit.
-        let is_shown = |rule: &&RuleCounters| {
-            self.all || rule.hits > 0 || !rule.name.starts_with("default:")
-        };
+        let is_shown =
+            |rule: &&RuleCounters| self.all || rule.hits > 0 || !rule.name.starts_with("default:");
         for rule in counters.rules.iter().filter(is_shown) {
             grid.toned_row([
                 (Tone::Plain, rule.name.clone()),

@@ -146,7 +146,6 @@ fn volume(usage: Option<&Usage>) -> String {
 }
 
 fn expiry(flow: &Flow) -> String {
-    let left: Option<std::time::Duration> =
-        flow.expires_in.and_then(|left| left.try_into().ok());
+    let left: Option<std::time::Duration> = flow.expires_in.and_then(|left| left.try_into().ok());
     left.map_or_else(|| "-".to_owned(), duration)
 }

@@ -18,9 +18,13 @@ const LOSS: f64 = 2.0;
 
 pub(super) fn checks() -> Vec<Check> {
     vec![
-        check(SECTION, ("dns-v4", "a DNS question", "dig"), Expect::Allowed, rule("dns-in"), |stage| {
-            dig(stage, WEB_1_V4, "A", PUBLISHED_V4)
-        }),
+        check(
+            SECTION,
+            ("dns-v4", "a DNS question", "dig"),
+            Expect::Allowed,
+            rule("dns-in"),
+            |stage| dig(stage, WEB_1_V4, "A", PUBLISHED_V4),
+        ),
         check(
             SECTION,
             ("dns-v6", "a DNS question over IPv6", "dig"),

@@ -156,11 +156,19 @@ fn refused(stage: &mut Stage, policy: &str, options: &[&str], words: &str) -> Re
     let before = stage.in_force()?;
     let finished = push(stage, policy, options)?;
     let said = format!("{}\n{}", finished.stdout, finished.stderr);
-    ensure!(finished.code == Some(1), "gabion push ended with {:?}: {}", finished.code, said.trim());
+    ensure!(
+        finished.code == Some(1),
+        "gabion push ended with {:?}: {}",
+        finished.code,
+        said.trim()
+    );
     ensure!(said.contains(words), "the message does not contain `{words}`: {}", said.trim());
     ensure!(stage.in_force()? == before, "another revision is in force now");
     let line = said.lines().find(|line| line.contains(words)).unwrap_or_default();
-    Ok(line.trim().trim_start_matches(['×', ' ']).replace(&*stage.lab.directory().to_string_lossy(), ""))
+    Ok(line
+        .trim()
+        .trim_start_matches(['×', ' '])
+        .replace(&*stage.lab.directory().to_string_lossy(), ""))
 }
 
 fn push(stage: &mut Stage, policy: &str, options: &[&str]) -> Result<Finished> {
@@ -188,10 +196,17 @@ fn over_tls(stage: &Stage, directory: &str) -> Result<Finished> {
         root.join(directory).join(file).to_string_lossy().into_owned()
     };
     let arguments = [
-        "show", "health", "--json", "--server", API,
-        "--ca", &path("pki", "ca.pem"),
-        "--cert", &path(directory, "lab.pem"),
-        "--key", &path(directory, "lab.key"),
+        "show",
+        "health",
+        "--json",
+        "--server",
+        API,
+        "--ca",
+        &path("pki", "ca.pem"),
+        "--cert",
+        &path(directory, "lab.pem"),
+        "--key",
+        &path(directory, "lab.key"),
     ];
     stage.gabion(NODE, &arguments)
 }

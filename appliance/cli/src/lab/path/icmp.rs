@@ -14,9 +14,13 @@ const LARGE: &str = "4000";
 
 pub(super) fn checks() -> Vec<Check> {
     vec![
-        check(SECTION, ("ping-v4", "ping web-1", "ping"), Expect::Allowed, rule("ping-in"), |stage| {
-            ping(stage, WEB_1_V4, "56")
-        }),
+        check(
+            SECTION,
+            ("ping-v4", "ping web-1", "ping"),
+            Expect::Allowed,
+            rule("ping-in"),
+            |stage| ping(stage, WEB_1_V4, "56"),
+        ),
         check(
             SECTION,
             ("ping-v6", "ping web-1 over IPv6", "ping"),
@@ -70,12 +74,8 @@ fn traceroute(stage: &mut Stage, address: &str, node: &str) -> Result<String> {
     let program = ["traceroute", "-n", "-q", "1", "-w", "2", "-m", "5", address];
     let finished = succeed(stage, CLIENT, &program, 15)?;
     // ` 2  203.0.113.1  0.512 ms`
-    let hops: Vec<_> = finished
-        .stdout
-        .lines()
-        .skip(1)
-        .filter_map(|line| line.split_whitespace().nth(1))
-        .collect();
+    let hops: Vec<_> =
+        finished.stdout.lines().skip(1).filter_map(|line| line.split_whitespace().nth(1)).collect();
     let way = hops.join(" > ");
     ensure!(hops.get(1) == Some(&node), "the second hop is not {node}: {way}");
     ensure!(hops.last() == Some(&address), "the way does not end at {address}: {way}");

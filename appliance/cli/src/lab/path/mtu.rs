@@ -2,7 +2,9 @@
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::network::{CLIENT, CLIENT_V4, CLIENT_V6, ISP, MTU, NODE, PUBLISHED_V4, WEB_1, WEB_1_V6, WEB_2};
+use super::network::{
+    CLIENT, CLIENT_V4, CLIENT_V6, ISP, MTU, NODE, PUBLISHED_V4, WEB_1, WEB_1_V6, WEB_2,
+};
 use super::{Because, Family, LARGE, check, fetch, reason, rule, succeed};
 use crate::lab::scenario::{Check, Expect};
 use crate::lab::stage::Stage;
@@ -88,8 +90,19 @@ fn transfer(stage: &mut Stage, family: Family, mtu: u16) -> Result<String> {
 
 fn ping_too_big(stage: &mut Stage) -> Result<String> {
     narrowed(stage, &[(NODE, "eth2"), (super::network::LAN, "node")], OWN, |stage| {
-        let program =
-            ["ping", "-n", "-c", "1", "-W", "2", "-M", "do", "-s", "1472", super::network::WEB_1_V4];
+        let program = [
+            "ping",
+            "-n",
+            "-c",
+            "1",
+            "-W",
+            "2",
+            "-M",
+            "do",
+            "-s",
+            "1472",
+            super::network::WEB_1_V4,
+        ];
         let finished = stage.run(CLIENT, &program, 4)?;
         let line = finished
             .stdout

@@ -3,14 +3,16 @@
 use crate::lab::topology::{End, Role, Topology};
 
 /// The picture of the network, as the report shows it.
-pub(crate) const DRAWING: &str = "\
-  client ────┐                      ┌──────────────┐                  ┌──── web-1
-  198.51.100.9                      │    node-1    │                    10.1.0.10
-  2600:1:0:9::9  isp ───────── ext ─┤   gabiond    ├─ int ──── lan ───┤ 2600:2:0:1::10
-                 │  203.0.113.0/24  │ gabion-guard │  10.1.0.0/24     │
-  remote ────┘  2600:1:0:113::/64   └──────────────┘  2600:2:0:1::/64 └──── web-2
-  192.0.2.80                                                             10.1.0.11
-  2600:1:0:80::80   published: 203.0.113.7, 2600:1:0:113::7              2600:2:0:1::11";
+pub(crate) const DRAWING: &str = r"
+    internet                           spokes
+    client ───┐                   ┌──────────────┐                 ┌─── web-1
+    198.51.100.9                  │    node-1    │                 │    10.1.0.10
+    2600:1:0:9::9                 │              │                 │    2600:2:0:1::10
+              ├─── isp ────── ext ┤   gabiond    ├ int ─── lan ────┤
+    remote ───┘    203.0.113.0/24 │ gabion-guard │ 10.1.0.0/24     └─── web-2
+    192.0.2.80     2600:1:0:113:: │              │ 2600:2:0:1::         10.1.0.11
+    2600:1:0:80::80               └──────────────┘                      2600:2:0:1::11
+                  published web servers: 203.0.113.7, 2600:1:0:113::7";
 
 pub(crate) const CLIENT: &str = "client";
 pub(crate) const REMOTE: &str = "remote";
@@ -30,8 +32,6 @@ pub(crate) const NODE_INT_V4: &str = "10.1.0.1";
 pub(crate) const NODE_INT_V6: &str = "2600:2:0:1::1";
 pub(crate) const WEB_1_V4: &str = "10.1.0.10";
 pub(crate) const WEB_1_V6: &str = "2600:2:0:1::10";
-pub(crate) const WEB_2_V4: &str = "10.1.0.11";
-pub(crate) const WEB_2_V6: &str = "2600:2:0:1::11";
 /// Destination NAT to both web servers.
 pub(crate) const PUBLISHED_V4: &str = "203.0.113.7";
 pub(crate) const PUBLISHED_V6: &str = "2600:1:0:113::7";
@@ -45,33 +45,55 @@ pub(crate) const MTU: u16 = 1500;
 /// The hosts and links of [`DRAWING`].
 pub(crate) fn topology() -> Topology {
     Topology::new()
-        .link(MTU, [
-            End::new(CLIENT, "eth0", &["198.51.100.9/24", "2600:1:0:9::9/64"]),
-            End::new(ISP, "client", &["198.51.100.1/24", "2600:1:0:9::1/64"]),
-        ])
-        .link(MTU, [
-            End::new(REMOTE, "eth0", &["192.0.2.80/24", "2600:1:0:80::80/64"]),
-            End::new(ISP, "remote", &["192.0.2.1/24", "2600:1:0:80::1/64"]),
-        ])
-        .link(MTU, [
-            End::new(ISP, "node", &["203.0.113.254/24", "2600:1:0:113::fe/64"]),
-            End::new(NODE, "eth1", &["203.0.113.1/24", "2600:1:0:113::1/64"]),
-        ])
-        .link(MTU, [
-            End::new(NODE, "eth2", &["10.1.0.1/24", "2600:2:0:1::1/64"]),
-            End::new(LAN, "node", &[]),
-        ])
-        .link(MTU, [
-            End::new(WEB_1, "eth0", &["10.1.0.10/24", "2600:2:0:1::10/64"]),
-            End::new(LAN, "web-1", &[]),
-        ])
-        .link(MTU, [
-            End::new(WEB_2, "eth0", &["10.1.0.11/24", "2600:2:0:1::11/64"]),
-            End::new(LAN, "web-2", &[]),
-        ])
+        .link(
+            MTU,
+            [
+                End::new(CLIENT, "eth0", &["198.51.100.9/24", "2600:1:0:9::9/64"]),
+                End::new(ISP, "client", &["198.51.100.1/24", "2600:1:0:9::1/64"]),
+            ],
+        )
+        .link(
+            MTU,
+            [
+                End::new(REMOTE, "eth0", &["192.0.2.80/24", "2600:1:0:80::80/64"]),
+                End::new(ISP, "remote", &["192.0.2.1/24", "2600:1:0:80::1/64"]),
+            ],
+        )
+        .link(
+            MTU,
+            [
+                End::new(ISP, "node", &["203.0.113.254/24", "2600:1:0:113::fe/64"]),
+                End::new(NODE, "eth1", &["203.0.113.1/24", "2600:1:0:113::1/64"]),
+            ],
+        )
+        .link(
+            MTU,
+            [
+                End::new(NODE, "eth2", &["10.1.0.1/24", "2600:2:0:1::1/64"]),
+                End::new(LAN, "node", &[]),
+            ],
+        )
+        .link(
+            MTU,
+            [
+                End::new(WEB_1, "eth0", &["10.1.0.10/24", "2600:2:0:1::10/64"]),
+                End::new(LAN, "web-1", &[]),
+            ],
+        )
+        .link(
+            MTU,
+            [
+                End::new(WEB_2, "eth0", &["10.1.0.11/24", "2600:2:0:1::11/64"]),
+                End::new(LAN, "web-2", &[]),
+            ],
+        )
         .host(CLIENT, Role::End, &[("0.0.0.0/0", "198.51.100.1"), ("::/0", "2600:1:0:9::1")])
         .host(REMOTE, Role::End, &[("0.0.0.0/0", "192.0.2.1"), ("::/0", "2600:1:0:80::1")])
-        .host(ISP, Role::Router, &[("10.1.0.0/24", "203.0.113.1"), ("2600:2:0:1::/64", "2600:1:0:113::1")])
+        .host(
+            ISP,
+            Role::Router,
+            &[("10.1.0.0/24", "203.0.113.1"), ("2600:2:0:1::/64", "2600:1:0:113::1")],
+        )
         .host(NODE, Role::Node, &[("0.0.0.0/0", "203.0.113.254"), ("::/0", "2600:1:0:113::fe")])
         .host(LAN, Role::Switch, &[])
         .host(WEB_1, Role::End, &[("0.0.0.0/0", "10.1.0.1"), ("::/0", "2600:2:0:1::1")])

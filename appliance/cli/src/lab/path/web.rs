@@ -153,7 +153,9 @@ fn access_log(stage: &mut Stage) -> Result<String> {
     let client = format!("{NODE_INT_V4}:");
     let line = WEB_SERVERS
         .iter()
-        .flat_map(|server| server.access_log(&stage.lab).lines().map(str::to_owned).collect::<Vec<_>>())
+        .flat_map(|server| {
+            server.access_log(&stage.lab).lines().map(str::to_owned).collect::<Vec<_>>()
+        })
         .rfind(|line| line.starts_with(&client) && line.ends_with("https"))
         .context("no access log has an HTTPS request from the node's own address")?;
     Ok(line)

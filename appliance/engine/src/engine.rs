@@ -139,7 +139,10 @@ impl Engine {
             return Verdict::Local;
         }
         if let Err(reason) = self.check(from, frame.bytes, packet) {
-            self.log_invalid(now, from, packet, reason);
+            // Others' frames are no news on a shared link.
+            if reason != DropReason::OtherHost {
+                self.log_invalid(now, from, packet, reason);
+            }
             return Verdict::Drop(reason);
         }
         if packet.fragment.is_some() {

@@ -5,7 +5,7 @@ use crate::flows::Slot;
 use crate::judge::Refusal;
 use crate::neighbours::{NeighbourId, Parked, Reachability};
 use crate::network::NextHop;
-use crate::packet::Packet;
+use crate::packet::{Packet, Segment};
 use crate::reply::IcmpError;
 use crate::rewrite::{self, Rewrite};
 use crate::{
@@ -16,6 +16,9 @@ use crate::{
 /// RFC 8200 section 5 and RFC 791: no link's MTU is smaller.
 const MTU_MIN_IPV6: u32 = 1280;
 const MTU_MIN_IPV4: u32 = 68;
+
+/// RFC 768.
+const UDP_HEADER: usize = 8;
 
 /// A next hop, resolved once per flow and again when the topology has changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -203,10 +206,7 @@ impl Engine {
 /// Length of the IP packet on the wire; of a superframe, that of its largest segment.
 fn wire_length(packet: &Packet, offload: &Offload) -> u32 {
     let length = match offload.segments {
-        Some(segments) => {
-            usize::from(segments.header) - packet.network.min(usize::from(segments.header))
-                + usize::from(segments.size)
-        }
+        Some(segments) => header_length(packet) + usize::from(segments.size),
         None => packet.end - packet.network,
     };
     length as u32
@@ -218,10 +218,24 @@ fn wire_count(packet: &Packet, offload: &Offload) -> Usage {
     let Some(segments) = offload.segments.filter(|segments| segments.size > 0) else {
         return Usage { packets: 1, bytes: length };
     };
-    let header = u64::from(segments.header).saturating_sub(packet.network as u64);
-    let payload = length.saturating_sub(header);
-    let packets = payload.div_ceil(u64::from(segments.size)).max(1);
+    let header = header_length(packet) as u64;
+    let packets = length.saturating_sub(header).div_ceil(u64::from(segments.size)).max(1);
     Usage { packets, bytes: length + (packets - 1) * header }
+}
+
+/// The headers that each segment repeats, from the IP header on. What the offload says of them is a
+/// hint for the kernel and not to be relied on.
+fn header_length(packet: &Packet) -> usize {
+    let length = packet.end - packet.network;
+    match packet.segment {
+        Segment::Tcp(tcp) => length.saturating_sub(tcp.payload as usize),
+        Segment::Udp { .. } => packet.transport - packet.network + UDP_HEADER,
+        Segment::IcmpQuery { .. }
+        | Segment::IcmpError { .. }
+        | Segment::LinkLocal { .. }
+        | Segment::Other
+        | Segment::Later => packet.transport - packet.network,
+    }
 }
 
 fn smallest_mtu(packet: &Packet) -> u32 {

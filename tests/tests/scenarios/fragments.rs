@@ -30,7 +30,7 @@ fn fragments_wait_for_each_other_in_any_order() {
                 "ext",
                 &pieces[2],
                 &[
-                    &format!("int: {kind} {client} > {server} echo 5 ttl 63 frag 0+"),
+                    &format!("int: echo 5 {client} > {server} ttl 63 frag 0+"),
                     &format!("int: ip {client} > {server} ttl 63 frag {step}+"),
                     &format!("int: ip {client} > {server} ttl 63 frag {}", 2 * step),
                 ],
@@ -83,7 +83,7 @@ fn fragments_are_translated() {
     assert_eq!(
         dialogue.left(),
         [
-            format!("ext: udp 203.0.113.4:{port} > 198.51.100.9:53 +1472 ttl 63 frag 0+"),
+            format!("ext: udp 203.0.113.4:{port} > 198.51.100.9:53 ttl 63 frag 0+"),
             "ext: ip 203.0.113.4 > 198.51.100.9 ttl 63 frag 1480".to_owned(),
         ]
     );

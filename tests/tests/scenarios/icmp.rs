@@ -137,7 +137,7 @@ fn a_packet_too_big_for_the_next_link_is_told_its_mtu() {
         "ext",
         &big().dont_fragment(false).frame(),
         &[
-            "int: udp 198.51.100.9:40000 > 10.1.0.10:53 +1272 ttl 63 frag 0+",
+            "int: udp 198.51.100.9:40000 > 10.1.0.10:53 ttl 63 frag 0+",
             "int: ip 198.51.100.9 > 10.1.0.10 ttl 63 frag 1280",
         ],
         &["forwarded"],

@@ -49,7 +49,12 @@ pub(super) fn describe(frame: &[u8], offload: Offload) -> String {
     };
     let partial = matches!(offload.checksum, Checksum::Partial { .. });
     let whole = fragment.is_none() && !partial;
-    let transport = transport(&packet, source, destination, whole);
+    let first = fragment.as_deref().is_some_and(|place| place.starts_with(" frag 0"));
+    let transport = if first {
+        describe_quote(&frame[14..])
+    } else {
+        transport(&packet, source, destination, whole)
+    };
     let fragment = fragment.unwrap_or_default();
     let partial = if partial { " partial" } else { "" };
     let gso = offload.segments.map(|gso| format!(" gso {}", gso.size)).unwrap_or_default();
@@ -171,8 +176,14 @@ fn describe_quote(quote: &[u8]) -> String {
         IpAddr::V4(_) => usize::from(quote[0] & 0x0f) * 4,
         IpAddr::V6(_) => 40,
     };
+    let fragment_header = source.is_ipv6() && quote[6] == 44;
+    let header = if fragment_header { header + 8 } else { header };
     let port = |at: usize| u16::from_be_bytes([quote[header + at], quote[header + at + 1]]);
-    let protocol = if source.is_ipv4() { quote[9] } else { quote[6] };
+    let protocol = match source {
+        IpAddr::V4(_) => quote[9],
+        IpAddr::V6(_) if fragment_header => quote[40],
+        IpAddr::V6(_) => quote[6],
+    };
     match protocol {
         6 => format!("tcp {source}:{} > {destination}:{}", port(0), port(2)),
         17 => format!("udp {source}:{} > {destination}:{}", port(0), port(2)),

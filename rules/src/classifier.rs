@@ -110,9 +110,10 @@ impl Iterator for Candidates<'_> {
 
 impl Conditions {
     fn hold(&self, query: &Query) -> bool {
-        self.service.contains(&query.transport)
-            && self.destination.contains(query.destination)
+        // Most addresses stand here; services stand elsewhere and are asked last.
+        self.destination.contains(query.destination)
             && self.source.contains(query.source)
+            && self.service.contains(&query.transport)
     }
 }
 

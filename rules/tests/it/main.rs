@@ -1,5 +1,6 @@
 //! The policy language from outside: golden files and hostile texts.
 #![allow(clippy::unwrap_used)]
 
+mod docs;
 mod golden;
 mod hostile;

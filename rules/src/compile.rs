@@ -1,6 +1,6 @@
 //! From the validated policy to the rule set that the engine asks.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::address::{AddressSet, IpRange};
 use crate::classifier::{AddressMatch, Classifier, Conditions, ServiceMatch};
 use crate::limits::{COMPILED_RANGES, ZONE_PAIR_RULES};
 use crate::policy::{
-    Match, NatKind, NatPolicy, Place, Policy, PoolPolicy, RulePolicy, SourcePolicy, Term,
+    Match, NatKind, NatPolicy, ObjectId, Place, Policy, PoolPolicy, RulePolicy, SourcePolicy, Term,
     ZonePolicy, Zones,
 };
 use crate::ruleset::{NatTable, Networks, default_name};
@@ -25,7 +25,7 @@ use crate::{
 /// A policy that is right but too large.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CompileError {
-    #[error("the rules up to here hold over {COMPILED_RANGES} address ranges, the limit")]
+    #[error("the rules up to here hold over {COMPILED_RANGES} addresses and services, the limit")]
     TooManyRanges(Place),
     #[error("the rules up to here fill over {ZONE_PAIR_RULES} places of zone pairs, the limit")]
     TooManyPairs(Place),
@@ -65,6 +65,7 @@ struct Compiler<'p> {
     /// Equal sets are kept once.
     sets: HashSet<Arc<AddressSet>>,
     services: HashSet<Arc<ServiceSet>>,
+    service_objects: HashMap<ObjectId, Arc<ServiceSet>>,
 }
 
 struct NatTables {
@@ -75,7 +76,14 @@ struct NatTables {
 
 impl<'p> Compiler<'p> {
     fn new(policy: &'p Policy) -> Self {
-        Self { policy, ranges: 0, places: 0, sets: HashSet::new(), services: HashSet::new() }
+        Self {
+            policy,
+            ranges: 0,
+            places: 0,
+            sets: HashSet::new(),
+            services: HashSet::new(),
+            service_objects: HashMap::new(),
+        }
     }
 
     fn nat_tables(&mut self, today: Option<Date>) -> Result<NatTables, CompileError> {
@@ -107,7 +115,7 @@ impl<'p> Compiler<'p> {
         let conditions = Conditions {
             source: self.addresses(&rule.source, rule.place)?,
             destination: self.addresses(&rule.destination, rule.place)?,
-            service: self.service(&rule.service),
+            service: self.service(&rule.service, rule.place)?,
         };
         Ok((rule.from.clone(), rule.to.clone(), conditions))
     }
@@ -130,7 +138,7 @@ impl<'p> Compiler<'p> {
                 (source @ AddressMatch::Ipv4Range(..), Some(_)) => source,
             },
             destination: self.addresses(destination, rule.place)?,
-            service: self.service(&rule.service),
+            service: self.service(&rule.service, rule.place)?,
         })
     }
 
@@ -140,16 +148,18 @@ impl<'p> Compiler<'p> {
         place: Place,
     ) -> Result<AddressMatch, CompileError> {
         let Match::Terms(terms) = wanted else { return Ok(AddressMatch::Any) };
-        // Counted before the set is built, so that the limit bounds the work too.
-        let is_shared = matches!(&**terms, [Term::Object(_)]);
-        self.ranges += if is_shared { 1 } else { self.policy.resolved.range_count(terms) };
-        if self.ranges > COMPILED_RANGES {
-            return Err(CompileError::TooManyRanges(place));
-        }
-        let set = self.policy.resolved.address_set(terms);
+        let resolved = &self.policy.resolved;
+        let set = match &**terms {
+            [Term::Object(_)] => resolved.address_set(terms),
+            terms => {
+                // Counted before the set is built, so that the limit bounds the work too.
+                self.count_ranges(self.policy.resolved.range_count(terms), place)?;
+                interned(&mut self.sets, resolved.address_set(terms))
+            }
+        };
         Ok(match set.only_ipv4_range() {
             Some((first, last)) => AddressMatch::Ipv4Range(first, last),
-            None => AddressMatch::Set(interned(&mut self.sets, set)),
+            None => AddressMatch::Set(set),
         })
     }
 
@@ -157,10 +167,29 @@ impl<'p> Compiler<'p> {
         AddressMatch::Set(interned(&mut self.sets, Arc::new(set)))
     }
 
-    fn service(&mut self, wanted: &Match<Service>) -> ServiceMatch {
-        let Match::Terms(terms) = wanted else { return ServiceMatch::Any };
-        let set = ServiceSet::new(self.policy.resolved.services(terms));
-        ServiceMatch::Set(interned(&mut self.services, Arc::new(set)))
+    fn service(
+        &mut self,
+        wanted: &Match<Service>,
+        place: Place,
+    ) -> Result<ServiceMatch, CompileError> {
+        let Match::Terms(terms) = wanted else { return Ok(ServiceMatch::Any) };
+        if let [Term::Object(id)] = &**terms
+            && let Some(set) = self.service_objects.get(id)
+        {
+            return Ok(ServiceMatch::Set(set.clone()));
+        }
+        self.count_ranges(self.policy.resolved.services(terms).count(), place)?;
+        let set = Arc::new(ServiceSet::new(self.policy.resolved.services(terms)));
+        let set = interned(&mut self.services, set);
+        if let [Term::Object(id)] = &**terms {
+            self.service_objects.insert(*id, set.clone());
+        }
+        Ok(ServiceMatch::Set(set))
+    }
+
+    fn count_ranges(&mut self, count: usize, place: Place) -> Result<(), CompileError> {
+        self.ranges += count;
+        if self.ranges > COMPILED_RANGES { Err(CompileError::TooManyRanges(place)) } else { Ok(()) }
     }
 
     fn count_places(&mut self, from: &Zones, to: &Zones, place: Place) -> Result<(), CompileError> {

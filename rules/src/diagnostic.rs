@@ -117,9 +117,24 @@ impl<'t> Source<'t> {
     }
 }
 
-/// The problems found so far, by place; turned into [`Diagnostic`]s when all are known.
+/// The problems found so far; turned into [`Diagnostic`]s when all are known.
 #[derive(Debug, Default)]
-pub(crate) struct Problems(Vec<Problem>);
+pub(crate) struct Problems {
+    kept: Vec<Problem>,
+    /// How many more there were than are kept.
+    dropped: usize,
+    any_errors: bool,
+    compared: usize,
+}
+
+/// Problems that are kept: more than are shown, because they are found section by section and shown
+/// in the order of the text.
+const KEPT: usize = 10 * DIAGNOSTICS;
+/// Names that unknown words of one policy are compared with, all together.
+const COMPARISONS: usize = 100_000;
+/// Longer words make no better message, nor a better suggestion.
+const MESSAGE_LENGTH: usize = 400;
+const SUGGESTION_LENGTH: usize = 128;
 
 #[derive(Debug, PartialEq, Eq)]
 struct Problem {
@@ -154,17 +169,28 @@ impl Problems {
     }
 
     pub(crate) fn any_errors(&self) -> bool {
-        self.0.iter().any(|problem| problem.severity == Severity::Error)
+        self.any_errors
+    }
+
+    /// As [`suggestion`], for lists of names that may be long; nothing when many words were wrong.
+    pub(crate) fn suggestion<'k>(
+        &mut self,
+        word: &str,
+        known: impl Iterator<Item = &'k str> + Clone,
+    ) -> String {
+        self.compared = self.compared.saturating_add(known.clone().count());
+        if self.compared > COMPARISONS { String::new() } else { suggestion(word, known) }
     }
 
     /// In the order of the text, at most [`DIAGNOSTICS`](crate::limits::DIAGNOSTICS) and one line
     /// that counts the rest.
-    pub(crate) fn into_diagnostics(mut self, source: &Source<'_>) -> Vec<Diagnostic> {
-        self.0.sort_by_key(|problem| problem.span.start);
-        self.0.dedup();
-        let rest = self.0.len().saturating_sub(DIAGNOSTICS);
-        self.0.truncate(DIAGNOSTICS);
-        let mut list: Vec<_> = self.0.into_iter().map(|p| p.into_diagnostic(source)).collect();
+    pub(crate) fn into_diagnostics(self, source: &Source<'_>) -> Vec<Diagnostic> {
+        let Self { mut kept, dropped, .. } = self;
+        kept.sort_by_key(|problem| problem.span.start);
+        kept.dedup();
+        let rest = kept.len().saturating_sub(DIAGNOSTICS) + dropped;
+        kept.truncate(DIAGNOSTICS);
+        let mut list: Vec<_> = kept.into_iter().map(|p| p.into_diagnostic(source)).collect();
         if rest > 0
             && let Some(last) = list.last()
         {
@@ -175,8 +201,22 @@ impl Problems {
     }
 
     fn add(&mut self, severity: Severity, span: Span, message: String, help: String) {
-        self.0.push(Problem { span, severity, message, help });
+        self.any_errors |= severity == Severity::Error;
+        if self.kept.len() >= KEPT {
+            self.dropped += 1;
+            return;
+        }
+        let (message, help) = (clip(message), clip(help));
+        self.kept.push(Problem { span, severity, message, help });
     }
+}
+
+fn clip(mut text: String) -> String {
+    if let Some((end, _)) = text.char_indices().nth(MESSAGE_LENGTH) {
+        text.truncate(end);
+        text.push('…');
+    }
+    text
 }
 
 impl Problem {
@@ -196,6 +236,9 @@ impl Problem {
 /// "did you mean" for a word that is none of `known`; empty where none is close.
 pub(crate) fn suggestion<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) -> String {
     let length = word.chars().count();
+    if length > SUGGESTION_LENGTH {
+        return String::new();
+    }
     let near = |other: &'k str| {
         let distance = edit_distance(word, other);
         (distance <= (length / 3).max(1)).then_some((distance, other))

@@ -29,7 +29,8 @@ pub const NAT_TARGETS: usize = 1_024;
 /// Addresses that all NAT rules publish and use together: the node may have to answer ARP and ND
 /// for each of them.
 pub const TRANSLATED_ADDRESSES: u128 = 65_536;
-/// Address ranges of all rules together after objects are put in place; equal sets count once.
+/// Address ranges and services of all rules together after objects are put in place; a list that is
+/// one object counts for nothing.
 pub const COMPILED_RANGES: usize = 4_000_000;
 /// Places in the rule lists of zone pairs, after `from` and `to` lists are multiplied out.
 pub const ZONE_PAIR_RULES: usize = 8_000_000;

@@ -77,7 +77,7 @@ pub(crate) struct ZonePolicy {
 }
 
 /// An address or service object: index into the policy's list of its kind.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct ObjectId(pub usize);
 
 #[derive(Debug, Clone, PartialEq)]

@@ -33,7 +33,7 @@ pub(crate) struct OneOrMany {
 /// that one wrong key hides no other. `None` where something is missing in the end.
 pub(crate) fn read<T: DeserializeOwned>(mut node: Node<'_>, problems: &mut Problems) -> Option<T> {
     let mut removed: Vec<String> = Vec::new();
-    loop {
+    for _ in 0..ATTEMPTS {
         let error = match T::deserialize(NodeReader(&node)) {
             Ok(value) => return Some(value),
             Err(error) => error,
@@ -45,7 +45,11 @@ pub(crate) fn read<T: DeserializeOwned>(mut node: Node<'_>, problems: &mut Probl
         }
         removed.push(error.key.and_then(|offset| node.remove_entry(offset))?);
     }
+    None
 }
+
+/// How many problems of one item are found before it is left alone.
+const ATTEMPTS: usize = 32;
 
 /// Why a node does not fit its struct.
 #[derive(Debug, Default)]

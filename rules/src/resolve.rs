@@ -91,11 +91,13 @@ fn resolve_all<T: Clone, R>(
                 Term::Object(id) => Some(id.0),
                 Term::Value(_) => None,
             });
+            let before = waiting.len();
             if resolved[index].is_some() {
                 waiting.pop();
-            } else if let Some(part) = parts.clone().find(|&part| resolved[part].is_none()) {
-                waiting.push(part);
-            } else {
+                continue;
+            }
+            waiting.extend(parts.clone().filter(|&part| resolved[part].is_none()));
+            if waiting.len() == before {
                 let values = objects[index].terms.iter().filter_map(|term| match term {
                     Term::Value(value) => Some(value.clone()),
                     Term::Object(_) => None,

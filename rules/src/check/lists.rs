@@ -3,7 +3,7 @@
 use crate::ZoneId;
 use crate::address::{AddressWord, IpRange, parse_address_word};
 use crate::limits::LIST_ENTRIES;
-use crate::policy::{Match, ObjectId, Term, Zones};
+use crate::policy::{Match, Term, Zones};
 use crate::read::{At, OneOrMany};
 use crate::service::{Service, ServiceWord, parse_service_word};
 
@@ -70,8 +70,12 @@ impl Checker<'_, '_> {
                 Some(id) => Some(Term::Object(*id)),
                 None => {
                     let names = std::mem::take(&mut checker.address_names);
-                    let known = sorted(&names);
-                    checker.unknown(item.span, "address object", name, known.iter().copied());
+                    checker.unknown(
+                        item.span,
+                        "address object",
+                        name,
+                        names.keys().map(String::as_str),
+                    );
                     checker.address_names = names;
                     None
                 }
@@ -91,8 +95,12 @@ impl Checker<'_, '_> {
                 Some(id) => Some(Term::Object(*id)),
                 None => {
                     let names = std::mem::take(&mut checker.service_names);
-                    let known = sorted(&names);
-                    checker.unknown(item.span, "service object", name, known.iter().copied());
+                    checker.unknown(
+                        item.span,
+                        "service object",
+                        name,
+                        names.keys().map(String::as_str),
+                    );
                     checker.service_names = names;
                     None
                 }
@@ -140,10 +148,4 @@ impl Checker<'_, '_> {
         }
         Some(())
     }
-}
-
-fn sorted(names: &std::collections::HashMap<String, ObjectId>) -> Vec<&str> {
-    let mut names: Vec<&str> = names.keys().map(String::as_str).collect();
-    names.sort_unstable();
-    names
 }

@@ -9,10 +9,10 @@ mod settings;
 mod tests;
 mod zones;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use crate::Policy;
-use crate::diagnostic::{Problems, Source, Span, suggestion};
+use crate::diagnostic::{Problems, Source, Span};
 use crate::document::{Document, MetaText};
 use crate::limits::{NAME_LENGTH, TEXT_LENGTH};
 use crate::policy::{Meta, ObjectId, Place, ZonePolicy};
@@ -47,8 +47,8 @@ struct Checker<'c, 't> {
     source: &'c Source<'t>,
     problems: &'c mut Problems,
     zones: Vec<ZonePolicy>,
-    address_names: HashMap<String, ObjectId>,
-    service_names: HashMap<String, ObjectId>,
+    address_names: BTreeMap<String, ObjectId>,
+    service_names: BTreeMap<String, ObjectId>,
     /// Of no objects where these have errors.
     resolved: Resolved,
 }
@@ -59,8 +59,8 @@ impl<'c, 't> Checker<'c, 't> {
             source,
             problems,
             zones: Vec::new(),
-            address_names: HashMap::new(),
-            service_names: HashMap::new(),
+            address_names: BTreeMap::new(),
+            service_names: BTreeMap::new(),
             resolved: Resolved::default(),
         }
     }
@@ -160,7 +160,7 @@ impl<'c, 't> Checker<'c, 't> {
         word: &str,
         known: impl Iterator<Item = &'k str> + Clone,
     ) {
-        let near = suggestion(word, known.clone());
+        let near = self.problems.suggestion(word, known.clone());
         let few: Vec<&str> = known.take(9).collect();
         let help = match (near.is_empty(), few.len()) {
             (false, _) => near,

@@ -40,7 +40,7 @@ impl Checker<'_, '_> {
                      {TRANSLATED_ADDRESSES}"
                 );
                 self.problems.error(name.span, message);
-                translated = 0;
+                break;
             }
             checked.push(rule);
         }
@@ -186,6 +186,14 @@ impl Checker<'_, '_> {
         let terms = self.check_addresses(list)?;
         if self.problems.any_errors() && terms.iter().any(|term| matches!(term, Term::Object(_))) {
             // Objects mean something only when all of them are right.
+            return None;
+        }
+        // Counted before the set is built, so that the limit bounds the work too.
+        let count = self.resolved.range_count(&terms);
+        if count as u128 > TRANSLATED_ADDRESSES {
+            let message =
+                format!("{count} ranges of addresses, the limit is {TRANSLATED_ADDRESSES}");
+            self.problems.error(list.span, message);
             return None;
         }
         let set = self.resolved.address_set(&terms);

@@ -1,6 +1,6 @@
 //! Objects: names for lists, which may name other objects but never themselves.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use crate::address::IpRange;
 use crate::diagnostic::Span;
@@ -47,7 +47,7 @@ impl Checker<'_, '_> {
         &mut self,
         objects: &[Named<OneOrMany>],
         reserved: &[&str],
-    ) -> HashMap<String, ObjectId> {
+    ) -> BTreeMap<String, ObjectId> {
         let beyond = objects.get(OBJECTS_PER_KIND).map(|object| object.name.span);
         self.check_count(beyond, "objects of a kind", objects.len(), OBJECTS_PER_KIND);
         for object in objects {

@@ -19,6 +19,9 @@ impl Checker<'_, '_> {
         rules: &[RulePolicy],
         nat: &[NatPolicy],
     ) -> Vec<TestPolicy> {
+        if tests.is_empty() {
+            return Vec::new();
+        }
         let beyond = tests.get(TESTS).map(|test| test.name.span);
         self.check_count(beyond, "tests", tests.len(), TESTS);
         // A rule with an error has no name here; its tests would only repeat that.

@@ -140,3 +140,54 @@ fn only_so_many_problems_are_shown() {
     assert_eq!(diagnostics.0.len(), limits::DIAGNOSTICS + 1);
     assert_eq!(diagnostics.0.last().unwrap().message, "400 more problems are not shown");
 }
+
+/// `[many, x]` is a set of its own in each rule, unlike `many` alone.
+#[test]
+fn rules_cannot_multiply_objects_beyond_the_limit() {
+    let many: Vec<String> = (0..60_000_u32)
+        .map(|i| format!("10.{}.{}.{}", i >> 15, i >> 7 & 255, i << 1 & 255))
+        .collect();
+    let rules = |source: &str| -> String {
+        let rule =
+            |i| format!("  - {{ name: r{i}, from: a, to: a, source: {source}, action: allow }}\n");
+        (0..80).map(rule).collect()
+    };
+    let head = format!("{HEAD}objects:\n  addresses:\n    many: [{}]\nrules:\n", many.join(","));
+    load("p", &format!("{head}{}", rules("many")), None).unwrap();
+    let error = first_error(&format!("{head}{}", rules("[many, 192.0.2.1]")));
+    let message = "the rules up to here hold over 4000000 addresses and services, the limit";
+    assert_eq!(error, format!("p:74:13: {message}"));
+}
+
+#[test]
+fn rules_cannot_fill_more_zone_pairs_than_the_limit() {
+    let names: Vec<String> = (0..limits::ZONES).map(|i| format!("z{i}")).collect();
+    let zones: String = names.iter().map(|z| format!("  {z}: {{ interfaces: [{z}] }}\n")).collect();
+    let all = names.join(",");
+    let rules: String = (0..1_960)
+        .map(|i| format!("- {{ name: r{i}, from: [{all}], to: [{all}], action: allow }}\n"))
+        .collect();
+    let error = first_error(&format!("apiVersion: gabion/v1\nzones:\n{zones}rules:\n{rules}"));
+    assert!(error.ends_with("fill over 8000000 places of zone pairs, the limit"), "{error}");
+}
+
+/// Each of these took minutes when every wrong word was compared with every name.
+#[test]
+fn many_wrong_words_are_answered_at_once() {
+    let objects: String =
+        (0..10_000).map(|i| format!("    object-number-{i}: 10.0.0.1\n")).collect();
+    let rules: String = (0..10_000)
+        .map(|i| {
+            format!(
+                "- {{ name: r{i}, from: a, to: a, source: object-numbre-{i}, action: allow }}\n"
+            )
+        })
+        .collect();
+    load("p", &format!("{HEAD}objects:\n  addresses:\n{objects}rules:\n{rules}"), None)
+        .unwrap_err();
+    let keys: String = (0..100_000).map(|i| format!("k{i}: 1, ")).collect();
+    load("p", &format!("{HEAD}rules:\n- {{ {keys} }}\n"), None).unwrap_err();
+    let long = "x".repeat(1 << 20);
+    let diagnostics = load("p", &format!("{HEAD}rules:\n- {{ name: r, from: {long} }}\n"), None);
+    assert!(diagnostics.unwrap_err().to_string().len() < 5_000);
+}

@@ -150,3 +150,6 @@ const fn tick_before(time: Time) -> u64 {
 const fn tick_after(time: Time) -> u64 {
     time.as_nanos().div_ceil(TimerWheel::GRANULARITY.as_nanos() as u64)
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,8 +1,8 @@
 //! Ports of external addresses: allocated at random in constant time, also when nearly all are used.
 //!
-//! Per address, protocol and range stands a queue of the free ports in an order that the seed has
-//! shuffled (RFC 7857 section 9, RFC 6056): one is taken from the front and given back to the end, so
-//! that it rests as long as possible (RFC 6888 REQ-8).
+//! Per address, protocol and range stands an order in which ports are given out: first a keyed
+//! permutation of the range, which takes no memory (RFC 7857 section 9, RFC 6056 section 3.3), then
+//! the ports that were given back, first the one that has rested longest (RFC 6888 REQ-8).
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::hash::Hasher;
@@ -15,13 +15,21 @@ use crate::address::Address;
 /// Ports below are the system's (RFC 6335 section 6): one class of RFC 4787 REQ-3a, all above the other.
 const FIRST_USER_PORT: u16 = 1_024;
 
-/// External addresses with ports in use or remembered, each protocol counted; 64 KiB of ports each.
+/// External addresses with ports in use or remembered, each protocol counted. One takes 8 KiB and
+/// 8 KiB for each of its ranges, and two bytes for each port that rests.
 const POOLS_MAX: usize = 4_096;
+
+/// Ranges remembered per address and protocol: twice as many NAT rules as may sensibly share one.
+const ORDERS_MAX: usize = 32;
 
 /// The free ports of every external address in use, per protocol.
 #[derive(Debug)]
 pub(crate) struct PortAllocator {
     pools: BTreeMap<(Address, u8), Pool>,
+    /// Pools of which no port is taken; they make room for others.
+    idle: usize,
+    /// Orders made so far: each is another permutation.
+    orders: u64,
     seed: [u8; 32],
 }
 
@@ -30,25 +38,31 @@ struct Pool {
     used: Bitmap,
     /// The host's own: never given out, never given back.
     reserved: BTreeSet<u16>,
-    /// By class and range; ports of overlapping ranges are in several, and skipped where used.
-    free: BTreeMap<(u16, u16), Queue>,
+    /// By range, classes apart; ports of overlapping ranges are in several, and skipped where used.
+    orders: BTreeMap<(u16, u16), Order>,
 }
 
-/// Free ports in the order in which they are given out, each once.
+/// The ports of a range in the order in which they are given out.
 #[derive(Debug)]
-struct Queue {
-    ports: VecDeque<u16>,
-    queued: Bitmap,
+struct Order {
+    first: u16,
+    permutation: Permutation,
+    /// How much of the permutation has been given out.
+    started: u32,
+    /// Ports that were given back.
+    rested: VecDeque<u16>,
+    /// Ports that are in neither part now.
+    out: Bitmap,
 }
 
 impl PortAllocator {
-    /// `seed` keys the permutation; the same seed and calls give the same ports.
+    /// `seed` keys the permutations; the same seed and calls give the same ports.
     pub(crate) fn new(seed: [u8; 32]) -> Self {
-        Self { pools: BTreeMap::new(), seed }
+        Self { pools: BTreeMap::new(), idle: 0, orders: 0, seed }
     }
 
     /// Takes a free port out of `range`, in the class of `wanted` where that is possible (RFC 4787
-    /// REQ-3a: 0-1023 or above); `None` when all are taken.
+    /// REQ-3a: 0-1023 or above); `None` when all are taken. Port 0 is never given out.
     pub(crate) fn allocate(
         &mut self,
         address: Address,
@@ -56,22 +70,26 @@ impl PortAllocator {
         range: &RangeInclusive<u16>,
         wanted: u16,
     ) -> Option<u16> {
-        if self.pools.len() >= POOLS_MAX && !self.pools.contains_key(&(address, protocol)) {
-            self.pools.retain(|_, pool| pool.used.count > 0 || !pool.reserved.is_empty());
-            if self.pools.len() >= POOLS_MAX {
-                return None;
-            }
-        }
-        let seed = &self.seed;
-        let pool = self.pools.entry((address, protocol)).or_default();
-        let (first, last) = (*range.start(), *range.end());
+        let (first, last) = ((*range.start()).max(1), *range.end());
         let system = (first, last.min(FIRST_USER_PORT - 1));
         let user = (first.max(FIRST_USER_PORT), last);
         let classes = if wanted < FIRST_USER_PORT { [system, user] } else { [user, system] };
-        classes
-            .into_iter()
-            .filter(|(first, last)| first <= last)
-            .find_map(|range| pool.take(range, || shuffled(seed, address, protocol, range)))
+
+        let Self { orders, seed, .. } = self;
+        let (mut made, seed) = (*orders, *seed);
+        let pool = self.pool(address, protocol)?;
+        let was_idle = pool.is_idle();
+        let port = classes.into_iter().filter(|(first, last)| first <= last).find_map(|range| {
+            pool.take(range, || {
+                made += 1;
+                Order::new(range, subkey(&seed, made))
+            })
+        });
+        self.orders = made;
+        if was_idle && port.is_some() {
+            self.idle -= 1;
+        }
+        port
     }
 
     /// Gives a port back.
@@ -80,72 +98,158 @@ impl PortAllocator {
         if pool.reserved.contains(&port) || !pool.used.remove(port) {
             return;
         }
-        for ((first, last), free) in &mut pool.free {
+        for ((first, last), order) in &mut pool.orders {
             if (*first..=*last).contains(&port) {
-                free.push(port);
+                order.give_back(port);
             }
+        }
+        if pool.is_idle() {
+            self.idle += 1;
         }
     }
 
     /// Never gives out the port: the host itself answers there.
     pub(crate) fn reserve(&mut self, address: Address, protocol: u8, port: u16) {
-        let pool = self.pools.entry((address, protocol)).or_default();
-        pool.reserved.insert(port);
-        pool.used.insert(port);
+        if let Some(pool) = self.pool(address, protocol) {
+            let was_idle = pool.is_idle();
+            pool.reserved.insert(port);
+            pool.used.insert(port);
+            if was_idle {
+                self.idle -= 1;
+            }
+        }
     }
 
     /// Whether the port is taken or the host's own.
     pub(crate) fn is_used(&self, address: Address, protocol: u8, port: u16) -> bool {
         self.pools.get(&(address, protocol)).is_some_and(|pool| pool.used.contains(port))
     }
+
+    /// How many ports are taken, for pool reports.
+    pub(crate) fn used(&self, address: Address, protocol: u8) -> u32 {
+        self.pools
+            .get(&(address, protocol))
+            .map_or(0, |pool| pool.used.count - pool.reserved.len() as u32)
+    }
+
+    /// The pool of an address, in the place of idle ones if there are too many; `None` if there is
+    /// no place.
+    fn pool(&mut self, address: Address, protocol: u8) -> Option<&mut Pool> {
+        let key = (address, protocol);
+        if !self.pools.contains_key(&key) {
+            if self.pools.len() >= POOLS_MAX {
+                if self.idle == 0 {
+                    return None;
+                }
+                self.pools.retain(|_, pool| !pool.is_idle());
+                self.idle = 0;
+            }
+            self.idle += 1;
+        }
+        Some(self.pools.entry(key).or_default())
+    }
 }
 
 impl Pool {
-    fn take(&mut self, range: (u16, u16), fresh: impl FnOnce() -> Queue) -> Option<u16> {
-        let used = &mut self.used;
-        let free = self.free.entry(range).or_insert_with(fresh);
+    fn take(&mut self, range: (u16, u16), fresh: impl FnOnce() -> Order) -> Option<u16> {
+        if self.orders.len() >= ORDERS_MAX && !self.orders.contains_key(&range) {
+            // Ranges of rules that have gone; those that have not are shuffled anew.
+            self.orders.clear();
+        }
+        let order = self.orders.entry(range).or_insert_with(fresh);
         // Ports that another range has taken meanwhile fall out here, and come back when they are
         // released: each is skipped once for each time that it was taken.
-        while let Some(port) = free.pop() {
-            if used.insert(port) {
-                return Some(port);
-            }
-        }
-        None
+        std::iter::from_fn(|| order.next()).find(|port| self.used.insert(*port))
+    }
+
+    /// Whether no port is taken, not even by the host.
+    fn is_idle(&self) -> bool {
+        self.used.count == 0
     }
 }
 
-fn shuffled(seed: &[u8; 32], address: Address, protocol: u8, (first, last): (u16, u16)) -> Queue {
-    let (key, rest) = seed.split_first_chunk::<16>().expect("a seed is longer than a key");
-    let mut hasher = SipHasher13::new_with_key(key);
-    hasher.write(rest);
-    hasher.write(&address.octets());
-    hasher.write_u8(protocol);
-    let mut ports: VecDeque<u16> = (first..=last).collect();
-    // Fisher-Yates; the keyed hash is the random source.
-    for i in (1..ports.len()).rev() {
-        hasher.write_u16(i as u16);
-        ports.swap(i, (hasher.finish() % (i as u64 + 1)) as usize);
-    }
-    let mut queued = Bitmap::default();
-    for port in first..=last {
-        queued.insert(port);
-    }
-    Queue { ports, queued }
-}
-
-impl Queue {
-    fn push(&mut self, port: u16) {
-        if self.queued.insert(port) {
-            self.ports.push_back(port);
+impl Order {
+    fn new((first, last): (u16, u16), key: [u8; 16]) -> Self {
+        let count = u32::from(last - first) + 1;
+        Self {
+            first,
+            permutation: Permutation::new(count, key),
+            started: 0,
+            rested: VecDeque::new(),
+            out: Bitmap::default(),
         }
     }
 
-    fn pop(&mut self) -> Option<u16> {
-        let port = self.ports.pop_front()?;
-        self.queued.remove(port);
+    fn next(&mut self) -> Option<u16> {
+        let port = if self.started < self.permutation.count {
+            let place = self.permutation.place(self.started);
+            self.started += 1;
+            // The permutation stays within the range.
+            self.first + place as u16
+        } else {
+            self.rested.pop_front()?
+        };
+        self.out.insert(port);
         Some(port)
     }
+
+    /// Puts a port at the end, unless its turn is still to come.
+    fn give_back(&mut self, port: u16) {
+        if self.out.remove(port) {
+            self.rested.push_back(port);
+        }
+    }
+}
+
+/// A keyed permutation of `0..count`: a Feistel network over the next power of four, walked until it
+/// is back in the range (J. Black and P. Rogaway, "Ciphers with Arbitrary Finite Domains", 2002).
+#[derive(Debug)]
+struct Permutation {
+    count: u32,
+    half_bits: u32,
+    key: [u8; 16],
+}
+
+/// Four rounds of a pseudo-random function make a strong permutation (M. Luby and C. Rackoff, 1988).
+const ROUNDS: u32 = 4;
+
+impl Permutation {
+    fn new(count: u32, key: [u8; 16]) -> Self {
+        let bits = u32::BITS - (count - 1).leading_zeros();
+        Self { count, half_bits: bits.div_ceil(2).max(1), key }
+    }
+
+    fn place(&self, index: u32) -> u32 {
+        let mut place = self.encrypt(index);
+        while place >= self.count {
+            place = self.encrypt(place);
+        }
+        place
+    }
+
+    fn encrypt(&self, value: u32) -> u32 {
+        let mask = (1 << self.half_bits) - 1;
+        let (mut left, mut right) = (value >> self.half_bits, value & mask);
+        for round in 0..ROUNDS {
+            let mut hasher = SipHasher13::new_with_key(&self.key);
+            hasher.write_u32(round << 16 | right);
+            (left, right) = (right, left ^ (hasher.finish() as u32 & mask));
+        }
+        left << self.half_bits | right
+    }
+}
+
+fn subkey(seed: &[u8; 32], number: u64) -> [u8; 16] {
+    let (key, rest) = seed.split_first_chunk::<16>().expect("a seed is longer than a key");
+    let mut subkey = [0; 16];
+    for (half, bytes) in subkey.chunks_exact_mut(8).enumerate() {
+        let mut hasher = SipHasher13::new_with_key(key);
+        hasher.write(rest);
+        hasher.write_u64(number);
+        hasher.write_u8(half as u8);
+        bytes.copy_from_slice(&hasher.finish().to_le_bytes());
+    }
+    subkey
 }
 
 /// One bit per port.
@@ -187,3 +291,6 @@ impl std::fmt::Debug for Bitmap {
         write!(f, "Bitmap({} ports)", self.count)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -49,12 +49,14 @@ impl Mappings {
     /// `key` seeds the hash.
     pub(crate) fn new(capacity: u32, key: [u8; 16]) -> Self {
         let places = capacity as usize;
+        // Twice the room: a table more than half full grows when removals have left their marks.
+        let room = 2 * places;
         Self {
             slots: vec![None; places],
             free: (0..capacity).rev().collect(),
-            by_internal: HashTable::with_capacity(places),
-            by_external: HashTable::with_capacity(places),
-            paired: HashTable::with_capacity(places),
+            by_internal: HashTable::with_capacity(room),
+            by_external: HashTable::with_capacity(room),
+            paired: HashTable::with_capacity(room),
             key,
         }
     }
@@ -197,3 +199,6 @@ fn write_endpoint(hasher: &mut SipHasher13, protocol: u8, endpoint: Endpoint) {
     hasher.write_u16(endpoint.port);
     hasher.write_u8(protocol);
 }
+
+#[cfg(test)]
+mod tests;

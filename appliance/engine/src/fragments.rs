@@ -185,6 +185,7 @@ impl Fragments {
     }
 
     /// Fragments kept now.
+    #[cfg(test)]
     pub(crate) fn held(&self) -> u32 {
         self.held
     }

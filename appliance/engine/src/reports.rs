@@ -34,6 +34,7 @@ impl Engine {
         vec![
             row("flows", self.flows.len(), limits.flows),
             row("mappings", self.translator.mappings.len(), limits.mappings),
+            row("fragmented-datagrams", self.fragments.len(), limits.fragmented_datagrams),
             row("half-open", self.quotas.half_open(), flood.half_open),
             row("neighbours", self.neighbours.len(), limits.neighbours),
             row("transmit-queue", self.outbox.len() as u32, limits.transmit_queue),

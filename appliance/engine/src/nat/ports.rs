@@ -125,7 +125,8 @@ impl PortAllocator {
         self.pools.get(&(address, protocol)).is_some_and(|pool| pool.used.contains(port))
     }
 
-    /// How many ports are taken, for pool reports.
+    /// How many ports are taken.
+    #[cfg(test)]
     pub(crate) fn used(&self, address: Address, protocol: u8) -> u32 {
         self.pools
             .get(&(address, protocol))

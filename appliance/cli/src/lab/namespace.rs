@@ -40,11 +40,11 @@ impl Namespace {
 
     /// A command that runs `program` in the namespace.
     ///
-    /// `nsenter` rather than `ip netns exec`: it leaves /sys as it is, so that a node can pin to
-    /// /sys/fs/bpf. Both programs replace themselves, so the child's pid is the program's.
+    /// `ip netns exec` gives it a /sys that shows the namespace's devices. It and `setpriv` replace
+    /// themselves, so the child's pid is the program's.
     pub(crate) fn command(&self, lifetime: Lifetime, program: impl AsRef<OsStr>) -> Command {
-        let mut command = Command::new("nsenter");
-        command.arg(format!("--net={}", self.path().display()));
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.name]);
         match lifetime {
             Lifetime::Bound => command.args(["setpriv", "--pdeathsig", "KILL"]),
             Lifetime::Detached => command.arg("setsid"),

@@ -35,7 +35,6 @@ pub(crate) const SCENARIO: Scenario = Scenario {
     ],
     programs: &[
         "ip",
-        "nsenter",
         "setpriv",
         "timeout",
         "nginx",

@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use crate::pki::{self, Client, Existing, Node, Subjects, Summary};
-use crate::present::print_json;
+use crate::present::{print_json, say};
 
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Pki {
@@ -62,24 +62,25 @@ impl Pki {
         let summary = make(&issue.dir, &subjects, existing, OffsetDateTime::now_utc())?;
         if issue.json {
             let certificates_end = summary.leaves_end.format(&Rfc3339)?;
-            print_json(&IssuedJson { files: summary.files, certificates_end });
+            print_json(&IssuedJson { files: summary.files, certificates_end })?;
         } else {
-            show(&summary, &subjects);
+            show(&summary, &subjects)?;
         }
         Ok(())
     }
 }
 
-fn show(summary: &Summary, subjects: &Subjects) {
+fn show(summary: &Summary, subjects: &Subjects) -> std::io::Result<()> {
     for file in &summary.files {
-        println!("{}", file.display());
+        say(file.display())?;
     }
     if subjects.nodes.is_empty() && subjects.clients.is_empty() {
-        println!("\nNext: gabion pki issue --node NAME=HOST --client NAME=operator");
+        say("\nNext: gabion pki issue --node NAME=HOST --client NAME=operator")?;
     } else {
-        println!("\nThe certificates end on {}.", summary.leaves_end.date());
-        println!(
+        say(format_args!("\nThe certificates end on {}.", summary.leaves_end.date()))?;
+        say(format_args!(
             "Keep ca.key off the nodes. In gabiond.toml: api.certificate, api.key, api.client_ca."
-        );
+        ))?;
     }
+    Ok(())
 }

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::diagnose;
 use crate::failure::Failure;
-use crate::present::{DiagnosticJson, Paint, TestJson, Tone, print_json};
+use crate::present::{DiagnosticJson, Paint, TestJson, Tone, print_json, say, write_out};
 
 /// Checks policies and runs their tests, without a node
 ///
@@ -56,7 +56,7 @@ impl Check {
     /// If a file cannot be read or a policy is not valid.
     pub(crate) fn run(&self) -> Result<()> {
         if self.schema {
-            println!("{}", gabion_rules::json_schema());
+            say(gabion_rules::json_schema())?;
             return Ok(());
         }
         let mut checked = Vec::new();
@@ -64,31 +64,31 @@ impl Check {
             let (file, text) = read(path)?;
             let outcome = load_and_test(&file, &text, Some(today()));
             if let (true, Ok(loaded)) = (self.print, &outcome) {
-                print!("{}", loaded.policy.print());
+                write_out(loaded.policy.print())?;
             }
             let result = judge(file, outcome);
             if !self.json {
-                self.show(&result, &text);
+                self.show(&result, &text)?;
             }
             checked.push(result);
         }
         let all_valid = checked.iter().all(|one| one.valid);
         if self.json {
-            print_json(&checked);
+            print_json(&checked)?;
         }
         if all_valid { Ok(()) } else { Err(Failure::shown().into()) }
     }
 
-    fn show(&self, checked: &CheckedJson, text: &str) {
+    fn show(&self, checked: &CheckedJson, text: &str) -> std::io::Result<()> {
         eprint!("{}", diagnose::render(&checked.file, text, &checked.diagnostics));
         if self.print {
-            return;
+            return Ok(());
         }
         let failing = checked.tests.iter().any(|test| !test.passed);
         if !checked.tests.is_empty() && (self.verbose || failing) {
-            println!("{}\n", diagnose::tests_table(&checked.tests).text());
+            say(format_args!("{}\n", diagnose::tests_table(&checked.tests).text()))?;
         }
-        println!("{}", checked.summary());
+        say(checked.summary())
     }
 }
 

@@ -9,7 +9,7 @@ use gabion_rules::{Explanation, PacketText, RuleSet, load};
 use crate::check::{read, today};
 use crate::connect::Connection;
 use crate::failure::Failure;
-use crate::present::{ExplanationJson, Grid, Paint, Tone, endpoint, print_json};
+use crate::present::{ExplanationJson, Grid, Paint, Tone, endpoint, print_json, say};
 
 /// Says what would become of a packet, and why; nothing is sent
 ///
@@ -49,15 +49,15 @@ impl Explain {
             }
         };
         if self.json {
-            print_json(&ExplanationJson::new(&self.packet, explained));
+            print_json(&ExplanationJson::new(&self.packet, explained))?;
         } else {
-            show(&explained);
+            show(&explained)?;
         }
         Ok(())
     }
 }
 
-fn show(explained: &ExplainResponse) {
+fn show(explained: &ExplainResponse) -> std::io::Result<()> {
     let mut grid = Grid::new(["stage".into(), "outcome".into(), "detail".into()]);
     for step in &explained.steps {
         let tone = match step.outcome.as_str() {
@@ -71,14 +71,15 @@ fn show(explained: &ExplainResponse) {
             (Tone::Plain, step.detail.clone()),
         ]);
     }
-    println!("{}\n", grid.text());
-    println!("{}", verdict(explained));
+    say(format_args!("{}\n", grid.text()))?;
+    say(verdict(explained))?;
     if explained.rule_line > 0 && !explained.rule_source.is_empty() {
-        println!("  {:>4} | {}", explained.rule_line, explained.rule_source.trim());
+        say(format_args!("  {:>4} | {}", explained.rule_line, explained.rule_source.trim()))?;
     }
     if let Some(translated) = &explained.translated {
-        println!("  leaves as {}", translation(translated));
+        say(format_args!("  leaves as {}", translation(translated)))?;
     }
+    Ok(())
 }
 
 /// `allow by web-in, out of int`.

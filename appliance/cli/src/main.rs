@@ -90,7 +90,26 @@ fn report(error: &anyhow::Error) {
     let label = Paint::stderr().apply(Tone::Bad, "error:");
     match error.downcast_ref::<Failure>() {
         Some(failure) if failure.silent => {}
+        None if is_closed_pipe(error) => {}
         Some(failure) => eprintln!("{label} {failure}"),
         None => eprintln!("{label} {error:#}"),
+    }
+}
+
+/// Whoever read our output has seen enough, as `head` does.
+fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    let io = error.downcast_ref::<std::io::Error>();
+    io.is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::Arguments;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
     }
 }

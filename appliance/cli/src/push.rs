@@ -16,7 +16,7 @@ use crate::check::{counted, read, today};
 use crate::connect::{Connection, Node, refusal};
 use crate::diagnose;
 use crate::failure::Failure;
-use crate::present::{DiagnosticJson, Paint, RevisionJson, Tone, print_json, time_text};
+use crate::present::{DiagnosticJson, Paint, RevisionJson, Tone, print_json, say, time_text};
 
 /// Commits a policy on a node
 ///
@@ -85,17 +85,18 @@ impl Push {
     }
 
     /// Most mistakes need no node to be found.
-    fn check_here(&self, file: &str, text: &str) -> Result<(), Failure> {
+    fn check_here(&self, file: &str, text: &str) -> Result<()> {
         let Err(refused) = load_and_test(file, text, Some(today())) else { return Ok(()) };
         let problems: Vec<_> =
             refused.diagnostics.0.into_iter().map(DiagnosticJson::from).collect();
         if self.json {
-            print_json(&problems);
+            print_json(&problems)?;
         }
         eprint!("{}", diagnose::render(file, text, &problems));
         let count = problems.iter().filter(|problem| problem.severity == "error").count();
         Err(Failure::new(format!("{file} has {}; nothing was sent", counted(count, "error")))
-            .next(format!("correct it and look again: gabion check {file}")))
+            .next(format!("correct it and look again: gabion check {file}"))
+            .into())
     }
 
     fn validate_there(&self, node: &mut Node, file: &str, text: String) -> Result<()> {
@@ -107,7 +108,7 @@ impl Push {
             let what = format!("{} would refuse {file}", node.target());
             return Err(Failure::new(what).into());
         }
-        println!("{} would accept {file}: nothing was changed.", node.target());
+        say(format_args!("{} would accept {file}: nothing was changed.", node.target()))?;
         Ok(())
     }
 
@@ -116,11 +117,11 @@ impl Push {
         let revision = response.revision.context("the node does not name the new revision")?;
         if self.json {
             let flows_at_commit = response.flows_at_commit;
-            print_json(&PushedJson { revision: revision.into(), warnings, flows_at_commit });
+            print_json(&PushedJson { revision: revision.into(), warnings, flows_at_commit })?;
             return Ok(());
         }
         eprint!("{}", diagnose::render(file, text, &warnings));
-        println!("{}", committed(&revision, response.flows_at_commit));
+        say(committed(&revision, response.flows_at_commit))?;
         Ok(())
     }
 }

@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result};
 use gabion_api::v1::RollbackRequest;
 
 use crate::connect::Connection;
-use crate::present::{RevisionJson, print_json};
+use crate::present::{RevisionJson, print_json, say};
 use crate::push::{committed, in_force, refused};
 
 /// Commits an earlier revision's text again, as a new revision
@@ -47,9 +47,9 @@ impl Rollback {
         };
         let revision = response.revision.context("the node does not name the new revision")?;
         if self.json {
-            print_json(&RevisionJson::from(revision));
+            print_json(&RevisionJson::from(revision))?;
         } else {
-            println!("{}", committed(&revision, response.flows_at_commit));
+            say(committed(&revision, response.flows_at_commit))?;
         }
         Ok(())
     }

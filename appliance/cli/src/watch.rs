@@ -8,7 +8,7 @@ use gabion_api::v1::event::Kind;
 use gabion_api::v1::{Event, Flow, WatchRequest};
 
 use crate::connect::Connection;
-use crate::present::{EventJson, Paint, Tone, bytes, endpoint, kind_label, time_text};
+use crate::present::{EventJson, Paint, Tone, bytes, endpoint, kind_label, say, time_text};
 
 /// Shows events as they happen, until interrupted
 ///
@@ -65,11 +65,13 @@ impl Watch {
         let stream = node.call(async move |api| api.watch(request).await)?;
         let mut left = self.limit;
         node.read(stream, |event| {
-            if self.json {
-                let line = serde_json::to_string(&EventJson::from(event));
-                println!("{}", line.expect("own shapes serialise"));
+            let text = if self.json {
+                serde_json::to_string(&EventJson::from(event)).expect("own shapes serialise")
             } else {
-                println!("{}", line(&event));
+                line(&event)
+            };
+            if say(text).is_err() {
+                return ControlFlow::Break(());
             }
             left = left.map(|left| left.saturating_sub(1));
             if left == Some(0) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }

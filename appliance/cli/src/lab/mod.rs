@@ -26,7 +26,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 
 use crate::failure::Failure;
-use crate::present::{Grid, print_json};
+use crate::present::{Grid, print_json, say};
 
 use build::Offloads;
 use namespace::Lifetime;
@@ -184,16 +184,16 @@ fn bring_up(up: &Up) -> Result<()> {
         stage.start_node()?;
         stage.push(scenario.policy)?;
     }
-    println!("{}\n", scenario.drawing);
-    println!("The lab `{}` is up. Try:\n", setup.name);
+    say(format_args!("{}\n", scenario.drawing))?;
+    say(format_args!("The lab `{}` is up. Try:\n", setup.name))?;
     for line in scenario.hints {
-        println!("  {}", line.replace("NS-", &format!("gab-{}-", setup.name)));
+        say(format_args!("  {}", line.replace("NS-", &format!("gab-{}-", setup.name))))?;
     }
     if !up.no_node {
         let socket = stage.socket();
-        println!("  gabion show flows --socket {}", socket.display());
+        say(format_args!("  gabion show flows --socket {}", socket.display()))?;
     }
-    println!("  gabion lab down {}", setup.name);
+    say(format_args!("  gabion lab down {}", setup.name))?;
     stage.keep()
 }
 
@@ -208,15 +208,18 @@ fn take_down(name: Option<&str>) -> Result<()> {
         }
     }
     if labs.is_empty() {
-        println!("There is no lab.");
+        say("There is no lab.")?;
     }
     for lab in labs {
         if name.is_none() && lab.is_running() {
-            println!("{} is at work: left alone (gabion lab down {} ends it).", lab.name, lab.name);
+            say(format_args!(
+                "{} is at work: left alone (gabion lab down {} ends it).",
+                lab.name, lab.name
+            ))?;
             continue;
         }
         lab.tear_down()?;
-        println!("{} is gone.", lab.name);
+        say(format_args!("{} is gone.", lab.name))?;
     }
     Ok(())
 }
@@ -224,11 +227,11 @@ fn take_down(name: Option<&str>) -> Result<()> {
 fn list(status: &Status) -> Result<()> {
     let labs = labs()?;
     if status.json {
-        print_json(&labs);
+        print_json(&labs)?;
         return Ok(());
     }
     if labs.is_empty() {
-        println!("There is no lab. Build one: gabion lab up");
+        say("There is no lab. Build one: gabion lab up")?;
         return Ok(());
     }
     let mut grid =
@@ -237,7 +240,7 @@ fn list(status: &Status) -> Result<()> {
         let spaces: Vec<_> = lab.hosts.iter().map(|host| lab.namespace(host)).collect();
         grid.row([lab.name.clone(), lab.scenario.clone(), state(lab).to_owned(), spaces.join(" ")]);
     }
-    println!("{}", grid.text());
+    say(grid.text())?;
     Ok(())
 }
 

@@ -8,8 +8,8 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use super::scenario::{Check, Outcome, Scenario};
 use crate::present::{Paint, Tone};
 
-/// Widths of the report's columns; with the mark and the gaps, 76 and what was seen.
-const TRIED: usize = 46;
+/// Widths of the report's columns; with the mark the indent, 73; what was seen follows.
+pub(crate) const TRIED: usize = 48;
 const TOOL: usize = 11;
 const EXPECT: usize = 10;
 
@@ -84,15 +84,17 @@ impl Progress {
             check.tool,
             check.expect.label(),
         );
-        let seen = if outcome.passed {
-            outcome.seen.clone()
-        } else {
-            self.paint.apply(Tone::Bad, &outcome.seen)
-        };
-        self.line(&format!("{head}{seen}"));
-        if !outcome.why.is_empty() {
-            let why = format!("{:width$}{}", "", outcome.why, width = 4 + TRIED + TOOL + EXPECT);
-            self.line(&self.paint.apply(Tone::Faint, &why));
+        if outcome.passed {
+            self.line(&format!("{head}{}", outcome.seen));
+            let indent = 4 + TRIED + TOOL + EXPECT;
+            for why in &outcome.why {
+                self.line(&self.paint.apply(Tone::Faint, &format!("{:indent$}{why}", "")));
+            }
+            return;
+        }
+        self.line(&format!("{head}{}", self.paint.apply(Tone::Bad, "not as expected")));
+        for line in outcome.seen.lines().chain(outcome.why.iter().map(String::as_str)) {
+            self.line(&format!("      {}", self.paint.apply(Tone::Bad, line.trim())));
         }
     }
 

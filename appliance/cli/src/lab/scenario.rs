@@ -19,6 +19,7 @@ use super::progress::Progress;
 use super::stage::{Setup, Stage};
 use super::topology::Topology;
 use crate::failure::Failure;
+use crate::present::say;
 
 /// What a lab is built from and what is checked in it.
 #[derive(Debug)]
@@ -93,7 +94,14 @@ pub(crate) struct Outcome {
     pub(crate) passed: bool,
     pub(crate) seen: String,
     /// Rule, reason and translation as the node reports them.
-    pub(crate) why: String,
+    pub(crate) why: Vec<String>,
+}
+
+impl Outcome {
+    fn not_tried() -> Self {
+        let seen = "not tried: no node is running".to_owned();
+        Self { passed: false, seen, why: Vec::new() }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -133,9 +141,14 @@ pub(crate) fn run(scenario: &Scenario, setup: &Setup, options: &Run) -> Result<(
         stage.start_node()?;
         stage.push(scenario.policy)?;
     }
+    let mut node_is_lost = false;
     for check in &checks {
         progress.start(check);
-        let outcome = judge(check, &mut stage);
+        let had_node = stage.is_node_running();
+        let outcome = if node_is_lost { Outcome::not_tried() } else { judge(check, &mut stage) };
+        // Nothing can be learnt without a node that should be there: the rest would only take time.
+        let has_node = stage.is_node_running();
+        node_is_lost |= !outcome.passed && !had_node && !has_node || stage.obituary().is_some();
         progress.end(check, &outcome);
         let detail = detail(check, &outcome);
         reported.push(ReportedCheck { name: check.name, passed: outcome.passed, detail });
@@ -161,22 +174,21 @@ pub(crate) fn run(scenario: &Scenario, setup: &Setup, options: &Run) -> Result<(
 fn write(path: &Path, report: &Report) -> Result<()> {
     let text = serde_json::to_string_pretty(report)?;
     if path == Path::new("-") {
-        println!("{text}");
-        return Ok(());
+        return Ok(say(text)?);
     }
     std::fs::write(path, text + "\n").with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// Runs a check and holds what the node reports against what the check expects.
 fn judge(check: &Check, stage: &mut Stage) -> Outcome {
-    let failed = |seen: String, why: String| Outcome { passed: false, seen, why };
+    let failed = |seen: String, why: String| Outcome { passed: false, seen, why: vec![why] };
     let before = Tally::take(stage);
     let seen = match (check.act)(stage) {
         Ok(seen) => seen,
         Err(error) => {
             let changes = Tally::take(stage).since(&before);
             let obituary = stage.obituary().map(|text| format!("; {text}")).unwrap_or_default();
-            return failed(one_line(&format!("{error:#}{obituary}")), changes);
+            return failed(format!("{error:#}{obituary}"), changes);
         }
     };
     match wait_for(&check.because, stage, &before) {
@@ -189,12 +201,17 @@ fn judge(check: &Check, stage: &mut Stage) -> Outcome {
 }
 
 fn detail(check: &Check, outcome: &Outcome) -> String {
-    let why = if outcome.why.is_empty() { String::new() } else { format!(" [{}]", outcome.why) };
-    format!("{} ({}): {}: {}{why}", check.tried, check.tool, check.expect.label(), outcome.seen)
+    let Check { tried, tool, expect, .. } = check;
+    let seen = one_line(&outcome.seen);
+    let why = match outcome.why.as_slice() {
+        [] => String::new(),
+        why => format!(" [{}]", why.join(", ")),
+    };
+    format!("{tried} ({tool}): {}: {seen}{why}", expect.label())
 }
 
 /// Waits until the node's counters show what `because` names; workers publish them now and then.
-fn wait_for(because: &Because, stage: &mut Stage, before: &Tally) -> Result<String> {
+fn wait_for(because: &Because, stage: &mut Stage, before: &Tally) -> Result<Vec<String>> {
     const PATIENCE: Duration = Duration::from_secs(2);
     let begin = Instant::now();
     loop {
@@ -206,7 +223,7 @@ fn wait_for(because: &Because, stage: &mut Stage, before: &Tally) -> Result<Stri
     }
 }
 
-fn explain(because: &Because, stage: &mut Stage, before: &Tally) -> Result<String> {
+fn explain(because: &Because, stage: &mut Stage, before: &Tally) -> Result<Vec<String>> {
     let mut why = Vec::new();
     if because.rule.is_some() || because.reason.is_some() {
         let now = Tally::take(stage);
@@ -226,7 +243,7 @@ fn explain(because: &Because, stage: &mut Stage, before: &Tally) -> Result<Strin
     if !because.nat.is_empty() {
         why.push(translation(because, stage)?);
     }
-    Ok(why.join(", "))
+    Ok(why)
 }
 
 /// The newest flow of the rule that the NAT rules have translated, as `from -> to`.
@@ -297,4 +314,43 @@ impl From<CountersResponse> for Tally {
 
 fn one_line(text: &str) -> String {
     text.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" | ")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use crate::lab::SCENARIOS;
+
+    #[test]
+    fn the_policies_are_valid_and_name_what_the_checks_expect() {
+        for scenario in SCENARIOS {
+            let loaded = gabion_rules::load(scenario.name, scenario.policy, None)
+                .unwrap_or_else(|problems| panic!("{problems}"));
+            let rules: BTreeSet<_> =
+                loaded.rule_set.rules().iter().map(|rule| rule.name.as_str()).collect();
+            let nat: BTreeSet<_> =
+                loaded.rule_set.nat_rules().iter().map(gabion_rules::NatRule::name).collect();
+            for check in (scenario.checks)() {
+                if let Some(rule) = check.because.rule {
+                    assert!(rules.contains(rule), "{}: no rule {rule}", check.name);
+                }
+                for name in check.because.nat {
+                    assert!(nat.contains(name), "{}: no NAT rule {name}", check.name);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn check_names_are_unique_and_descriptions_fit_their_column() {
+        for scenario in SCENARIOS {
+            let mut names = BTreeSet::new();
+            for check in (scenario.checks)() {
+                assert!(names.insert(check.name), "{} twice", check.name);
+                let fits = check.tried.chars().count() < crate::lab::progress::TRIED;
+                assert!(fits, "{} is too long", check.tried);
+            }
+        }
+    }
 }

@@ -100,3 +100,53 @@ impl End {
         Self { host, device, addresses }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use crate::lab::SCENARIOS;
+
+    #[test]
+    fn every_link_joins_two_hosts_and_no_address_is_used_twice() {
+        for scenario in SCENARIOS {
+            let topology = (scenario.topology)();
+            let mut addresses = BTreeSet::new();
+            let mut devices = BTreeSet::new();
+            for end in topology.links.iter().flat_map(|link| &link.ends) {
+                assert!(topology.find(end.host).is_some(), "{} is no host", end.host);
+                assert!(devices.insert((end.host, end.device)), "{} twice", end.device);
+                for address in &end.addresses {
+                    assert!(addresses.insert(address.addr()), "{address} twice");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_next_hop_is_on_a_link_of_its_host() {
+        for scenario in SCENARIOS {
+            let topology = (scenario.topology)();
+            let ends = || topology.links.iter().flat_map(|link| &link.ends);
+            for host in &topology.hosts {
+                for route in &host.routes {
+                    let reaches = ends()
+                        .filter(|end| end.host == host.name)
+                        .flat_map(|end| &end.addresses)
+                        .any(|address| address.contains(&route.via));
+                    assert!(reaches, "{}: {} is on no link", host.name, route.via);
+                }
+            }
+        }
+    }
+
+    /// Linux's IFNAMSIZ without the terminating zero.
+    #[test]
+    fn device_names_fit_the_kernel() {
+        for scenario in SCENARIOS {
+            for end in (scenario.topology)().links.iter().flat_map(|link| &link.ends) {
+                assert!(end.device.len() <= 15, "{}", end.device);
+            }
+        }
+    }
+}

@@ -2,15 +2,16 @@
 //!
 //! Written by hand, so that a change of the wire format does not change what scripts read.
 
+use super::output::say;
 use gabion_api::v1;
 use serde::Serialize;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 /// Prints one JSON document.
-pub(crate) fn print_json(value: &impl Serialize) {
+pub(crate) fn print_json(value: &impl Serialize) -> std::io::Result<()> {
     let text = serde_json::to_string_pretty(value).expect("own shapes serialise");
-    println!("{text}");
+    say(text)
 }
 
 #[derive(Debug, Serialize)]

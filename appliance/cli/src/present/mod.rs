@@ -3,6 +3,7 @@
 mod json;
 mod notation;
 mod number;
+mod output;
 mod paint;
 mod table;
 
@@ -12,5 +13,6 @@ pub(crate) use json::{
 };
 pub(crate) use notation::endpoint;
 pub(crate) use number::{age, bytes, count, duration};
+pub(crate) use output::{say, write_out};
 pub(crate) use paint::{Paint, Tone};
 pub(crate) use table::{Grid, right};

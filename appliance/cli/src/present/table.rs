@@ -1,5 +1,6 @@
 //! Tables: a header, aligned columns, no frame; wrapped to the terminal and never cut when piped.
 
+use super::output::say;
 use comfy_table::{Attribute, Cell, CellAlignment, Color, ContentArrangement, Table, TableStyle};
 
 use super::paint::{Paint, Tone};
@@ -95,10 +96,11 @@ impl Grid {
     }
 
     /// Prints the table under a heading, if it has any row.
-    pub(crate) fn print_under(&self, heading: &str) {
-        if !self.is_empty() {
-            println!("{}\n{}\n", self.paint.apply(Tone::Strong, heading), self.text());
+    pub(crate) fn print_under(&self, heading: &str) -> std::io::Result<()> {
+        if self.is_empty() {
+            return Ok(());
         }
+        say(format_args!("{}\n{}\n", self.paint.apply(Tone::Strong, heading), self.text()))
     }
 
     fn cell(&self, tone: Tone, text: &str, align: Align) -> Cell {

@@ -6,7 +6,7 @@ use anyhow::Result;
 use gabion_api::v1::{CountersRequest, CountersResponse, RuleCounters, TableUse};
 
 use crate::connect::Connection;
-use crate::present::{CountersJson, Grid, Tone, age, bytes, count, print_json, right};
+use crate::present::{CountersJson, Grid, Tone, age, bytes, count, print_json, right, say};
 
 /// Shows what the node counted: rules, verdicts, drop reasons, tables, interfaces
 ///
@@ -32,16 +32,19 @@ impl Counters {
         let mut node = self.connection.open()?;
         let counters = node.call(async |api| api.counters(CountersRequest {}).await)?;
         if self.json {
-            print_json(&CountersJson::from(counters));
+            print_json(&CountersJson::from(counters))?;
             return Ok(());
         }
-        self.rules(&counters).print_under("Rules");
-        self.drops(&counters).print_under("Dropped or rejected");
-        self.verdicts(&counters).print_under("Verdicts");
-        tables(&counters).print_under("Tables");
-        interfaces(&counters).print_under("Interfaces");
+        self.rules(&counters).print_under("Rules")?;
+        self.drops(&counters).print_under("Dropped or rejected")?;
+        self.verdicts(&counters).print_under("Verdicts")?;
+        tables(&counters).print_under("Tables")?;
+        interfaces(&counters).print_under("Interfaces")?;
         if counters.events_lost > 0 {
-            println!("{} events were lost: nobody read them in time.", count(counters.events_lost));
+            say(format_args!(
+                "{} events were lost: nobody read them in time.",
+                count(counters.events_lost)
+            ))?;
         }
         Ok(())
     }

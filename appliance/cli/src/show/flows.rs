@@ -6,7 +6,7 @@ use anyhow::Result;
 use gabion_api::v1::{Endpoint, Flow, FlowFilter, ListFlowsRequest, Usage};
 
 use crate::connect::Connection;
-use crate::present::{FlowJson, Grid, bytes, duration, endpoint, print_json, right};
+use crate::present::{FlowJson, Grid, bytes, duration, endpoint, print_json, right, say};
 
 /// Lists live flows
 ///
@@ -66,14 +66,14 @@ impl Flows {
             ControlFlow::Continue(())
         })?;
         if self.json {
-            print_json(&flows.into_iter().map(FlowJson::from).collect::<Vec<_>>());
+            print_json(&flows.into_iter().map(FlowJson::from).collect::<Vec<_>>())?;
             return Ok(());
         }
         if flows.is_empty() {
-            println!("There is no such flow.");
+            say("There is no such flow.")?;
             return Ok(());
         }
-        println!("{}", table(&flows).text());
+        say(table(&flows).text())?;
         let shown = u64::try_from(flows.len()).unwrap_or(u64::MAX);
         if self.limit > 0 && shown == self.limit {
             println!("\nThe first {shown}; for more: --limit 0");

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::connect::Connection;
 use crate::failure::Failure;
-use crate::present::{Paint, Tone, duration, print_json};
+use crate::present::{Paint, Tone, duration, print_json, say};
 
 /// Shows whether the node is ready and, if not, why
 ///
@@ -49,15 +49,15 @@ impl Health {
             uptime_seconds: uptime.as_secs_f64(),
         };
         if self.json {
-            print_json(&health);
+            print_json(&health)?;
         } else {
-            show(&health, uptime);
+            show(&health, uptime)?;
         }
         if health.ready { Ok(()) } else { Err(Failure::shown().into()) }
     }
 }
 
-fn show(health: &HealthJson, uptime: Duration) {
+fn show(health: &HealthJson, uptime: Duration) -> std::io::Result<()> {
     let paint = Paint::stdout();
     let HealthJson { node, version, revision, .. } = health;
     let (tone, state) = if health.ready { (Tone::Good, "ready") } else { (Tone::Bad, "not ready") };
@@ -67,10 +67,11 @@ fn show(health: &HealthJson, uptime: Duration) {
     };
     let uptime = duration(uptime);
     let state = paint.apply(tone, state);
-    println!("{node} is {state}: {policy}, up for {uptime}, version {version}");
+    say(format_args!("{node} is {state}: {policy}, up for {uptime}, version {version}"))?;
     for reason in &health.reasons {
-        println!("  {reason}: {}", advice(reason));
+        say(format_args!("  {reason}: {}", advice(reason)))?;
     }
+    Ok(())
 }
 
 /// What a reason asks of the operator.

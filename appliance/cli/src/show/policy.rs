@@ -5,7 +5,7 @@ use gabion_api::v1::GetRequest;
 use serde::Serialize;
 
 use crate::connect::Connection;
-use crate::present::{RevisionJson, print_json};
+use crate::present::{RevisionJson, print_json, write_out};
 
 /// Prints the policy in force, or an earlier one, as it was committed
 ///
@@ -43,9 +43,9 @@ impl Policy {
                 revision: response.revision.map(Into::into),
                 policy: response.policy,
                 canonical: response.canonical,
-            });
+            })?;
         } else {
-            print!("{}", if self.canonical { response.canonical } else { response.policy });
+            write_out(if self.canonical { response.canonical } else { response.policy })?;
         }
         Ok(())
     }

@@ -4,7 +4,7 @@ use anyhow::Result;
 use gabion_api::v1::ListRevisionsRequest;
 
 use crate::connect::Connection;
-use crate::present::{Grid, RevisionJson, Tone, print_json, right, time_text};
+use crate::present::{Grid, RevisionJson, Tone, print_json, right, say, time_text};
 
 /// Lists the revisions that the node keeps, newest first
 ///
@@ -34,11 +34,11 @@ impl Revisions {
         if self.json {
             let revisions: Vec<RevisionJson> =
                 response.revisions.into_iter().map(Into::into).collect();
-            print_json(&revisions);
+            print_json(&revisions)?;
             return Ok(());
         }
         if response.revisions.is_empty() {
-            println!("{} has no policy yet. Commit one: gabion push FILE", node.target());
+            say(format_args!("{} has no policy yet. Commit one: gabion push FILE", node.target()))?;
             return Ok(());
         }
         let mut grid = Grid::new([
@@ -63,7 +63,7 @@ impl Revisions {
                 (Tone::Plain, revision.comment),
             ]);
         }
-        println!("{}", grid.text());
+        say(grid.text())?;
         Ok(())
     }
 }

@@ -19,6 +19,7 @@ mod service;
 mod term;
 
 mod check;
+mod lint;
 mod policy;
 mod print;
 mod resolve;

@@ -7,6 +7,7 @@ use time::Date;
 use crate::compile::compile;
 use crate::diagnostic::{Problems, Source, Span};
 use crate::limits::POLICY_BYTES;
+use crate::lint::lint;
 use crate::{Diagnostic, Diagnostics, Policy, RuleSet, TestOutcome, check, document, yaml};
 
 /// A policy that passed all checks and its own tests.
@@ -82,6 +83,7 @@ fn load_with(
     if problems.any_errors() {
         return None;
     }
+    lint(&policy, problems);
     let has_expired = warn_of_expired(&policy, today, problems);
     if !has_expired {
         return Some((policy, rule_set));

@@ -68,7 +68,7 @@ impl Resolved {
     pub(crate) fn services<'s>(
         &'s self,
         terms: &'s [Term<Service>],
-    ) -> impl Iterator<Item = &'s Service> {
+    ) -> impl Iterator<Item = &'s Service> + Clone {
         terms.iter().flat_map(|term| match term {
             Term::Value(service) => std::slice::from_ref(service),
             Term::Object(id) => &self.services[id.0],

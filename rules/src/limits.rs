@@ -3,7 +3,7 @@
 
 /// Bytes of a policy's text. 100,000 rules of the usual length are about 14 MB.
 pub const POLICY_BYTES: usize = 32 << 20;
-/// YAML values (scalars, lists, mappings) in one policy; bounds the memory that parsing takes.
+/// YAML values (scalars; beginnings and ends of lists and mappings) in one policy; bounds the memory that parsing takes.
 pub const YAML_NODES: usize = 4_000_000;
 /// Lists and mappings inside each other; the language itself needs five.
 pub const YAML_NESTING: usize = 8;

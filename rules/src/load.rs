@@ -6,7 +6,7 @@ use time::Date;
 
 use crate::compile::compile;
 use crate::diagnostic::{Problems, Source, Span};
-use crate::limits::POLICY_BYTES;
+use crate::limits::{POLICY_BYTES, YAML_NODES};
 use crate::lint::lint;
 use crate::{Diagnostic, Diagnostics, Policy, RuleSet, TestOutcome, check, document, yaml};
 
@@ -98,7 +98,7 @@ fn parse(source: &Source<'_>, text: &str, problems: &mut Problems) -> Option<Pol
         problems.over(Span::default(), "bytes of policy", text.len(), POLICY_BYTES);
         return None;
     }
-    let root = yaml::parse(text, problems)?;
+    let root = yaml::parse(text, YAML_NODES, problems)?;
     let document = document::read_document(root, problems);
     check::check(document, source, problems)
 }

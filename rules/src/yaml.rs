@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use serde_saphyr::granit_parser::{self, ErrorKind, Event, Parser, ScalarStyle};
 
 use crate::diagnostic::{Problems, Span};
-use crate::limits::{YAML_NESTING, YAML_NODES};
+use crate::limits::YAML_NESTING;
 
 /// A value with its place.
 #[derive(Debug)]
@@ -51,8 +51,12 @@ impl Node<'_> {
 }
 
 /// The document's root. `None` where the text is not YAML at all; what is YAML but not part of the
-/// language is reported and left out.
-pub(crate) fn parse<'t>(text: &'t str, problems: &mut Problems) -> Option<Node<'t>> {
+/// language is reported and left out. More than `node_limit` values are not read.
+pub(crate) fn parse<'t>(
+    text: &'t str,
+    node_limit: usize,
+    problems: &mut Problems,
+) -> Option<Node<'t>> {
     let options = granit_parser::options! {
         disallow_directives: true,
         emit_unresolved_aliases: true,
@@ -60,7 +64,8 @@ pub(crate) fn parse<'t>(text: &'t str, problems: &mut Problems) -> Option<Node<'
         flow_nesting_limit: YAML_NESTING,
         block_nesting_limit: YAML_NESTING,
     };
-    let mut builder = Builder { problems, open: Vec::new(), root: None, documents: 0, nodes: 0 };
+    let (open, root) = (Vec::new(), None);
+    let mut builder = Builder { problems, open, root, documents: 0, nodes: 0, node_limit };
     for next in Parser::new_from_str_with_options(text, options) {
         let (event, span) = match next {
             Ok(next) => next,
@@ -90,6 +95,7 @@ struct Builder<'t, 'p> {
     root: Option<Node<'t>>,
     documents: usize,
     nodes: usize,
+    node_limit: usize,
 }
 
 /// A list or mapping whose end has not been seen.
@@ -126,8 +132,9 @@ impl<'t> Builder<'t, '_> {
             _ => {}
         }
         self.nodes += 1;
-        if self.nodes > YAML_NODES {
-            let message = format!("the policy has more than {YAML_NODES} values, the limit");
+        if self.nodes > self.node_limit {
+            let limit = self.node_limit;
+            let message = format!("the policy has more than {limit} values, the limit");
             self.problems.error(span, message);
             return None;
         }
@@ -215,4 +222,18 @@ fn describe(kind: &ErrorKind) -> String {
         return format!("lists and mappings nest deeper than {YAML_NESTING}, the limit");
     }
     format!("not valid YAML: {kind}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reading_stops_at_the_limit_of_values() {
+        let mut problems = Problems::default();
+        assert!(parse("[a, b, c]", 10, &mut problems).is_some());
+        assert!(!problems.any_errors());
+        assert!(parse("[a, b, c, d, e, f, g, h, i]", 10, &mut problems).is_none());
+        assert!(problems.any_errors());
+    }
 }

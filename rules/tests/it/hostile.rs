@@ -106,12 +106,6 @@ fn a_text_over_the_limit_is_not_read() {
 }
 
 #[test]
-fn many_values_are_refused_before_they_fill_the_memory() {
-    let text = format!("{HEAD}rules: [{}]", "a,".repeat(limits::YAML_NODES));
-    assert!(first_error(&text).ends_with("the policy has more than 4000000 values, the limit"));
-}
-
-#[test]
 fn too_many_zones_are_counted() {
     let zones: String =
         (0..=limits::ZONES).map(|i| format!("  z{i}: {{ interfaces: [i{i}] }}\n")).collect();
@@ -175,8 +169,8 @@ fn rules_cannot_fill_more_zone_pairs_than_the_limit() {
 #[test]
 fn many_wrong_words_are_answered_at_once() {
     let objects: String =
-        (0..10_000).map(|i| format!("    object-number-{i}: 10.0.0.1\n")).collect();
-    let rules: String = (0..10_000)
+        (0..3_000).map(|i| format!("    object-number-{i}: 10.0.0.1\n")).collect();
+    let rules: String = (0..3_000)
         .map(|i| {
             format!(
                 "- {{ name: r{i}, from: a, to: a, source: object-numbre-{i}, action: allow }}\n"
@@ -185,7 +179,7 @@ fn many_wrong_words_are_answered_at_once() {
         .collect();
     load("p", &format!("{HEAD}objects:\n  addresses:\n{objects}rules:\n{rules}"), None)
         .unwrap_err();
-    let keys: String = (0..100_000).map(|i| format!("k{i}: 1, ")).collect();
+    let keys: String = (0..20_000).map(|i| format!("k{i}: 1, ")).collect();
     load("p", &format!("{HEAD}rules:\n- {{ {keys} }}\n"), None).unwrap_err();
     let long = "x".repeat(1 << 20);
     let diagnostics = load("p", &format!("{HEAD}rules:\n- {{ name: r, from: {long} }}\n"), None);

@@ -38,16 +38,14 @@ impl Generations {
 pub struct Names(Option<Arc<RuleSet>>);
 
 impl Names {
-    pub fn new(rules: Arc<RuleSet>) -> Self {
-        Self(Some(rules))
-    }
-
     pub fn rule(&self, id: RuleId) -> String {
-        self.rule_itself(id).map_or_else(|| format!("#{}", id.0), |rule| rule.name.clone())
+        let rule = usize::try_from(id.0).ok().and_then(|index| self.rules().get(index));
+        rule.map_or_else(|| format!("#{}", id.0), |rule| rule.name.clone())
     }
 
-    pub fn rule_itself(&self, id: RuleId) -> Option<&Rule> {
-        self.0.as_ref()?.rules().get(usize::try_from(id.0).ok()?)
+    /// Every rule, indexed by its id; none when the rule set has been forgotten.
+    pub fn rules(&self) -> &[Rule] {
+        self.0.as_ref().map_or(&[], |rules| rules.rules())
     }
 
     pub fn zone(&self, id: ZoneId) -> String {

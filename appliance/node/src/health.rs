@@ -203,7 +203,8 @@ async fn accept(
             let _permit = permit;
             match mode {
                 Mode::Http => {
-                    http::answer(stream, health.settings.timeout, |_| health.answer()).await;
+                    http::answer(stream, health.settings.timeout, async |_: &_| health.answer())
+                        .await;
                 }
                 Mode::Tcp => until_closed(stream, health.settings.timeout).await,
             }

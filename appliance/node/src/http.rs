@@ -67,7 +67,7 @@ pub(crate) const TEXT: &str = "text/plain; charset=utf-8";
 pub(crate) async fn answer(
     mut stream: TcpStream,
     deadline: Duration,
-    respond: impl FnOnce(&Request) -> Response + Send,
+    respond: impl AsyncFnOnce(&Request) -> Response,
 ) {
     // A client that is slow or gone gets nothing: there is nobody to tell.
     let _ = timeout(deadline, exchange(&mut stream, respond)).await;
@@ -75,11 +75,11 @@ pub(crate) async fn answer(
 
 async fn exchange(
     stream: &mut TcpStream,
-    respond: impl FnOnce(&Request) -> Response + Send,
+    respond: impl AsyncFnOnce(&Request) -> Response,
 ) -> io::Result<()> {
     let request = read_head(stream).await?;
     let (response, with_body) = match &request {
-        Ok(request) => (respond(request), request.method == Method::Get),
+        Ok(request) => (respond(request).await, request.method == Method::Get),
         Err(status) => {
             let body = format!("{}\n", status.line());
             (Response { status: *status, content_type: TEXT, body }, true)

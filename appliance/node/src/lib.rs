@@ -1,16 +1,32 @@
 //! `gabiond`: the wiring between the engine, the datapath and the operator.
+//!
+//! The modules stand in the order in which the daemon meets them: settings and state, the packet
+//! thread and what surrounds it, the policy, and those who ask. They are public for the tests alone.
 #![forbid(unsafe_code)]
 
-mod clock;
 pub mod config;
-mod flow;
-mod generations;
+pub mod privilege;
+pub mod store;
+
+pub mod clock;
+pub mod generations;
+mod offload;
+pub mod worker;
+
 pub mod guard;
+pub mod network;
+pub mod readiness;
+
+pub mod flow;
+pub mod record;
+
+pub mod explain;
+pub mod policy;
+
+pub mod control;
 pub mod health;
 mod http;
-mod network;
-mod offload;
-pub mod readiness;
-mod record;
-pub mod store;
-mod worker;
+pub mod metrics;
+
+pub mod node;
+pub mod service;

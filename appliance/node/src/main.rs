@@ -1,10 +1,20 @@
-//! `gabiond`: the daemon's command line.
+//! `gabiond`: the daemon's command line, its start and its end.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use clap::Parser;
-use gabiond::config::{Config, reference};
+use gabiond::config::{Config, Log, reference};
+use gabiond::node::{Node, Prepared};
+use gabiond::{privilege, service};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+
+/// Threads for everything that is not packets.
+const CONTROL_THREADS: usize = 2;
 
 /// Gabion's daemon: filters, translates and forwards packets, and takes its rules over gRPC.
 #[derive(Debug, Parser)]
@@ -27,7 +37,7 @@ fn main() -> ExitCode {
         print!("{}", reference());
         return ExitCode::SUCCESS;
     }
-    match run(&options) {
+    match start(&options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             for line in format!("{error:#}").lines() {
@@ -38,10 +48,62 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(options: &Options) -> anyhow::Result<()> {
-    let _config = Config::read(&options.config)?;
+fn start(options: &Options) -> anyhow::Result<()> {
+    let config = Config::read(&options.config)?;
     if options.check_config {
         println!("{}: no mistakes found", options.config.display());
+        return Ok(());
+    }
+    start_messages(&config.log)?;
+    let prepared = Prepared::new(config.clone())?;
+    // Before the first thread: each inherits what this one has left.
+    if let Some(note) = privilege::drop_privileges(&config)? {
+        tracing::warn!("{note}");
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(CONTROL_THREADS)
+        .enable_all()
+        .build()
+        .context("cannot start the control threads")?;
+    runtime.block_on(async {
+        let node = prepared.start().await?;
+        run(node).await
+    })
+}
+
+/// The daemon's own messages: to the journal where it is asked for, to standard error otherwise.
+fn start_messages(log: &Log) -> anyhow::Result<()> {
+    let level = LevelFilter::from_level(log.level);
+    let registry = tracing_subscriber::registry().with(level);
+    if log.journald {
+        let journal = tracing_journald::layer()
+            .context("log.journald: the journal is not there; set log.journald = false")?;
+        registry.with(journal).init();
+    } else {
+        let messages = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+        registry.with(messages).init();
     }
     Ok(())
+}
+
+async fn run(mut node: Node) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hang_up = signal(SignalKind::hangup())?;
+    let told = tokio::spawn(service::keep_told(node.readiness()));
+    let failed = loop {
+        tokio::select! {
+            _ = terminate.recv() => break None,
+            _ = interrupt.recv() => break None,
+            _ = hang_up.recv() => node.reopen_logs(),
+            why = node.failed() => break Some(why),
+        }
+    };
+    service::stopping();
+    told.abort();
+    node.stop().await;
+    match failed {
+        None => Ok(()),
+        Some(why) => anyhow::bail!("stopped: {why}"),
+    }
 }

@@ -119,6 +119,20 @@ impl Readiness {
         self.changes.send_replace(());
     }
 
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
+
+    /// Returns when the node stops.
+    pub fn stopped(&self) -> impl Future<Output = ()> + Send + use<'_> {
+        let mut changes = self.changes();
+        async move {
+            while !self.is_stopping() {
+                changes.next().await;
+            }
+        }
+    }
+
     /// The packet thread has turned.
     pub fn beat(&self) {
         let now = u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX);

@@ -89,6 +89,10 @@ impl Checker<'_> {
             stall: Duration::from_millis(self.number(&written.stall_ms, "node.stall_ms")),
             user: self.optional(&written.user, "node.user"),
             datapath,
+            device_wait: Duration::from_millis(
+                self.number(&written.device_wait_ms, "node.device_wait_ms"),
+            ),
+            ring_mebibytes: self.short(&written.ring_mib, "node.ring_mib"),
         }
     }
 
@@ -198,8 +202,8 @@ impl Checker<'_> {
 
     fn health(&mut self, written: &WrittenHealth) -> Health {
         let health = Health {
-            http_port: self.port(&written.port, "health.port"),
-            tcp_port: self.port(&written.tcp_port, "health.tcp_port"),
+            http_port: self.short(&written.port, "health.port"),
+            tcp_port: self.short(&written.tcp_port, "health.tcp_port"),
             connections: self.size(&written.connections, "health.connections"),
             timeout: Duration::from_millis(self.number(&written.timeout_ms, "health.timeout_ms")),
         };
@@ -282,8 +286,8 @@ impl Checker<'_> {
         usize::try_from(self.number(written, key)).expect("the setting's range fits a size")
     }
 
-    fn port(&mut self, written: &Written<i64>, key: &str) -> u16 {
-        u16::try_from(self.number(written, key)).expect("the setting's range fits a port")
+    fn short(&mut self, written: &Written<i64>, key: &str) -> u16 {
+        u16::try_from(self.number(written, key)).expect("the setting's range fits 16 bits")
     }
 
     fn switch(&mut self, written: &Written<bool>, key: &str) -> bool {

@@ -41,6 +41,9 @@ pub struct Node {
     pub stall: Duration,
     pub user: Option<String>,
     pub datapath: DatapathKind,
+    /// How long the start waits for data devices.
+    pub device_wait: Duration,
+    pub ring_mebibytes: u16,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -99,6 +99,20 @@ pub const SETTINGS: &[Setting] = &[
         "`userspace` or `null`",
         "`userspace` moves packets through AF_PACKET rings. `null` moves none, needs no privilege and is for trying the API.",
     ),
+    number(
+        "node.device_wait_ms",
+        5_000,
+        (0, 600_000),
+        "ms",
+        "How long the start waits for data devices that are not there yet; then it fails and names them.",
+    ),
+    number(
+        "node.ring_mib",
+        32,
+        (1, 1_024),
+        "MiB",
+        "Receive ring of each data interface, 15 frames a MiB. Full: counted as `ring_drops`.",
+    ),
     setting(
         "interfaces.*",
         Kind::Required { form: "device name" },

@@ -30,6 +30,8 @@ pub(super) struct WrittenNode {
     pub(super) stall_ms: Written<i64>,
     pub(super) user: Written<String>,
     pub(super) datapath: Written<String>,
+    pub(super) device_wait_ms: Written<i64>,
+    pub(super) ring_mib: Written<i64>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -12,6 +12,7 @@
 //! and changes nothing.
 
 mod files;
+mod lock;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -22,6 +23,7 @@ use sha2::{Digest as _, Sha256};
 use time::OffsetDateTime;
 
 pub use files::{Disk, Files};
+pub use lock::{LockStateError, StateLock};
 
 /// What is known of a revision besides its text.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

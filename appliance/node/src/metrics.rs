@@ -1,0 +1,274 @@
+//! `/metrics` for Prometheus: counters as the packet thread had them when it was asked.
+//!
+//! One task accepts, one for each connection answers. The packet thread copies its counters between
+//! two turns, at most once each `SNAPSHOT_AGE`, however many scrape.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use gabion_datapath::PortCounters;
+use gabion_engine::DropReason;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, text};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::registry::Registry;
+use tokio::net::TcpListener;
+use tokio::sync::{Mutex, Semaphore};
+use tokio::time::Instant;
+
+use crate::config::DataInterface;
+use crate::control::action;
+use crate::generations::{Generations, Names};
+use crate::http::{self, Response, Status};
+use crate::policy::Policies;
+use crate::readiness::{Obstacle, Readiness};
+use crate::worker::{Snapshot, WorkerHandle};
+
+const CONNECTIONS: usize = 8;
+const DEADLINE: Duration = Duration::from_secs(10);
+const SNAPSHOT_AGE: Duration = Duration::from_millis(500);
+/// OpenMetrics 1.0, section "Protocol negotiation"; Prometheus has taken it since 2.5.
+const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Why metrics are not served.
+#[derive(Debug, thiserror::Error)]
+#[error("metrics.listen {address}: {source}; free the address or change metrics.listen")]
+pub struct ListenMetricsError {
+    address: SocketAddr,
+    source: std::io::Error,
+}
+
+/// Opens the socket, to be served later.
+///
+/// # Errors
+/// When the address is taken or not the host's.
+pub fn bind(address: SocketAddr) -> Result<std::net::TcpListener, ListenMetricsError> {
+    let error = |source| ListenMetricsError { address, source };
+    let listener = std::net::TcpListener::bind(address).map_err(error)?;
+    listener.set_nonblocking(true).map_err(error)?;
+    Ok(listener)
+}
+
+/// Where the numbers come from.
+#[derive(Debug)]
+pub struct Metrics {
+    pub interfaces: Vec<DataInterface>,
+    pub policies: Arc<Policies>,
+    pub worker: WorkerHandle,
+    pub generations: Generations,
+    pub readiness: Arc<Readiness>,
+    /// The last snapshot, and when it was taken.
+    pub last: Mutex<Option<(Instant, Arc<Snapshot>)>>,
+}
+
+impl Metrics {
+    /// Serves until cancelled.
+    ///
+    /// # Errors
+    /// When the runtime refuses the socket.
+    pub async fn serve(self, listener: std::net::TcpListener) -> std::io::Result<()> {
+        let listener = TcpListener::from_std(listener)?;
+        let metrics = Arc::new(self);
+        let places = Arc::new(Semaphore::new(CONNECTIONS));
+        loop {
+            let place = Arc::clone(&places).acquire_owned().await;
+            let Ok((stream, _)) = listener.accept().await else {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            };
+            let metrics = Arc::clone(&metrics);
+            tokio::spawn(async move {
+                let _place = place;
+                http::answer(stream, DEADLINE, async |request: &http::Request| {
+                    metrics.answer(&request.path).await
+                })
+                .await;
+            });
+        }
+    }
+
+    async fn answer(&self, path: &str) -> Response {
+        if path != "/metrics" {
+            let body = "metrics are at /metrics\n".to_owned();
+            return Response { status: Status::NotFound, content_type: http::TEXT, body };
+        }
+        let Some(snapshot) = self.snapshot().await else {
+            let body = "the node is stopping\n".to_owned();
+            return Response { status: Status::ServiceUnavailable, content_type: http::TEXT, body };
+        };
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(Page {
+            names: self.generations.names(snapshot.generation),
+            snapshot,
+            interfaces: self.interfaces.clone(),
+            revision: self.policies.in_force().map_or(0, |policy| policy.revision.number),
+            obstacles: self.readiness.obstacles(),
+            uptime: self.readiness.uptime(),
+        }));
+        let mut body = String::new();
+        text::encode(&mut body, &registry).expect("writing to a text does not fail");
+        Response { status: Status::Ok, content_type: CONTENT_TYPE, body }
+    }
+
+    async fn snapshot(&self) -> Option<Arc<Snapshot>> {
+        let mut last = self.last.lock().await;
+        if let Some((at, snapshot)) = &*last
+            && at.elapsed() < SNAPSHOT_AGE
+        {
+            return Some(Arc::clone(snapshot));
+        }
+        let fresh = Arc::new(self.worker.snapshot().await.ok()?);
+        *last = Some((Instant::now(), Arc::clone(&fresh)));
+        Some(fresh)
+    }
+}
+
+/// One answer.
+#[derive(Debug)]
+struct Page {
+    snapshot: Arc<Snapshot>,
+    names: Names,
+    interfaces: Vec<DataInterface>,
+    revision: u64,
+    obstacles: Vec<Obstacle>,
+    uptime: Duration,
+}
+
+impl Collector for Page {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut out = Out(&mut encoder);
+        self.node(&mut out)?;
+        self.frames(&mut out)?;
+        self.rules(&mut out)?;
+        self.tables(&mut out)?;
+        self.interfaces(&mut out)
+    }
+}
+
+impl Page {
+    fn node(&self, out: &mut Out<'_, '_>) -> fmt::Result {
+        let ready = u64::from(self.obstacles.is_empty());
+        let none: [(&str, &str); 0] = [];
+        out.gauge("gabion_ready", "1 when the node may be given traffic", [(none, ready)])?;
+        let reasons = Obstacle::LABELS.map(|label| {
+            let in_the_way = self.obstacles.iter().any(|obstacle| obstacle.label() == label);
+            ([("reason", label)], u64::from(in_the_way))
+        });
+        out.gauge("gabion_not_ready", "1 for each reason that stands in the way", reasons)?;
+        let revision = self.revision;
+        out.gauge(
+            "gabion_policy_revision",
+            "The revision in force, 0 for none",
+            [(none, revision)],
+        )?;
+        let uptime = self.uptime.as_secs();
+        out.gauge("gabion_uptime_seconds", "Seconds since the daemon started", [(none, uptime)])?;
+        let version = [("version", env!("CARGO_PKG_VERSION"))];
+        out.gauge("gabion_build", "1, with the version", [(version, 1)])
+    }
+
+    fn frames(&self, out: &mut Out<'_, '_>) -> fmt::Result {
+        let counters = &self.snapshot.counters;
+        let none: [(&str, &str); 0] = [];
+        out.counter("gabion_frames_in", "Frames that came in", [(none, counters.frames_in)])?;
+        let verdicts = [
+            ("forward", counters.forwarded),
+            ("local", counters.local),
+            ("answered", counters.answered),
+        ];
+        let verdicts = verdicts.map(|(verdict, value)| ([("verdict", verdict)], value));
+        out.counter("gabion_frames", "Frames that were not dropped, by verdict", verdicts)?;
+        let drops = DropReason::ALL.iter().flat_map(|reason| {
+            let labels = |answer| [("reason", reason.label()), ("verdict", answer)];
+            [
+                (labels("drop"), counters.dropped(*reason)),
+                (labels("reject"), counters.rejected(*reason)),
+            ]
+        });
+        out.counter("gabion_drops", "Frames that were dropped, by reason", drops)?;
+        out.gauge("gabion_frames_held", "Frames that wait", [(none, counters.held)])?;
+        let answers = [("sent", counters.answers_sent), ("limited", counters.answers_limited)];
+        let answers = answers.map(|(outcome, value)| ([("outcome", outcome)], value));
+        out.counter("gabion_answers", "ICMP errors and RSTs of the node's own", answers)?;
+        let lost = counters.events_lost;
+        out.counter("gabion_events_lost", "Events that found the queue full", [(none, lost)])
+    }
+
+    fn rules(&self, out: &mut Out<'_, '_>) -> fmt::Result {
+        let rules = || self.names.rules().iter().zip(&self.snapshot.rules);
+        let hits = rules().map(|(rule, counters)| {
+            ([("rule", rule.name.as_str()), ("action", action(rule.action))], counters.hits)
+        });
+        out.counter("gabion_rule_hits", "First packets that a rule decided or saw", hits)?;
+        let packets = rules()
+            .map(|(rule, counters)| ([("rule", rule.name.as_str())], counters.usage.packets));
+        out.counter("gabion_rule_packets", "Packets of the flows that a rule allowed", packets)?;
+        let bytes =
+            rules().map(|(rule, counters)| ([("rule", rule.name.as_str())], counters.usage.bytes));
+        out.counter("gabion_rule_bytes", "Bytes of the flows that a rule allowed", bytes)
+    }
+
+    fn tables(&self, out: &mut Out<'_, '_>) -> fmt::Result {
+        let tables = || self.snapshot.tables.iter();
+        let used = tables().map(|table| ([("table", table.name)], table.used));
+        out.gauge("gabion_table_used", "Entries in a table", used)?;
+        let limit = tables().map(|table| ([("table", table.name)], table.limit));
+        out.gauge("gabion_table_limit", "Entries that a table takes", limit)
+    }
+
+    fn interfaces(&self, out: &mut Out<'_, '_>) -> fmt::Result {
+        let kinds: [(&str, &str, fn(&PortCounters) -> u64); 6] = [
+            ("gabion_interface_received", "Frames received", |port| port.received),
+            ("gabion_interface_sent", "Frames sent", |port| port.sent),
+            ("gabion_interface_ring_drops", "Frames lost: ring full", |port| port.ring_drops),
+            ("gabion_interface_truncated", "Frames too large for a slot", |port| port.truncated),
+            ("gabion_interface_vlan_tagged", "Frames with a VLAN tag", |port| port.vlan_tagged),
+            ("gabion_interface_send_drops", "Frames not sent", |port| port.transmit_drops),
+        ];
+        for (name, help, value) in kinds {
+            let ports =
+                self.interfaces.iter().zip(&self.snapshot.ports).map(|(interface, port)| {
+                    let labels = [
+                        ("interface", interface.name.as_str()),
+                        ("device", interface.device.as_str()),
+                    ];
+                    (labels, value(port))
+                });
+            out.counter(name, help, ports)?;
+        }
+        Ok(())
+    }
+}
+
+struct Out<'a, 'e>(&'a mut DescriptorEncoder<'e>);
+
+impl Out<'_, '_> {
+    fn counter<L: EncodeLabelSet>(
+        &mut self,
+        name: &str,
+        help: &str,
+        values: impl IntoIterator<Item = (L, u64)>,
+    ) -> fmt::Result {
+        let mut family = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for (labels, value) in values {
+            let mut one = family.encode_family(&labels)?;
+            one.encode_counter::<[(&str, &str); 0], u64, u64>(&value, None)?;
+        }
+        Ok(())
+    }
+
+    fn gauge<L: EncodeLabelSet>(
+        &mut self,
+        name: &str,
+        help: &str,
+        values: impl IntoIterator<Item = (L, u64)>,
+    ) -> fmt::Result {
+        let mut family = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for (labels, value) in values {
+            family.encode_family(&labels)?.encode_gauge(&value)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,367 @@
+//! The node put together: what is started, in which order, and how it ends.
+//!
+//! Threads: `packets` (engine and datapath), `records` (the event log), two of tokio for everything else.
+//! Tasks: the network's follower, the guard's supervisor, probes, metrics, the API's servers, the calendar,
+//! and the service manager's. All are cancelled at the end; each says in its module why it may be.
+//!
+//! Nothing passes before the policy that was in force is in force again and the guard has said that it is
+//! in place; the gate closes the moment it says otherwise.
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use gabion_datapath::netlink::{NetworkWatch, StartNetworkWatchError};
+use gabion_datapath::{Datapath, Loopback, OpenDatapathError, UserspaceDatapath, UserspaceLimits};
+use gabion_engine::{EngineConfig, Interface, Network};
+use tokio::sync::{Mutex, Semaphore, mpsc, watch};
+use tokio::task::JoinSet;
+
+use crate::clock::Clock;
+use crate::config::{Config, DatapathKind};
+use crate::control::{self, ApiListeners, Control, ListenError, ServeError};
+use crate::generations::Generations;
+use crate::guard::{Guard, GuardProgramError, GuardState};
+use crate::health::{BindProbeError, Devices, Health};
+use crate::metrics::{self, ListenMetricsError, Metrics};
+use crate::network::{Follower, Picture};
+use crate::policy::{Policies, Surroundings};
+use crate::readiness::Readiness;
+use crate::record::{OpenLogError, Reader, Recorder};
+use crate::store::{Disk, LockStateError, Notice, OpenStoreError, StateLock, Store, Stored};
+use crate::worker::{Command, NEIGHBOURS_DEPTH, Worker, WorkerGone, WorkerHandle};
+
+/// How often it is looked whether a new day has begun.
+const CALENDAR_EVERY: Duration = Duration::from_secs(60);
+
+/// Why the node does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Lock(#[from] LockStateError),
+    #[error(transparent)]
+    Store(#[from] OpenStoreError),
+    #[error(transparent)]
+    Guard(#[from] GuardProgramError),
+    #[error(transparent)]
+    Health(#[from] BindProbeError),
+    #[error(transparent)]
+    Metrics(#[from] ListenMetricsError),
+    #[error(transparent)]
+    Api(#[from] ListenError),
+    #[error(
+        "interface {name}: device {device} does not exist; check [interfaces] or wait longer with node.device_wait_ms"
+    )]
+    NoDevice { name: String, device: String },
+    #[error(transparent)]
+    Log(#[from] OpenLogError),
+    #[error("{0}{source}", source = cause(.0))]
+    Datapath(#[from] OpenDatapathError),
+    #[error("cannot watch the kernel's network: {0}{source}", source = cause(.0))]
+    Network(#[from] StartNetworkWatchError),
+    #[error("cannot start the packet thread: {0}")]
+    Worker(#[source] std::io::Error),
+    #[error("the system gives no random numbers")]
+    Random,
+    #[error(transparent)]
+    Stopping(#[from] WorkerGone),
+}
+
+fn cause(error: &dyn std::error::Error) -> String {
+    error.source().map_or_else(String::new, |source| format!(": {source}"))
+}
+
+/// Everything that needs privilege or can be refused, opened before anything runs.
+#[derive(Debug)]
+pub struct Prepared {
+    config: Config,
+    _lock: StateLock,
+    store: Store,
+    stored: Option<Stored>,
+    notices: Vec<Notice>,
+    api: ApiListeners,
+    metrics: Option<std::net::TcpListener>,
+    readiness: Arc<Readiness>,
+    clock: Clock,
+}
+
+impl Prepared {
+    /// Opens what is to be opened. Needs a runtime's context, starts no thread.
+    ///
+    /// # Errors
+    /// The first thing that is not as it must be, by name.
+    pub fn new(config: Config) -> Result<Self, StartError> {
+        let clock = Clock::start();
+        let lock = StateLock::take(&config.node.state_dir)?;
+        let (store, stored, notices) =
+            Store::open(Disk, &config.node.state_dir, config.node.revisions_kept)?;
+        let readiness = Arc::new(Readiness::new(config.node.stall));
+        Health::new(&config, Arc::clone(&readiness)).check_ports()?;
+        if config.node.datapath == DatapathKind::Userspace {
+            guard(&config).check_program()?;
+            wait_for_devices(&config)?;
+        }
+        let metrics = config.metrics.map(metrics::bind).transpose()?;
+        let api = control::bind(&config.api)?;
+        Ok(Self { config, _lock: lock, store, stored, notices, api, metrics, readiness, clock })
+    }
+
+    /// Starts the node with the datapath of its configuration.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub async fn start(self) -> Result<Node, StartError> {
+        let devices: Vec<&str> =
+            self.config.interfaces.iter().map(|interface| interface.device.as_str()).collect();
+        match self.config.node.datapath {
+            DatapathKind::Userspace => {
+                let limits = UserspaceLimits {
+                    ring_mebibytes: self.config.node.ring_mebibytes,
+                    ..UserspaceLimits::RECOMMENDED
+                };
+                let datapath = UserspaceDatapath::open(&devices, limits)?;
+                self.start_with(datapath).await
+            }
+            DatapathKind::Null => {
+                let ports = u16::try_from(devices.len()).unwrap_or(u16::MAX);
+                let (datapath, _) = Loopback::new(ports).map_err(StartError::Worker)?;
+                self.start_with(datapath).await
+            }
+        }
+    }
+
+    async fn start_with<D: Datapath + Send + 'static>(
+        self,
+        datapath: D,
+    ) -> Result<Node, StartError> {
+        let Self { config, readiness, clock, .. } = self;
+        let generations = Generations::default();
+        let interfaces = config.interfaces.clone();
+        let reader =
+            Reader { clock, generations: generations.clone(), interfaces: interfaces.clone() };
+        let (recorder, records) = Recorder::start(&config.log, reader)?;
+        let (neighbours, wanted) = mpsc::channel(NEIGHBOURS_DEPTH);
+        let (worker, packets) = Worker {
+            engine: EngineConfig { limits: config.limits, seed: seed()?, offload: false },
+            datapath,
+            interfaces: interfaces.clone(),
+            clock,
+            readiness: Arc::clone(&readiness),
+            recorder: recorder.clone(),
+            neighbours,
+        }
+        .spawn()
+        .map_err(StartError::Worker)?;
+        let policies = Arc::new(Policies::new(
+            self.store,
+            Surroundings {
+                interfaces: interfaces.clone(),
+                generations: generations.clone(),
+                worker: worker.clone(),
+                recorder: recorder.clone(),
+                readiness: Arc::clone(&readiness),
+            },
+        ));
+        policies.restore(self.stored, &self.notices).await?;
+        let mut node = Node {
+            tasks: JoinSet::new(),
+            readiness: Arc::clone(&readiness),
+            worker: worker.clone(),
+            recorder: recorder.clone(),
+            packets,
+            records,
+            _lock: self._lock,
+        };
+        node.connect(&config, wanted).await?;
+        if let Some(listener) = self.metrics {
+            let metrics = Metrics {
+                interfaces: interfaces.clone(),
+                policies: Arc::clone(&policies),
+                worker: worker.clone(),
+                generations: generations.clone(),
+                readiness: Arc::clone(&readiness),
+                last: Mutex::default(),
+            };
+            node.tasks
+                .spawn(async move { metrics.serve(listener).await.map_err(ServeError::from) });
+        }
+        node.tasks.spawn(follow_calendar(Arc::clone(&policies)));
+        let watchers = Arc::new(Semaphore::new(config.api.watchers));
+        let control = Control {
+            node: config.node.name,
+            interfaces,
+            policies,
+            worker,
+            generations,
+            recorder,
+            readiness,
+            watchers,
+            clock,
+        };
+        node.tasks.spawn(self.api.serve(control));
+        Ok(node)
+    }
+}
+
+/// A node that runs.
+#[derive(Debug)]
+pub struct Node {
+    tasks: JoinSet<Result<(), ServeError>>,
+    readiness: Arc<Readiness>,
+    worker: WorkerHandle,
+    recorder: Recorder,
+    packets: JoinHandle<()>,
+    records: JoinHandle<()>,
+    _lock: StateLock,
+}
+
+impl Node {
+    /// Joins the node to the kernel: its network, its devices and the guard of its stack.
+    async fn connect(
+        &mut self,
+        config: &Config,
+        wanted: mpsc::Receiver<crate::worker::NeighbourWanted>,
+    ) -> Result<(), StartError> {
+        let devices = watch::Sender::new(Devices::new());
+        let health = Health::new(config, Arc::clone(&self.readiness));
+        let probes = devices.subscribe();
+        self.tasks.spawn(async move {
+            health.serve(probes).await;
+            Ok(())
+        });
+        if config.node.datapath == DatapathKind::Null {
+            // Nothing to guard and nothing to prove: nothing passes.
+            devices.send_replace(Devices::from([("lo".to_owned(), 1)]));
+            self.worker.send(Command::SetNetwork(bare_network(config))).await?;
+            self.readiness.network(Ok(()));
+            self.readiness.guard_in_place(true);
+            return Ok(());
+        }
+        let (watch, events) = NetworkWatch::start().await?;
+        let picture = Picture::new(config.interfaces.clone(), config.probe_ports().to_vec());
+        let follower = Follower {
+            picture,
+            worker: self.worker.clone(),
+            readiness: Arc::clone(&self.readiness),
+            devices,
+            neighbours_max: usize::try_from(config.limits.neighbours).unwrap_or(usize::MAX),
+        };
+        self.tasks.spawn(async move {
+            follower.run(watch, events, wanted).await;
+            Ok(())
+        });
+        let (worker, readiness) = (self.worker.clone(), Arc::clone(&self.readiness));
+        let recorder = self.recorder.clone();
+        let mut in_place = false;
+        let report = move |state: GuardState| {
+            let now = state == GuardState::InPlace;
+            worker.set_gate(now);
+            readiness.guard_in_place(now);
+            if now != in_place {
+                in_place = now;
+                recorder.node(match state {
+                    GuardState::InPlace => "the guard is in place: packets may pass".to_owned(),
+                    GuardState::Missing(why) => {
+                        format!("the guard is missing: {why}: nothing passes")
+                    }
+                });
+            }
+        };
+        let guard = guard(config);
+        self.tasks.spawn(async move {
+            guard.supervise(report).await;
+            Ok(())
+        });
+        Ok(())
+    }
+
+    pub fn readiness(&self) -> Arc<Readiness> {
+        Arc::clone(&self.readiness)
+    }
+
+    /// Opens the log files anew.
+    pub fn reopen_logs(&self) {
+        self.recorder.reopen();
+    }
+
+    /// Returns when a part of the node has failed that it cannot do without.
+    pub async fn failed(&mut self) -> String {
+        loop {
+            match self.tasks.join_next().await {
+                Some(Ok(Ok(()))) => {}
+                Some(Ok(Err(error))) => return error.to_string(),
+                Some(Err(error)) => return error.to_string(),
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    /// Stops: probes say so, requests get a moment to end, packets end, and what was recorded is written.
+    pub async fn stop(mut self) {
+        self.readiness.stop();
+        self.recorder.node("the node is stopping");
+        // The API's servers end by themselves; probes answer until everything else has ended.
+        let servers = async { while self.tasks.join_next().await.is_some() {} };
+        let _ = tokio::time::timeout(API_GRACE, servers).await;
+        self.worker.stop();
+        let packets = self.packets;
+        let _ = tokio::task::spawn_blocking(move || packets.join()).await;
+        self.tasks.shutdown().await;
+        self.recorder.stop();
+        let records = self.records;
+        let _ = tokio::task::spawn_blocking(move || records.join()).await;
+    }
+}
+
+/// What the API's servers have at the end, with which they cut off the rest themselves.
+const API_GRACE: Duration = Duration::from_millis(400);
+
+fn guard(config: &Config) -> Guard {
+    let devices = config.interfaces.iter().map(|interface| interface.device.clone()).collect();
+    Guard::new(&config.guard_program, devices, &config.probe_ports())
+}
+
+fn wait_for_devices(config: &Config) -> Result<(), StartError> {
+    let mut left = config.node.device_wait;
+    let pause = Duration::from_millis(50);
+    for interface in &config.interfaces {
+        while !std::path::Path::new("/sys/class/net").join(&interface.device).exists() {
+            if left.is_zero() {
+                let (name, device) = (interface.name.clone(), interface.device.clone());
+                return Err(StartError::NoDevice { name, device });
+            }
+            std::thread::sleep(pause.min(left));
+            left = left.saturating_sub(pause);
+        }
+    }
+    Ok(())
+}
+
+/// Interfaces without devices, for a node that moves no packets.
+fn bare_network(config: &Config) -> Network {
+    let interface = |name: &str| Interface {
+        name: name.to_owned(),
+        mac: [0; 6],
+        mtu: 1_500,
+        up: true,
+        addresses: Vec::new(),
+    };
+    let interfaces = config.interfaces.iter().map(|data| interface(&data.name)).collect();
+    Network { interfaces, ..Network::default() }
+}
+
+async fn follow_calendar(policies: Arc<Policies>) -> Result<(), ServeError> {
+    loop {
+        tokio::time::sleep(CALENDAR_EVERY).await;
+        if policies.follow_calendar().await.is_err() {
+            return Ok(());
+        }
+    }
+}
+
+fn seed() -> Result<[u8; 32], StartError> {
+    let mut seed = [0; 32];
+    let random = rustls::crypto::aws_lc_rs::default_provider().secure_random;
+    random.fill(&mut seed).map_err(|_| StartError::Random)?;
+    Ok(seed)
+}

@@ -1,0 +1,385 @@
+//! The policy in force, and the only way to another one.
+//!
+//! A commit goes: read, check, compile and test the text; look whether its author has seen the revision
+//! in force, and whether the node has the interfaces that it names; write it to the disk and switch
+//! the pointer there; hand the rule set to the packet thread and wait until it has taken it; answer.
+//!
+//! The disk comes before the packets because it can refuse and they can not: when the disk is full
+//! nothing has changed anywhere, and once the pointer is switched nothing can go wrong any more but the
+//! end of the process, after which the new policy is loaded. The other order would have to take a policy
+//! back out of force. Whoever dies in between therefore leaves the old policy or the new one, on the
+//! disk and, after the next start, in memory; a client that got no answer has to look which.
+//!
+//! Commits take turns. One that has begun goes on when its client hangs up.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use arc_swap::ArcSwapOption;
+use gabion_engine::Generation;
+use gabion_rules::{Diagnostics, Loaded, load};
+use time::{Date, OffsetDateTime};
+use tokio::sync::Semaphore;
+
+use crate::config::DataInterface;
+use crate::generations::Generations;
+use crate::readiness::Readiness;
+use crate::record::{PolicyChange, Recorder};
+use crate::store::{
+    NewRevision, Notice, ReadRevisionError, Revision, Store, Stored, WriteRevisionError,
+};
+use crate::worker::{LiveFlows, WorkerGone, WorkerHandle};
+
+/// Policies that are read and compiled at a time: each takes a core and up to some hundred MiB.
+const LOADS_AT_A_TIME: usize = 2;
+/// What diagnostics call a text that came over the API.
+const FILE: &str = "policy";
+
+/// A policy in force, with its text.
+#[derive(Debug)]
+pub struct InForce {
+    pub revision: Revision,
+    pub text: String,
+    pub loaded: Loaded,
+    /// Of the day on which rules were last looked at for expiry.
+    day: Date,
+}
+
+/// Who commits what.
+#[derive(Debug, Clone)]
+pub struct Proposal {
+    pub text: String,
+    pub expected_revision: u64,
+    pub author: String,
+    pub comment: String,
+}
+
+/// What a commit has done.
+#[derive(Debug)]
+pub struct Committed {
+    pub in_force: Arc<InForce>,
+    pub flows: LiveFlows,
+}
+
+/// Why the policy in force is still the old one.
+#[derive(Debug, thiserror::Error)]
+pub enum CommitError {
+    #[error("{}", summary(.0))]
+    Invalid(Diagnostics),
+    #[error(
+        "revision {in_force} is in force, not {expected}: look at what has changed, then commit on {in_force}"
+    )]
+    Stale { expected: u64, in_force: u64 },
+    #[error("zone {zone} names interface {interface}, which this node does not have; it has {}", known.join(", "))]
+    UnknownInterface { zone: String, interface: String, known: Vec<String> },
+    #[error(transparent)]
+    Revision(#[from] ReadRevisionError),
+    #[error(transparent)]
+    Disk(#[from] WriteRevisionError),
+    #[error("the packet thread does not turn; nothing was changed")]
+    Stalled,
+    /// Behind the point of no return: the next start brings the new policy into force.
+    #[error(
+        "the node is stopping; the new revision is on the disk and comes into force at the next start"
+    )]
+    Stopping,
+}
+
+/// The first problem, and how many more there are.
+fn summary(diagnostics: &Diagnostics) -> String {
+    let Some(first) = diagnostics.first() else { return "the policy is refused".to_owned() };
+    let help = if first.help.is_empty() { String::new() } else { format!(" ({})", first.help) };
+    match diagnostics.0.len() - 1 {
+        0 => format!("{first}{help}"),
+        more => format!("{first}{help}; and {more} more: gabion check shows them all"),
+    }
+}
+
+/// The policy in force, its revisions, and the turn of those who change them.
+#[derive(Debug)]
+pub struct Policies {
+    store: Mutex<Store>,
+    in_force: ArcSwapOption<InForce>,
+    /// Held during a commit; counts the rule sets given to the engine.
+    turn: tokio::sync::Mutex<Generation>,
+    loads: Semaphore,
+    interfaces: Vec<DataInterface>,
+    generations: Generations,
+    worker: WorkerHandle,
+    recorder: Recorder,
+    readiness: Arc<Readiness>,
+}
+
+/// What the policies need to know of the node.
+#[derive(Debug)]
+pub struct Surroundings {
+    pub interfaces: Vec<DataInterface>,
+    pub generations: Generations,
+    pub worker: WorkerHandle,
+    pub recorder: Recorder,
+    pub readiness: Arc<Readiness>,
+}
+
+impl Policies {
+    /// No policy is in force until [`Policies::restore`].
+    pub fn new(store: Store, around: Surroundings) -> Self {
+        Self {
+            store: Mutex::new(store),
+            in_force: ArcSwapOption::empty(),
+            turn: tokio::sync::Mutex::new(Generation(0)),
+            loads: Semaphore::new(LOADS_AT_A_TIME),
+            interfaces: around.interfaces,
+            generations: around.generations,
+            worker: around.worker,
+            recorder: around.recorder,
+            readiness: around.readiness,
+        }
+    }
+
+    /// Brings the revision that was found on the disk into force. One that is no longer understood, or
+    /// names interfaces that the node no longer has, leaves the node without a policy: it is not ready
+    /// and passes nothing until one is committed.
+    ///
+    /// # Errors
+    /// When the node is already stopping.
+    pub async fn restore(
+        &self,
+        stored: Option<Stored>,
+        notices: &[Notice],
+    ) -> Result<(), WorkerGone> {
+        for notice in notices {
+            tracing::error!("{notice}");
+            self.recorder.node(notice.to_string());
+        }
+        let Some(stored) = stored else { return Ok(()) };
+        let mut turn = self.turn.lock().await;
+        let loaded = match self.check(stored.policy.clone()).await {
+            Ok(loaded) => loaded,
+            Err(error) => {
+                let revision = stored.revision.number;
+                let message = format!("revision {revision} cannot come into force: {error}");
+                tracing::error!("{message}");
+                self.recorder.node(message);
+                return Ok(());
+            }
+        };
+        let in_force = InForce::new(stored.revision, stored.policy, loaded);
+        self.publish(&mut turn, in_force).await?;
+        Ok(())
+    }
+
+    /// Reads, checks, compiles and tests a text; changes nothing.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    ///
+    /// # Panics
+    /// When reading the policy has panicked.
+    pub async fn validate(&self, text: String) -> Result<Loaded, Diagnostics> {
+        let _permit = self.loads.acquire().await;
+        tokio::task::spawn_blocking(move || load(FILE, &text, Some(today())))
+            .await
+            .expect("reading a policy does not panic")
+    }
+
+    /// Puts a policy in force, or changes nothing.
+    ///
+    /// # Errors
+    /// [`CommitError`]; each attempt is in the audit, with its result.
+    ///
+    /// # Panics
+    /// When reading the policy has panicked.
+    pub async fn commit(self: &Arc<Self>, proposal: Proposal) -> Result<Committed, CommitError> {
+        self.run("commit", proposal).await
+    }
+
+    /// Commits an earlier revision's text again.
+    ///
+    /// # Errors
+    /// As [`Policies::commit`], or when the revision is not kept.
+    ///
+    /// # Panics
+    /// When reading the policy has panicked.
+    pub async fn roll_back(
+        self: &Arc<Self>,
+        revision: u64,
+        mut proposal: Proposal,
+    ) -> Result<Committed, CommitError> {
+        proposal.text = self.get(revision)?.policy;
+        if proposal.comment.is_empty() {
+            proposal.comment = format!("rollback to revision {revision}");
+        }
+        self.run("rollback", proposal).await
+    }
+
+    /// In a task of its own, so that a client that hangs up does not stop it half-way.
+    async fn run(
+        self: &Arc<Self>,
+        action: &'static str,
+        proposal: Proposal,
+    ) -> Result<Committed, CommitError> {
+        let policies = Arc::clone(self);
+        let task = tokio::spawn(async move { policies.commit_and_record(action, proposal).await });
+        task.await.expect("a commit does not panic")
+    }
+
+    async fn commit_and_record(
+        &self,
+        action: &'static str,
+        proposal: Proposal,
+    ) -> Result<Committed, CommitError> {
+        let mut change = PolicyChange {
+            action,
+            author: proposal.author.clone(),
+            comment: proposal.comment.clone(),
+            old_revision: 0,
+            old_digest: String::new(),
+            new_revision: None,
+            new_digest: String::new(),
+            result: String::new(),
+        };
+        let result = self.try_commit(proposal, &mut change).await;
+        change.result = match &result {
+            Ok(_) => "done".to_owned(),
+            Err(error) => format!("refused: {error}"),
+        };
+        self.recorder.policy(change);
+        result
+    }
+
+    async fn try_commit(
+        &self,
+        proposal: Proposal,
+        change: &mut PolicyChange,
+    ) -> Result<Committed, CommitError> {
+        let mut turn = self.turn.lock().await;
+        if let Some(old) = self.in_force() {
+            change.old_revision = old.revision.number;
+            change.old_digest.clone_from(&old.revision.digest);
+        }
+        let in_force = self.store().current();
+        if proposal.expected_revision != in_force {
+            let expected = proposal.expected_revision;
+            return Err(CommitError::Stale { expected, in_force });
+        }
+        let loaded = self.check(proposal.text.clone()).await?;
+        change.new_digest = digest(&loaded);
+        if !self.readiness.worker_turns() {
+            return Err(CommitError::Stalled);
+        }
+        let revision = self.store().commit(NewRevision {
+            policy: &proposal.text,
+            digest: &change.new_digest,
+            author: &proposal.author,
+            comment: &proposal.comment,
+            rules: rule_count(&loaded),
+            committed_at: OffsetDateTime::now_utc(),
+        })?;
+        change.new_revision = Some(revision.number);
+        let in_force = InForce::new(revision, proposal.text, loaded);
+        self.publish(&mut turn, in_force).await.map_err(|WorkerGone| CommitError::Stopping)
+    }
+
+    async fn check(&self, text: String) -> Result<Loaded, CommitError> {
+        let loaded = self.validate(text).await.map_err(CommitError::Invalid)?;
+        for zone in loaded.rule_set.zones() {
+            let has = |name: &String| self.interfaces.iter().any(|known| known.name == *name);
+            if let Some(interface) = zone.interfaces.iter().find(|name| !has(name)) {
+                return Err(CommitError::UnknownInterface {
+                    zone: zone.name.clone(),
+                    interface: interface.clone(),
+                    known: self.interfaces.iter().map(|known| known.name.clone()).collect(),
+                });
+            }
+        }
+        Ok(loaded)
+    }
+
+    async fn publish(
+        &self,
+        last: &mut Generation,
+        in_force: InForce,
+    ) -> Result<Committed, WorkerGone> {
+        *last = Generation(last.0 + 1);
+        let rules = Arc::clone(&in_force.loaded.rule_set);
+        self.generations.remember(*last, Arc::clone(&rules));
+        let flows = self.worker.set_rules(*last, rules).await?;
+        let in_force = Arc::new(in_force);
+        self.in_force.store(Some(Arc::clone(&in_force)));
+        self.readiness.policy_in_force();
+        Ok(Committed { in_force, flows })
+    }
+
+    /// Looks again which rules have expired, once a day has begun.
+    ///
+    /// # Errors
+    /// When the node is stopping.
+    pub async fn follow_calendar(&self) -> Result<(), WorkerGone> {
+        let mut turn = self.turn.lock().await;
+        let Some(old) = self.in_force().filter(|old| old.day != today()) else { return Ok(()) };
+        match self.validate(old.text.clone()).await {
+            Ok(loaded) => {
+                let fresh = InForce::new(old.revision.clone(), old.text.clone(), loaded);
+                self.publish(&mut turn, fresh).await?;
+            }
+            Err(error) => tracing::error!("the policy in force cannot be read again: {error}"),
+        }
+        Ok(())
+    }
+
+    pub fn in_force(&self) -> Option<Arc<InForce>> {
+        self.in_force.load_full()
+    }
+
+    /// # Errors
+    /// When the revision is not kept or damaged.
+    pub fn get(&self, revision: u64) -> Result<Stored, ReadRevisionError> {
+        self.store().get(revision)
+    }
+
+    /// The revision on the disk that the next commit must expect.
+    pub fn current(&self) -> u64 {
+        self.store().current()
+    }
+
+    /// Newest first.
+    pub fn revisions(&self, limit: usize) -> Vec<Revision> {
+        self.store().list(limit).cloned().collect()
+    }
+
+    fn store(&self) -> MutexGuard<'_, Store> {
+        self.store.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl InForce {
+    fn new(revision: Revision, text: String, loaded: Loaded) -> Self {
+        Self { revision, text, loaded, day: today() }
+    }
+
+    /// A line of the text, from 1, without the blanks around it.
+    pub fn line(&self, number: u32) -> &str {
+        line(&self.text, number)
+    }
+}
+
+/// A line of a text, from 1, without the blanks around it.
+pub fn line(text: &str, number: u32) -> &str {
+    let index = usize::try_from(number).unwrap_or(usize::MAX).checked_sub(1);
+    index.and_then(|index| text.lines().nth(index)).unwrap_or("").trim()
+}
+
+/// SHA-256 of the canonical text, hexadecimal.
+pub fn digest(loaded: &Loaded) -> String {
+    loaded.rule_set.digest().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Written rules, without the zone pairs' defaults.
+pub fn rule_count(loaded: &Loaded) -> u32 {
+    let zones = loaded.rule_set.zones().len();
+    let written = loaded.rule_set.rules().len().saturating_sub(zones * zones);
+    u32::try_from(written).unwrap_or(u32::MAX)
+}
+
+fn today() -> Date {
+    OffsetDateTime::now_utc().date()
+}

@@ -17,7 +17,8 @@ pub struct Timeouts {
     pub tcp_opening: Duration,
     /// Default 7,440 s (RFC 5382 REQ-5: 2 h 04 min).
     pub tcp_established: Duration,
-    /// A FIN from either side. Default 240 s (RFC 5382 REQ-5).
+    /// A FIN from both sides; a half-closed connection keeps `tcp_established`. Default 240 s (RFC
+    /// 5382 REQ-5).
     pub tcp_closing: Duration,
     /// After an exact RST or both FINs acknowledged. Default 10 s.
     pub tcp_closed: Duration,

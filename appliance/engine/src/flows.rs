@@ -168,7 +168,8 @@ impl FlowTable {
         Self {
             slots,
             free: (0..capacity).rev().collect(),
-            index: HashTable::with_capacity(2 * capacity as usize),
+            // Two keys each, and room enough that what was removed never makes it grow.
+            index: HashTable::with_capacity(4 * capacity as usize),
             key,
         }
     }

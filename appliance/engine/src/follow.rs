@@ -76,10 +76,16 @@ impl Engine {
         if sooner {
             self.timers.set(slot.0, flow.expires);
         }
+        // A SYN that finds its peer restarted makes an established connection half open again.
         let opening = matches!(to, TcpState::SynSent | TcpState::SynReceived);
-        if flow.half_open && !opening {
-            flow.half_open = false;
-            self.quotas.take_half_open(flow.reply.source);
+        if flow.half_open != opening {
+            flow.half_open = opening;
+            let destination = flow.reply.source;
+            if opening {
+                self.quotas.add_half_open(destination);
+            } else {
+                self.quotas.take_half_open(destination);
+            }
         }
     }
 

@@ -14,7 +14,8 @@ pub(crate) struct Tally<K> {
 
 impl<K: Hash + Eq + Copy> Tally<K> {
     pub(crate) fn new(capacity: u32, key: [u8; 16]) -> Self {
-        Self { counts: HashTable::with_capacity(capacity as usize), key }
+        // Twice the room: what was removed never makes it grow.
+        Self { counts: HashTable::with_capacity(2 * capacity as usize), key }
     }
 
     pub(crate) fn count(&self, of: &K) -> u32 {

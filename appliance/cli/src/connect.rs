@@ -1,6 +1,7 @@
 //! The way to a node: its Unix socket, or TCP with mutual TLS. Statuses become [`Failure`]s that
 //! say what to do next.
 
+use std::error::Error as _;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -144,7 +145,7 @@ impl Connection {
         let text = chain(error);
         let failure = Failure::new(format!("cannot connect to {target}: {text}"));
         if self.server.is_some() {
-            return if text.contains("certificate") || text.contains("invalid peer") {
+            return if is_about_certificates(&text) {
                 failure.next(
                     "is --ca the CA that signed the node's certificate, and --server a name in it?",
                 )
@@ -219,7 +220,11 @@ impl Node {
 
 /// What a status means to an operator.
 pub(crate) fn refusal(target: &str, status: &Status) -> Failure {
-    let message = status.message();
+    let message = match status.source() {
+        // tonic's own words for a broken connection are "transport error".
+        Some(cause) => chain(cause),
+        None => status.message().to_owned(),
+    };
     match status.code() {
         Code::PermissionDenied => Failure::new(format!("{target} does not permit it: {message}"))
             .next("your certificate's role must allow it: gabion pki issue NAME --role operator"),
@@ -236,6 +241,11 @@ pub(crate) fn refusal(target: &str, status: &Status) -> Failure {
         Code::NotFound => {
             Failure::new(message.to_owned()).next("list what is there with: gabion show revisions")
         }
+        Code::Unknown if status.source().is_some() => {
+            Failure::new(format!("{target} broke the connection: {message}"))
+                .next("over TLS: has the cluster's CA signed --cert, and is it still valid?")
+                .next("is gabiond still running there? journalctl -u gabiond -n 50")
+        }
         Code::Ok
         | Code::Cancelled
         | Code::Unknown
@@ -246,7 +256,7 @@ pub(crate) fn refusal(target: &str, status: &Status) -> Failure {
         | Code::Aborted
         | Code::OutOfRange
         | Code::Internal
-        | Code::DataLoss => Failure::new(message.to_owned()),
+        | Code::DataLoss => Failure::new(message),
     }
 }
 
@@ -255,6 +265,10 @@ fn read_pem(path: &Path) -> Result<Vec<u8>, Failure> {
         Failure::new(format!("cannot read {}: {error}", path.display()))
             .next("make certificates with: gabion pki init, gabion pki issue")
     })
+}
+
+fn is_about_certificates(text: &str) -> bool {
+    ["certificate", "UnknownCA", "invalid peer"].iter().any(|word| text.contains(word))
 }
 
 /// The error and its causes, without saying the same twice.

@@ -8,7 +8,7 @@ use miette::{
     SourceCode,
 };
 
-use crate::present::{DiagnosticJson, Grid, Paint, TestJson, Tone};
+use crate::present::{DiagnosticJson, Grid, Paint, TestJson, Tone, stderr_width};
 
 /// A problem together with the policy's text.
 #[derive(Debug)]
@@ -56,10 +56,12 @@ impl Diagnostic for Problem<'_> {
 /// The problems as they are shown on standard error.
 pub(crate) fn render(file: &str, text: &str, problems: &[DiagnosticJson]) -> String {
     let source = NamedSource::new(file, text.to_owned());
+    // A pipe has no width: whoever reads it wants whole lines.
+    let width = stderr_width().map_or(usize::from(u16::MAX), usize::from);
     let coloured = Paint::stderr().coloured;
     let theme =
         if coloured { GraphicalTheme::unicode() } else { GraphicalTheme::unicode_nocolor() };
-    let handler = GraphicalReportHandler::new_themed(theme).with_links(false).with_width(100);
+    let handler = GraphicalReportHandler::new_themed(theme).with_links(false).with_width(width);
     let mut shown = String::new();
     for at in problems {
         let problem = Problem { source: &source, file, at, offset: offset(text, at) };

@@ -35,7 +35,7 @@ impl Progress {
     }
 
     pub(crate) fn opening(&self, scenario: &Scenario) {
-        self.line(&format!("\n{}\n", self.paint.apply(Tone::Strong, scenario.title)));
+        self.line(&format!("\n{}", self.paint.apply(Tone::Strong, scenario.title)));
         self.line(&format!("{}\n", scenario.drawing));
     }
 

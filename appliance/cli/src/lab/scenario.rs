@@ -224,25 +224,27 @@ fn wait_for(because: &Because, stage: &mut Stage, before: &Tally) -> Result<Vec<
 }
 
 fn explain(because: &Because, stage: &mut Stage, before: &Tally) -> Result<Vec<String>> {
-    let mut why = Vec::new();
+    let mut named = Vec::new();
     if because.rule.is_some() || because.reason.is_some() {
         let now = Tally::take(stage);
         if let Some(rule) = because.rule {
             if !now.rose("rule", rule, before) {
                 bail!("no hit of rule {rule}");
             }
-            why.push(format!("rule {rule}"));
+            named.push(format!("rule {rule}"));
         }
         if let Some(reason) = because.reason {
             if !now.rose("drop", reason, before) {
                 bail!("nothing was counted as {reason}");
             }
-            why.push(format!("reason {reason}"));
+            named.push(format!("reason {reason}"));
         }
     }
+    let mut why = vec![named.join(", ")];
     if !because.nat.is_empty() {
         why.push(translation(because, stage)?);
     }
+    why.retain(|line| !line.is_empty());
     Ok(why)
 }
 

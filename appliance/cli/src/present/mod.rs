@@ -15,4 +15,4 @@ pub(crate) use notation::endpoint;
 pub(crate) use number::{age, bytes, count, duration};
 pub(crate) use output::{say, write_out};
 pub(crate) use paint::{Paint, Tone};
-pub(crate) use table::{Grid, right};
+pub(crate) use table::{Grid, right, stderr_width};

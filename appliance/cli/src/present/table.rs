@@ -38,6 +38,11 @@ pub(crate) const fn right(title: &'static str) -> Column {
     Column { title, align: Align::Right }
 }
 
+/// Columns of the terminal that shows standard error, if it is one.
+pub(crate) fn stderr_width() -> Option<u16> {
+    Table::new().use_stderr().width()
+}
+
 impl Grid {
     pub(crate) fn new<const N: usize>(columns: [Column; N]) -> Self {
         let paint = Paint::stdout();

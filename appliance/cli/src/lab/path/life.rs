@@ -147,10 +147,10 @@ fn probe(stage: &mut Stage, address: &str, code: &str, reason: &str) -> Result<S
     let url = format!("http://{address}:{HEALTH_HTTP_PORT}/");
     let text = fetch(stage, ISP, &url, &["--write-out", "\n%{http_code}"])?;
     let (body, seen) = text.rsplit_once('\n').context("curl prints no status")?;
-    let body = body.trim();
+    let body = body.split_whitespace().collect::<Vec<_>>().join(" ");
     ensure!(seen == code, "the status is {seen}: {body}");
     ensure!(body.contains(reason), "the body does not name {reason}: {body}");
-    Ok(format!("{seen} {body}"))
+    Ok(format!("{seen}: {body}"))
 }
 
 fn tcp_probe(stage: &mut Stage) -> Result<String> {

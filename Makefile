@@ -8,13 +8,14 @@ TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 BIN        := $(TARGET_DIR)/$(if $(filter dev test,$(PROFILE)),debug,$(PROFILE))
 BINARIES   := -p gabion -p gabiond -p gabion-guard
 
-.PHONY: help demo build test check lab-down clean setup-build setup-lab
+.PHONY: help demo build test check bench lab-down clean setup-build setup-lab
 .DEFAULT_GOAL := help
 
 help: ## Lists what make can do here
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo "  PROFILE=dev builds faster and runs slower; default: release."
+	@echo "  BENCH='--json FILE --only stream-gso' passes options to the comparison; BENCH=--help lists them."
 
 demo: setup-build setup-lab build ## Installs what is missing, builds, and runs real traffic through one node (root)
 	@$(BIN)/gabion lab run path
@@ -29,6 +30,10 @@ check: setup-build ## Formatting, lints, licences
 	$(CARGO) fmt --all -- --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	if command -v cargo-deny >/dev/null; then $(CARGO) deny check; fi
+
+bench: setup-build setup-lab ## Compares the appliance with the kernel's firewall: 10 minutes on an idle machine (root)
+	$(CARGO) build --locked --profile $(PROFILE) $(BINARIES) -p gabion-benches
+	@$(BIN)/peer $(BENCH)
 
 lab-down: ## Removes what an interrupted lab has left behind (root)
 	$(BIN)/gabion lab down

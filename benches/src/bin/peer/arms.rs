@@ -1,0 +1,267 @@
+//! What is set up in each arm's node: plain forwarding, the kernel's firewall, or the appliance.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail, ensure};
+use tempfile::TempDir;
+
+use crate::lab::{ArmKind, Lab, Place, sysctl};
+use crate::load::{CONNECTION_PORTS, IPERF_PORT, ROUND_TRIP_PORT};
+use crate::process::{Running, run};
+use crate::{Interrupt, load};
+
+/// Connections that either firewall can hold: four times what the load leaves behind at most.
+const FLOWS: u32 = 1 << 20;
+/// How long both firewalls remember a connection that has closed: the appliance's default.
+const CLOSED_SECONDS: u32 = 10;
+/// How long gabiond may take to be ready.
+const READY_WITHIN: Duration = Duration::from_secs(20);
+const HASH_SIZE: &str = "/sys/module/nf_conntrack/parameters/hashsize";
+const CONNTRACK_MAX: &str = "/proc/sys/net/netfilter/nf_conntrack_max";
+
+/// One arm, ready to carry load.
+#[derive(Debug)]
+pub(crate) struct Arm {
+    pub(crate) kind: ArmKind,
+    pub(crate) place: Place,
+    /// gabiond, before the server that it stands in front of, so that it is stopped first.
+    pub(crate) gabiond: Option<Gabiond>,
+    _iperf: Running,
+}
+
+impl Arm {
+    pub(crate) fn set_up(
+        lab: &Lab,
+        kind: ArmKind,
+        programs: &Path,
+        interrupt: &Interrupt,
+    ) -> anyhow::Result<Self> {
+        let place = lab.place(kind);
+        let mut gabiond = None;
+        match kind {
+            ArmKind::Direct => forward(&place)?,
+            ArmKind::Peer | ArmKind::Control => {
+                forward(&place)?;
+                let rules = ruleset();
+                let file = tempfile::NamedTempFile::new()?;
+                fs::write(file.path(), rules)?;
+                let path = file.path().to_string_lossy();
+                run("ip", &["netns", "exec", &place.node, "nft", "-f", &path])?;
+                let timeout = "net.netfilter.nf_conntrack_tcp_timeout_time_wait";
+                sysctl(&place.node, &format!("{timeout}={CLOSED_SECONDS}"))?;
+                // Flows have counters in both firewalls.
+                sysctl(&place.node, "net.netfilter.nf_conntrack_acct=1")?;
+            }
+            ArmKind::Gabion => gabiond = Some(Gabiond::start(&place, programs, interrupt)?),
+        }
+        let port = IPERF_PORT.to_string();
+        let iperf = Running::start(&place.server, &["iperf3", "-s", "-p", &port], Stdio::null())?;
+        load::wait_until_reachable(&place, interrupt)
+            .with_context(|| format!("arm {}: the server can not be reached", kind.label()))?;
+        Ok(Self { kind, place, gabiond, _iperf: iperf })
+    }
+}
+
+fn forward(place: &Place) -> anyhow::Result<()> {
+    sysctl(&place.node, "net.ipv4.ip_forward=1")
+}
+
+/// The services that the ten rules allow, of which the load uses six: protocol and port.
+fn services() -> Vec<(&'static str, u16)> {
+    let fillers = [("tcp", 22), ("udp", 53), ("tcp", 80), ("tcp", 443)];
+    let used = [IPERF_PORT, ROUND_TRIP_PORT].into_iter().chain(CONNECTION_PORTS);
+    fillers.into_iter().chain(used.map(|port| ("tcp", port))).collect()
+}
+
+/// The kernel's firewall in its best form: replies and established flows by one verdict map, first
+/// packets by one lookup in a concatenated map instead of ten rules.
+fn ruleset() -> String {
+    let elements: Vec<String> = services()
+        .iter()
+        .map(|(protocol, port)| format!("int . {protocol} . {port} : accept"))
+        .collect();
+    format!(
+        "table inet bench {{
+  chain forward {{
+    type filter hook forward priority filter; policy drop;
+    ct state vmap {{ established : accept, related : accept, invalid : drop }}
+    iif . meta l4proto . th dport vmap {{ {} }}
+  }}
+  chain translate {{
+    type nat hook postrouting priority srcnat; policy accept;
+    oif ext masquerade
+  }}
+}}
+",
+        elements.join(", ")
+    )
+}
+
+/// The same for the appliance.
+fn policy() -> String {
+    let rules: String = services()
+        .iter()
+        .map(|(protocol, port)| {
+            format!(
+                "  - {{ name: {protocol}-{port}, from: inside, to: outside, service: {protocol}/{port}, action: allow }}\n"
+            )
+        })
+        .collect();
+    format!(
+        "apiVersion: gabion/v1
+zones:
+  outside: {{ interfaces: [ext] }}
+  inside: {{ interfaces: [int], networks: [10.1.0.0/24] }}
+settings:
+  default: {{ action: drop }}
+  timeouts: {{ tcp-closed: {CLOSED_SECONDS}s }}
+  flood: {{ flows-per-source: {FLOWS} }}
+nat:
+  - {{ name: out, kind: snat, from: inside, out: outside, address: self }}
+rules:
+{rules}"
+    )
+}
+
+/// A running gabiond with its policy in force.
+#[derive(Debug)]
+pub(crate) struct Gabiond {
+    // Stopped before its directory goes.
+    process: Running,
+    _directory: TempDir,
+}
+
+impl Gabiond {
+    fn start(place: &Place, programs: &Path, interrupt: &Interrupt) -> anyhow::Result<Self> {
+        let directory = tempfile::Builder::new().prefix("gab-bench-").tempdir()?;
+        let program = |name: &str| find(programs, name);
+        let socket = directory.path().join("gabiond.sock");
+        let config = directory.path().join("gabiond.toml");
+        fs::write(&config, configuration(directory.path(), &socket, &program("gabion-guard")?))?;
+        let policy_file = directory.path().join("policy.yaml");
+        fs::write(&policy_file, policy())?;
+
+        let log = directory.path().join("stderr");
+        let gabiond = program("gabiond")?;
+        let words = [&*gabiond.to_string_lossy(), "--config", &*config.to_string_lossy()];
+        let process = Running::start(&place.node, &words, Stdio::from(File::create(&log)?))?;
+        let mut gabiond = Self { process, _directory: directory };
+        gabiond
+            .push_and_wait(place, &program("gabion")?, &policy_file, &socket, interrupt)
+            .with_context(|| {
+                format!("gabiond said: {}", fs::read_to_string(&log).unwrap_or_default().trim())
+            })?;
+        Ok(gabiond)
+    }
+
+    fn push_and_wait(
+        &mut self,
+        place: &Place,
+        gabion: &Path,
+        policy: &Path,
+        socket: &Path,
+        interrupt: &Interrupt,
+    ) -> anyhow::Result<()> {
+        let deadline = Instant::now() + READY_WITHIN;
+        let mut last = "it does not serve its API".to_owned();
+        let mut pushed = false;
+        loop {
+            interrupt.check()?;
+            ensure!(!self.process.has_ended()?, "gabiond has ended");
+            if !pushed && socket.exists() {
+                let [gabion, policy, socket] = [gabion, policy, socket].map(Path::to_string_lossy);
+                run(&gabion, &["push", &policy, "--socket", &socket])?;
+                pushed = true;
+            }
+            if pushed {
+                match load::health(place)? {
+                    None => return Ok(()),
+                    Some(reason) => last = reason,
+                }
+            }
+            if Instant::now() > deadline {
+                bail!("gabiond is not ready: {last}");
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    pub(crate) fn process_id(&self) -> u32 {
+        self.process.id()
+    }
+}
+
+fn find(programs: &Path, name: &str) -> anyhow::Result<PathBuf> {
+    let path = programs.join(name);
+    ensure!(path.is_file(), "{} is missing: build it in the same profile", path.display());
+    Ok(path)
+}
+
+fn configuration(directory: &Path, socket: &Path, guard: &Path) -> String {
+    let quoted = |path: &Path| format!("{:?}", path.to_string_lossy());
+    format!(
+        "[node]\nname = \"bench\"\nstate_dir = {}\n\
+         [interfaces]\next = \"ext\"\nint = \"int\"\n\
+         [api]\nunix_socket = {}\n\
+         [limits]\nflows = {FLOWS}\nmappings = {FLOWS}\n\
+         [guard]\nprogram = {}\n",
+        quoted(&directory.join("state")),
+        quoted(socket),
+        quoted(guard),
+    )
+}
+
+/// The kernel's connection table, sized for the load and put back when dropped.
+#[derive(Debug)]
+pub(crate) struct ConntrackSize {
+    before: [(&'static str, String); 2],
+}
+
+impl ConntrackSize {
+    pub(crate) fn raise() -> anyhow::Result<Self> {
+        run("modprobe", &["-q", "nf_conntrack"]).ok();
+        let read = |path: &'static str| -> anyhow::Result<(&'static str, String)> {
+            let text = fs::read_to_string(path).with_context(|| format!("cannot read {path}"))?;
+            Ok((path, text.trim().to_owned()))
+        };
+        let size = Self { before: [read(HASH_SIZE)?, read(CONNTRACK_MAX)?] };
+        for (path, before) in &size.before {
+            if before.parse::<u32>()? < FLOWS {
+                fs::write(path, FLOWS.to_string()).with_context(|| format!("cannot set {path}"))?;
+            }
+        }
+        Ok(size)
+    }
+}
+
+impl Drop for ConntrackSize {
+    fn drop(&mut self) {
+        for (path, before) in &self.before {
+            if let Err(error) = fs::write(path, before) {
+                eprintln!("peer: cannot set {path} back to {before}: {error}");
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn both_firewalls_have_ten_rules() {
+        assert_eq!(services().len(), 10);
+        assert_eq!(ruleset().matches("int . ").count(), 10);
+    }
+
+    #[test]
+    fn the_policy_is_valid() {
+        let loaded = gabion_rules::load("bench.yaml", &policy(), None).unwrap();
+        let defaults = loaded.rule_set.zones().len().pow(2);
+        assert_eq!(loaded.rule_set.rules().len() - defaults, 10);
+    }
+}

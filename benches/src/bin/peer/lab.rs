@@ -1,0 +1,165 @@
+//! Namespaces: for each arm a client, a node and a server in a row, joined by veth pairs.
+//!
+//! All arms stand at the same time and idle ones cost next to nothing, so that a measurement can go
+//! from one arm to the next without building anything.
+
+use std::fs::File;
+
+use anyhow::{Context as _, bail};
+use rustix::fs::{FlockOperation, flock};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::process::{run, run_line};
+
+const PREFIX: &str = "gab-bench-";
+/// Held while a lab stands: two at once would measure each other.
+const LOCK: &str = "/run/gab-bench.lock";
+
+/// Where the server of each arm listens; arms do not see each other.
+pub(crate) const CLIENT_ADDRESS: &str = "10.1.0.2";
+pub(crate) const SERVER_ADDRESS: &str = "203.0.113.2";
+const NODE_INSIDE: &str = "10.1.0.1";
+const NODE_OUTSIDE: &str = "203.0.113.1";
+
+/// What stands between client and server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ArmKind {
+    /// The kernel forwards, without a firewall.
+    Direct,
+    /// nftables, conntrack, masquerade.
+    Peer,
+    Gabion,
+    /// The peer again: the A/A control.
+    Control,
+}
+
+impl ArmKind {
+    pub(crate) const ALL: [Self; 4] = [Self::Direct, Self::Peer, Self::Gabion, Self::Control];
+
+    pub(crate) const fn label(self) -> &'static str {
+        match self {
+            Self::Direct => "direct",
+            Self::Peer => "peer",
+            Self::Gabion => "gabion",
+            Self::Control => "control",
+        }
+    }
+}
+
+/// The namespaces of one arm.
+#[derive(Debug, Clone)]
+pub(crate) struct Place {
+    pub(crate) client: String,
+    pub(crate) node: String,
+    pub(crate) server: String,
+}
+
+impl Place {
+    fn of(kind: ArmKind) -> Self {
+        let name = |role: &str| format!("{PREFIX}{}-{role}", kind.label());
+        Self { client: name("client"), node: name("node"), server: name("server") }
+    }
+}
+
+/// All namespaces, removed when dropped.
+#[derive(Debug)]
+pub(crate) struct Lab {
+    _lock: File,
+}
+
+impl Lab {
+    /// Builds the namespaces of these arms, after clearing away what a killed run has left.
+    pub(crate) fn build(kinds: &[ArmKind]) -> anyhow::Result<Self> {
+        let lock = File::create(LOCK).with_context(|| format!("cannot create {LOCK}; be root"))?;
+        if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+            bail!("another run holds {LOCK}: wait for it to end");
+        }
+        clear()?;
+        // From here on `drop` clears, also when a step fails.
+        let lab = Self { _lock: lock };
+        for &kind in kinds {
+            build_arm(&Place::of(kind))?;
+        }
+        Ok(lab)
+    }
+
+    #[expect(clippy::unused_self, reason = "a place exists while the lab does")]
+    pub(crate) fn place(&self, kind: ArmKind) -> Place {
+        Place::of(kind)
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        if let Err(error) = clear() {
+            eprintln!("peer: namespaces {PREFIX}* are left over: {error:#}");
+        }
+    }
+}
+
+fn clear() -> anyhow::Result<()> {
+    for line in run("ip", &["netns", "list"])?.lines() {
+        let Some(name) = line.split(' ').next().filter(|name| name.starts_with(PREFIX)) else {
+            continue;
+        };
+        // Programs of a run that was killed; those of this run have been ended already.
+        for pid in run("ip", &["netns", "pids", name])?.lines() {
+            if let Some(pid) = pid.trim().parse().ok().and_then(Pid::from_raw) {
+                let _ = kill_process(pid, Signal::KILL);
+            }
+        }
+        run("ip", &["netns", "del", name])?;
+    }
+    Ok(())
+}
+
+fn build_arm(place: &Place) -> anyhow::Result<()> {
+    for namespace in [&place.client, &place.node, &place.server] {
+        run("ip", &["netns", "add", namespace])?;
+        run_line(&format!("ip -n {namespace} link set lo up"))?;
+        // Addresses are needed at once, and only those given here.
+        sysctl(namespace, "net.ipv6.conf.default.disable_ipv6=1")?;
+    }
+    cable(&place.client, &place.node, "int", CLIENT_ADDRESS, NODE_INSIDE)?;
+    cable(&place.server, &place.node, "ext", SERVER_ADDRESS, NODE_OUTSIDE)?;
+    run_line(&format!("ip -n {} route add default via {NODE_INSIDE}", place.client))?;
+    run_line(&format!("ip -n {} route add default via {NODE_OUTSIDE}", place.server))?;
+    // Ports of short connections are free again after a second instead of a minute.
+    sysctl(&place.client, "net.ipv4.tcp_tw_reuse=1")?;
+    // A stream's window is not to be what limits it, in any arm.
+    for namespace in [&place.client, &place.server] {
+        sysctl(namespace, "net.ipv4.tcp_no_metrics_save=1")?;
+    }
+    Ok(())
+}
+
+fn cable(host: &str, node: &str, device: &str, ours: &str, theirs: &str) -> anyhow::Result<()> {
+    run_line(&format!("ip link add {device} netns {node} type veth peer name eth0 netns {host}"))?;
+    run_line(&format!("ip -n {host} address add {ours}/24 dev eth0"))?;
+    run_line(&format!("ip -n {node} address add {theirs}/24 dev {device}"))?;
+    run_line(&format!("ip -n {host} link set eth0 up"))?;
+    run_line(&format!("ip -n {node} link set {device} up"))?;
+    Ok(())
+}
+
+pub(crate) fn sysctl(namespace: &str, setting: &str) -> anyhow::Result<()> {
+    run_line(&format!("ip netns exec {namespace} sysctl -qw {setting}")).map(drop)
+}
+
+/// Whether the hosts hand superframes to their cables, or packets of at most 1,500 bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Segmentation {
+    ByTheReceiver,
+    ByTheSender,
+}
+
+pub(crate) fn set_segmentation(place: &Place, how: Segmentation) -> anyhow::Result<()> {
+    let state = match how {
+        Segmentation::ByTheReceiver => "on",
+        Segmentation::ByTheSender => "off",
+    };
+    for host in [&place.client, &place.server] {
+        run_line(&format!("ip netns exec {host} ethtool -K eth0 tso {state} gso {state}"))?;
+    }
+    Ok(())
+}

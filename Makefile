@@ -23,13 +23,15 @@ demo: setup-build setup-lab build ## Installs what is missing, builds, and runs 
 build: setup-build ## Builds gabion, gabiond and gabion-guard
 	$(CARGO) build --locked --profile $(PROFILE) $(BINARIES)
 
-test: setup-build setup-lab ## Runs all tests
-	$(CARGO) test --locked --workspace
+# Root runs the tests in network namespaces too; they start the binaries of the same profile.
+test: setup-build setup-lab ## Runs all tests (root: those in namespaces with real programs too)
+	$(CARGO) build --locked --workspace
+	$(if $(filter 0,$(shell id -u)),GABION_NETNS=1) $(CARGO) test --locked --workspace
 
 check: setup-build ## Formatting, lints, licences
 	$(CARGO) fmt --all -- --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
-	if command -v cargo-deny >/dev/null; then $(CARGO) deny check; fi
+	if command -v cargo-deny >/dev/null; then $(CARGO) deny --locked check bans licenses sources; fi
 
 bench: setup-build setup-lab ## Compares the appliance with the kernel's firewall: 10 minutes on an idle machine (root)
 	$(CARGO) build --locked --profile $(PROFILE) $(BINARIES) -p gabion-benches

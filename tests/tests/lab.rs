@@ -1,0 +1,45 @@
+//! Real programs through real nodes: the lab's scenarios, as a user runs them.
+//!
+//! They need root, namespaces and the built binaries, so they run when `GABION_NETNS` is set, as
+//! `make test` does for root. What they show is in the lab; here their verdict is believed only with
+//! the number of checks that stand behind it.
+#![allow(clippy::unwrap_used)]
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use serde_json::Value;
+
+/// The folder of the binaries that belong to this test's own build.
+fn binaries() -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    test.parent().and_then(|deps| deps.parent()).unwrap().to_owned()
+}
+
+fn run(scenario: &str, at_least: usize) {
+    if std::env::var_os("GABION_NETNS").is_none() {
+        println!("skipped: set GABION_NETNS=1 and be root");
+        return;
+    }
+    let gabion = binaries().join("gabion");
+    assert!(gabion.exists(), "{} is not there: `make test` builds it", gabion.display());
+    let output =
+        Command::new(gabion).args(["lab", "run", scenario, "--json", "-"]).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    let said = String::from_utf8_lossy(&output.stderr);
+    let report: Value =
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}\n{said}"));
+    let checks = report["checks"].as_array().unwrap();
+    let failed: Vec<&Value> =
+        checks.iter().filter(|check| check["passed"] != Value::Bool(true)).collect();
+    assert!(failed.is_empty(), "{failed:#?}\n{said}");
+    assert_eq!(report["passed"], Value::Bool(true));
+    assert_eq!(report["scenario"], scenario);
+    assert!(output.status.success());
+    assert!(checks.len() >= at_least, "only {} checks", checks.len());
+}
+
+#[test]
+fn path() {
+    run("path", 50);
+}

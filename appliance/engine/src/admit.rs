@@ -5,10 +5,9 @@ use std::fmt;
 use gabion_rules::{RuleId, Transport};
 
 use crate::event::{Event, FlowId};
-use crate::explain::Outcome;
 use crate::flows::{Admission, Flow, Side, Slot, SourceChoice, Tracker};
-use crate::forward::Hop;
-use crate::judge::{Answer, Case, Plan, Refusal, Witness};
+use crate::judge::{Answer, Case, Outcome, Plan, Refusal, Witness};
+use crate::neighbours::Hop;
 use crate::packet::{Packet, Segment, TcpSegment};
 use crate::reply::IcmpError;
 use crate::rewrite::Rewrite;

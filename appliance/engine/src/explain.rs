@@ -3,10 +3,10 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use gabion_rules::{Query, RuleId, Transport};
+use gabion_rules::{NatId, Query, RuleId, Transport};
 
 use crate::flows::SourceChoice;
-use crate::judge::{Answer, Case, Refusal, Witness};
+use crate::judge::{Answer, Case, Outcome, Refusal, Witness};
 use crate::{Address, DropReason, Endpoint, Engine, FlowKey, InterfaceId, Verdict};
 
 /// What `Engine::explain` is asked: the first packet of a flow.
@@ -37,27 +37,6 @@ pub struct Step {
     pub stage: &'static str,
     pub outcome: Outcome,
     pub detail: String,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
-    Pass,
-    Match,
-    Miss,
-    Translate,
-    Drop,
-}
-
-impl Outcome {
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::Pass => "pass",
-            Self::Match => "match",
-            Self::Miss => "miss",
-            Self::Translate => "translate",
-            Self::Drop => "drop",
-        }
-    }
 }
 
 #[derive(Debug, Default)]
@@ -112,7 +91,7 @@ impl Engine {
             SourceChoice::Hairpin => {
                 Endpoint { address: own.unwrap_or(key.source.address), port: 0 }
             }
-            SourceChoice::Rule(id) => self.translator.preview(self.policy.as_ref(), id, &key, own),
+            SourceChoice::Rule(id) => self.preview(id, &key, own),
         };
         let leaving = FlowKey { source, destination: plan.target, protocol: key.protocol };
         Ok(Explanation {
@@ -122,6 +101,13 @@ impl Engine {
             query: Some(plan.query),
             translated: (leaving != key).then_some(leaving),
         })
+    }
+
+    fn preview(&self, id: NatId, key: &FlowKey, own: Option<Address>) -> Endpoint {
+        let rules = self.policy.as_ref().map(|policy| &policy.rules);
+        rules
+            .and_then(|rules| rules.source_nat_by_id(id))
+            .map_or(key.source, |nat| self.translator.preview(nat, key, own))
     }
 
     fn explain_zone(&self, steps: &mut Steps, probe: &Probe, key: FlowKey) -> Result<(), Refusal> {

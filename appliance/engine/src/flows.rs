@@ -8,8 +8,8 @@ use hashbrown::HashTable;
 use siphasher::sip::SipHasher13;
 
 use crate::event::{FlowId, FlowReport, FlowState, Generation, Usage};
-use crate::forward::Hop;
 use crate::nat::MappingId;
+use crate::neighbours::Hop;
 use crate::rewrite::Rewrite;
 use crate::tcp::TcpTracker;
 use crate::{Address, Direction, FlowKey, InterfaceId, Time};

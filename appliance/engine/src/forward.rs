@@ -3,7 +3,7 @@
 use crate::event::Event;
 use crate::flows::Slot;
 use crate::judge::Refusal;
-use crate::neighbours::{NeighbourId, Parked, Reachability};
+use crate::neighbours::{Hop, NeighbourId, Parked, Reachability};
 use crate::network::NextHop;
 use crate::packet::{Packet, Segment};
 use crate::reply::IcmpError;
@@ -19,19 +19,6 @@ const MTU_MIN_IPV4: u32 = 68;
 
 /// RFC 768.
 const UDP_HEADER: usize = 8;
-
-/// A next hop, resolved once per flow and again when the topology has changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Hop {
-    out: InterfaceId,
-    neighbour: Option<NeighbourId>,
-    epoch: u32,
-}
-
-impl Hop {
-    /// To be resolved by the first packet that needs it.
-    pub(crate) const UNKNOWN: Self = Self { out: InterfaceId(0), neighbour: None, epoch: 0 };
-}
 
 /// A packet that is to leave: checked, not yet changed.
 #[derive(Debug, Clone, Copy)]

@@ -8,11 +8,32 @@ use gabion_rules::{
 };
 
 use crate::event::Decided;
-use crate::explain::Outcome;
 use crate::flows::{self, DestinationChoice, SourceChoice};
 use crate::network::NextHop;
 use crate::reply::IcmpError;
 use crate::{Address, DropReason, Endpoint, Engine, FlowKey, InterfaceId};
+
+/// How a stage went for a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    Pass,
+    Match,
+    Miss,
+    Translate,
+    Drop,
+}
+
+impl Outcome {
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Pass => "pass",
+            Self::Match => "match",
+            Self::Miss => "miss",
+            Self::Translate => "translate",
+            Self::Drop => "drop",
+        }
+    }
+}
 
 /// Whoever wants to know the steps that lead to a judgement.
 pub(crate) trait Witness {

@@ -51,8 +51,9 @@ pub use event::{
     CloseReason, Decided, Denial, Event, FlowId, FlowReport, FlowState, Generation, LogSource,
     Usage,
 };
-pub use explain::{Explanation, Outcome, Probe, Step};
+pub use explain::{Explanation, Probe, Step};
 pub use frame::{Checksum, Frame, Offload, SegmentKind, Segments};
+pub use judge::Outcome;
 pub use limits::Limits;
 pub use network::{Interface, Network, NextHop, Route};
 pub use packet::{Arp, Fragment, Packet, Parsed, Segment, TcpFlags, TcpSegment};

@@ -21,6 +21,19 @@ pub(crate) struct NeighbourId {
     tenancy: u32,
 }
 
+/// A next hop, resolved once per flow and again when the topology has changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Hop {
+    pub(crate) out: InterfaceId,
+    pub(crate) neighbour: Option<NeighbourId>,
+    pub(crate) epoch: u32,
+}
+
+impl Hop {
+    /// To be resolved by the first packet that needs it.
+    pub(crate) const UNKNOWN: Self = Self { out: InterfaceId(0), neighbour: None, epoch: 0 };
+}
+
 /// What is known of a neighbour now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reachability {

@@ -6,9 +6,8 @@ use gabion_rules::{RuleId, Transport};
 
 use crate::admit::icmp_transport;
 use crate::event::CloseReason;
-use crate::explain::Outcome;
 use crate::flows::{Admission, DestinationChoice, Flow, Slot, SourceChoice};
-use crate::judge::{Case, Plan, Witness};
+use crate::judge::{Case, Outcome, Plan, Witness};
 use crate::translate;
 use crate::{Direction, Endpoint, Engine, Family, FlowKey, Time};
 

@@ -4,7 +4,6 @@ use std::ops::RangeInclusive;
 
 use gabion_rules::{Filtering, Mapping, NatId, RuleSet, SourceAddress, SourceNat};
 
-use crate::engine::Policy;
 use crate::limits::Limits;
 use crate::nat::{Mapped, MappingId, Mappings, PortAllocator};
 use crate::packet::protocol;
@@ -252,22 +251,13 @@ impl Translator {
     }
 
     /// The external endpoint that a flow of `key` has or would get; port 0 where it is not known yet.
-    pub(crate) fn preview(
-        &self,
-        policy: Option<&Policy>,
-        id: NatId,
-        key: &FlowKey,
-        own: Option<Address>,
-    ) -> Endpoint {
-        let rule = self.stable_id(id);
+    pub(crate) fn preview(&self, nat: &SourceNat, key: &FlowKey, own: Option<Address>) -> Endpoint {
+        let rule = self.stable_id(nat.id);
         if let Some(known) = self.mappings.find_internal(key.protocol, key.source, rule) {
             return self.mappings.get(known).external;
         }
-        let nat = policy.and_then(|policy| policy.rules.source_nat_by_id(id));
-        let address = nat
-            .and_then(|nat| self.candidates(&nat.address, key, own, None).ok()?.next())
-            .unwrap_or(key.source.address);
-        Endpoint { address, port: 0 }
+        let mut candidates = self.candidates(&nat.address, key, own, None).into_iter().flatten();
+        Endpoint { address: candidates.next().unwrap_or(key.source.address), port: 0 }
     }
 
     fn stable_id(&self, id: NatId) -> NatId {

@@ -80,7 +80,9 @@ fn start_messages(log: &Log) -> anyhow::Result<()> {
             .context("log.journald: the journal is not there; set log.journald = false")?;
         registry.with(journal).init();
     } else {
-        let messages = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+        let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
+        let messages =
+            tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(is_terminal);
         registry.with(messages).init();
     }
     Ok(())

@@ -150,29 +150,23 @@ impl Collector for Page {
 impl Page {
     fn node(&self, out: &mut Out<'_, '_>) -> fmt::Result {
         let ready = u64::from(self.obstacles.is_empty());
-        let none: [(&str, &str); 0] = [];
-        out.gauge("gabion_ready", "1 when the node may be given traffic", [(none, ready)])?;
+        out.one_gauge("gabion_ready", "1 when the node may be given traffic", ready)?;
         let reasons = Obstacle::LABELS.map(|label| {
             let in_the_way = self.obstacles.iter().any(|obstacle| obstacle.label() == label);
             ([("reason", label)], u64::from(in_the_way))
         });
         out.gauge("gabion_not_ready", "1 for each reason that stands in the way", reasons)?;
         let revision = self.revision;
-        out.gauge(
-            "gabion_policy_revision",
-            "The revision in force, 0 for none",
-            [(none, revision)],
-        )?;
+        out.one_gauge("gabion_policy_revision", "The revision in force, 0 for none", revision)?;
         let uptime = self.uptime.as_secs();
-        out.gauge("gabion_uptime_seconds", "Seconds since the daemon started", [(none, uptime)])?;
+        out.one_gauge("gabion_uptime_seconds", "Seconds since the daemon started", uptime)?;
         let version = [("version", env!("CARGO_PKG_VERSION"))];
         out.gauge("gabion_build", "1, with the version", [(version, 1)])
     }
 
     fn frames(&self, out: &mut Out<'_, '_>) -> fmt::Result {
         let counters = &self.snapshot.counters;
-        let none: [(&str, &str); 0] = [];
-        out.counter("gabion_frames_in", "Frames that came in", [(none, counters.frames_in)])?;
+        out.one_counter("gabion_frames_in", "Frames that came in", counters.frames_in)?;
         let verdicts = [
             ("forward", counters.forwarded),
             ("local", counters.local),
@@ -188,12 +182,12 @@ impl Page {
             ]
         });
         out.counter("gabion_drops", "Frames that were dropped, by reason", drops)?;
-        out.gauge("gabion_frames_held", "Frames that wait", [(none, counters.held)])?;
+        out.one_gauge("gabion_frames_held", "Frames that wait", counters.held)?;
         let answers = [("sent", counters.answers_sent), ("limited", counters.answers_limited)];
         let answers = answers.map(|(outcome, value)| ([("outcome", outcome)], value));
         out.counter("gabion_answers", "ICMP errors and RSTs of the node's own", answers)?;
         let lost = counters.events_lost;
-        out.counter("gabion_events_lost", "Events that found the queue full", [(none, lost)])
+        out.one_counter("gabion_events_lost", "Events that found the queue full", lost)
     }
 
     fn rules(&self, out: &mut Out<'_, '_>) -> fmt::Result {
@@ -242,9 +236,21 @@ impl Page {
     }
 }
 
+/// What a counter without exemplar has no labels of.
+type NoLabels = [(&'static str, &'static str); 0];
+
 struct Out<'a, 'e>(&'a mut DescriptorEncoder<'e>);
 
 impl Out<'_, '_> {
+    fn one_counter(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
+        let mut metric = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
+        metric.encode_counter::<NoLabels, u64, u64>(&value, None)
+    }
+
+    fn one_gauge(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
+        self.0.encode_descriptor(name, help, None, MetricType::Gauge)?.encode_gauge(&value)
+    }
+
     fn counter<L: EncodeLabelSet>(
         &mut self,
         name: &str,
@@ -254,7 +260,7 @@ impl Out<'_, '_> {
         let mut family = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
         for (labels, value) in values {
             let mut one = family.encode_family(&labels)?;
-            one.encode_counter::<[(&str, &str); 0], u64, u64>(&value, None)?;
+            one.encode_counter::<NoLabels, u64, u64>(&value, None)?;
         }
         Ok(())
     }

@@ -248,7 +248,7 @@ impl<D: Datapath> Turns<D> {
             gate,
             open: false,
             stopping: false,
-            busy: false,
+            busy: true,
             probe_at: Time::ZERO,
             clock: worker.clock,
             readiness: worker.readiness,

@@ -106,7 +106,8 @@ async fn without_a_certificate_of_the_ca_nothing_is_answered() {
         // With TLS 1.3 the client learns of the refusal with its first request.
         if let Ok(mut client) = client(port, &ca, leaf).await {
             let refused = client.status(StatusRequest {}).await.unwrap_err();
-            assert_eq!(refused.code(), Code::Unavailable, "{refused}");
+            // The transport fails; no answer of the node has this code.
+            assert!(matches!(refused.code(), Code::Unknown | Code::Unavailable), "{refused}");
         }
     }
     // And the next client with a good one is served.

@@ -87,7 +87,8 @@ async fn what_is_refused_changes_nothing() {
     assert_eq!((now.policy, now.revision.unwrap().number), (policy(443), 1));
     node.stop().await;
     let log = std::fs::read_to_string(home.path("events.jsonl")).unwrap();
-    let audit: Vec<&str> = log.lines().filter(|line| line.contains(r#""event":"policy""#)).collect();
+    let audit: Vec<&str> =
+        log.lines().filter(|line| line.contains(r#""event":"policy""#)).collect();
     assert_eq!(audit.iter().filter(|line| line.contains("refused: ")).count(), 3, "{audit:#?}");
     assert_eq!(audit.iter().filter(|line| line.contains(r#""result":"done""#)).count(), 1);
 }
@@ -137,7 +138,7 @@ async fn explain_names_the_rule_and_its_line() {
     commit(&mut client, &policy(443), 0).await.unwrap();
     // The node has no routes, so the packet ends at the route; it has been through the stages before.
     let told = client.explain(ask(packet, String::new())).await.unwrap().into_inner();
-    assert_eq!((told.verdict.as_str(), told.reason.as_str()), ("drop", "no-route"), "{told:?}");
+    assert_eq!((told.verdict.as_str(), told.reason.as_str()), ("reject", "no-route"), "{told:?}");
     let nonsense = client.explain(ask("tcp", String::new())).await.unwrap_err();
     assert_eq!(nonsense.code(), Code::InvalidArgument);
     node.stop().await;

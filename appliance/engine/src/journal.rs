@@ -46,6 +46,12 @@ impl Budget {
         false
     }
 
+    /// What was suppressed so far; the second goes on.
+    fn end(&mut self) -> Option<u64> {
+        let records = std::mem::take(&mut self.suppressed);
+        (records > 0).then_some(records)
+    }
+
     fn take_suppressed(&mut self, now: Time) -> Option<u64> {
         let over = self.suppressed > 0 && now.since(self.since) >= SECOND;
         over.then(|| std::mem::take(self).suppressed)
@@ -68,6 +74,7 @@ impl Journal {
 
     /// Starts anew for a rule set with so many rules.
     pub(crate) fn set_rules(&mut self, generation: Generation, rules: usize, limits: FloodLimits) {
+        self.say_suppressed(Budget::end);
         self.generation = generation;
         self.limits = limits;
         self.rules.clear();
@@ -135,7 +142,13 @@ impl Journal {
         if self.flush.is_none_or(|flush| now < flush) {
             return;
         }
-        self.flush = None;
+        self.say_suppressed(|budget| budget.take_suppressed(now));
+        let waits = |budget: &Budget| budget.suppressed > 0;
+        let more = self.rules.iter().chain(&self.checks).any(waits);
+        self.flush = more.then(|| now + SECOND);
+    }
+
+    fn say_suppressed(&mut self, take: impl Fn(&mut Budget) -> Option<u64>) {
         let generation = self.generation;
         let rules = (0u32..)
             .zip(&mut self.rules)
@@ -146,10 +159,8 @@ impl Journal {
             .map(|(reason, budget)| (LogSource::Check(*reason), budget));
         let mut said = Vec::new();
         for (source, budget) in rules.chain(checks) {
-            if let Some(records) = budget.take_suppressed(now) {
+            if let Some(records) = take(budget) {
                 said.push(Event::Suppressed { source, records });
-            } else if budget.suppressed > 0 {
-                self.flush = Some(now + SECOND);
             }
         }
         for event in said {

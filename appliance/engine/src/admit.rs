@@ -13,7 +13,7 @@ use crate::reply::IcmpError;
 use crate::rewrite::Rewrite;
 use crate::tcp::TcpTracker;
 use crate::translate::Translated;
-use crate::{DropReason, Engine, FlowKey, InterfaceId, Time, Usage};
+use crate::{DropReason, Endpoint, Engine, FlowKey, InterfaceId, Time, Usage};
 
 /// Hears of monitor rules and of nothing else.
 struct MonitorsOnly<'a>(&'a mut Vec<RuleId>);
@@ -95,7 +95,7 @@ impl Engine {
         let Translated { external, mapping } = self.translate_source(key, plan)?;
         let towards = FlowKey { destination: plan.target, ..key };
         let reply = towards.reply_to(external);
-        if self.flows.find(&reply).is_some() {
+        if reply == key || self.flows.find(&reply).is_some() {
             if let Some(id) = mapping {
                 self.translator.release(id, plan.target.address);
             }
@@ -120,6 +120,8 @@ impl Engine {
             half_open,
             logged,
             mapping,
+            is_from_own_address: self.is_own_translation(plan, external),
+            epoch: self.epoch,
             opened: now,
             expires,
         };
@@ -153,6 +155,10 @@ impl Engine {
                 self.translator.choose(&self.flows, nat, &towards, own)
             }
         }
+    }
+
+    fn is_own_translation(&self, plan: &Plan, external: Endpoint) -> bool {
+        plan.source != SourceChoice::AsSent && self.topology.is_own(external.address)
     }
 
     fn next_flow_id(&mut self) -> FlowId {

@@ -36,7 +36,7 @@ pub struct Engine {
     open: bool,
     pub(crate) policy: Option<Policy>,
     pub(crate) defaults: Settings,
-    network: Network,
+    pub(crate) network: Network,
     pub(crate) topology: Topology,
     /// Counts topologies: next hops of an earlier one are looked up again.
     pub(crate) epoch: u32,
@@ -278,7 +278,7 @@ impl Engine {
         let lost = self.neighbours.expire(now);
         self.counters.release(Verdict::Drop(DropReason::NeighbourUnresolved), u64::from(lost));
         self.journal.handle_timeout(now);
-        self.sweep(now);
+        self.sweep();
     }
 
     pub fn handle_neighbour(
@@ -300,58 +300,17 @@ impl Engine {
         }
     }
 
-    /// Puts a policy in force. Live flows are asked again: those that it permits, with the
-    /// translation that they have, go on; the others are closed as `revoked`. Counters of rules
-    /// that keep their name go on.
-    pub fn set_rules(&mut self, generation: Generation, rules: Arc<RuleSet>) {
-        self.rule_counters = self.carry_counters(&rules);
-        let flood = rules.settings().flood;
-        self.journal.set_rules(generation, rules.rules().len(), flood);
-        self.translator.set_rules(&rules);
-        self.policy = Some(Policy { generation, rules });
-        self.rebuild_topology();
-        self.sweep = Some(0);
-    }
-
-    pub fn set_network(&mut self, network: Network) {
-        if network.interfaces != self.network.interfaces {
-            let lost = self.neighbours.clear();
-            let verdict = Verdict::Drop(DropReason::NeighbourUnresolved);
-            self.counters.release(verdict, u64::from(lost));
-        }
-        self.network = network;
-        self.rebuild_topology();
-    }
-
-    fn rebuild_topology(&mut self) {
-        let rules = self.policy.as_ref().map(|policy| &*policy.rules);
-        self.topology = Topology::new(&self.network, rules);
-        self.epoch += 1;
-        self.translator.reserve(self.topology.own_addresses(), self.topology.host_ports());
-    }
-
-    fn carry_counters(&self, rules: &RuleSet) -> Vec<RuleCounters> {
-        let old = self.policy.as_ref().map(|policy| policy.rules.rules()).unwrap_or_default();
-        let kept: std::collections::BTreeMap<&str, RuleCounters> = old
-            .iter()
-            .map(|rule| rule.name.as_str())
-            .zip(self.rule_counters.iter().copied())
-            .collect();
-        rules
-            .rules()
-            .iter()
-            .map(|rule| kept.get(rule.name.as_str()).copied().unwrap_or_default())
-            .collect()
-    }
-
     /// Lets packets pass: the guard of the host stack is in place.
     pub fn open(&mut self) {
         self.open = true;
     }
 
-    /// Drops everything as `not-ready` until `open`: the guard is gone.
+    /// Drops everything as `not-ready` until `open`, what waits for a neighbour too: the guard is
+    /// gone.
     pub fn close(&mut self) {
         self.open = false;
+        let lost = self.neighbours.drop_parked();
+        self.counters.release(Verdict::Drop(DropReason::NotReady), u64::from(lost));
     }
 
     pub fn poll_transmit(&mut self) -> Option<Transmit> {

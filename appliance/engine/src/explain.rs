@@ -134,6 +134,10 @@ impl Engine {
             return None;
         };
         let flow = &self.flows[slot];
+        let Ok(admission) = self.judge_again(flow) else {
+            steps.step("flow", Outcome::Miss, format_args!("the flow is no longer permitted"));
+            return None;
+        };
         let (id, state) = (flow.id.0, flow.state().label());
         steps.step("flow", Outcome::Match, format_args!("flow {id}, {state}: rules are not asked"));
         let leaving = flow.key(direction.reversed()).reversed();
@@ -141,7 +145,7 @@ impl Engine {
         Some(Explanation {
             steps: Vec::new(),
             verdict: Verdict::Forward { out },
-            rule: Some(flow.admission.rule),
+            rule: Some(admission.rule),
             query: None,
             translated: (leaving != *key).then_some(leaving),
         })

@@ -34,6 +34,10 @@ pub(crate) struct Flow {
     /// Whether its opening was logged, and its end is to be.
     pub(crate) logged: bool,
     pub(crate) mapping: Option<MappingId>,
+    /// Whether its source became the node's own address.
+    pub(crate) is_from_own_address: bool,
+    /// The topology under which it was last looked at.
+    pub(crate) epoch: u32,
     pub(crate) opened: Time,
     pub(crate) expires: Time,
 }

@@ -8,6 +8,8 @@ use crate::event::{CloseReason, Event};
 use crate::flows::{Slot, Tracker};
 use crate::judge::Refusal;
 use crate::packet::{Packet, Segment};
+use crate::recheck::{FLOWS_PER_TURN, Standing};
+use crate::reply::IcmpError;
 use crate::tcp::{TcpEffect, TcpState};
 use crate::{Direction, DropReason, Engine, InterfaceId, Time};
 
@@ -30,8 +32,12 @@ impl Engine {
         from: InterfaceId,
         packet: &Packet,
     ) -> Result<Followed, Refusal> {
-        if !self.still_permitted(now, slot) {
-            return Ok(Followed::Gone);
+        match self.still_permitted(slot) {
+            Standing::Permitted => {}
+            Standing::Revoked => return Ok(Followed::Gone),
+            Standing::Unroutable => {
+                return Err(Refusal::answered(DropReason::NoRoute, IcmpError::NoRoute));
+            }
         }
         let flow = &mut self.flows[slot];
         if self.topology.zone(from) != Some(flow.zone(direction)) {
@@ -62,20 +68,21 @@ impl Engine {
         Ok(Followed::Pass)
     }
 
-    /// Starts the idle timer anew. The wheel is not touched: it re-arms itself when it fires early.
+    /// Starts the idle timer anew. The wheel is touched only where the flow is to end sooner than it
+    /// was: it re-arms itself when it fires early.
     pub(crate) fn refresh(&mut self, now: Time, slot: Slot) {
-        let timeout = self.timeout(&self.flows[slot].tracker);
-        self.flows[slot].expires = now + timeout;
+        let expires = now + self.timeout(&self.flows[slot].tracker);
+        let flow = &mut self.flows[slot];
+        let sooner = expires < flow.expires;
+        flow.expires = expires;
+        if sooner {
+            self.timers.set(slot.0, expires);
+        }
     }
 
     fn moved(&mut self, now: Time, slot: Slot, to: TcpState) {
-        let timeout = self.timeout(&self.flows[slot].tracker);
+        self.refresh(now, slot);
         let flow = &mut self.flows[slot];
-        let sooner = now + timeout < flow.expires;
-        flow.expires = now + timeout;
-        if sooner {
-            self.timers.set(slot.0, flow.expires);
-        }
         // A SYN that finds its peer restarted makes an established connection half open again.
         let opening = matches!(to, TcpState::SynSent | TcpState::SynReceived);
         if flow.half_open != opening {
@@ -101,9 +108,10 @@ impl Engine {
         }
     }
 
-    /// Ends the flows whose time is up.
+    /// Ends flows whose time is up, a bounded number at a time: the wheel says when to go on.
     pub(crate) fn expire_flows(&mut self, now: Time) {
-        while let Some(index) = self.timers.poll_expired(now) {
+        for _ in 0..FLOWS_PER_TURN {
+            let Some(index) = self.timers.poll_expired(now) else { return };
             let slot = Slot(index);
             let Some(flow) = self.flows.get(slot) else { continue };
             if flow.expires > now {

@@ -6,6 +6,7 @@ use crate::judge::Refusal;
 use crate::neighbours::{Hop, NeighbourId, Parked, Reachability};
 use crate::network::NextHop;
 use crate::packet::{Packet, Segment};
+use crate::recheck::Standing;
 use crate::reply::IcmpError;
 use crate::rewrite::{self, Rewrite};
 use crate::{
@@ -23,6 +24,8 @@ const UDP_HEADER: usize = 8;
 /// A packet that is to leave: checked, not yet changed.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Exit {
+    slot: Slot,
+    direction: Direction,
     out: InterfaceId,
     neighbour: NeighbourId,
     mac: [u8; 6],
@@ -75,7 +78,7 @@ impl Engine {
             return Err(Refusal::answered(DropReason::NeighbourUnresolved, error));
         }
         let rewrite = self.flows[slot].side(direction).rewrite;
-        Ok(Exit { out, neighbour, mac, reachability, mtu, rewrite })
+        Ok(Exit { slot, direction, out, neighbour, mac, reachability, mtu, rewrite })
     }
 
     /// The side's next hop, looked up anew where the topology has changed since.
@@ -127,7 +130,7 @@ impl Engine {
         if known.is_some() {
             return Verdict::Forward { out: exit.out };
         }
-        let parked = Parked { bytes: frame.bytes.to_vec(), offload: frame.offload, frames: 1 };
+        let parked = self.parked(exit, frame.bytes.to_vec(), frame.offload, 1);
         match self.neighbours.park(exit.neighbour, parked) {
             Ok(()) => Verdict::Held,
             Err(reason) => Verdict::Drop(reason),
@@ -138,7 +141,8 @@ impl Engine {
     fn send_cut(&mut self, frame: &mut Frame<'_>, packet: &Packet, exit: &Exit) -> Verdict {
         cut::complete_checksum(frame, packet);
         let known = matches!(exit.reachability, Reachability::Known(_));
-        let mut verdict = if known { Verdict::Queued { out: exit.out } } else { Verdict::Held };
+        // What can not be cut, which the checks before should not let come here, is not sent.
+        let mut verdict = Verdict::Drop(DropReason::TooBig);
         for (place, bytes) in cut::fragments(frame.bytes, packet, exit.mtu).into_iter().enumerate()
         {
             let offload = Offload::default();
@@ -146,15 +150,15 @@ impl Engine {
                 let room = self.enqueue(exit.out, bytes, offload);
                 room.then_some(()).ok_or(DropReason::TransmitQueueFull)
             } else {
-                let frames = u32::from(place == 0);
-                self.neighbours.park(exit.neighbour, Parked { bytes, offload, frames })
+                let parked = self.parked(exit, bytes, offload, u32::from(place == 0));
+                self.neighbours.park(exit.neighbour, parked)
             };
             // Of a packet that waits, the first part stands for the whole.
-            if let Err(reason) = sent
-                && (known || place == 0)
-            {
-                verdict = Verdict::Drop(reason);
-                break;
+            match sent {
+                Ok(()) if known => verdict = Verdict::Queued { out: exit.out },
+                Ok(()) => verdict = Verdict::Held,
+                Err(reason) if known || place == 0 => return Verdict::Drop(reason),
+                Err(_) => {}
             }
         }
         verdict
@@ -173,20 +177,34 @@ impl Engine {
         }
     }
 
-    /// The neighbour is known: packets that waited for it leave.
+    fn parked(&self, exit: &Exit, bytes: Vec<u8>, offload: Offload, frames: u32) -> Parked {
+        let Exit { slot, direction, .. } = *exit;
+        Parked { bytes, offload, frames, slot, flow: self.flows[slot].id, direction }
+    }
+
+    /// The neighbour is known: packets that waited for it leave, if their flow still may.
     pub(crate) fn release_parked(&mut self, out: InterfaceId, address: Address, mac: [u8; 6]) {
-        for parked in self.neighbours.resolve(out, address, mac) {
-            let Parked { mut bytes, offload, frames } = parked;
-            if let Some(destination) = bytes.first_chunk_mut::<6>() {
+        for mut parked in self.neighbours.resolve(out, address, mac) {
+            if let Some(destination) = parked.bytes.first_chunk_mut::<6>() {
                 *destination = mac;
             }
-            let verdict = if self.enqueue(out, bytes, offload) {
+            let verdict = if !self.may_leave(out, &parked) {
+                Verdict::Drop(DropReason::FlowEnded)
+            } else if self.enqueue(out, parked.bytes, parked.offload) {
                 Verdict::Forward { out }
             } else {
                 Verdict::Drop(DropReason::TransmitQueueFull)
             };
-            self.counters.release(verdict, u64::from(frames));
+            self.counters.release(verdict, u64::from(parked.frames));
         }
+    }
+
+    /// The policy and the routes may have changed while the packet waited.
+    fn may_leave(&mut self, out: InterfaceId, parked: &Parked) -> bool {
+        let slot = parked.slot;
+        self.flows.get(slot).is_some_and(|flow| flow.id == parked.flow)
+            && self.still_permitted(slot) == Standing::Permitted
+            && self.topology.zone(out) == Some(self.flows[slot].zone(parked.direction.reversed()))
     }
 }
 

@@ -5,6 +5,7 @@ use crate::flows::{Slot, Tracker};
 use crate::judge::Refusal;
 use crate::packet::Packet;
 use crate::quote::{self, Quote};
+use crate::recheck::Standing;
 use crate::{Direction, DropReason, Engine, Family, Frame, InterfaceId, Time, Verdict};
 
 impl Engine {
@@ -20,7 +21,7 @@ impl Engine {
         // The quoted packet went out; what comes in against it has the reversed key.
         let found = self.flows.find(&quote.key.reversed());
         let (slot, direction) = found.ok_or(DropReason::IcmpErrorUnmatched)?;
-        if !self.still_permitted(now, slot) {
+        if self.still_permitted(slot) != Standing::Permitted {
             return Err(DropReason::IcmpErrorUnmatched.into());
         }
         let flow = &self.flows[slot];

@@ -37,6 +37,7 @@ mod reply;
 
 // Beside the path.
 mod timers;
+mod commit;
 mod recheck;
 mod journal;
 mod offload;

@@ -3,8 +3,10 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use crate::event::FlowId;
+use crate::flows::Slot;
 use crate::limits::Limits;
-use crate::{Address, DropReason, InterfaceId, Offload, Time};
+use crate::{Address, Direction, DropReason, InterfaceId, Offload, Time};
 
 /// How long a packet waits for its neighbour's link address. RFC 1122 section 2.3.2.2 wants at
 /// least one packet kept; the kernel asks three times, a second apart.
@@ -74,6 +76,10 @@ pub(crate) struct Parked {
     pub(crate) offload: Offload,
     /// Frames that it stands for: of one that was cut, the first part counts and the others do not.
     pub(crate) frames: u32,
+    /// The flow that it belongs to, or is an ICMP error about, and its way.
+    pub(crate) slot: Slot,
+    pub(crate) flow: FlowId,
+    pub(crate) direction: Direction,
 }
 
 /// Every next hop in use.
@@ -82,6 +88,8 @@ pub(crate) struct Neighbours {
     entries: Vec<Entry>,
     index: BTreeMap<(InterfaceId, Address), NeighbourId>,
     parked: u32,
+    /// Who was asked for until when. The wait is the same for all: the first are due first.
+    waiting: VecDeque<(Time, NeighbourId)>,
     /// Where the search for a place that can be given to another goes on.
     hand: usize,
     limits: Limits,
@@ -89,7 +97,14 @@ pub(crate) struct Neighbours {
 
 impl Neighbours {
     pub(crate) fn new(limits: &Limits) -> Self {
-        Self { entries: Vec::new(), index: BTreeMap::new(), parked: 0, hand: 0, limits: *limits }
+        Self {
+            entries: Vec::new(),
+            index: BTreeMap::new(),
+            parked: 0,
+            waiting: VecDeque::new(),
+            hand: 0,
+            limits: *limits,
+        }
     }
 
     /// The entry for a next hop, made where there is none; `None` when the table is full.
@@ -149,11 +164,25 @@ impl Neighbours {
             State::Waiting { until } if now < until => Reachability::Waiting,
             State::Dead { until } if now < until => Reachability::Dead,
             State::Unknown | State::Waiting { .. } | State::Dead { .. } => {
-                entry.state = State::Waiting { until: now + WAIT };
+                let until = now + WAIT;
+                entry.state = State::Waiting { until };
                 ask(entry.interface, entry.address);
+                self.await_answer(until, id);
                 Reachability::Waiting
             }
         }
+    }
+
+    fn await_answer(&mut self, until: Time, id: NeighbourId) {
+        if self.waiting.len() >= 2 * self.limits.neighbours as usize {
+            // Half of them at least have lost their places to others.
+            let Self { waiting, entries, .. } = self;
+            waiting.retain(|&(until, id)| {
+                let entry = &entries[id.place as usize];
+                entry.tenancy == id.tenancy && entry.state == State::Waiting { until }
+            });
+        }
+        self.waiting.push_back((until, id));
     }
 
     /// Keeps a packet until its neighbour is known.
@@ -204,44 +233,45 @@ impl Neighbours {
 
     /// Gives up the packets that have waited too long, and returns how many.
     pub(crate) fn expire(&mut self, now: Time) -> u32 {
-        if self.parked == 0 {
-            return 0;
-        }
-        let overdue: Vec<NeighbourId> = (0u32..)
-            .zip(&self.entries)
-            .filter(|(_, entry)| matches!(entry.state, State::Waiting { until } if until <= now))
-            .map(|(place, entry)| NeighbourId { place, tenancy: entry.tenancy })
-            .collect();
         let mut lost = 0;
-        for id in overdue {
-            self.entries[id.place as usize].state = State::Dead { until: now + RETRY };
-            lost += frames(&self.take_parked(id));
+        while let Some(&(until, id)) = self.waiting.front()
+            && until <= now
+        {
+            self.waiting.pop_front();
+            // The rest were answered, asked for again, or have lost their place.
+            if self.is_current(id)
+                && self.entries[id.place as usize].state == (State::Waiting { until })
+            {
+                self.entries[id.place as usize].state = State::Dead { until: now + RETRY };
+                lost += frames(&self.take_parked(id));
+            }
         }
         lost
     }
 
     pub(crate) fn poll_timeout(&self) -> Option<Time> {
-        if self.parked == 0 {
-            return None;
-        }
-        self.entries
-            .iter()
-            .filter_map(|entry| match entry.state {
-                State::Waiting { until } if !entry.parked.is_empty() => Some(until),
-                State::Waiting { .. } | State::Unknown | State::Known(_) | State::Dead { .. } => {
-                    None
-                }
-            })
-            .min()
+        self.waiting.front().map(|&(until, _)| until)
+    }
+
+    /// Drops the packets that wait, and returns how many.
+    pub(crate) fn drop_parked(&mut self) -> u32 {
+        self.parked = 0;
+        self.entries.iter_mut().map(|entry| frames(&std::mem::take(&mut entry.parked))).sum()
     }
 
     /// Drops everything that is known: the interfaces have changed. Returns how many packets waited.
     pub(crate) fn clear(&mut self) -> u32 {
-        let lost = self.entries.iter().map(|entry| frames(&entry.parked)).sum();
+        let lost = self.drop_parked();
         self.entries.clear();
         self.index.clear();
-        self.parked = 0;
+        self.waiting.clear();
+        self.hand = 0;
         lost
+    }
+
+    /// Packets that wait.
+    pub(crate) const fn parked(&self) -> u32 {
+        self.parked
     }
 
     pub(crate) fn len(&self) -> u32 {

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use crate::event::{FlowId, FlowState, Usage};
 use crate::flows::Slot;
+use crate::recheck::Standing;
 use crate::{Direction, Engine, FlowChange, TcpState, Time};
 
 /// What the datapath is to be told, and which flows it has.
@@ -57,6 +58,10 @@ impl Engine {
     /// What an offloading datapath has moved of a flow since it last said so.
     pub fn handle_flow_usage(&mut self, now: Time, id: FlowId, original: Usage, reply: Usage) {
         let Some(&slot) = self.offloading.installed.get(&id) else { return };
+        // What was moved while the policy changed counts for the rule that now permits the flow.
+        if self.still_permitted(slot) != Standing::Permitted {
+            return;
+        }
         for (direction, moved) in [(Direction::Original, original), (Direction::Reply, reply)] {
             self.add_usage(slot, direction, moved);
         }

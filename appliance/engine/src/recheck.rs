@@ -9,10 +9,21 @@ use crate::event::CloseReason;
 use crate::flows::{Admission, DestinationChoice, Flow, Slot, SourceChoice};
 use crate::judge::{Case, Outcome, Plan, Witness};
 use crate::translate;
-use crate::{Direction, Endpoint, Engine, Family, FlowKey, Time};
+use crate::{Direction, DropReason, Endpoint, Engine, Family, FlowKey};
 
-/// Flows that are asked again per turn, so that packets never wait for a long table.
-const FLOWS_PER_TURN: u32 = 2_048;
+/// Flows that are asked again or end per turn, so that packets never wait for a long table.
+pub(crate) const FLOWS_PER_TURN: u32 = 2_048;
+
+/// What the policy and the network in force say of a live flow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Standing {
+    Permitted,
+    /// The flow is gone.
+    Revoked,
+    /// No route leads to its target now, so that the rules can not be asked. Its packets do not
+    /// pass, but routes come back.
+    Unroutable,
+}
 
 /// A monitor rule counts new flows, not questions asked again.
 struct Nobody;
@@ -24,57 +35,77 @@ impl Witness for Nobody {
 }
 
 impl Engine {
-    /// Whether the policy in force permits the flow; asked once per policy. A flow that is not
-    /// permitted is gone when this returns false.
-    pub(crate) fn still_permitted(&mut self, _now: Time, slot: Slot) -> bool {
+    /// Whether the policy in force permits the flow; asked once per policy, and once per network
+    /// whether the node still has the address that it was translated to.
+    pub(crate) fn still_permitted(&mut self, slot: Slot) -> Standing {
         let flow = &self.flows[slot];
-        let Some(policy) = &self.policy else { return false };
-        if flow.admission.generation == policy.generation {
-            return true;
+        if Some(flow.admission.generation) == self.generation() && flow.epoch == self.epoch {
+            return Standing::Permitted;
         }
         let renewed = self.judge_again(flow);
         match renewed {
-            Some(admission) => {
-                self.flows[slot].admission = admission;
-                true
+            Ok(admission) => {
+                let flow = &mut self.flows[slot];
+                (flow.admission, flow.epoch) = (admission, self.epoch);
+                Standing::Permitted
             }
-            None => {
+            Err(Standing::Unroutable) => Standing::Unroutable,
+            Err(Standing::Permitted | Standing::Revoked) => {
                 self.remove_flow(slot, CloseReason::Revoked);
-                false
+                Standing::Revoked
             }
         }
     }
 
     /// Goes on asking about flows of an earlier policy, a bounded number at a time.
-    pub(crate) fn sweep(&mut self, now: Time) {
+    pub(crate) fn sweep(&mut self) {
         let Some(from) = self.sweep else { return };
         let end = from.saturating_add(FLOWS_PER_TURN).min(self.flows.capacity());
         for slot in (from..end).map(Slot) {
             if self.flows.get(slot).is_some() {
-                self.still_permitted(now, slot);
+                self.still_permitted(slot);
             }
         }
         self.sweep = (end < self.flows.capacity()).then_some(end);
     }
 
-    fn judge_again(&self, flow: &Flow) -> Option<Admission> {
-        let generation = self.policy.as_ref()?.generation;
+    /// The admission that the flow would get now, or why it gets none.
+    pub(crate) fn judge_again(&self, flow: &Flow) -> Result<Admission, Standing> {
+        let generation = self.generation().ok_or(Standing::Revoked)?;
+        if self.has_lost_address(flow) {
+            return Err(Standing::Revoked);
+        }
+        if flow.admission.generation == generation {
+            return Ok(flow.admission);
+        }
         let case = Case {
             from: flow.side(Direction::Original).ingress,
             key: flow.original,
             transport: transport_of_key(&flow.original),
             pinned: Some(flow.reply.source),
         };
-        let plan = self.judge(&mut Nobody, &case).ok()?;
+        let plan = self.judge(&mut Nobody, &case).map_err(|refusal| {
+            if refusal.reason == DropReason::NoRoute {
+                Standing::Unroutable
+            } else {
+                Standing::Revoked
+            }
+        })?;
         let kept = self.same_target(flow, &plan) && self.may_keep_source(flow, &plan);
-        kept.then_some(Admission {
+        let admission = Admission {
             generation,
             from: plan.query.from,
             to: plan.query.to,
             rule: plan.decision.rule,
             destination: plan.destination,
             source: plan.source,
-        })
+        };
+        if kept { Ok(admission) } else { Err(Standing::Revoked) }
+    }
+
+    /// Answers to an address that the node no longer has come back to somebody else.
+    fn has_lost_address(&self, flow: &Flow) -> bool {
+        flow.is_from_own_address && !self.topology.is_own(flow.reply.destination.address)
     }
 
     fn same_target(&self, flow: &Flow, plan: &Plan) -> bool {

@@ -4,10 +4,15 @@ use gabion_rules::Settings;
 
 use crate::Engine;
 use crate::counters::{Counters, RuleCounters, TableUse};
-use crate::event::FlowReport;
+use crate::event::{FlowReport, Generation};
 use crate::flows::Slot;
 
 impl Engine {
+    /// That of the policy in force.
+    pub(crate) fn generation(&self) -> Option<Generation> {
+        self.policy.as_ref().map(|policy| policy.generation)
+    }
+
     /// Those of the policy in force, or the defaults before there is one.
     pub(crate) fn settings(&self) -> &Settings {
         self.policy.as_ref().map_or(&self.defaults, |policy| policy.rules.settings())
@@ -37,6 +42,7 @@ impl Engine {
             row("fragmented-datagrams", self.fragments.len(), limits.fragmented_datagrams),
             row("half-open", self.quotas.half_open(), flood.half_open),
             row("neighbours", self.neighbours.len(), limits.neighbours),
+            row("parked-packets", self.neighbours.parked(), limits.parked),
             row("transmit-queue", self.outbox.len() as u32, limits.transmit_queue),
         ]
     }

@@ -39,7 +39,7 @@ impl Translator {
         Self {
             mappings: Mappings::new(limits.mappings, key),
             ports: PortAllocator::new(seed),
-            contacts: Tally::new(limits.mappings, key),
+            contacts: Tally::new(limits.flows, key),
             names: Vec::new(),
             stable: Vec::new(),
             seed: key,

@@ -160,6 +160,8 @@ drop_reasons! {
     NoZoneOut => "no-zone-out",
     /// The next hop did not answer ARP or ND.
     NeighbourUnresolved => "neighbour-unresolved",
+    /// The packet's flow was revoked, or ended, while the packet waited for a neighbour.
+    FlowEnded => "flow-ended",
     /// Too many packets wait for a neighbour already.
     NeighbourQueueFull => "neighbour-queue-full",
     /// More frames are queued for sending than the queue takes.

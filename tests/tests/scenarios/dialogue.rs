@@ -36,8 +36,17 @@ impl Dialogue {
     }
 
     pub(super) fn with_limits(policy: &str, limits: Limits) -> Self {
+        Self::with_config(policy, EngineConfig { limits, seed: [7; 32], offload: false })
+    }
+
+    /// The same with a datapath that moves flows by itself.
+    pub(super) fn offloading(policy: &str) -> Self {
+        let limits = Limits { flows: 1_024, mappings: 1_024, ..Limits::default() };
+        Self::with_config(policy, EngineConfig { limits, seed: [7; 32], offload: true })
+    }
+
+    fn with_config(policy: &str, config: EngineConfig) -> Self {
         let now = Time::from_nanos(1_000_000_000);
-        let config = EngineConfig { limits, seed: [7; 32], offload: false };
         let mut dialogue = Self {
             engine: Engine::new(now, config),
             now,

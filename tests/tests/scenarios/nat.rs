@@ -160,3 +160,19 @@ fn a_full_pool_refuses_with_code_13_and_recovers() {
     dialogue.send("int", &third);
     assert_eq!(dialogue.flows().len(), 1);
 }
+
+#[test]
+fn nobody_is_his_own_peer_by_hairpin() {
+    let policy = POLICY
+        .replace("ports: 1024-65000 }", "ports: 1024-65000, filtering: endpoint-independent }");
+    let policy = policy.replace(
+        "name: inside, from: spokes, to: spokes, service: https,",
+        "name: inside, from: spokes, to: spokes,",
+    );
+    let mut dialogue = Dialogue::new(&policy);
+    let out = build::udp().from("10.1.0.10:5000").to("198.51.100.9:53").frame();
+    dialogue.send("int", &out);
+    let external = dialogue.engine.flows(0, 1).0[0].reply.destination.to_string();
+    let to_itself = build::udp().from("10.1.0.10:5000").to(&external).frame();
+    dialogue.step("int", &to_itself, &[], &["drop:nat-conflict"]);
+}

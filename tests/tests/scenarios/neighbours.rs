@@ -56,6 +56,19 @@ fn a_packet_does_not_wait_for_ever() {
 }
 
 #[test]
+fn what_waits_does_not_leave_after_the_engine_has_closed() {
+    let mut dialogue = Dialogue::new(POLICY);
+    dialogue.resolve = false;
+    dialogue.step("ext", &SYN(), &[], &["held"]);
+    dialogue.engine.close();
+    assert_eq!(dialogue.engine.counters().held, 0);
+    let known = || Neighbour::Reachable { mac: [2, 0, 0, 0, 9, 9] };
+    dialogue.neighbour("int", "10.1.0.10", known(), &[], &[]);
+    dialogue.engine.open();
+    dialogue.neighbour("int", "10.1.0.10", known(), &[], &[]);
+}
+
+#[test]
 fn few_packets_wait_for_one_neighbour() {
     let mut dialogue = Dialogue::new(POLICY);
     dialogue.resolve = false;

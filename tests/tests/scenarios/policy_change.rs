@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use gabion_engine::{CloseReason, Event, build};
+use gabion_engine::{CloseReason, Event, Neighbour, Probe, Usage, build};
+use gabion_rules::Transport;
 
 use super::POLICY;
 use super::dialogue::Dialogue;
@@ -86,4 +87,120 @@ fn counters_of_rules_that_keep_their_name_go_on() {
     let changed = POLICY.replacen("rules:\n", &format!("rules:\n{first}"), 1);
     dialogue.commit(&changed);
     assert_eq!(hits(&dialogue, &changed), 1);
+}
+
+#[test]
+fn what_waits_for_a_neighbour_does_not_outlive_its_permission() {
+    let mut dialogue = Dialogue::new(POLICY);
+    dialogue.resolve = false;
+    dialogue.step("ext", &syn(), &[], &["held"]);
+    dialogue.commit(&POLICY.replace("service: [https, tcp/22]", "service: tcp/22"));
+    let known = Neighbour::Reachable { mac: [2, 0, 0, 0, 9, 9] };
+    dialogue.neighbour("int", "10.1.0.10", known, &[], &["drop:flow-ended", "held=-1"]);
+
+    let mut dialogue = Dialogue::new(POLICY);
+    dialogue.resolve = false;
+    dialogue.step("ext", &syn(), &[], &["held"]);
+    dialogue.commit(&POLICY.replace("name: web-in", "name: web-renamed"));
+    dialogue.neighbour("int", "10.1.0.10", known, &[FORWARDED], &["forwarded", "held=-1"]);
+}
+
+#[test]
+fn a_commit_while_a_route_is_away_ends_no_flow() {
+    let mut dialogue = Dialogue::new(POLICY);
+    dialogue.step("ext", &syn(), &[FORWARDED], &["forwarded"]);
+    let mut routes = Vec::new();
+    dialogue.change_network(|network| routes = std::mem::take(&mut network.routes));
+    dialogue.commit(&POLICY.replace("name: web-in", "name: web-renamed"));
+    dialogue.wait(Duration::ZERO, &[], &[]);
+    dialogue.step(
+        "ext",
+        &syn(),
+        &["ext: icmp 203.0.113.1 > 198.51.100.9 error 3/0 about \
+           [tcp 198.51.100.9:40000 > 203.0.113.7:443] ttl 64"],
+        &["reject:no-route"],
+    );
+    dialogue.change_network(|network| network.routes = routes);
+    dialogue.step("ext", &syn(), &[FORWARDED], &["forwarded"]);
+    assert_eq!(dialogue.flows().len(), 1);
+}
+
+#[test]
+fn a_flow_ends_when_the_node_loses_the_address_that_stands_for_its_source() {
+    let policy = POLICY.replace("address: 203.0.113.4, ports: 1024-65000", "address: self");
+    let out = || build::udp().from("10.1.0.10:5000").to("198.51.100.9:53").frame();
+    let external = |dialogue: &Dialogue| {
+        dialogue.engine.flows(0, 1).0[0].reply.destination.address.to_string()
+    };
+    let mut dialogue = Dialogue::new(&policy);
+    dialogue.send("int", &out());
+    assert_eq!(external(&dialogue), "203.0.113.1");
+    // Before the sweep, and by it.
+    dialogue.change_network(|network| {
+        network.interfaces[0].addresses[0] = "203.0.113.2/24".parse().unwrap();
+    });
+    dialogue.send("int", &out());
+    assert_eq!(external(&dialogue), "203.0.113.2");
+    dialogue.change_network(|network| {
+        network.interfaces[0].addresses[0] = "203.0.113.3/24".parse().unwrap();
+    });
+    dialogue.wait(Duration::ZERO, &[], &[]);
+    assert_eq!(dialogue.flows(), [""; 0]);
+}
+
+#[test]
+fn a_shorter_timeout_holds_from_the_next_packet_on() {
+    let timeouts = |udp: &str| {
+        POLICY.replace(
+            "  default: { action: drop, log: sampled }",
+            &format!("  default: {{ action: drop, log: sampled }}\n  timeouts: {{ udp-unreplied: {udp} }}"),
+        )
+    };
+    let out = || build::udp().from("10.1.0.10:5000").to("198.51.100.9:53").frame();
+    let mut dialogue = Dialogue::new(&timeouts("1h"));
+    dialogue.send("int", &out());
+    dialogue.commit(&timeouts("10s"));
+    dialogue.send("int", &out());
+    dialogue.wait(Duration::from_secs(11), &[], &[]);
+    assert_eq!(dialogue.flows(), [""; 0]);
+}
+
+#[test]
+fn usage_from_the_datapath_counts_for_the_rule_in_force() {
+    let mut dialogue = Dialogue::offloading(POLICY);
+    let ask = build::udp().from("10.1.0.10:5000").to("198.51.100.9:53").frame();
+    dialogue.send("int", &ask);
+    let external = dialogue.engine.flows(0, 1).0[0].reply.destination.to_string();
+    dialogue.send("ext", &build::udp().from("198.51.100.9:53").to(&external).frame());
+    let id = dialogue.engine.flows(0, 1).0[0].id;
+    let first = "  - { name: first, from: internet, to: spokes, service: tcp/9, action: drop }\n";
+    let changed = POLICY.replacen("rules:\n", &format!("rules:\n{first}"), 1);
+    dialogue.commit(&changed);
+    let moved = Usage { packets: 7, bytes: 700 };
+    dialogue.engine.handle_flow_usage(dialogue.now, id, moved, Usage::default());
+    let loaded = gabion_rules::load("scenario.yaml", &changed, None).unwrap();
+    let counters = dialogue.engine.rule_counters();
+    let with_packets = loaded.rule_set.rules().iter().zip(counters);
+    let with_packets = with_packets.filter(|(_, counters)| counters.usage.packets > 0);
+    let with_packets: Vec<_> =
+        with_packets.map(|(rule, counters)| (rule.name.as_str(), counters.usage.packets)).collect();
+    assert_eq!(with_packets, [("out", 9)]);
+}
+
+#[test]
+fn a_live_flow_is_explained_by_the_policy_in_force() {
+    let mut dialogue = Dialogue::new(POLICY);
+    dialogue.step("ext", &syn(), &[FORWARDED], &["forwarded"]);
+    let denied = POLICY.replace("service: [https, tcp/22]", "service: tcp/22");
+    dialogue.commit(&denied);
+    let probe = Probe {
+        from: gabion_engine::InterfaceId(0),
+        source: "198.51.100.9".parse().unwrap(),
+        destination: "203.0.113.7".parse().unwrap(),
+        transport: Transport::Tcp { source_port: 40_000, destination_port: 443 },
+    };
+    let explained = dialogue.engine.explain(&probe);
+    let loaded = gabion_rules::load("scenario.yaml", &denied, None).unwrap();
+    let rule = &loaded.rule_set.rules()[explained.rule.unwrap().0 as usize];
+    assert_eq!(rule.name, "default:internet->spokes");
 }

@@ -238,9 +238,6 @@ pub(crate) fn refusal(target: &str, status: &Status) -> Failure {
         .next("is gabiond older than this tool? Compare: gabion --version, gabion show health"),
         Code::ResourceExhausted => Failure::new(format!("{target} has no room for it: {message}"))
             .next("is the disk of its state_dir full? df -h /var/lib/gabion"),
-        Code::NotFound => {
-            Failure::new(message.to_owned()).next("list what is there with: gabion show revisions")
-        }
         Code::Unknown if status.source().is_some() => {
             Failure::new(format!("{target} broke the connection: {message}"))
                 .next("over TLS: has the cluster's CA signed --cert, and is it still valid?")
@@ -251,6 +248,7 @@ pub(crate) fn refusal(target: &str, status: &Status) -> Failure {
         | Code::Unknown
         | Code::InvalidArgument
         | Code::DeadlineExceeded
+        | Code::NotFound
         | Code::AlreadyExists
         | Code::FailedPrecondition
         | Code::Aborted

@@ -69,7 +69,7 @@ impl NodePlace {
         Ok(place)
     }
 
-    /// Starts gabiond and waits until it answers, which is before it is ready.
+    /// Starts gabiond and waits until it answers and lacks nothing but a policy.
     ///
     /// # Errors
     /// If it does not come up, with what it said.
@@ -80,7 +80,8 @@ impl NodePlace {
         let _ = fs::remove_file(self.socket());
         let program = [program.as_str(), "--config", &configuration];
         let mut running = Running::start(lab, self.plan.host, self.plan.host, &program)?;
-        let took = running.wait_until(|| self.status().is_ok())?;
+        let took =
+            running.wait_until(|| self.status().is_ok_and(|status| lacks_only_policy(&status)))?;
         Ok((running, took))
     }
 
@@ -158,6 +159,10 @@ program = "{guard}"
             guard = guard.display(),
         )
     }
+}
+
+fn lacks_only_policy(status: &StatusResponse) -> bool {
+    status.reasons.iter().all(|reason| reason == "no-policy")
 }
 
 /// A CA of its own for each lab: a certificate for the node, and one for the client `lab`.

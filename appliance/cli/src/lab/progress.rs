@@ -84,17 +84,13 @@ impl Progress {
             check.tool,
             check.expect.label(),
         );
+        let why = outcome.why.iter().map(String::as_str);
         if outcome.passed {
             self.line(&format!("{head}{}", outcome.seen));
-            let indent = 4 + TRIED + TOOL + EXPECT;
-            for why in &outcome.why {
-                self.line(&self.paint.apply(Tone::Faint, &format!("{:indent$}{why}", "")));
-            }
-            return;
-        }
-        self.line(&format!("{head}{}", self.paint.apply(Tone::Bad, "not as expected")));
-        for line in outcome.seen.lines().chain(outcome.why.iter().map(String::as_str)) {
-            self.line(&format!("      {}", self.paint.apply(Tone::Bad, line.trim())));
+            self.indented(Tone::Faint, why);
+        } else {
+            self.line(&format!("{head}{}", self.paint.apply(Tone::Bad, "not as expected")));
+            self.indented(Tone::Bad, outcome.seen.lines().chain(why));
         }
     }
 
@@ -107,6 +103,12 @@ impl Progress {
         let text = format!("{good} of {} checks as expected", self.total);
         let tone = if good == self.total { Tone::Good } else { Tone::Bad };
         self.line(&format!("\n{}, {:.1} s.\n", self.paint.apply(tone, &text), took.as_secs_f64()));
+    }
+
+    fn indented<'a>(&self, tone: Tone, lines: impl Iterator<Item = &'a str>) {
+        for line in lines {
+            self.line(&format!("      {}", self.paint.apply(tone, line.trim())));
+        }
     }
 
     fn spin(&self, message: String) {

@@ -62,7 +62,7 @@ impl Stage {
         Ok(Self { api: None, running: None, place, servers, lab })
     }
 
-    /// Starts the node and waits until its API answers.
+    /// Starts the node and waits until it is ready, but for a policy.
     ///
     /// # Errors
     /// If it does not come up, or is running already.

@@ -31,7 +31,7 @@ pub(super) fn beginning() -> Vec<Check> {
             |stage| {
                 let took = stage.start_node()?;
                 ensure!(took < PROMPT, "only after {} ms", took.as_millis());
-                Ok(format!("answers after {} ms", took.as_millis()))
+                Ok(format!("ready for a policy after {} ms", took.as_millis()))
             },
         ),
         check(

@@ -13,7 +13,9 @@ const GENERATIONS_KEPT: usize = 16;
 
 /// Shared by whoever has to name rules.
 #[derive(Debug, Clone, Default)]
-pub struct Generations(Arc<Mutex<VecDeque<(Generation, Arc<RuleSet>)>>>);
+pub struct Generations(Arc<Mutex<VecDeque<Kept>>>);
+
+type Kept = (Generation, Arc<RuleSet>);
 
 impl Generations {
     /// To be called before the engine is told, so that no event comes before its names.

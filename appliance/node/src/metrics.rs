@@ -213,7 +213,8 @@ impl Page {
     }
 
     fn interfaces(&self, out: &mut Out<'_, '_>) -> fmt::Result {
-        let kinds: [(&str, &str, fn(&PortCounters) -> u64); 6] = [
+        type Kind = (&'static str, &'static str, fn(&PortCounters) -> u64);
+        let kinds: [Kind; 6] = [
             ("gabion_interface_received", "Frames received", |port| port.received),
             ("gabion_interface_sent", "Frames sent", |port| port.sent),
             ("gabion_interface_ring_drops", "Frames lost: ring full", |port| port.ring_drops),

@@ -208,8 +208,10 @@ impl<D: Datapath + Send + 'static> Worker<D> {
     }
 }
 
+/// A panic of this thread alone would leave a daemon that answers and moves nothing.
 struct AbortOnPanic;
 
+#[expect(clippy::disallowed_methods, reason = "the panic has been logged by then")]
 impl Drop for AbortOnPanic {
     fn drop(&mut self) {
         if std::thread::panicking() {

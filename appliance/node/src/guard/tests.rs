@@ -21,18 +21,16 @@ fn script(body: &str) -> Script {
 }
 
 /// Supervises a script and gives its reports one by one.
-fn supervise(
-    script: &Script,
-) -> (mpsc::UnboundedReceiver<GuardState>, tokio::task::JoinHandle<()>) {
+fn supervise(script: &Script) -> (mpsc::Receiver<GuardState>, tokio::task::JoinHandle<()>) {
     let guard = Guard::new(&script.path, vec!["eth1".into()], &[4480, 4481]);
     guard.check_program().unwrap();
-    let (sender, receiver) = mpsc::unbounded_channel();
-    let report = move |state| drop(sender.send(state));
+    let (sender, receiver) = mpsc::channel(64);
+    let report = move |state| sender.try_send(state).unwrap();
     (receiver, tokio::spawn(guard.supervise(report)))
 }
 
 /// The next report, leaving out that a script just written is still "busy" in another test's fork.
-async fn next(reports: &mut mpsc::UnboundedReceiver<GuardState>) -> GuardState {
+async fn next(reports: &mut mpsc::Receiver<GuardState>) -> GuardState {
     loop {
         let state = reports.recv().await.unwrap();
         if !matches!(&state, GuardState::Missing(why) if why.contains("Text file busy")) {

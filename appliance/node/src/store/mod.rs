@@ -345,10 +345,13 @@ impl<F: Files> Store<F> {
 
 impl WriteRevisionError {
     fn new(path: PathBuf, source: io::Error) -> Self {
-        match source.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::Full(path),
-            io::ErrorKind::ReadOnlyFilesystem => Self::ReadOnly(path),
-            _ => Self::Other { path, source },
+        let is = |kinds: &[io::ErrorKind]| kinds.contains(&source.kind());
+        if is(&[io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded]) {
+            Self::Full(path)
+        } else if is(&[io::ErrorKind::ReadOnlyFilesystem]) {
+            Self::ReadOnly(path)
+        } else {
+            Self::Other { path, source }
         }
     }
 }

@@ -13,6 +13,7 @@ use serde::Serialize;
 
 use super::Run;
 use super::build::Lab;
+use super::namespace::Lifetime;
 use super::node::NodePlan;
 use super::process::Running;
 use super::progress::Progress;
@@ -105,10 +106,10 @@ impl Outcome {
 }
 
 #[derive(Debug, Serialize)]
-struct Report {
+struct Report<'a> {
     scenario: &'static str,
     passed: bool,
-    checks: Vec<ReportedCheck>,
+    checks: Vec<&'a ReportedCheck>,
 }
 
 #[derive(Debug, Serialize)]
@@ -134,15 +135,36 @@ pub(crate) fn run(scenario: &Scenario, setup: &Setup, options: &Run) -> Result<(
     let quiet = options.json.as_deref() == Some(Path::new("-"));
     let mut progress = Progress::new(checks.len(), quiet);
     progress.opening(scenario);
+    let played = play(scenario, setup, options, &checks, &mut progress);
+    let failure = played.as_ref().err().map(ReportedCheck::of_the_lab);
+    let checks: Vec<_> = played.as_deref().unwrap_or_default().iter().chain(&failure).collect();
+    let passed = checks.iter().all(|check| check.passed);
+    if let Some(path) = &options.json {
+        write(path, &Report { scenario: scenario.name, passed, checks })?;
+    }
+    let good = played?.iter().filter(|check| check.passed).count();
+    progress.closing(good, begin.elapsed());
+    if passed { Ok(()) } else { Err(Failure::shown().into()) }
+}
+
+/// Builds the lab, runs the checks and removes the lab, or leaves it up if that is wanted.
+fn play(
+    scenario: &Scenario,
+    setup: &Setup,
+    options: &Run,
+    checks: &[Check],
+    progress: &mut Progress,
+) -> Result<Vec<ReportedCheck>> {
+    let begin = Instant::now();
     let mut stage = progress.during("building the lab", || Stage::build(scenario, setup))?;
     progress.built(&setup.name, begin.elapsed());
-    let mut reported = Vec::new();
     if options.only.is_some() {
         stage.start_node()?;
         stage.push(scenario.policy)?;
     }
+    let mut reported = Vec::new();
     let mut node_is_lost = false;
-    for check in &checks {
+    for check in checks {
         progress.start(check);
         let had_node = stage.is_node_running();
         let outcome = if node_is_lost { Outcome::not_tried() } else { judge(check, &mut stage) };
@@ -153,25 +175,27 @@ pub(crate) fn run(scenario: &Scenario, setup: &Setup, options: &Run) -> Result<(
         let detail = detail(check, &outcome);
         reported.push(ReportedCheck { name: check.name, passed: outcome.passed, detail });
     }
-    let passed = reported.iter().all(|check| check.passed);
-    if setup.lifetime == super::namespace::Lifetime::Detached {
-        stage.keep()?;
-        progress.kept(&setup.name);
-    } else {
-        progress.during("removing the lab", || {
+    match setup.lifetime {
+        Lifetime::Detached => {
+            stage.keep()?;
+            progress.kept(&setup.name);
+        }
+        Lifetime::Bound => progress.during("removing the lab", || {
             drop(stage);
             Ok(())
-        })?;
+        })?,
     }
-    let good = reported.iter().filter(|check| check.passed).count();
-    progress.closing(good, begin.elapsed());
-    if let Some(path) = &options.json {
-        write(path, &Report { scenario: scenario.name, passed, checks: reported })?;
-    }
-    if passed { Ok(()) } else { Err(Failure::shown().into()) }
+    Ok(reported)
 }
 
-fn write(path: &Path, report: &Report) -> Result<()> {
+impl ReportedCheck {
+    /// A lab that could not be built is a check that failed: readers of the JSON get an answer.
+    fn of_the_lab(error: &anyhow::Error) -> Self {
+        Self { name: "lab", passed: false, detail: one_line(&format!("{error:#}")) }
+    }
+}
+
+fn write(path: &Path, report: &Report<'_>) -> Result<()> {
     let text = serde_json::to_string_pretty(report)?;
     if path == Path::new("-") {
         return Ok(say(text)?);

@@ -116,7 +116,7 @@ impl Neighbours {
         if let Some(id) = self.index.get(&(interface, address)) {
             return Some(*id);
         }
-        let place = if self.entries.len() < self.limits.neighbours as usize {
+        let place = if !self.is_full() {
             self.entries.push(Entry::new(0, interface, address));
             self.entries.len() - 1
         } else {
@@ -131,19 +131,30 @@ impl Neighbours {
         Some(id)
     }
 
-    /// Takes away the place of a neighbour that is not known and that no packet waits for.
+    /// Takes away the place of a neighbour that no packet waits for; of one that is known only where
+    /// there is no other nearby: the kernel can be asked for it again.
     fn evict(&mut self) -> Option<usize> {
         const PLACES_TRIED: usize = 64;
+        let mut found = None;
         for _ in 0..PLACES_TRIED.min(self.entries.len()) {
             let place = self.hand;
             self.hand = (place + 1) % self.entries.len();
             let entry = &self.entries[place];
-            if entry.parked.is_empty() && !matches!(entry.state, State::Known(_)) {
-                self.index.remove(&(entry.interface, entry.address));
-                return Some(place);
+            if entry.parked.is_empty() {
+                let known = matches!(entry.state, State::Known(_));
+                found = if known { found.or(Some(place)) } else { Some(place) };
+                if !known {
+                    break;
+                }
             }
         }
-        None
+        let entry = &self.entries[found?];
+        self.index.remove(&(entry.interface, entry.address));
+        found
+    }
+
+    fn is_full(&self) -> bool {
+        self.entries.len() >= self.limits.neighbours as usize
     }
 
     /// Whether the id still names the neighbour that it was given for.
@@ -208,6 +219,10 @@ impl Neighbours {
         address: Address,
         mac: [u8; 6],
     ) -> VecDeque<Parked> {
+        if self.is_full() && !self.index.contains_key(&(interface, address)) {
+            // Who was not asked for makes nobody leave.
+            return VecDeque::new();
+        }
         let Some(id) = self.entry(interface, address) else { return VecDeque::new() };
         let entry = &mut self.entries[id.place as usize];
         entry.state = State::Known(mac);

@@ -17,7 +17,7 @@ use crate::judge::Refusal;
 use crate::neighbours::Neighbours;
 use crate::network::{Network, Topology};
 use crate::offload::Offloading;
-use crate::packet::{Packet, Parsed, Segment};
+use crate::packet::{Packet, Parsed, Segment, protocol};
 use crate::quotas::Quotas;
 use crate::timers::TimerWheel;
 use crate::translate::Translator;
@@ -135,7 +135,16 @@ impl Engine {
         if matches!(packet.segment, Segment::LinkLocal { .. }) {
             return self.handle_link_local(from, frame.bytes, packet);
         }
-        if self.is_for_host(packet) {
+        let ports = match packet.segment {
+            Segment::Tcp(tcp) => Some((tcp.source_port, tcp.destination_port)),
+            Segment::Udp { source_port, destination_port } => Some((source_port, destination_port)),
+            Segment::IcmpQuery { .. }
+            | Segment::IcmpError { .. }
+            | Segment::LinkLocal { .. }
+            | Segment::Other
+            | Segment::Later => None,
+        };
+        if self.is_for_host(packet.destination, packet.protocol, ports) {
             return Verdict::Local;
         }
         if let Err(reason) = self.check(from, frame.bytes, packet) {
@@ -221,20 +230,18 @@ impl Engine {
     }
 
     /// What the guard lets through to the host's own stack: health probes and DHCP replies.
-    fn is_for_host(&self, packet: &Packet) -> bool {
-        match packet.segment {
-            Segment::Tcp(tcp) => {
-                self.topology.is_host_port(tcp.destination_port)
-                    && self.topology.is_own(packet.destination)
+    pub(crate) fn is_for_host(
+        &self,
+        destination: Address,
+        protocol: u8,
+        ports: Option<(u16, u16)>,
+    ) -> bool {
+        match (protocol, ports) {
+            (protocol::TCP, Some((_, port))) => {
+                self.topology.is_host_port(port) && self.topology.is_own(destination)
             }
-            Segment::Udp { source_port, destination_port } => {
-                matches!((source_port, destination_port), (67, 68) | (547, 546))
-            }
-            Segment::IcmpQuery { .. }
-            | Segment::IcmpError { .. }
-            | Segment::LinkLocal { .. }
-            | Segment::Other
-            | Segment::Later => false,
+            (protocol::UDP, Some(ports)) => matches!(ports, (67, 68) | (547, 546)),
+            _ => false,
         }
     }
 }

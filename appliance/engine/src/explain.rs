@@ -7,7 +7,7 @@ use gabion_rules::{NatId, Query, RuleId, Transport};
 
 use crate::flows::SourceChoice;
 use crate::judge::{Answer, Case, Outcome, Refusal, Witness};
-use crate::{Address, DropReason, Endpoint, Engine, FlowKey, InterfaceId, Verdict};
+use crate::{Address, DropReason, Endpoint, Engine, FlowKey, InterfaceId, Verdict, sanity};
 
 /// What `Engine::explain` is asked: the first packet of a flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,6 +79,12 @@ impl Engine {
         probe: &Probe,
         key: FlowKey,
     ) -> Result<Explanation, Refusal> {
+        if self.is_for_host(key.destination.address, key.protocol, ports_of(probe)) {
+            steps.step("zone", Outcome::Pass, format_args!("the host's own stack answers"));
+            let (rule, query, translated) = (None, None, None);
+            let (steps, verdict) = (Vec::new(), Verdict::Local);
+            return Ok(Explanation { steps, verdict, rule, query, translated });
+        }
         self.explain_zone(steps, probe, key)?;
         if let Some(known) = self.explain_flow(steps, &key) {
             return Ok(known);
@@ -111,7 +117,8 @@ impl Engine {
     }
 
     fn explain_zone(&self, steps: &mut Steps, probe: &Probe, key: FlowKey) -> Result<(), Refusal> {
-        let checked = self.check_source(probe.from, key.source.address);
+        let checked = sanity::check_addresses(key.source.address, key.destination.address)
+            .and_then(|()| self.check_source(probe.from, key.source.address));
         let (outcome, detail) = match checked {
             Ok(_) => (Outcome::Pass, "the source belongs to the zone it comes from"),
             Err(DropReason::NotReady) => (Outcome::Drop, "no policy is in force"),
@@ -149,6 +156,14 @@ impl Engine {
             query: None,
             translated: (leaving != *key).then_some(leaving),
         })
+    }
+}
+
+fn ports_of(probe: &Probe) -> Option<(u16, u16)> {
+    match probe.transport {
+        Transport::Tcp { source_port, destination_port }
+        | Transport::Udp { source_port, destination_port } => Some((source_port, destination_port)),
+        Transport::Icmp { .. } | Transport::Icmpv6 { .. } | Transport::Other { .. } => None,
     }
 }
 

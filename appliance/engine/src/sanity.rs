@@ -6,6 +6,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use crate::Address;
 use crate::packet::{Packet, Segment};
 use crate::verdict::DropReason;
 
@@ -18,13 +19,21 @@ pub(crate) fn check(packet: &Packet) -> Result<(), DropReason> {
     if let Segment::LinkLocal { .. } = packet.segment {
         return Ok(());
     }
-    if is_martian(packet.source.to_ip()) {
+    check_addresses(packet.source, packet.destination)
+}
+
+/// The same for addresses alone.
+///
+/// # Errors
+/// `Land`, `MartianSource` or `MartianDestination`.
+pub(crate) fn check_addresses(source: Address, destination: Address) -> Result<(), DropReason> {
+    if is_martian(source.to_ip()) {
         return Err(DropReason::MartianSource);
     }
-    if is_martian(packet.destination.to_ip()) {
+    if is_martian(destination.to_ip()) {
         return Err(DropReason::MartianDestination);
     }
-    if packet.source == packet.destination {
+    if source == destination {
         return Err(DropReason::Land);
     }
     Ok(())

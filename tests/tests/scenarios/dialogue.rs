@@ -246,7 +246,7 @@ fn name(interface: InterfaceId) -> &'static str {
     ["ext", "int", "spare"][usize::from(interface.0)]
 }
 
-fn network() -> Network {
+pub(crate) fn network() -> Network {
     let interface = |name: &str, addresses: &[&str]| Interface {
         name: name.to_owned(),
         mac: NODE_MAC,

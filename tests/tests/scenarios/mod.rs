@@ -2,8 +2,8 @@
 //! is unchanged.
 #![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm)]
 
-mod dialogue;
-mod words;
+pub(crate) mod dialogue;
+pub(crate) mod words;
 
 mod filter;
 mod fragments;
@@ -15,7 +15,7 @@ mod policy_change;
 mod tcp;
 
 /// The policy of most scenarios: publishing, inbound SNAT, outbound SNAT, and each action.
-const POLICY: &str = r"
+pub(crate) const POLICY: &str = r"
 apiVersion: gabion/v1
 zones:
   internet: { interfaces: [ext] }

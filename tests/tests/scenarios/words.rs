@@ -10,7 +10,7 @@ use gabion_engine::{Checksum, Offload};
 /// # Panics
 /// When the frame does not parse, is padded with anything, or has a wrong checksum.
 #[track_caller]
-pub(super) fn describe(frame: &[u8], offload: Offload) -> String {
+pub(crate) fn describe(frame: &[u8], offload: Offload) -> String {
     let packet = SlicedPacket::from_ethernet(frame).expect("a sound frame leaves");
     let Some(net) = &packet.net else { return "not ip".to_owned() };
     let (source, destination, hop_limit, fragment): (IpAddr, IpAddr, u8, Option<String>) = match net

@@ -19,7 +19,7 @@ use tokio::sync::{Mutex, Semaphore};
 use tokio::time::Instant;
 
 use crate::config::DataInterface;
-use crate::control::action;
+use crate::control::{ServeError, action};
 use crate::generations::{Generations, Names};
 use crate::http::{self, Response, Status};
 use crate::policy::Policies;
@@ -27,6 +27,7 @@ use crate::readiness::{Obstacle, Readiness};
 use crate::worker::{Snapshot, WorkerHandle};
 
 const CONNECTIONS: usize = 8;
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 const DEADLINE: Duration = Duration::from_secs(10);
 const SNAPSHOT_AGE: Duration = Duration::from_millis(500);
 /// OpenMetrics 1.0, section "Protocol negotiation"; Prometheus has taken it since 2.5.
@@ -68,14 +69,15 @@ impl Metrics {
     ///
     /// # Errors
     /// When the runtime refuses the socket.
-    pub async fn serve(self, listener: std::net::TcpListener) -> std::io::Result<()> {
+    pub async fn serve(self, listener: std::net::TcpListener) -> Result<(), ServeError> {
         let listener = TcpListener::from_std(listener)?;
         let metrics = Arc::new(self);
         let places = Arc::new(Semaphore::new(CONNECTIONS));
         loop {
             let place = Arc::clone(&places).acquire_owned().await;
             let Ok((stream, _)) = listener.accept().await else {
-                tokio::time::sleep(Duration::from_millis(50)).await;
+                // Mostly: out of descriptors, which passes.
+                tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             };
             let metrics = Arc::clone(&metrics);

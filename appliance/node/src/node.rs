@@ -34,6 +34,9 @@ use crate::worker::{Command, NEIGHBOURS_DEPTH, Worker, WorkerGone, WorkerHandle}
 /// How often it is looked whether a new day has begun.
 const CALENDAR_EVERY: Duration = Duration::from_secs(60);
 
+/// What the API's servers have at the end, in which they cut off by themselves what is left.
+const API_GRACE: Duration = Duration::from_millis(400);
+
 /// Why the node does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -152,19 +155,18 @@ impl Prepared {
         }
         .spawn()
         .map_err(StartError::Worker)?;
-        let policies = Arc::new(Policies::new(
-            self.store,
-            Surroundings {
-                interfaces: interfaces.clone(),
-                generations: generations.clone(),
-                worker: worker.clone(),
-                recorder: recorder.clone(),
-                readiness: Arc::clone(&readiness),
-            },
-        ));
+        let around = Surroundings {
+            interfaces: interfaces.clone(),
+            generations: generations.clone(),
+            worker: worker.clone(),
+            recorder: recorder.clone(),
+            readiness: Arc::clone(&readiness),
+        };
+        let policies = Arc::new(Policies::new(self.store, around));
         policies.restore(self.stored, &self.notices).await?;
         let mut node = Node {
             tasks: JoinSet::new(),
+            api: JoinSet::new(),
             readiness: Arc::clone(&readiness),
             worker: worker.clone(),
             recorder: recorder.clone(),
@@ -182,12 +184,11 @@ impl Prepared {
                 readiness: Arc::clone(&readiness),
                 last: Mutex::default(),
             };
-            node.tasks
-                .spawn(async move { metrics.serve(listener).await.map_err(ServeError::from) });
+            node.tasks.spawn(metrics.serve(listener));
         }
         node.tasks.spawn(follow_calendar(Arc::clone(&policies)));
-        let watchers = Arc::new(Semaphore::new(config.api.watchers));
         let control = Control {
+            watchers: Arc::new(Semaphore::new(config.api.watchers)),
             node: config.node.name,
             interfaces,
             policies,
@@ -195,10 +196,9 @@ impl Prepared {
             generations,
             recorder,
             readiness,
-            watchers,
             clock,
         };
-        node.tasks.spawn(self.api.serve(control));
+        node.api.spawn(self.api.serve(control));
         Ok(node)
     }
 }
@@ -207,6 +207,8 @@ impl Prepared {
 #[derive(Debug)]
 pub struct Node {
     tasks: JoinSet<Result<(), ServeError>>,
+    /// Ends by itself when the node stops.
+    api: JoinSet<Result<(), ServeError>>,
     readiness: Arc<Readiness>,
     worker: WorkerHandle,
     recorder: Recorder,
@@ -287,11 +289,15 @@ impl Node {
     /// Returns when a part of the node has failed that it cannot do without.
     pub async fn failed(&mut self) -> String {
         loop {
-            match self.tasks.join_next().await {
-                Some(Ok(Ok(()))) => {}
-                Some(Ok(Err(error))) => return error.to_string(),
-                Some(Err(error)) => return error.to_string(),
-                None => std::future::pending().await,
+            let ended = tokio::select! {
+                Some(ended) = self.tasks.join_next() => ended,
+                Some(ended) = self.api.join_next() => ended,
+                else => std::future::pending().await,
+            };
+            match ended {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => return error.to_string(),
+                Err(error) => return error.to_string(),
             }
         }
     }
@@ -300,8 +306,8 @@ impl Node {
     pub async fn stop(mut self) {
         self.readiness.stop();
         self.recorder.node("the node is stopping");
-        // The API's servers end by themselves; probes answer until everything else has ended.
-        let servers = async { while self.tasks.join_next().await.is_some() {} };
+        // Probes are answered until everything else has ended.
+        let servers = async { while self.api.join_next().await.is_some() {} };
         let _ = tokio::time::timeout(API_GRACE, servers).await;
         self.worker.stop();
         let packets = self.packets;
@@ -312,9 +318,6 @@ impl Node {
         let _ = tokio::task::spawn_blocking(move || records.join()).await;
     }
 }
-
-/// What the API's servers have at the end, with which they cut off the rest themselves.
-const API_GRACE: Duration = Duration::from_millis(400);
 
 fn guard(config: &Config) -> Guard {
     let devices = config.interfaces.iter().map(|interface| interface.device.clone()).collect();

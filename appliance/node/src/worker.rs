@@ -33,8 +33,8 @@ use crate::record::Recorder;
 /// Commands that wait for the packet thread; it takes `COMMANDS_PER_TURN` each turn.
 const COMMANDS_DEPTH: usize = 256;
 const COMMANDS_PER_TURN: usize = 32;
-/// Frames per turn: small enough that the gate and commands are looked at every fraction of a
-/// millisecond, large enough to spread the cost of a turn.
+/// Frames per turn: small enough that commands are looked at every fraction of a millisecond, large
+/// enough to spread the cost of a turn.
 const FRAMES_PER_TURN: u32 = 256;
 const EVENTS_PER_TURN: usize = 1_024;
 /// How long the thread sleeps at most: a quarter of the shortest stall limit.
@@ -104,7 +104,7 @@ pub struct WorkerHandle {
 }
 
 impl WorkerHandle {
-    /// Lets packets pass, or none, from the next turn on.
+    /// Lets packets pass, or none, from the next frame on.
     pub fn set_gate(&self, open: bool) {
         self.gate.store(open, Ordering::Release);
         self.waker.wake();
@@ -282,8 +282,9 @@ impl<D: Datapath> Turns<D> {
 
     fn turn(&mut self) -> io::Result<()> {
         self.datapath.wait(Some(self.patience()))?;
-        self.follow_gate();
         self.busy = false;
+        // What waits for a neighbour must not leave through a closed gate either.
+        follow_gate(&self.gate, &mut self.open, &mut self.engine);
         self.obey();
         let now = self.clock.now();
         self.receive(now)?;
@@ -307,17 +308,11 @@ impl<D: Datapath> Turns<D> {
         due.map_or(TICK, |due| due.min(TICK))
     }
 
-    fn follow_gate(&mut self) {
-        let open = self.gate.load(Ordering::Acquire);
-        if open != self.open {
-            self.open = open;
-            if open { self.engine.open() } else { self.engine.close() }
-        }
-    }
-
     fn receive(&mut self, now: Time) -> io::Result<()> {
-        let engine = &mut self.engine;
+        let Self { engine, gate, open, .. } = self;
         let mut handle = |port: Port, frame: FrameMut<'_>| {
+            // For each frame: none that comes after the gate has closed passes.
+            follow_gate(gate, open, engine);
             let mut frame = Frame { bytes: frame.bytes, offload: offload::from_vnet(frame.vnet) };
             match engine.handle_frame(now, InterfaceId(port.0), &mut frame) {
                 Verdict::Forward { out } => Disposition::Transmit(Port(out.0)),
@@ -429,3 +424,13 @@ impl<D: Datapath> Turns<D> {
         }
     }
 }
+
+fn follow_gate(gate: &AtomicBool, open: &mut bool, engine: &mut Engine) {
+    if gate.load(Ordering::Acquire) != *open {
+        *open = !*open;
+        if *open { engine.open() } else { engine.close() }
+    }
+}
+
+#[cfg(test)]
+mod tests;

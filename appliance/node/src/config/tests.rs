@@ -118,3 +118,9 @@ fn the_reference_page_is_current() {
         "docs/configuration.md is old: gabiond --print-config-reference > docs/configuration.md"
     );
 }
+
+#[test]
+fn the_packaged_example_is_right() {
+    let example = include_str!("../../../../packaging/gabiond.toml");
+    Config::parse(example, "gabiond.toml").unwrap();
+}

@@ -12,7 +12,7 @@ use crate::packet::{Packet, Segment, TcpSegment};
 use crate::reply::IcmpError;
 use crate::rewrite::Rewrite;
 use crate::tcp::TcpTracker;
-use crate::translate::Translated;
+use crate::translate::{Lease, Translated};
 use crate::{DropReason, Endpoint, Engine, FlowKey, InterfaceId, Time, Usage};
 
 /// Hears of monitor rules and of nothing else.
@@ -92,13 +92,11 @@ impl Engine {
         let contested = half_open.then_some(plan.target);
         self.quotas.check(&flood, key.source.address, contested)?;
         let hop = self.hop(plan.hop)?;
-        let Translated { external, mapping } = self.translate_source(key, plan)?;
+        let Translated { external, lease } = self.translate_source(key, plan)?;
         let towards = FlowKey { destination: plan.target, ..key };
         let reply = towards.reply_to(external);
         if reply == key || self.flows.find(&reply).is_some() {
-            if let Some(id) = mapping {
-                self.translator.release(id, plan.target.address);
-            }
+            self.translator.release(lease, &reply);
             return Err(DropReason::NatConflict);
         }
         let expires = now + self.timeout(&tracker);
@@ -119,7 +117,7 @@ impl Engine {
             tracker,
             half_open,
             logged,
-            mapping,
+            lease,
             is_from_own_address: self.is_own_translation(plan, external),
             epoch: self.epoch,
             opened: now,
@@ -147,7 +145,7 @@ impl Engine {
         let family = key.source.address.family();
         let own = self.topology.own_address(plan.hop.out, family);
         match plan.source {
-            SourceChoice::AsSent => Ok(Translated { external: key.source, mapping: None }),
+            SourceChoice::AsSent => Ok(Translated { external: key.source, lease: Lease::Nothing }),
             SourceChoice::Hairpin => self.translator.choose_hairpin(&self.flows, &towards, own),
             SourceChoice::Rule(id) => {
                 let policy = self.policy.as_ref().ok_or(DropReason::NotReady)?;

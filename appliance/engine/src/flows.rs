@@ -8,10 +8,10 @@ use hashbrown::HashTable;
 use siphasher::sip::SipHasher13;
 
 use crate::event::{FlowId, FlowReport, FlowState, Generation, Usage};
-use crate::nat::MappingId;
 use crate::neighbours::Hop;
 use crate::rewrite::Rewrite;
 use crate::tcp::TcpTracker;
+use crate::translate::Lease;
 use crate::{Address, Direction, FlowKey, InterfaceId, Time};
 
 /// A place in the table; reused after the flow has gone.
@@ -33,7 +33,7 @@ pub(crate) struct Flow {
     pub(crate) half_open: bool,
     /// Whether its opening was logged, and its end is to be.
     pub(crate) logged: bool,
-    pub(crate) mapping: Option<MappingId>,
+    pub(crate) lease: Lease,
     /// Whether its source became the node's own address.
     pub(crate) is_from_own_address: bool,
     /// The topology under which it was last looked at.

@@ -134,9 +134,7 @@ impl Engine {
         if flow.half_open {
             self.quotas.take_half_open(flow.reply.source);
         }
-        if let Some(id) = flow.mapping {
-            self.translator.release(id, flow.reply.source.address);
-        }
+        self.translator.release(flow.lease, &flow.reply);
         if flow.logged {
             self.journal.push(Event::FlowClosed { flow: flow.report(), why });
         }

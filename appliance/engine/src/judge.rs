@@ -161,7 +161,7 @@ impl Engine {
             return Ok((DestinationChoice::Rule(nat.id), target));
         }
         if let Some(id) = self.translator.mappings.find_external(key.protocol, key.destination) {
-            if !self.translator.admits(id, key.source.address) {
+            if !self.translator.admits(rules, id, key.source.address) {
                 witness.step(stage, Outcome::Drop, format_args!("the mapping admits others only"));
                 return Err(DropReason::NatFiltered.into());
             }

@@ -5,7 +5,9 @@ use std::ops::RangeInclusive;
 use gabion_rules::{Filtering, Mapping, NatId, RuleSet, SourceAddress, SourceNat};
 
 use crate::limits::Limits;
-use crate::nat::{Mapped, MappingId, Mappings, PortAllocator};
+use crate::nat::{
+    Mapped, MappingId, Mappings, Pairing, PortAllocator, RuleNames, SharedPorts, free_port,
+};
 use crate::packet::protocol;
 use crate::tally::Tally;
 use crate::{Address, DropReason, Endpoint, flows};
@@ -14,16 +16,18 @@ use crate::{FlowKey, flows::FlowTable};
 /// Pool addresses that are tried for one flow before it is refused.
 const ADDRESSES_TRIED: u128 = 16;
 
+/// Free ports of one address that are tried for one flow: a port that is free and yet has a flow
+/// is rare.
+const CONFLICTS_TRIED: u32 = 64;
+
 /// Mappings, ports, and the remote addresses that each mapping has sent to.
 #[derive(Debug)]
 pub(crate) struct Translator {
     pub(crate) mappings: Mappings,
     ports: PortAllocator,
     contacts: Tally<(MappingId, Address)>,
-    /// NAT rules by name: mappings outlive the rule set whose ids they were made under.
-    names: Vec<String>,
-    /// The place in `names` of each NAT rule of the rule set in force.
-    stable: Vec<NatId>,
+    shared: SharedPorts,
+    names: RuleNames,
     seed: [u8; 16],
 }
 
@@ -31,7 +35,16 @@ pub(crate) struct Translator {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Translated {
     pub(crate) external: Endpoint,
-    pub(crate) mapping: Option<MappingId>,
+    pub(crate) lease: Lease,
+}
+
+/// What of NAT's tables a flow holds until it ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lease {
+    Nothing,
+    Mapping(MappingId),
+    /// A port that other flows may have too, towards other remote endpoints.
+    SharedPort,
 }
 
 impl Translator {
@@ -40,31 +53,20 @@ impl Translator {
             mappings: Mappings::new(limits.mappings, key),
             ports: PortAllocator::new(seed),
             contacts: Tally::new(limits.flows, key),
-            names: Vec::new(),
-            stable: Vec::new(),
+            shared: SharedPorts::new(key),
+            names: RuleNames::default(),
             seed: key,
         }
     }
 
     /// Ties mappings to the rules of a new rule set, by name.
     pub(crate) fn set_rules(&mut self, rules: &RuleSet) {
-        self.stable = rules
-            .nat_rules()
-            .iter()
-            .map(|rule| rule.name())
-            .map(|name| {
-                let place =
-                    self.names.iter().position(|known| known == name).unwrap_or_else(|| {
-                        self.names.push(name.to_owned());
-                        self.names.len() - 1
-                    });
-                NatId(u16::try_from(place).unwrap_or(u16::MAX))
-            })
-            .collect();
+        self.names.set_rules(rules);
     }
 
     /// Never gives out ports on which the host itself answers.
     pub(crate) fn reserve(&mut self, addresses: &[Address], ports: &[u16]) {
+        self.ports.clear_reservations();
         for address in addresses {
             for port in ports {
                 self.ports.reserve(*address, protocol::TCP, *port);
@@ -111,7 +113,7 @@ impl Translator {
         key: &FlowKey,
         own: Option<Address>,
     ) -> Result<Translated, DropReason> {
-        let rule = self.stable_id(nat.id);
+        let rule = self.names.place(nat.id).ok_or(DropReason::MappingTableFull)?;
         if let Some(id) = self.mappings.find_internal(key.protocol, key.source, rule) {
             let external = self.mappings.get(id).external;
             if permits(&nat.address, &nat.ports, external, own) {
@@ -135,41 +137,53 @@ impl Translator {
             external: Endpoint { address, port },
             protocol: key.protocol,
             rule,
-            filtering: nat.filtering,
             flows: 0,
         };
         let Some(id) = self.mappings.insert(mapped) else {
             self.ports.release(address, key.protocol, port);
             return Err(DropReason::MappingTableFull);
         };
+        self.names.retain(rule);
         Ok(self.contact(id, key))
     }
 
     fn contact(&mut self, id: MappingId, key: &FlowKey) -> Translated {
         self.mappings.retain(id);
         self.contacts.add((id, key.destination.address));
-        Translated { external: self.mappings.get(id).external, mapping: Some(id) }
+        Translated { external: self.mappings.get(id).external, lease: Lease::Mapping(id) }
     }
 
     /// A port of the flow's own: unique only together with the remote endpoint, so that 64,000
-    /// flows to each of them fit on one address.
+    /// flows to each of them fit on one address. The first that is free from a place on that the
+    /// seed picks (RFC 6056 section 3.3.3).
     fn choose_port(
-        &self,
+        &mut self,
         flows: &FlowTable,
         address: &SourceAddress,
         ports: &RangeInclusive<u16>,
         key: &FlowKey,
         own: Option<Address>,
     ) -> Result<Translated, DropReason> {
-        let seed = flows::hash(self.seed, key);
+        let (first, last) = (*ports.start(), *ports.end());
+        let count = u64::from(last.saturating_sub(first)) + 1;
+        let pick = flows::hash(self.seed, key) % count;
         for address in self.candidates(address, key, own, None)? {
-            let free = |port: u16| {
-                !self.ports.is_used(address, key.protocol, port)
-                    && flows.find(&key.reply_to(Endpoint { address, port })).is_none()
-            };
-            if let Some(port) = walk(seed, ports).find(|port| free(*port)) {
-                let external = Endpoint { address, port };
-                return Ok(Translated { external, mapping: None });
+            let reply = |port: u16| key.reply_to(Endpoint { address, port });
+            let pairing = Pairing::of_reply(&reply(first));
+            let mapped = self.ports.word(address, key.protocol);
+            let shared = self.shared.word(&pairing);
+            let mut start = first + pick as u16;
+            for _ in 0..CONFLICTS_TRIED {
+                let taken = |word: usize| mapped(word) | shared(word);
+                let Some(port) = free_port((first, last), start, taken) else { break };
+                if flows.find(&reply(port)).is_none() {
+                    drop((mapped, shared));
+                    self.shared.add(pairing, port);
+                    let external = Endpoint { address, port };
+                    return Ok(Translated { external, lease: Lease::SharedPort });
+                }
+                // A flow without NAT, or one from outside, has this key.
+                start = if port == last { first } else { port + 1 };
             }
         }
         Err(DropReason::NatPortsExhausted)
@@ -186,7 +200,7 @@ impl Translator {
         self.candidates(&nat.address, key, own, None)?
             .map(|address| Endpoint { address, port: 0 })
             .find(|external| flows.find(&key.reply_to(*external)).is_none())
-            .map(|external| Translated { external, mapping: None })
+            .map(|external| Translated { external, lease: Lease::Nothing })
             .ok_or(DropReason::NatConflict)
     }
 
@@ -224,19 +238,33 @@ impl Translator {
         Ok(paired.into_iter().chain(rest))
     }
 
-    /// One flow of a mapping less; its port is free again when it was the last.
-    pub(crate) fn release(&mut self, id: MappingId, remote: Address) {
-        self.contacts.take(&(id, remote));
-        if let Some(mapped) = self.mappings.release(id) {
-            let Endpoint { address, port } = mapped.external;
-            self.ports.release(address, mapped.protocol, port);
+    /// Takes back what the flow held whose answers have the key `reply`.
+    pub(crate) fn release(&mut self, lease: Lease, reply: &FlowKey) {
+        match lease {
+            Lease::Nothing => {}
+            Lease::SharedPort => {
+                self.shared.remove(&Pairing::of_reply(reply), reply.destination.port);
+            }
+            Lease::Mapping(id) => {
+                self.contacts.take(&(id, reply.source.address));
+                if let Some(mapped) = self.mappings.release(id) {
+                    let Endpoint { address, port } = mapped.external;
+                    self.ports.release(address, mapped.protocol, port);
+                    self.names.release(mapped.rule);
+                }
+            }
         }
     }
 
-    /// Whether a stranger may send to the mapping's external endpoint (RFC 4787 section 5). Whom
-    /// the mapping has sent to, port and all, is no stranger: those packets have a flow.
-    pub(crate) fn admits(&self, id: MappingId, remote: Address) -> bool {
-        match self.mappings.get(id).filtering {
+    /// Whether a stranger may send to the mapping's external endpoint (RFC 4787 section 5), as the
+    /// mapping's rule says now. Whom the mapping has sent to, port and all, is no stranger: those
+    /// packets have a flow.
+    pub(crate) fn admits(&self, rules: &RuleSet, id: MappingId, remote: Address) -> bool {
+        let nat = self.rule_of(id).and_then(|rule| rules.source_nat_by_id(rule));
+        let Some(nat) = nat.filter(|nat| nat.mapping == Mapping::EndpointIndependent) else {
+            return false;
+        };
+        match nat.filtering {
             Filtering::EndpointIndependent => true,
             Filtering::AddressDependent => self.contacts.count(&(id, remote)) > 0,
             Filtering::AddressAndPortDependent => false,
@@ -245,23 +273,21 @@ impl Translator {
 
     /// The rule of the rule set in force that the mapping belongs to, if it is still there.
     pub(crate) fn rule_of(&self, id: MappingId) -> Option<NatId> {
-        let rule = self.mappings.get(id).rule;
-        let place = self.stable.iter().position(|stable| *stable == rule)?;
-        u16::try_from(place).ok().map(NatId)
+        self.names.in_force(self.mappings.get(id).rule)
     }
 
     /// The external endpoint that a flow of `key` has or would get; port 0 where it is not known yet.
     pub(crate) fn preview(&self, nat: &SourceNat, key: &FlowKey, own: Option<Address>) -> Endpoint {
-        let rule = self.stable_id(nat.id);
-        if let Some(known) = self.mappings.find_internal(key.protocol, key.source, rule) {
+        let known = self
+            .names
+            .place(nat.id)
+            .filter(|_| nat.mapping == Mapping::EndpointIndependent)
+            .and_then(|rule| self.mappings.find_internal(key.protocol, key.source, rule));
+        if let Some(known) = known {
             return self.mappings.get(known).external;
         }
         let mut candidates = self.candidates(&nat.address, key, own, None).into_iter().flatten();
         Endpoint { address: candidates.next().unwrap_or(key.source.address), port: 0 }
-    }
-
-    fn stable_id(&self, id: NatId) -> NatId {
-        self.stable.get(usize::from(id.0)).copied().unwrap_or(id)
     }
 }
 
@@ -281,24 +307,6 @@ fn is_member(pool: &SourceAddress, address: Address, own: Option<Address>) -> bo
         SourceAddress::OwnAddress => own == Some(address),
         SourceAddress::Pool(ranges) => ranges.iter().any(|range| range.contains(&address.to_ip())),
     }
-}
-
-/// Every port of the range once, from a place and with a step that the seed picks (RFC 6056
-/// section 3.3.3): a port that is free is found, however few there are.
-fn walk(seed: u64, ports: &RangeInclusive<u16>) -> impl Iterator<Item = u16> + use<> {
-    let first = u64::from(*ports.start());
-    let count = u64::from(ports.end().saturating_sub(*ports.start())) + 1;
-    let start = seed % count;
-    let step = (seed >> 32) % count;
-    let step = (step..step + count).find(|step| coprime(*step, count)).unwrap_or(1);
-    (0..count).map(move |n| (first + (start + n * step) % count) as u16)
-}
-
-fn coprime(mut a: u64, mut b: u64) -> bool {
-    while b != 0 {
-        (a, b) = (b, a % b);
-    }
-    a == 1
 }
 
 fn nth_address(pool: &[RangeInclusive<u128>], mut n: u128) -> Option<Address> {

@@ -176,3 +176,51 @@ fn nobody_is_his_own_peer_by_hairpin() {
     let to_itself = build::udp().from("10.1.0.10:5000").to(&external).frame();
     dialogue.step("int", &to_itself, &[], &["drop:nat-conflict"]);
 }
+
+#[test]
+fn every_port_of_a_shared_pool_is_found_and_found_again() {
+    let policy = POLICY.replace("ports: 1024-65000 }", "ports: 2000-2199, mapping: symmetric }");
+    let mut dialogue = Dialogue::new(&policy);
+    let ask =
+        |port: u16| build::udp().from(&format!("10.1.0.10:{port}")).to("198.51.100.9:53").frame();
+    for _ in 0..2 {
+        for port in 5_000..5_200 {
+            dialogue.send("int", &ask(port));
+        }
+        let flows = dialogue.engine.flows(0, u32::MAX).0;
+        let ports: std::collections::BTreeSet<u16> =
+            flows.iter().map(|flow| flow.reply.destination.port).collect();
+        assert_eq!(ports, (2_000..2_200).collect());
+        let refused = "int: icmp 10.1.0.1 > 10.1.0.10 error 3/13 about \
+                       [udp 10.1.0.10:5200 > 198.51.100.9:53] ttl 64";
+        dialogue.step("int", &ask(5_200), &[refused], &["reject:nat-ports-exhausted"]);
+        // Towards another the same ports are free.
+        let other = build::udp().from("10.1.0.10:5200").to("198.51.100.9:54").frame();
+        let before = dialogue.engine.counters().forwarded;
+        dialogue.send("int", &other);
+        assert_eq!(dialogue.engine.counters().forwarded, before + 1);
+        dialogue.now = dialogue.now + std::time::Duration::from_secs(200);
+        dialogue.engine.handle_timeout(dialogue.now);
+        assert_eq!(dialogue.flows(), [""; 0]);
+    }
+}
+
+#[test]
+fn ports_of_the_host_are_given_out_again_when_it_moves_away() {
+    let policy = POLICY
+        .replace("address: 203.0.113.4, ports: 1024-65000", "address: self, ports: 4480-4481");
+    let open = |dialogue: &mut Dialogue, port: u16| {
+        let syn = build::tcp().from(&format!("10.1.0.10:{port}")).to("198.51.100.9:80").syn();
+        dialogue.send("int", &syn.seq(1).frame());
+        dialogue.engine.flows(0, u32::MAX).0.len()
+    };
+    let mut dialogue = Dialogue::new(&policy);
+    assert_eq!([open(&mut dialogue, 5_000), open(&mut dialogue, 5_001)], [1, 1]);
+    dialogue.change_network(|network| network.host_ports = vec![4_490]);
+    assert_eq!(open(&mut dialogue, 5_001), 2);
+    // What a mapping has stays its own until it ends, and is the host's then.
+    dialogue.change_network(|network| network.host_ports = vec![4_480, 4_481]);
+    dialogue.now = dialogue.now + std::time::Duration::from_secs(60);
+    dialogue.engine.handle_timeout(dialogue.now);
+    assert_eq!(open(&mut dialogue, 5_002), 0);
+}

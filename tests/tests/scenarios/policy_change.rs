@@ -204,3 +204,19 @@ fn a_live_flow_is_explained_by_the_policy_in_force() {
     let rule = &loaded.rule_set.rules()[explained.rule.unwrap().0 as usize];
     assert_eq!(rule.name, "default:internet->spokes");
 }
+
+#[test]
+fn a_mapping_is_no_more_open_than_its_rule_says_now() {
+    let open = POLICY
+        .replace("ports: 1024-65000 }", "ports: 1024-65000, filtering: endpoint-independent }");
+    let open = open.replace("service: udp/53, action: allow", "service: udp, action: allow");
+    let mut dialogue = Dialogue::new(&open);
+    dialogue.send("int", &build::udp().from("10.1.0.10:5000").to("198.51.100.9:53").frame());
+    let external = dialogue.engine.flows(0, 1).0[0].reply.destination.to_string();
+    let stranger =
+        |port: u16| build::udp().from(&format!("198.51.100.77:{port}")).to(&external).frame();
+    let admitted = "int: udp 198.51.100.77:1025 > 10.1.0.10:5000 +0 ttl 63";
+    dialogue.step("ext", &stranger(1_025), &[admitted], &["forwarded"]);
+    dialogue.commit(&open.replace(", filtering: endpoint-independent", ""));
+    dialogue.step("ext", &stranger(1_026), &[], &["drop:nat-filtered"]);
+}

@@ -2,7 +2,7 @@
 
 use std::hash::Hasher;
 
-use gabion_rules::{Filtering, NatId};
+use gabion_rules::NatId;
 use hashbrown::HashTable;
 use siphasher::sip::SipHasher13;
 
@@ -20,7 +20,6 @@ pub(crate) struct Mapped {
     pub external: Endpoint,
     pub protocol: u8,
     pub rule: NatId,
-    pub filtering: Filtering,
     /// Flows that use the mapping; it goes with the last.
     pub flows: u32,
 }

@@ -4,12 +4,13 @@
 //! permutation of the range, which takes no memory (RFC 7857 section 9, RFC 6056 section 3.3), then
 //! the ports that were given back, first the one that has rested longest (RFC 6888 REQ-8).
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::hash::Hasher;
 use std::ops::RangeInclusive;
 
 use siphasher::sip::SipHasher13;
 
+use super::bitmap::Bitmap;
 use crate::address::Address;
 
 /// Ports below are the system's (RFC 6335 section 6): one class of RFC 4787 REQ-3a, all above the other.
@@ -36,8 +37,8 @@ pub(crate) struct PortAllocator {
 #[derive(Debug, Default)]
 struct Pool {
     used: Bitmap,
-    /// The host's own: never given out, never given back.
-    reserved: BTreeSet<u16>,
+    /// The host's own, not to be given out; and whether a mapping has the port from before.
+    reserved: BTreeMap<u16, bool>,
     /// By range, classes apart; ports of overlapping ranges are in several, and skipped where used.
     orders: BTreeMap<(u16, u16), Order>,
 }
@@ -95,14 +96,14 @@ impl PortAllocator {
     /// Gives a port back.
     pub(crate) fn release(&mut self, address: Address, protocol: u8, port: u16) {
         let Some(pool) = self.pools.get_mut(&(address, protocol)) else { return };
-        if pool.reserved.contains(&port) || !pool.used.remove(port) {
+        if let Some(is_lent) = pool.reserved.get_mut(&port) {
+            *is_lent = false;
             return;
         }
-        for ((first, last), order) in &mut pool.orders {
-            if (*first..=*last).contains(&port) {
-                order.give_back(port);
-            }
+        if !pool.used.remove(port) {
+            return;
         }
+        pool.give_back(port);
         if pool.is_idle() {
             self.idle += 1;
         }
@@ -112,17 +113,38 @@ impl PortAllocator {
     pub(crate) fn reserve(&mut self, address: Address, protocol: u8, port: u16) {
         if let Some(pool) = self.pool(address, protocol) {
             let was_idle = pool.is_idle();
-            pool.reserved.insert(port);
-            pool.used.insert(port);
+            if !pool.reserved.contains_key(&port) {
+                let fresh = pool.used.insert(port);
+                pool.reserved.insert(port, !fresh);
+            }
             if was_idle {
                 self.idle -= 1;
             }
         }
     }
 
-    /// Whether the port is taken or the host's own.
+    /// Gives out again what was reserved for the host; `reserve` says anew what still is.
+    pub(crate) fn clear_reservations(&mut self) {
+        for pool in self.pools.values_mut().filter(|pool| !pool.reserved.is_empty()) {
+            for (port, is_lent) in std::mem::take(&mut pool.reserved) {
+                if !is_lent {
+                    pool.used.remove(port);
+                    pool.give_back(port);
+                }
+            }
+            self.idle += usize::from(pool.is_idle());
+        }
+    }
+
+    /// One bit for each port of a word of 64 that is taken or the host's own.
+    pub(crate) fn word(&self, address: Address, protocol: u8) -> impl Fn(usize) -> u64 {
+        let pool = self.pools.get(&(address, protocol));
+        move |word| pool.map_or(0, |pool| pool.used.word(word))
+    }
+
+    #[cfg(test)]
     pub(crate) fn is_used(&self, address: Address, protocol: u8, port: u16) -> bool {
-        self.pools.get(&(address, protocol)).is_some_and(|pool| pool.used.contains(port))
+        self.word(address, protocol)(usize::from(port) / 64) & 1 << (port % 64) != 0
     }
 
     /// How many ports are taken.
@@ -130,7 +152,7 @@ impl PortAllocator {
     pub(crate) fn used(&self, address: Address, protocol: u8) -> u32 {
         self.pools
             .get(&(address, protocol))
-            .map_or(0, |pool| pool.used.count - pool.reserved.len() as u32)
+            .map_or(0, |pool| pool.used.len() - pool.reserved.len() as u32)
     }
 
     /// The pool of an address, in the place of idle ones if there are too many; `None` if there is
@@ -163,9 +185,17 @@ impl Pool {
         std::iter::from_fn(|| order.next()).find(|port| self.used.insert(*port))
     }
 
+    fn give_back(&mut self, port: u16) {
+        for ((first, last), order) in &mut self.orders {
+            if (*first..=*last).contains(&port) {
+                order.give_back(port);
+            }
+        }
+    }
+
     /// Whether no port is taken, not even by the host.
     fn is_idle(&self) -> bool {
-        self.used.count == 0
+        self.used.len() == 0
     }
 }
 
@@ -251,46 +281,6 @@ fn subkey(seed: &[u8; 32], number: u64) -> [u8; 16] {
         bytes.copy_from_slice(&hasher.finish().to_le_bytes());
     }
     subkey
-}
-
-/// One bit per port.
-struct Bitmap {
-    words: Box<[u64; 1_024]>,
-    count: u32,
-}
-
-impl Bitmap {
-    fn contains(&self, port: u16) -> bool {
-        self.words[usize::from(port) / 64] & 1 << (port % 64) != 0
-    }
-
-    /// Whether it was not there before.
-    fn insert(&mut self, port: u16) -> bool {
-        let fresh = !self.contains(port);
-        self.words[usize::from(port) / 64] |= 1 << (port % 64);
-        self.count += u32::from(fresh);
-        fresh
-    }
-
-    /// Whether it was there before.
-    fn remove(&mut self, port: u16) -> bool {
-        let there = self.contains(port);
-        self.words[usize::from(port) / 64] &= !(1 << (port % 64));
-        self.count -= u32::from(there);
-        there
-    }
-}
-
-impl Default for Bitmap {
-    fn default() -> Self {
-        Self { words: Box::new([0; 1_024]), count: 0 }
-    }
-}
-
-impl std::fmt::Debug for Bitmap {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Bitmap({} ports)", self.count)
-    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! The rules as one netlink batch: the kernel takes all of it or none.
 
 use std::ffi::CString;
+use std::ops::Range;
 
 use nftnl::expr::{
     Cmp, CmpOp, Counter, Expression, Icmpv6HeaderField, InterfaceName, Ipv6HeaderField, Meta,
@@ -8,17 +9,58 @@ use nftnl::expr::{
 };
 use nftnl::{Batch, ChainType, FinalizedBatch, MsgType, Policy, ProtoFamily};
 
-use crate::rules::{Chain, Hook, IpVersion, Match, PRIORITY, Rule, TABLE, Transport, Verdict};
+use crate::message::set_table_flags;
+use crate::rules::{
+    Chain, HELD_PRIORITY, HELD_TABLE, Hook, IpVersion, Match, PRIORITY, Rule, TABLE, Transport,
+    Verdict,
+};
 
-/// A batch that puts a table with these chains in the place of the one that may be there.
-pub(crate) fn replacement(chains: &[Chain]) -> FinalizedBatch {
+/// What the kernel is to do, as it is sent.
+pub(crate) struct Request {
+    pages: Vec<Vec<u8>>,
+    /// The sequence numbers that the kernel acknowledges.
+    pub(crate) awaited: Range<u32>,
+}
+
+impl Request {
+    fn new(batch: &FinalizedBatch) -> Self {
+        let pages = batch.iter().map(<[u8]>::to_vec).collect();
+        Self { pages, awaited: batch.sequence_numbers() }
+    }
+
+    pub(crate) fn pages(&self) -> impl Iterator<Item = &[u8]> {
+        self.pages.iter().map(Vec::as_slice)
+    }
+}
+
+/// Puts a table with these chains in the place of the one that may be there.
+pub(crate) fn replacement(chains: &[Chain]) -> Request {
+    Request::new(&batch(chains, TABLE, PRIORITY))
+}
+
+/// The same chains in a table that belongs to the socket by which this is sent: nobody else can change
+/// or flush it, and the kernel takes it away with the socket.
+pub(crate) fn held(chains: &[Chain]) -> Request {
+    let mut request = Request::new(&batch(chains, HELD_TABLE, HELD_PRIORITY));
+    for page in &mut request.pages {
+        // libnftnl's safe binding has no word for a table's flags.
+        set_table_flags(page, NFT_TABLE_F_OWNER);
+    }
+    request
+}
+
+/// Since Linux 5.12 (linux/netfilter/nf_tables.h).
+const NFT_TABLE_F_OWNER: u32 = 2;
+
+fn batch(chains: &[Chain], name: &str, priority: i32) -> FinalizedBatch {
     let mut batch = Batch::new();
-    let table = table();
+    let table = table(name);
     // Deleting what is not there is an error, adding what is there is not: so added, deleted, added.
     batch.add(&table, MsgType::Add);
     batch.add(&table, MsgType::Del);
     batch.add(&table, MsgType::Add);
-    let built: Vec<_> = chains.iter().map(|chain| (build_chain(chain, &table), chain)).collect();
+    let built: Vec<_> =
+        chains.iter().map(|chain| (build_chain(chain, priority, &table), chain)).collect();
     for (chain, _) in &built {
         batch.add(chain, MsgType::Add);
     }
@@ -30,20 +72,20 @@ pub(crate) fn replacement(chains: &[Chain]) -> FinalizedBatch {
     batch.finalize()
 }
 
-/// A batch that takes the table away, if it is there.
-pub(crate) fn removal() -> FinalizedBatch {
+/// Takes the table away, if it is there.
+pub(crate) fn removal() -> Request {
     let mut batch = Batch::new();
-    let table = table();
+    let table = table(TABLE);
     batch.add(&table, MsgType::Add);
     batch.add(&table, MsgType::Del);
-    batch.finalize()
+    Request::new(&batch.finalize())
 }
 
-fn table() -> nftnl::Table {
-    nftnl::Table::new(c_string(TABLE), ProtoFamily::Inet)
+fn table(name: &str) -> nftnl::Table {
+    nftnl::Table::new(c_string(name), ProtoFamily::Inet)
 }
 
-fn build_chain<'a>(chain: &Chain, table: &'a nftnl::Table) -> nftnl::Chain<'a> {
+fn build_chain<'a>(chain: &Chain, priority: i32, table: &'a nftnl::Table) -> nftnl::Chain<'a> {
     let mut built = nftnl::Chain::new(c_string(chain.name), table);
     if let Some(hook) = chain.hook {
         let hook = match hook {
@@ -51,7 +93,7 @@ fn build_chain<'a>(chain: &Chain, table: &'a nftnl::Table) -> nftnl::Chain<'a> {
             Hook::Forward => nftnl::Hook::Forward,
             Hook::Output => nftnl::Hook::Out,
         };
-        built.set_hook(hook, PRIORITY);
+        built.set_hook(hook, priority);
         built.set_type(ChainType::Filter);
         built.set_policy(Policy::Accept);
     }

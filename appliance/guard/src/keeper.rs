@@ -147,17 +147,19 @@ fn read_changes(mut changes: Changes, to: &SyncSender<Input>) {
     }
 }
 
-/// The batch that is sent, and what must be read back then.
+/// What is sent, and what must be read back then.
 struct Wanted {
-    batch: nftnl::FinalizedBatch,
+    request: encode::Request,
+    held: encode::Request,
     snapshot: Snapshot,
 }
 
 impl Wanted {
     fn new(configuration: &Configuration) -> Self {
-        let batch = encode::replacement(&rules::chains(configuration));
-        let snapshot = Snapshot::gather(batch.iter().flat_map(Message::all));
-        Self { batch, snapshot }
+        let chains = rules::chains(configuration);
+        let request = encode::replacement(&chains);
+        let snapshot = Snapshot::gather(request.pages().flat_map(Message::all));
+        Self { request, held: encode::held(&chains), snapshot }
     }
 }
 
@@ -210,9 +212,15 @@ impl<W: Write> Keeper<W> {
         self.tell(installed)
     }
 
+    /// Puts both tables in place. Nobody else can touch the held one: it is put there only once.
     fn install(&mut self) -> Result<(), RunError> {
-        let installed = self.try_install();
+        let installed = self.try_install().and_then(|()| self.hold());
         self.tell(installed)
+    }
+
+    fn hold(&mut self) -> Result<(), InstallError> {
+        let Some(wanted) = &self.wanted else { return Ok(()) };
+        Ok(self.netfilter.apply(&wanted.held)?)
     }
 
     fn tell(&mut self, installed: Result<(), InstallError>) -> Result<(), RunError> {
@@ -231,7 +239,7 @@ impl<W: Write> Keeper<W> {
         let Some(wanted) = &self.wanted else { return Ok(()) };
         let mut attempt = 1;
         loop {
-            self.netfilter.apply(&wanted.batch)?;
+            self.netfilter.apply(&wanted.request)?;
             match wanted.snapshot.difference(&self.netfilter.read()?) {
                 None => return Ok(()),
                 Some(difference) if attempt == INSTALL_ATTEMPTS => {

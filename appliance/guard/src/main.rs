@@ -4,11 +4,14 @@
 //! past all rules, or answer them with a RST or an ICMP error. The guard's nftables rules keep it from
 //! both. They outlive the process: if the guard or the daemon dies, nothing passes.
 //!
-//! It is a process of its own because libnftnl, which it links, is under the GPL. It changes one nftables table and
-//! nothing else. In particular `net.ipv4.ip_forward` stays as it is: the rules decide whether the host
+//! It is a process of its own because libnftnl, which it links, is under the GPL. It changes its own nftables
+//! tables and nothing else. In particular `net.ipv4.ip_forward` stays as it is: the rules decide whether the host
 //! forwards for a data device, whatever the sysctl says, and management devices may need it.
-//! The table is not made this process's own (NFT_TABLE_F_OWNER): the kernel would take such a table
-//! away with the process, and that fails open.
+//!
+//! The same rules stand in two tables. `gabion_guard` belongs to nobody and outlives the process, but
+//! whoever flushes the ruleset flushes it too, and packets would pass until it is put back.
+//! `gabion_guard_held` is this process's own (NFT_TABLE_F_OWNER): nobody else can take it away, but the
+//! kernel does when the process ends. So one of them stands at any time.
 
 #![forbid(unsafe_code)]
 

@@ -108,6 +108,33 @@ pub(crate) fn dump_request(kind: i32, table: Option<&str>, sequence: u32) -> Vec
     bytes
 }
 
+/// Sets the flags of every table that the messages make, where they tell flags.
+pub(crate) fn set_table_flags(mut bytes: &mut [u8], flags: u32) {
+    // NFTA_TABLE_FLAGS (linux/netfilter/nf_tables.h).
+    const TABLE_FLAGS: u16 = 2;
+    let makes_table = ((libc::NFNL_SUBSYS_NFTABLES << 8) | libc::NFT_MSG_NEWTABLE) as u16;
+    while let (Some(length), Some(kind)) = (read_u32(bytes, 0), read_u16(bytes, 4)) {
+        let length = aligned(length as usize);
+        let Some((message, rest)) = bytes.split_at_mut_checked(length.max(HEADER_BYTES)) else {
+            return;
+        };
+        bytes = rest;
+        if kind != makes_table {
+            continue;
+        }
+        let mut at = HEADER_BYTES + GENERIC_BYTES;
+        while let (Some(length), Some(kind)) = (read_u16(message, at), read_u16(message, at + 2)) {
+            let value = at + ATTRIBUTE_HEADER_BYTES;
+            if kind == TABLE_FLAGS
+                && let Some(value) = message.get_mut(value..value + 4)
+            {
+                value.copy_from_slice(&flags.to_be_bytes());
+            }
+            at += aligned(usize::from(length)).max(ATTRIBUTE_HEADER_BYTES);
+        }
+    }
+}
+
 /// struct nlmsghdr.
 const HEADER_BYTES: usize = 16;
 /// struct nfgenmsg.

@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::io;
 
-use nftnl::FinalizedBatch;
 use zerocopy::IntoBytes as _;
 
+use crate::encode::Request;
 use crate::message::{Message, dump_request};
 use crate::rules::TABLE;
 use crate::snapshot::Snapshot;
@@ -32,13 +32,13 @@ impl Netfilter {
         self.socket.portid()
     }
 
-    /// Has the kernel apply a batch, all or nothing.
+    /// Has the kernel do what is requested, all or nothing.
     ///
     /// # Errors
     /// [`NetfilterError`]; nothing has changed then.
-    pub(crate) fn apply(&mut self, batch: &FinalizedBatch) -> Result<(), NetfilterError> {
-        let mut awaited: BTreeSet<u32> = batch.sequence_numbers().collect();
-        self.socket.send_all(batch).map_err(NetfilterError::socket)?;
+    pub(crate) fn apply(&mut self, request: &Request) -> Result<(), NetfilterError> {
+        let mut awaited: BTreeSet<u32> = request.awaited.clone().collect();
+        self.socket.send_all(request.pages()).map_err(NetfilterError::socket)?;
         while !awaited.is_empty() {
             let received = self.buffer.receive(&self.socket).map_err(NetfilterError::socket)?;
             for message in Message::all(received) {

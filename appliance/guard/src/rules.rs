@@ -23,9 +23,15 @@ use crate::configuration::{Configuration, ConfigurationError, DeviceName};
 /// The name of the table, in the family `inet`.
 pub(crate) const TABLE: &str = "gabion_guard";
 
+/// The name of the second table, with the same chains: see `main`.
+pub(crate) const HELD_TABLE: &str = "gabion_guard_held";
+
 /// Before defragmentation (-400) and connection tracking (-200), so that neither sees what is dropped
 /// (linux/netfilter_ipv4.h).
 pub(crate) const PRIORITY: i32 = -450;
+
+/// Behind the first table, whose counters so tell of everything.
+pub(crate) const HELD_PRIORITY: i32 = PRIORITY + 1;
 
 /// One chain. The order of the chains is that in which the kernel must hear of them.
 #[derive(Debug, PartialEq, Eq)]

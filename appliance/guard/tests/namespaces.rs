@@ -68,6 +68,11 @@ impl Guard {
         assert!(self.process.wait().unwrap().success());
     }
 
+    fn signal(&self, name: &str) {
+        let pid = self.process.id().to_string();
+        assert!(Command::new("kill").args(["-s", name, &pid]).status().unwrap().success());
+    }
+
     fn kill(mut self) {
         self.process.kill().unwrap();
         self.process.wait().unwrap();
@@ -150,6 +155,19 @@ fn rules_that_others_change_come_back() {
         assert_eq!((guard.hears(), guard.hears()), (LOST.to_owned(), INSTALLED.to_owned()));
         assert_eq!(show(&network).0, Some(0), "after {other:?}");
     }
+    network.kernel_is_silent();
+}
+
+#[test]
+fn nothing_passes_between_a_flush_and_its_repair() {
+    let Some(network) = network() else { return };
+    let guard = Guard::in_place(&network);
+    guard.signal("STOP");
+    network.run(network.host(), &["nft", "flush", "ruleset"]);
+    network.kernel_is_silent();
+    guard.signal("CONT");
+    assert_eq!((guard.hears(), guard.hears()), (LOST.to_owned(), INSTALLED.to_owned()));
+    guard.kill();
     network.kernel_is_silent();
 }
 

@@ -10,8 +10,7 @@ fn chains() -> Vec<rules::Chain> {
 }
 
 fn snapshot(chains: &[rules::Chain]) -> Snapshot {
-    let batch = encode::replacement(chains);
-    Snapshot::gather(batch.iter().flat_map(Message::all))
+    Snapshot::gather(encode::replacement(chains).pages().flat_map(Message::all))
 }
 
 #[test]
@@ -26,6 +25,16 @@ fn a_batch_says_what_was_put_in() {
         assert_eq!(read.base.priority, chain.hook.map(|_| (-450i32).cast_unsigned()));
         assert_eq!(read.base.kind.is_some(), chain.hook.is_some());
     }
+}
+
+#[test]
+fn the_held_table_is_another_that_has_an_owner() {
+    let held = encode::held(&chains());
+    assert_eq!(Snapshot::gather(held.pages().flat_map(Message::all)).flags, None);
+    let made = libc::NFT_MSG_NEWTABLE as u16;
+    let tables = held.pages().flat_map(Message::all).filter(|m| m.kind & 0xff == made);
+    let flags = tables.flat_map(|m| m.inet_attributes().unwrap()).filter(|a| a.kind == 2);
+    assert_eq!(flags.map(|a| a.u32()).collect::<Vec<_>>(), [Some(2), Some(2)]);
 }
 
 #[test]

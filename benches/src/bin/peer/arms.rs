@@ -173,8 +173,11 @@ impl Gabiond {
             ensure!(!self.process.has_ended()?, "gabiond has ended");
             if !pushed && socket.exists() {
                 let [gabion, policy, socket] = [gabion, policy, socket].map(Path::to_string_lossy);
-                run(&gabion, &["push", &policy, "--socket", &socket])?;
-                pushed = true;
+                // Refused as long as the node is still starting.
+                match run(&gabion, &["push", &policy, "--socket", &socket]) {
+                    Ok(_) => pushed = true,
+                    Err(error) => last = format!("{error:#}"),
+                }
             }
             if pushed {
                 match load::health(place)? {
@@ -207,9 +210,11 @@ fn configuration(directory: &Path, socket: &Path, guard: &Path) -> String {
          [interfaces]\next = \"ext\"\nint = \"int\"\n\
          [api]\nunix_socket = {}\n\
          [limits]\nflows = {FLOWS}\nmappings = {FLOWS}\n\
+         [log]\njson = {}\n\
          [guard]\nprogram = {}\n",
         quoted(&directory.join("state")),
         quoted(socket),
+        quoted(&directory.join("events.jsonl")),
         quoted(guard),
     )
 }

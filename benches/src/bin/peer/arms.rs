@@ -22,6 +22,13 @@ const READY_WITHIN: Duration = Duration::from_secs(20);
 const HASH_SIZE: &str = "/sys/module/nf_conntrack/parameters/hashsize";
 const CONNTRACK_MAX: &str = "/proc/sys/net/netfilter/nf_conntrack_max";
 
+/// Where the appliance's programs are, and what its node is told beside what it must be.
+#[derive(Debug)]
+pub(crate) struct Appliance {
+    pub(crate) programs: PathBuf,
+    pub(crate) settings: Vec<String>,
+}
+
 /// One arm, ready to carry load.
 #[derive(Debug)]
 pub(crate) struct Arm {
@@ -36,7 +43,7 @@ impl Arm {
     pub(crate) fn set_up(
         lab: &Lab,
         kind: ArmKind,
-        programs: &Path,
+        appliance: &Appliance,
         interrupt: &Interrupt,
     ) -> anyhow::Result<Self> {
         let place = lab.place(kind);
@@ -55,7 +62,7 @@ impl Arm {
                 // Flows have counters in both firewalls.
                 sysctl(&place.node, "net.netfilter.nf_conntrack_acct=1")?;
             }
-            ArmKind::Gabion => gabiond = Some(Gabiond::start(&place, programs, interrupt)?),
+            ArmKind::Gabion => gabiond = Some(Gabiond::start(&place, appliance, interrupt)?),
         }
         let port = IPERF_PORT.to_string();
         let iperf = Running::start(&place.server, &["iperf3", "-s", "-p", &port], Stdio::null())?;
@@ -135,12 +142,13 @@ pub(crate) struct Gabiond {
 }
 
 impl Gabiond {
-    fn start(place: &Place, programs: &Path, interrupt: &Interrupt) -> anyhow::Result<Self> {
+    fn start(place: &Place, appliance: &Appliance, interrupt: &Interrupt) -> anyhow::Result<Self> {
         let directory = tempfile::Builder::new().prefix("gab-bench-").tempdir()?;
-        let program = |name: &str| find(programs, name);
+        let program = |name: &str| find(&appliance.programs, name);
         let socket = directory.path().join("gabiond.sock");
         let config = directory.path().join("gabiond.toml");
-        fs::write(&config, configuration(directory.path(), &socket, &program("gabion-guard")?))?;
+        let guard = program("gabion-guard")?;
+        fs::write(&config, configuration(directory.path(), &socket, &guard, &appliance.settings))?;
         let policy_file = directory.path().join("policy.yaml");
         fs::write(&policy_file, policy())?;
 
@@ -203,16 +211,17 @@ fn find(programs: &Path, name: &str) -> anyhow::Result<PathBuf> {
     Ok(path)
 }
 
-fn configuration(directory: &Path, socket: &Path, guard: &Path) -> String {
+fn configuration(directory: &Path, socket: &Path, guard: &Path, settings: &[String]) -> String {
     let quoted = |path: &Path| format!("{:?}", path.to_string_lossy());
     format!(
-        "[node]\nname = \"bench\"\nstate_dir = {}\n\
+        "[node]\nname = \"bench\"\nstate_dir = {}\n{}\n\
          [interfaces]\next = \"ext\"\nint = \"int\"\n\
          [api]\nunix_socket = {}\n\
          [limits]\nflows = {FLOWS}\nmappings = {FLOWS}\n\
          [log]\njson = {}\n\
          [guard]\nprogram = {}\n",
         quoted(&directory.join("state")),
+        settings.join("\n"),
         quoted(socket),
         quoted(&directory.join("events.jsonl")),
         quoted(guard),

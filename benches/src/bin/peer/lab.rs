@@ -126,9 +126,12 @@ fn build_arm(place: &Place) -> anyhow::Result<()> {
     run_line(&format!("ip -n {} route add default via {NODE_OUTSIDE}", place.server))?;
     // Ports of short connections are free again after a second instead of a minute.
     sysctl(&place.client, "net.ipv4.tcp_tw_reuse=1")?;
-    // A stream's window is not to be what limits it, in any arm.
     for namespace in [&place.client, &place.server] {
+        // No sample is to begin with what the one before has learnt.
         sysctl(namespace, "net.ipv4.tcp_no_metrics_save=1")?;
+        // Whatever the host's choice is: one that paces by timers would be measured instead. This
+        // one alone is allowed everywhere; streams ask for Linux's default.
+        sysctl(namespace, "net.ipv4.tcp_congestion_control=reno")?;
     }
     Ok(())
 }

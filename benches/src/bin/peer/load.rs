@@ -18,6 +18,8 @@ pub(crate) const ROUND_TRIP_PORT: u16 = 5300;
 pub(crate) const CONNECTION_PORTS: [u16; 4] = [5400, 5401, 5402, 5403];
 /// Short connections that are under way at a time: a closed loop of so many clients.
 pub(crate) const CLIENTS: usize = 16;
+/// Of streams: Linux's own default.
+pub(crate) const CONGESTION_CONTROL: &str = "cubic";
 const HEALTH_PORT: u16 = 4480;
 /// What a sample may take longer than its load: set-up, and one retransmission or two.
 const GRACE: Duration = Duration::from_secs(15);
@@ -101,7 +103,8 @@ impl Metric {
 
 fn stream(place: &Place, seconds: u32, interrupt: &Interrupt) -> anyhow::Result<f64> {
     let (port, time) = (IPERF_PORT.to_string(), seconds.to_string());
-    let words = ["iperf3", "-c", SERVER_ADDRESS, "-p", &port, "-t", &time, "-J"];
+    let words =
+        ["iperf3", "-c", SERVER_ADDRESS, "-p", &port, "-t", &time, "-C", CONGESTION_CONTROL, "-J"];
     let limit = Duration::from_secs(seconds.into()) + GRACE;
     let report = run_measured(&place.client, &words, limit, interrupt)?;
     let report: Value = serde_json::from_str(&report).context("iperf3 printed no JSON")?;

@@ -23,7 +23,7 @@ use anyhow::{Context as _, bail};
 use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
 
-use arms::{Arm, ConntrackSize};
+use arms::{Appliance, Arm, ConntrackSize};
 use lab::{ArmKind, Lab, set_segmentation};
 use load::Metric;
 use machine::{Machine, PacketThread, PacketThreadShare, Ticks};
@@ -49,6 +49,9 @@ struct Options {
     /// Where gabiond, gabion and gabion-guard are [default: beside this program]
     #[arg(long, value_name = "DIR")]
     programs: Option<PathBuf>,
+    /// A line for the section [node] of gabiond's settings, such as `ring_mib = 8`
+    #[arg(long, value_name = "LINE")]
+    node_setting: Vec<String>,
     /// Writes all samples and results as one JSON object
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -74,6 +77,7 @@ fn run(options: &Options) -> anyhow::Result<Outcome> {
         Some(directory) => directory.clone(),
         None => std::env::current_exe()?.parent().context("no directory")?.to_owned(),
     };
+    let appliance = Appliance { programs, settings: options.node_setting.clone() };
     let kinds: Vec<ArmKind> = ArmKind::ALL
         .into_iter()
         .filter(|&kind| kind != ArmKind::Gabion || !options.without_gabion)
@@ -83,7 +87,7 @@ fn run(options: &Options) -> anyhow::Result<Outcome> {
     let lab = Lab::build(&kinds)?;
     let arms = kinds
         .iter()
-        .map(|&kind| Arm::set_up(&lab, kind, &programs, &interrupt))
+        .map(|&kind| Arm::set_up(&lab, kind, &appliance, &interrupt))
         .collect::<anyhow::Result<Vec<_>>>()?;
 
     let wanted = if options.only.is_empty() { &Metric::ALL[..] } else { &options.only };
@@ -95,6 +99,7 @@ fn run(options: &Options) -> anyhow::Result<Outcome> {
         machine,
         load_after: machine::load(),
         seconds_per_sample: options.seconds,
+        node_settings: appliance.settings,
         metrics,
     };
     if let Some(path) = &options.json {

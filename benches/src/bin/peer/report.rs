@@ -6,7 +6,7 @@ use comfy_table::{CellAlignment, Table, TableStyle};
 use serde::Serialize;
 
 use crate::lab::ArmKind;
-use crate::load::{CLIENTS, Metric};
+use crate::load::{CLIENTS, CONGESTION_CONTROL, Metric};
 use crate::machine::{Machine, PacketThreadShare};
 use crate::ratio::{Interval, median};
 
@@ -31,6 +31,8 @@ pub(crate) struct Report {
     pub(crate) machine: Machine,
     pub(crate) load_after: f64,
     pub(crate) seconds_per_sample: u32,
+    /// Other than the defaults.
+    pub(crate) node_settings: Vec<String>,
     pub(crate) metrics: Vec<MetricReport>,
 }
 
@@ -177,9 +179,12 @@ impl Report {
         println!("commit       {}", machine.commit);
         println!("peer         {}, conntrack, masquerade, 10 rules", machine.nftables);
         println!(
-            "load         {}; {} s a sample, {CLIENTS} clients; load average {:.1} before, {:.1} after",
+            "load         {}, {CONGESTION_CONTROL}; {} s a sample, {CLIENTS} clients; load average {:.1} before, {:.1} after",
             machine.iperf3, self.seconds_per_sample, machine.load_before, self.load_after
         );
+        for setting in &self.node_settings {
+            println!("gabiond      {setting}");
+        }
         println!("{}", self.table());
         println!(
             "Medians; ratios are medians of pairs with a 95 % interval. All on one CPU, endpoints included."
@@ -247,6 +252,7 @@ mod tests {
             machine: Machine::look(),
             load_after: 0.0,
             seconds_per_sample: 1,
+            node_settings: Vec::new(),
             metrics: vec![MetricReport::new(Metric::StreamGso, groups, &[])],
         };
         report.outcome()

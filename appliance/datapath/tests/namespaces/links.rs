@@ -119,7 +119,8 @@ fn the_probe_asks_the_kernel() {
         assert_eq!(datapath.counters(SERVER_PORT).transmit_drops, 1);
         ip("link del int");
         assert_eq!(datapath.probe(), Err(ProbeError::PortGone("int".to_owned())));
-        assert_eq!(datapath.receive(8, &mut |_, _| Disposition::Finished).unwrap(), 0);
+        // The other interface may still have had a frame of the host's own making.
+        datapath.receive(8, &mut |_, _| Disposition::Finished).unwrap();
     });
 }
 

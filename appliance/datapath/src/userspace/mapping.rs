@@ -16,15 +16,35 @@ use super::socket;
 /// Bytes of a block, which the kernel allocates in one piece where it can.
 pub(super) const BLOCK_BYTES: usize = 1 << 20;
 
-/// Bytes of a slot: the largest IP packet with its link header (65,549) and the ring's own headers,
-/// in whole pages. Smaller slots would cut superframes.
-pub(super) const SLOT_BYTES: usize = 17 * 4096;
+/// Frames of more bytes, link header included, go to the ring for superframes.
+pub(super) const PACKET_BYTES: u32 = 1_900;
 
-pub(super) const SLOTS_PER_BLOCK: usize = BLOCK_BYTES / SLOT_BYTES;
+/// How large the slots of a ring are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Slots {
+    /// Half a page: many frames in little memory.
+    ForPackets,
+    /// The largest IP packet with its link header (65,549 bytes) and the ring's own headers, in
+    /// whole pages. Smaller slots would cut superframes.
+    ForSuperframes,
+}
 
-/// Where a slot begins: slots do not cross blocks, and the rest of a block stays empty.
-pub(super) const fn slot_offset(slot: usize) -> usize {
-    slot / SLOTS_PER_BLOCK * BLOCK_BYTES + slot % SLOTS_PER_BLOCK * SLOT_BYTES
+impl Slots {
+    pub(super) const fn bytes(self) -> usize {
+        match self {
+            Self::ForPackets => 2048,
+            Self::ForSuperframes => 17 * 4096,
+        }
+    }
+
+    pub(super) const fn per_block(self) -> usize {
+        BLOCK_BYTES / self.bytes()
+    }
+
+    /// Where a slot begins: slots do not cross blocks, and the rest of a block stays empty.
+    pub(super) const fn offset(self, slot: usize) -> usize {
+        slot / self.per_block() * BLOCK_BYTES + slot % self.per_block() * self.bytes()
+    }
 }
 
 #[derive(Debug)]
@@ -32,6 +52,7 @@ pub(super) struct Mapping {
     /// Of `blocks` times `BLOCK_BYTES`, readable and writable, until `drop`.
     memory: NonNull<u8>,
     blocks: usize,
+    slots: Slots,
 }
 
 // SAFETY: the mapping belongs to this value alone and nothing in it is bound to a thread. No safe
@@ -40,8 +61,8 @@ unsafe impl Send for Mapping {}
 
 impl Mapping {
     /// Gives the socket a receive ring and maps it.
-    pub(super) fn new(socket: &OwnedFd, blocks: u16) -> io::Result<Self> {
-        socket::set_receive_ring(socket, blocks, BLOCK_BYTES as u32, SLOT_BYTES as u32)?;
+    pub(super) fn new(socket: &OwnedFd, blocks: u16, slots: Slots) -> io::Result<Self> {
+        socket::set_receive_ring(socket, blocks, BLOCK_BYTES as u32, slots.bytes() as u32)?;
         let blocks = usize::from(blocks);
         // SAFETY: a new mapping at an address of the kernel's choice overlaps no memory that
         // something else owns. No safe way: the ring is reachable by mmap only.
@@ -56,11 +77,11 @@ impl Mapping {
             )
         }?;
         let memory = NonNull::new(memory.cast()).expect("mmap returns no null pointer");
-        Ok(Self { memory, blocks })
+        Ok(Self { memory, blocks, slots })
     }
 
     pub(super) fn slots(&self) -> usize {
-        self.blocks * SLOTS_PER_BLOCK
+        self.blocks * self.slots.per_block()
     }
 
     /// Whether the slot holds a frame and is not the kernel's.
@@ -75,10 +96,10 @@ impl Mapping {
             return None;
         }
         let start = self.start(slot);
-        // SAFETY: `start` has `SLOT_BYTES` behind it in the mapping. The slot is ours, so the kernel
+        // SAFETY: `start` has the bytes of a slot behind it in the mapping. The slot is ours, so the kernel
         // does not write to it before `release`, and both `release` and `slot_mut` borrow all of
         // `self` exclusively. No safe way: the kernel shares the memory as a bare address.
-        Some(unsafe { std::slice::from_raw_parts(start.as_ptr(), SLOT_BYTES) })
+        Some(unsafe { std::slice::from_raw_parts(start.as_ptr(), self.slots.bytes()) })
     }
 
     /// The bytes of a slot that is ours, to be changed in place.
@@ -89,7 +110,7 @@ impl Mapping {
         let start = self.start(slot);
         // SAFETY: as in `slot`; and `self` is borrowed exclusively, so this is the only reference
         // into the mapping. No safe way: as in `slot`.
-        Some(unsafe { std::slice::from_raw_parts_mut(start.as_ptr(), SLOT_BYTES) })
+        Some(unsafe { std::slice::from_raw_parts_mut(start.as_ptr(), self.slots.bytes()) })
     }
 
     /// Gives a slot back to the kernel.
@@ -99,7 +120,7 @@ impl Mapping {
     }
 
     fn status(&self, slot: usize) -> &AtomicU32 {
-        // SAFETY: slots begin on whole pages, so the pointer is aligned, and four bytes of the
+        // SAFETY: slots begin on half pages, so the pointer is aligned, and four bytes of the
         // mapping lie behind it. Slices of this slot are not alive: those that `slot` lends are only
         // read, and `slot_mut` borrows `self` exclusively. The kernel accesses the word atomically.
         // No safe way: an atomic is needed where the kernel has put its word.
@@ -112,7 +133,7 @@ impl Mapping {
         assert!(slot < self.slots(), "slot {slot} of {}", self.slots());
         // SAFETY: the offset of an existing slot lies within the mapping. No safe way: pointer
         // arithmetic.
-        unsafe { self.memory.add(slot_offset(slot)) }
+        unsafe { self.memory.add(self.slots.offset(slot)) }
     }
 }
 
@@ -130,20 +151,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_slot_holds_the_largest_packet_with_all_headers() {
+    fn a_slot_holds_the_largest_frame_with_all_headers() {
         let headers = size_of::<libc::tpacket2_hdr>() + size_of::<libc::sockaddr_ll>();
         // The kernel aligns to 16 bytes and leaves room for a link header of 16 at least.
-        assert!(SLOT_BYTES >= headers + 3 * 16 + 10 + 14 + 65_535);
+        let headers = headers + 3 * 16 + 10;
+        assert!(Slots::ForSuperframes.bytes() >= headers + 14 + 65_535);
+        assert!(Slots::ForPackets.bytes() >= headers + PACKET_BYTES as usize);
     }
 
     #[test]
     fn slots_lie_in_blocks_one_after_the_other() {
-        for slot in 1..SLOTS_PER_BLOCK * 3 {
-            let (before, start) = (slot_offset(slot - 1), slot_offset(slot));
-            assert!(start >= before + SLOT_BYTES);
-            assert_eq!(start / BLOCK_BYTES, (start + SLOT_BYTES - 1) / BLOCK_BYTES);
-            assert_eq!(start % 4096, 0);
+        for slots in [Slots::ForPackets, Slots::ForSuperframes] {
+            for slot in 1..slots.per_block() * 3 {
+                let (before, start) = (slots.offset(slot - 1), slots.offset(slot));
+                assert!(start >= before + slots.bytes());
+                assert_eq!(start / BLOCK_BYTES, (start + slots.bytes() - 1) / BLOCK_BYTES);
+                assert_eq!(start % 2048, 0);
+            }
+            assert_eq!(slots.offset(slots.per_block()), BLOCK_BYTES);
         }
-        assert_eq!(slot_offset(SLOTS_PER_BLOCK), BLOCK_BYTES);
     }
 }

@@ -1,7 +1,7 @@
 //! Frames by packet sockets: every frame goes through the engine.
 //!
-//! One socket per interface, for both directions, with a receive ring and virtio headers, so that
-//! superframes and partial checksums come and go whole. A frame is rewritten in its slot of the ring
+//! Two sockets per interface with a receive ring each, for packets and for superframes, and virtio
+//! headers, so that superframes and partial checksums come and go whole. A frame is rewritten in its slot of the ring
 //! and sent from there; there is no send ring, because its pages are copied anyway where frames go
 //! to another namespace and it can not say which frame the kernel refused. Errors of a single frame
 //! are counts. An interface that goes comes back by its name.
@@ -12,11 +12,12 @@
 mod mapping;
 mod port;
 mod ring;
+mod rings;
 #[expect(unsafe_code, reason = "rustix does not have the options of packet sockets")]
 mod socket;
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags};
@@ -32,15 +33,16 @@ const BUSY_WAITS: u32 = 64;
 /// Memory of each port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UserspaceLimits {
-    /// Size of the receive ring in MiB, 15 frames each.
+    /// Size of the receive rings in MiB: one half holds 512 packets a MiB, the other 15 superframes.
     pub ring_mebibytes: u16,
     /// Bytes of frames of the engine's own making that wait for `flush`.
     pub queue_bytes: usize,
 }
 
 impl UserspaceLimits {
-    /// 480 frames in the ring, and room for seven superframes or some thousand small frames.
-    pub const RECOMMENDED: Self = Self { ring_mebibytes: 32, queue_bytes: 512 << 10 };
+    /// 2,048 packets and 60 superframes in the rings, which fit into a processor's cache, and room
+    /// for seven superframes or some thousand small frames in the queue.
+    pub const RECOMMENDED: Self = Self { ring_mebibytes: 8, queue_bytes: 512 << 10 };
 }
 
 /// Why the datapath did not open.
@@ -104,14 +106,19 @@ impl UserspaceDatapath {
     }
 
     fn poll(&mut self, timeout: Option<Duration>) -> io::Result<()> {
-        let mut fds: Vec<PollFd<'_>> =
-            self.ports.iter().map(|port| PollFd::new(&port.socket, PollFlags::IN)).collect();
-        fds.push(PollFd::new(&self.waker, PollFlags::IN));
-        fds.push(PollFd::new(&self.links, PollFlags::IN));
+        let sockets = self.ports.iter().flat_map(|port| port.rings.sockets());
+        let mut fds: Vec<PollFd<'_>> = [self.waker.as_fd(), self.links.as_fd()]
+            .into_iter()
+            .chain(sockets.map(OwnedFd::as_fd))
+            .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN))
+            .collect();
         poll_for(&mut fds, timeout)?;
         let troubled = fds.iter().any(|fd| fd.revents().contains(PollFlags::ERR));
-        let changed = fds.last().is_some_and(|links| links.revents().contains(PollFlags::IN));
-        self.waker.drain();
+        let [woken, changed] = [0, 1].map(|fd: usize| fds[fd].revents().contains(PollFlags::IN));
+        // Most waits end with a frame: nobody has woken us then, and there is nothing to take.
+        if woken {
+            self.waker.drain();
+        }
         if changed || troubled {
             socket::drain_link_signal(&self.links);
             self.refresh_ports();
@@ -135,7 +142,7 @@ impl UserspaceDatapath {
         let from_port = Port(from as u16);
         for handled in 0..budget {
             let port = &mut self.ports[from];
-            let disposition = match port.ring.peek() {
+            let disposition = match port.rings.peek() {
                 None => return handled,
                 Some(Received::Frame { bytes, vnet }) => {
                     port.counters.received += 1;
@@ -151,9 +158,9 @@ impl UserspaceDatapath {
                 }
             };
             match disposition {
-                Disposition::Finished => port.ring.finish(),
+                Disposition::Finished => port.rings.finish(),
                 Disposition::Transmit(out) => {
-                    let held = port.ring.hold().expect("the frame was peeked at");
+                    let held = port.rings.hold().expect("the frame was peeked at");
                     self.ports[usize::from(out.0)].queue.push_held(from_port, held);
                 }
             }
@@ -180,7 +187,7 @@ impl UserspaceDatapath {
 
 impl Datapath for UserspaceDatapath {
     fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
-        if self.ports.iter().any(|port| port.ring.has_frame()) {
+        if self.ports.iter().any(|port| port.rings.has_frame()) {
             self.busy_waits += 1;
             if self.busy_waits < BUSY_WAITS {
                 return Ok(());
@@ -234,7 +241,7 @@ impl Datapath for UserspaceDatapath {
             self.send_port(out);
         }
         for port in &mut self.ports {
-            port.ring.release_held();
+            port.rings.release_held();
         }
         Ok(())
     }

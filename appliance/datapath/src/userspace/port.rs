@@ -9,7 +9,7 @@ use rustix::net::netdevice::name_to_index;
 use rustix::net::{MMsgHdr, SendAncillaryBuffer, SendFlags, sendmmsg};
 use zerocopy::IntoBytes;
 
-use super::ring::{Held, ReceiveRing};
+use super::rings::{Held, ReceiveRings};
 use super::{UserspaceLimits, socket};
 use crate::{Port, PortCounters, VnetHeader};
 
@@ -22,8 +22,7 @@ pub(super) struct PortState {
     /// Of the interface that the socket is bound to; `None` while there is none of our name.
     index: Option<u32>,
     up: bool,
-    pub(super) socket: OwnedFd,
-    pub(super) ring: ReceiveRing,
+    pub(super) rings: ReceiveRings,
     pub(super) queue: SendQueue,
     pub(super) counters: PortCounters,
     /// The kernel counts from zero after each look.
@@ -31,16 +30,13 @@ pub(super) struct PortState {
 }
 
 impl PortState {
-    /// Opens a socket with a ring that is not bound yet.
+    /// Opens the sockets with their rings, which are not bound yet.
     pub(super) fn open(name: &str, limits: UserspaceLimits) -> io::Result<Self> {
-        let socket = socket::open()?;
-        let ring = ReceiveRing::new(&socket, limits.ring_mebibytes.max(1))?;
         Ok(Self {
             name: name.to_owned(),
             index: None,
             up: false,
-            socket,
-            ring,
+            rings: ReceiveRings::open(limits.ring_mebibytes)?,
             queue: SendQueue::new(limits.queue_bytes),
             counters: PortCounters::default(),
             ring_drops: Cell::new(0),
@@ -60,25 +56,24 @@ impl PortState {
         // Bound anew each time: an interface that went and came back under its number leaves the
         // socket unbound, and otherwise binding again changes nothing. It fails only if the
         // interface has gone again, of which the kernel tells next.
-        let index = name_to_index(&self.socket, &self.name)
+        let index = name_to_index(self.rings.sender(), &self.name)
             .ok()
-            .filter(|&index| socket::bind_interface(&self.socket, index).is_ok());
+            .filter(|&index| self.rings.bind(index).is_ok());
         if index != self.index {
             tracing::info!(interface = self.name, index, "interface found or gone");
             self.index = index;
         }
         let up = self.index.is_some()
-            && socket::interface_running(&self.socket, &self.name) == Some(true);
+            && socket::interface_running(self.rings.sender(), &self.name) == Some(true);
         if up != self.up {
             tracing::info!(interface = self.name, up, "interface up or down");
         }
         self.up = up;
-        socket::take_error(&self.socket);
+        self.rings.take_errors();
     }
 
     pub(super) fn counters(&self) -> PortCounters {
-        let fresh = socket::take_ring_drops(&self.socket).unwrap_or_default();
-        self.ring_drops.set(self.ring_drops.get() + u64::from(fresh));
+        self.ring_drops.set(self.ring_drops.get() + self.rings.take_drops());
         PortCounters { ring_drops: self.ring_drops.get(), ..self.counters }
     }
 }
@@ -154,11 +149,11 @@ pub(super) fn send_queue(ports: &[PortState], out: usize) -> Sent {
         let mut slices = [IoSlice::new(&[]); MESSAGES_PER_CALL];
         for (slice, frame) in slices.iter_mut().zip(frames) {
             *slice = IoSlice::new(match *frame {
-                Queued::InRing(from, held) => ports[usize::from(from.0)].ring.held(held),
+                Queued::InRing(from, held) => ports[usize::from(from.0)].rings.held(held),
                 Queued::Own { start, end } => &port.queue.own[start..end],
             });
         }
-        send_chunk(&port.socket, &slices[..frames.len()], &mut total);
+        send_chunk(port.rings.sender(), &slices[..frames.len()], &mut total);
     }
     total
 }

@@ -8,7 +8,7 @@ use std::os::fd::OwnedFd;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::mapping::Mapping;
+use super::mapping::{Mapping, Slots};
 use crate::VnetHeader;
 
 /// `struct tpacket2_hdr`: how the kernel describes the frame of a slot.
@@ -63,8 +63,8 @@ pub(super) struct ReceiveRing {
 
 impl ReceiveRing {
     /// Makes the socket receive into a ring of this many blocks.
-    pub(super) fn new(socket: &OwnedFd, blocks: u16) -> io::Result<Self> {
-        let mapping = Mapping::new(socket, blocks)?;
+    pub(super) fn new(socket: &OwnedFd, blocks: u16, slots: Slots) -> io::Result<Self> {
+        let mapping = Mapping::new(socket, blocks, slots)?;
         let slots = mapping.slots();
         Ok(Self {
             mapping,
@@ -77,6 +77,15 @@ impl ReceiveRing {
     /// Whether a frame waits. A held slot is ours too, but its frame has been seen.
     pub(super) fn has_frame(&self) -> bool {
         self.mapping.is_ours(self.cursor) && !self.is_held[self.cursor]
+    }
+
+    /// When the frame that waits came, in seconds and nanoseconds of the kernel's clock.
+    pub(super) fn stamp(&self) -> Option<(u32, u32)> {
+        if self.is_held[self.cursor] {
+            return None;
+        }
+        let (header, _) = SlotHeader::read_from_prefix(self.mapping.slot(self.cursor)?).ok()?;
+        Some((header.seconds, header.nanoseconds))
     }
 
     /// The next frame, if one waits; it stays the next until `finish` or `hold`.

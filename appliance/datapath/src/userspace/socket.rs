@@ -48,6 +48,35 @@ pub(super) fn set_receive_ring(
     set_option(socket, libc::PACKET_RX_RING, &request)
 }
 
+/// Which frames a socket receives, by their bytes, link header included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lengths {
+    UpTo(u32),
+    MoreThan(u32),
+}
+
+/// Keeps frames of other lengths from the socket.
+pub(super) fn receive_only(socket: &OwnedFd, lengths: Lengths) -> io::Result<()> {
+    // linux/filter.h: the frame's length; is it greater; take all of it, or nothing.
+    let statement = |code: u32, k: u32| libc::sock_filter { code: code as u16, jt: 0, jf: 0, k };
+    let (limit, if_more, if_not) = match lengths {
+        Lengths::UpTo(limit) => (limit, 0, u32::MAX),
+        Lengths::MoreThan(limit) => (limit, u32::MAX, 0),
+    };
+    let mut program = [
+        statement(libc::BPF_LD | libc::BPF_W | libc::BPF_LEN, 0),
+        libc::sock_filter {
+            jf: 1,
+            ..statement(libc::BPF_JMP | libc::BPF_JGT | libc::BPF_K, limit)
+        },
+        statement(libc::BPF_RET | libc::BPF_K, if_more),
+        statement(libc::BPF_RET | libc::BPF_K, if_not),
+    ];
+    let filter =
+        libc::sock_fprog { len: program.len() as libc::c_ushort, filter: program.as_mut_ptr() };
+    set_option_at(socket, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &filter)
+}
+
 /// Receives from this interface, and no other, from now on. Needs no privilege.
 pub(super) fn bind_interface(socket: &OwnedFd, index: u32) -> io::Result<()> {
     let index = libc::c_int::try_from(index).map_err(io::Error::other)?;
@@ -142,12 +171,22 @@ pub(super) fn take_error(socket: &OwnedFd) {
 }
 
 fn set_option<T>(socket: &OwnedFd, option: libc::c_int, value: &T) -> io::Result<()> {
-    // SAFETY: pointer and length are those of `value`, which the kernel only reads. No safe way:
-    // rustix has no options of packet sockets.
+    set_option_at(socket, libc::SOL_PACKET, option, value)
+}
+
+fn set_option_at<T>(
+    socket: &OwnedFd,
+    level: libc::c_int,
+    option: libc::c_int,
+    value: &T,
+) -> io::Result<()> {
+    // SAFETY: pointer and length are those of `value`, which the kernel only reads; the one value
+    // that holds a pointer, a filter, leads to an array that its caller keeps. No safe way: rustix
+    // has neither options of packet sockets nor filters.
     let result = unsafe {
         libc::setsockopt(
             socket.as_raw_fd(),
-            libc::SOL_PACKET,
+            level,
             option,
             std::ptr::from_ref(value).cast(),
             size_of::<T>() as libc::socklen_t,

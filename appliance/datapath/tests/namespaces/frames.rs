@@ -199,7 +199,7 @@ fn arp_request() -> Vec<u8> {
 #[test]
 fn held_frames_stay_whole_until_the_flush_while_the_ring_goes_round() {
     let Some(lab) = Lab::build() else { return };
-    let frames = 300;
+    let frames = 3_000;
     lab.ip(CLIENT, "neighbour add 198.51.100.9 lladdr 02:00:00:00:00:09 dev eth0");
     let (opened, ready) = sync_channel(1);
     let (sent, go_on) = sync_channel(1);

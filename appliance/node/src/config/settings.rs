@@ -108,10 +108,10 @@ pub const SETTINGS: &[Setting] = &[
     ),
     number(
         "node.ring_mib",
-        32,
-        (1, 1_024),
+        8,
+        (2, 1_024),
         "MiB",
-        "Receive ring of each data interface, 15 frames a MiB. Full: counted as `ring_drops`.",
+        "Receive rings of each data interface: one half holds packets, 512 a MiB, the other frames of more than 1,900 bytes, 15 a MiB. Large rings fall out of the processor's cache. Full: counted as `ring_drops`.",
     ),
     setting(
         "interfaces.*",

@@ -9,18 +9,18 @@
 //! for that per socket: `net.ipv4.tcp_timestamps = 0` in the node's image does it.
 //!
 //! Tasks: [`Health::serve`] owns the list of devices; one task for each listener, one for each
-//! connection, of which a listener has at most `connections` at a time; more wait in the kernel's
-//! backlog. Every task may be cancelled at any time: they own nothing but their socket.
+//! connection, of which a listener has at most `connections` at a time: the oldest makes room for the next,
+//! so that clients that say nothing do not keep probes out. Every task may be cancelled at any time: they own nothing but their socket.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use tokio::io::AsyncReadExt as _;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::{Semaphore, watch};
-use tokio::task::JoinSet;
+use tokio::sync::watch;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::timeout;
 
 use crate::config;
@@ -159,7 +159,7 @@ fn bind(device: &str, port: u16) -> io::Result<TcpSocket> {
 
 /// Listens for as long as the mode says so, again and again.
 async fn listen(health: Arc<Health>, mode: Mode, device: String) {
-    let connections = Arc::new(Semaphore::new(health.settings.connections));
+    let mut connections = VecDeque::new();
     let mut changes = health.readiness.changes();
     loop {
         if mode == Mode::Tcp {
@@ -168,7 +168,9 @@ async fn listen(health: Arc<Health>, mode: Mode, device: String) {
             }
         }
         match health.bind(mode, &device).map(|socket| socket.listen(BACKLOG)) {
-            Ok(Ok(listener)) => accept(&health, mode, &listener, &connections, &mut changes).await,
+            Ok(Ok(listener)) => {
+                accept(&health, mode, &listener, &mut connections, &mut changes).await;
+            }
             Ok(Err(error)) => tracing::error!(%error, %device, "cannot answer probes"),
             Err(error) => tracing::error!("cannot answer probes: {error}"),
         }
@@ -182,7 +184,7 @@ async fn accept(
     health: &Arc<Health>,
     mode: Mode,
     listener: &TcpListener,
-    connections: &Arc<Semaphore>,
+    connections: &mut VecDeque<AbortHandle>,
     changes: &mut Changes,
 ) {
     let closed = async {
@@ -192,15 +194,19 @@ async fn accept(
     };
     tokio::pin!(closed);
     loop {
-        let permit = Arc::clone(connections).acquire_owned().await;
         let accepted = tokio::select! {
             () = &mut closed => return,
             accepted = listener.accept() => accepted,
         };
         let Ok((stream, _)) = accepted else { return };
+        connections.retain(|connection| !connection.is_finished());
+        if connections.len() >= health.settings.connections
+            && let Some(oldest) = connections.pop_front()
+        {
+            oldest.abort();
+        }
         let health = Arc::clone(health);
-        tokio::spawn(async move {
-            let _permit = permit;
+        let connection = tokio::spawn(async move {
             match mode {
                 Mode::Http => {
                     http::answer(stream, health.settings.timeout, async |_: &_| health.answer())
@@ -209,6 +215,7 @@ async fn accept(
                 Mode::Tcp => until_closed(stream, health.settings.timeout).await,
             }
         });
+        connections.push_back(connection.abort_handle());
     }
 }
 

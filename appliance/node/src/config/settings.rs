@@ -196,7 +196,7 @@ pub const SETTINGS: &[Setting] = &[
         64,
         (1, 4_096),
         "connections",
-        "Probe connections at a time on each listener; more wait to be accepted.",
+        "Probe connections at a time on each listener; the oldest makes room for the next.",
     ),
     number(
         "health.timeout_ms",

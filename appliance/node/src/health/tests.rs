@@ -26,7 +26,7 @@ fn free_port() -> u16 {
 
 fn config(http: u16, tcp: u16) -> config::Config {
     let text = format!(
-        "[interfaces]\next = \"gab-none\"\n[health]\nport = {http}\ntcp_port = {tcp}\ntimeout_ms = 300\nconnections = 2\n"
+        "[interfaces]\next = \"gab-none\"\n[health]\nport = {http}\ntcp_port = {tcp}\ntimeout_ms = 30000\nconnections = 2\n"
     );
     config::Config::parse(&text, "t").unwrap()
 }
@@ -108,11 +108,16 @@ async fn tcp_mode_refuses_until_ready_and_again_when_not() {
 #[tokio::test]
 async fn clients_that_say_nothing_do_not_keep_others_out() {
     let rig = rig();
-    let idle = [connect("127.0.0.1", rig.http).await, connect("127.0.0.1", rig.http).await];
-    // Both places are taken until their deadline has passed.
+    let mut oldest = connect("127.0.0.1", rig.http).await;
+    let mut newer = connect("127.0.0.1", rig.http).await;
+    // Both places are taken, and their deadline is far away.
     let answer = ask("127.0.0.1", rig.http, "GET / HTTP/1.1\r\n\r\n").await;
     assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
-    drop(idle);
+    assert_eq!(oldest.read(&mut [0]).await.unwrap(), 0, "the oldest made room");
+    newer.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    newer.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
 }
 
 #[tokio::test]

@@ -40,12 +40,23 @@ fn main() -> ExitCode {
     match start(&options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            for line in format!("{error:#}").lines() {
+            for line in with_causes(&error).lines() {
                 eprintln!("gabiond: {line}");
             }
             ExitCode::FAILURE
         }
     }
+}
+
+/// The error and its causes, but for those that it tells itself.
+fn with_causes(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
 }
 
 fn start(options: &Options) -> anyhow::Result<()> {
@@ -107,5 +118,21 @@ async fn run(mut node: Node) -> anyhow::Result<()> {
     match failed {
         None => Ok(()),
         Some(why) => anyhow::bail!("stopped: {why}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let missing = Config::read(std::path::Path::new("/nonexistent/gabiond.toml")).unwrap_err();
+        let told = with_causes(&missing.into());
+        assert_eq!(told.matches("No such file").count(), 1, "{told}");
+        let told = with_causes(&anyhow::anyhow!("no memory").context("cannot start"));
+        assert_eq!(told, "cannot start: no memory");
     }
 }

@@ -113,6 +113,8 @@ pub struct Store<F: Files = Disk> {
     kept: usize,
     /// Without gaps in meaning: every revision here had a readable description at start.
     revisions: BTreeMap<u64, Revision>,
+    /// The highest number of what was damaged at start: not used again either.
+    damaged: u64,
     current: Option<u64>,
 }
 
@@ -136,17 +138,25 @@ impl<F: Files> Store<F> {
             directory: directory.to_owned(),
             kept,
             revisions: BTreeMap::new(),
+            damaged: 0,
             current: None,
         };
         let mut notices = Vec::new();
         for number in names.iter().filter_map(|name| name.strip_suffix(".json")?.parse().ok()) {
             match store.read_description(number) {
                 Ok(revision) => drop(store.revisions.insert(number, revision)),
-                Err(why) => notices.push(Notice::Damaged { number, why }),
+                Err(why) => {
+                    store.damaged = store.damaged.max(number);
+                    notices.push(Notice::Damaged { number, why });
+                }
             }
         }
+        let said = notices.len();
         let in_force = store.find_current(&mut notices);
         store.current = in_force.as_ref().map(|stored| stored.revision.number);
+        if notices.len() > said {
+            store.set_newer_aside();
+        }
         store.remove_leftovers(&names);
         Ok((store, in_force, notices))
     }
@@ -176,7 +186,7 @@ impl<F: Files> Store<F> {
     /// When the disk is full or refuses. The old revision is then still the one in force.
     pub fn commit(&mut self, new: NewRevision<'_>) -> Result<Revision, WriteRevisionError> {
         let newest = self.revisions.last_key_value().map_or(0, |(number, _)| *number);
-        let number = newest.max(self.current()) + 1;
+        let number = newest.max(self.current()).max(self.damaged) + 1;
         let revision = Revision {
             number,
             digest: new.digest.to_owned(),
@@ -301,6 +311,14 @@ impl<F: Files> Store<F> {
         }
         let policy = String::from_utf8(bytes).map_err(|error| error.to_string())?;
         Ok(Stored { revision: revision.clone(), policy })
+    }
+
+    /// After a fall back the damaged revision is among the newer ones: its files stay for whoever wants
+    /// to save what is in them.
+    fn set_newer_aside(&mut self) {
+        let newer = self.revisions.split_off(&(self.current() + 1));
+        let newest = newer.last_key_value().map_or(0, |(number, _)| *number);
+        self.damaged = self.damaged.max(newest);
     }
 
     /// Best effort: what stays is found again at the next start.

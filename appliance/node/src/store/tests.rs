@@ -265,6 +265,20 @@ fn a_damaged_pointer_or_text_falls_back_to_the_last_whole_revision_and_says_so()
 }
 
 #[test]
+fn what_is_damaged_stays_on_the_disk_and_keeps_its_number() {
+    let whole = settled(&filled(3, 10));
+    for path in ["revisions/000003.yaml", "revisions/000003.json"] {
+        let mut disk = whole.clone();
+        let path = Path::new(DIRECTORY).join(path);
+        disk.durable.insert(path.clone(), b"damaged".to_vec());
+        let (mut store, _, _) = open(disk, 10);
+        assert_eq!(store.list(9).map(|r| r.number).collect::<Vec<_>>(), [2, 1]);
+        assert_eq!(store.commit(new("policy 4")).unwrap().number, 4);
+        assert_eq!(settled(&store).durable.get(&path).unwrap(), b"damaged");
+    }
+}
+
+#[test]
 fn nothing_whole_is_said_and_is_no_policy() {
     let mut disk = settled(&filled(1, 10));
     disk.durable.insert(Path::new(DIRECTORY).join("revisions/000001.yaml"), b"other".to_vec());

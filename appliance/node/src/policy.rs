@@ -31,6 +31,8 @@ use crate::worker::{LiveFlows, WorkerGone, WorkerHandle};
 
 /// Policies that are read and compiled at a time: each takes a core and up to some hundred MiB.
 const LOADS_AT_A_TIME: usize = 2;
+/// Longest comment, so that a list of revisions stays small.
+const COMMENT_BYTES_MAX: usize = 1_024;
 /// What diagnostics call a text that came over the API.
 const FILE: &str = "policy";
 
@@ -53,6 +55,13 @@ pub struct Proposal {
     pub comment: String,
 }
 
+impl Proposal {
+    /// It is shown on terminals and written to logs.
+    fn has_fit_comment(&self) -> bool {
+        self.comment.len() <= COMMENT_BYTES_MAX && !self.comment.contains(char::is_control)
+    }
+}
+
 /// What a commit has done.
 #[derive(Debug)]
 pub struct Committed {
@@ -65,6 +74,10 @@ pub struct Committed {
 pub enum CommitError {
     #[error("{}", summary(.0))]
     Invalid(Diagnostics),
+    #[error(
+        "the comment is longer than {COMMENT_BYTES_MAX} bytes or more than one line of text: shorten it"
+    )]
+    Comment,
     #[error(
         "revision {in_force} is in force, not {expected}: look at what has changed, then commit on {in_force}"
     )]
@@ -230,7 +243,11 @@ impl Policies {
         let mut change = PolicyChange {
             action,
             author: proposal.author.clone(),
-            comment: proposal.comment.clone(),
+            comment: if proposal.has_fit_comment() {
+                proposal.comment.clone()
+            } else {
+                String::new()
+            },
             old_revision: 0,
             old_digest: String::new(),
             new_revision: None,
@@ -255,6 +272,9 @@ impl Policies {
         if let Some(old) = self.in_force() {
             change.old_revision = old.revision.number;
             change.old_digest.clone_from(&old.revision.digest);
+        }
+        if !proposal.has_fit_comment() {
+            return Err(CommitError::Comment);
         }
         let in_force = self.store().current();
         if proposal.expected_revision != in_force {

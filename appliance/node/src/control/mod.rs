@@ -266,6 +266,7 @@ fn commit_status(error: &CommitError) -> Status {
             message,
             convert::details(diagnostics),
         ),
+        CommitError::Comment => Status::invalid_argument(message),
         CommitError::Stale { .. } | CommitError::UnknownInterface { .. } => {
             Status::failed_precondition(message)
         }

@@ -1,7 +1,7 @@
 //! Policies: checked, committed, refused, rolled back, explained, watched.
 
 use gabion_api::v1::{
-    CountersRequest, ExplainRequest, FlowFilter, GetRequest, ListFlowsRequest,
+    CommitRequest, CountersRequest, ExplainRequest, FlowFilter, GetRequest, ListFlowsRequest,
     ListRevisionsRequest, RollbackRequest, StatusRequest, ValidateRequest, WatchRequest, event,
 };
 use prost::Message as _;
@@ -103,6 +103,21 @@ async fn of_two_commits_on_one_revision_one_is_stale() {
     let refused = one.as_ref().err().or(two.as_ref().err()).unwrap();
     assert_eq!(refused.code(), Code::FailedPrecondition);
     assert!(one.is_ok() != two.is_ok());
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_comment_that_would_spoil_logs_and_lists_is_refused() {
+    let home = Home::new();
+    let node = home.start().await;
+    let mut client = home.client().await;
+    for comment in ["x".repeat(1_025), "two\nlines".to_owned(), "\u{1b}[31mred".to_owned()] {
+        let request = CommitRequest { policy: policy(443), expected_revision: 0, comment };
+        let refused = client.commit(request).await.unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument);
+        assert!(refused.message().contains("comment"), "{refused}");
+    }
+    commit(&mut client, &policy(443), 0).await.unwrap();
     node.stop().await;
 }
 

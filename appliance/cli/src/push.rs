@@ -23,7 +23,7 @@ use crate::present::{DiagnosticJson, Paint, RevisionJson, Tone, print_json, say,
 /// The revision in force is read first and named in the commit, so that a policy which somebody
 /// else commits meanwhile is never overwritten unseen.
 /// JSON: {"revision":{"number","in_force","digest","committed_at","author","comment","rules"},
-/// "warnings":[..],"flows_at_commit"}
+/// "warnings":[..],"flows_at_commit"}; with --dry-run the warnings alone: [..]
 #[derive(Debug, clap::Args)]
 pub(crate) struct Push {
     /// The policy; `-` is standard input
@@ -104,11 +104,16 @@ impl Push {
         let response = node.call(async move |api| api.validate(request).await)?;
         let problems = diagnose::from_node(response.diagnostics);
         eprint!("{}", diagnose::render(file, &text, &problems));
+        if self.json {
+            print_json(&problems)?;
+        }
         if !response.valid {
             let what = format!("{} would refuse {file}", node.target());
             return Err(Failure::new(what).into());
         }
-        say(format_args!("{} would accept {file}: nothing was changed.", node.target()))?;
+        if !self.json {
+            say(format_args!("{} would accept {file}: nothing was changed.", node.target()))?;
+        }
         Ok(())
     }
 

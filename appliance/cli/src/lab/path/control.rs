@@ -32,6 +32,7 @@ pub(super) fn checks() -> Vec<Check> {
         request("bad-policy-refused", "a policy with a wrong key", "refused", bad_policy),
         request("failing-test-refused", "a policy whose own test fails", "refused", failing_test),
         request("stale-revision-refused", "a policy on an old revision", "refused", stale_revision),
+        request("dry-run", "a dry run that prints JSON", "changes nothing", dry_run),
         request("mutual-tls", "the API over TCP with a certificate", "accepted", right_certificate),
         request("stranger-refused", "the same with another CA's", "refused", wrong_certificate),
         request("event-log", "the log names rule and reason", "written", event_log),
@@ -117,6 +118,17 @@ fn stale_revision(stage: &mut Stage) -> Result<String> {
     let number = stage.in_force()?.context("no policy is in force")?.number;
     let stale = (number - 1).to_string();
     refused(stage, POLICY, &["--expect", &stale], &format!("revision {number}"))
+}
+
+fn dry_run(stage: &mut Stage) -> Result<String> {
+    let before = stage.in_force()?;
+    let policy = POLICY.replace("log: all", "log: none");
+    let finished = push(stage, &policy, &["--dry-run", "--json"])?;
+    ensure!(finished.code == Some(0), "gabion push --dry-run: {}", finished.stderr.trim());
+    let warnings: serde_json::Value = serde_json::from_str(&finished.stdout)?;
+    ensure!(warnings.is_array(), "it prints {warnings}");
+    ensure!(stage.in_force()? == before, "another revision is in force");
+    Ok("the warnings as JSON, the same revision in force".to_owned())
 }
 
 fn right_certificate(stage: &mut Stage) -> Result<String> {

@@ -275,3 +275,6 @@ pub(crate) fn hash_address(seed: [u8; 16], address: Address) -> u64 {
     hasher.write(&address.octets());
     hasher.finish()
 }
+
+#[cfg(test)]
+mod tests;

@@ -168,3 +168,6 @@ impl Journal {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

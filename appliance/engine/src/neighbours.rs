@@ -303,3 +303,6 @@ impl Neighbours {
 fn frames(parked: &VecDeque<Parked>) -> u32 {
     parked.iter().map(|packet| packet.frames).sum()
 }
+
+#[cfg(test)]
+mod tests;

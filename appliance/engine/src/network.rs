@@ -192,3 +192,6 @@ fn own_addresses(network: &Network) -> Vec<Address> {
     own.dedup();
     own
 }
+
+#[cfg(test)]
+mod tests;

@@ -47,3 +47,6 @@ fn hash<K: Hash>(key: [u8; 16], of: &K) -> u64 {
     of.hash(&mut hasher);
     hasher.finish()
 }
+
+#[cfg(test)]
+mod tests;

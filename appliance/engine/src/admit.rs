@@ -5,7 +5,7 @@ use std::fmt;
 use gabion_rules::{RuleId, Transport};
 
 use crate::event::{Event, FlowId};
-use crate::flows::{Admission, Flow, Side, Slot, SourceChoice, Tracker};
+use crate::flows::{Admission, DestinationChoice, Flow, Side, Slot, SourceChoice, Tracker};
 use crate::judge::{Answer, Case, Outcome, Plan, Refusal, Witness};
 use crate::neighbours::Hop;
 use crate::packet::{Packet, Segment, TcpSegment};
@@ -99,6 +99,8 @@ impl Engine {
             self.translator.release(lease, &reply);
             return Err(DropReason::NatConflict);
         }
+        let is_guest = plan.destination == DestinationChoice::Mapping;
+        let guest_of = if is_guest { self.translator.enter(&key) } else { None };
         let expires = now + self.timeout(&tracker);
         let logged = self.journal.may_log(now, plan.decision.rule, plan.decision.log);
         let flow = Flow {
@@ -118,6 +120,7 @@ impl Engine {
             half_open,
             logged,
             lease,
+            guest_of,
             is_from_own_address: self.is_own_translation(plan, external),
             epoch: self.epoch,
             opened: now,

@@ -8,6 +8,7 @@ use hashbrown::HashTable;
 use siphasher::sip::SipHasher13;
 
 use crate::event::{FlowId, FlowReport, FlowState, Generation, Usage};
+use crate::nat::MappingId;
 use crate::neighbours::Hop;
 use crate::rewrite::Rewrite;
 use crate::tcp::TcpTracker;
@@ -34,6 +35,8 @@ pub(crate) struct Flow {
     /// Whether its opening was logged, and its end is to be.
     pub(crate) logged: bool,
     pub(crate) lease: Lease,
+    /// The mapping whose external endpoint it came in by.
+    pub(crate) guest_of: Option<MappingId>,
     /// Whether its source became the node's own address.
     pub(crate) is_from_own_address: bool,
     /// The topology under which it was last looked at.

@@ -135,6 +135,9 @@ impl Engine {
             self.quotas.take_half_open(flow.reply.source);
         }
         self.translator.release(flow.lease, &flow.reply);
+        if let Some(id) = flow.guest_of {
+            self.translator.exit(id);
+        }
         if flow.logged {
             self.journal.push(Event::FlowClosed { flow: flow.report(), why });
         }

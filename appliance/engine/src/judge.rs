@@ -161,7 +161,12 @@ impl Engine {
             return Ok((DestinationChoice::Rule(nat.id), target));
         }
         if let Some(id) = self.translator.mappings.find_external(key.protocol, key.destination) {
-            if !self.translator.admits(rules, id, key.source.address) {
+            let translator = &self.translator;
+            let internal = translator.mappings.get(id).internal;
+            let is_guest = case.pinned.is_some_and(|pinned| pinned.address == internal.address);
+            let admitted = translator.admits(rules, id, key.source.address)
+                || is_guest && translator.keeps(rules, id);
+            if !admitted {
                 witness.step(stage, Outcome::Drop, format_args!("the mapping admits others only"));
                 return Err(DropReason::NatFiltered.into());
             }

@@ -138,6 +138,7 @@ impl Translator {
             protocol: key.protocol,
             rule,
             flows: 0,
+            guests: 0,
         };
         let Some(id) = self.mappings.insert(mapped) else {
             self.ports.release(address, key.protocol, port);
@@ -247,28 +248,55 @@ impl Translator {
             }
             Lease::Mapping(id) => {
                 self.contacts.take(&(id, reply.source.address));
-                if let Some(mapped) = self.mappings.release(id) {
-                    let Endpoint { address, port } = mapped.external;
-                    self.ports.release(address, mapped.protocol, port);
-                    self.names.release(mapped.rule);
-                }
+                let gone = self.mappings.release(id);
+                self.forget(gone);
             }
         }
     }
 
-    /// Whether a stranger may send to the mapping's external endpoint (RFC 4787 section 5), as the
-    /// mapping's rule says now. Whom the mapping has sent to, port and all, is no stranger: those
-    /// packets have a flow.
-    pub(crate) fn admits(&self, rules: &RuleSet, id: MappingId, remote: Address) -> bool {
-        let nat = self.rule_of(id).and_then(|rule| rules.source_nat_by_id(rule));
-        let Some(nat) = nat.filter(|nat| nat.mapping == Mapping::EndpointIndependent) else {
-            return false;
-        };
-        match nat.filtering {
-            Filtering::EndpointIndependent => true,
-            Filtering::AddressDependent => self.contacts.count(&(id, remote)) > 0,
-            Filtering::AddressAndPortDependent => false,
+    /// Keeps the mapping that a flow of this key came in by, if it came in by one.
+    pub(crate) fn enter(&mut self, key: &FlowKey) -> Option<MappingId> {
+        let id = self.mappings.find_external(key.protocol, key.destination)?;
+        self.mappings.retain_for_guest(id);
+        Some(id)
+    }
+
+    /// A flow that came in by the mapping has ended.
+    pub(crate) fn exit(&mut self, id: MappingId) {
+        let gone = self.mappings.release_guest(id);
+        self.forget(gone);
+    }
+
+    fn forget(&mut self, gone: Option<Mapped>) {
+        if let Some(mapped) = gone {
+            let Endpoint { address, port } = mapped.external;
+            self.ports.release(address, mapped.protocol, port);
+            self.names.release(mapped.rule);
         }
+    }
+
+    /// Whether a stranger may send to the mapping's external endpoint (RFC 4787 section 5), as the
+    /// mapping's rule says now, and as long as the inside uses it (RFC 7857 section 7). Whom the
+    /// mapping has sent to, port and all, is no stranger: those packets have a flow.
+    pub(crate) fn admits(&self, rules: &RuleSet, id: MappingId, remote: Address) -> bool {
+        let in_use = self.mappings.get(id).flows > 0;
+        match self.filtering(rules, id) {
+            Some(Filtering::EndpointIndependent) => in_use,
+            Some(Filtering::AddressDependent) => self.contacts.count(&(id, remote)) > 0,
+            Some(Filtering::AddressAndPortDependent) | None => false,
+        }
+    }
+
+    /// Whether somebody whom the mapping has admitted may stay.
+    pub(crate) fn keeps(&self, rules: &RuleSet, id: MappingId) -> bool {
+        self.filtering(rules, id)
+            .is_some_and(|filtering| filtering != Filtering::AddressAndPortDependent)
+    }
+
+    /// `None` where the mapping's rule has gone or makes no mappings any more.
+    fn filtering(&self, rules: &RuleSet, id: MappingId) -> Option<Filtering> {
+        let nat = self.rule_of(id).and_then(|rule| rules.source_nat_by_id(rule))?;
+        (nat.mapping == Mapping::EndpointIndependent).then_some(nat.filtering)
     }
 
     /// The rule of the rule set in force that the mapping belongs to, if it is still there.

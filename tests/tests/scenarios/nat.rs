@@ -224,3 +224,33 @@ fn ports_of_the_host_are_given_out_again_when_it_moves_away() {
     dialogue.engine.handle_timeout(dialogue.now);
     assert_eq!(open(&mut dialogue, 5_002), 0);
 }
+
+#[test]
+fn an_external_endpoint_that_a_stranger_came_in_by_is_nobody_elses() {
+    let policy = POLICY
+        .replace("ports: 1024-65000 }", "ports: 2000-2000, filtering: endpoint-independent }");
+    let policy = policy.replace("service: udp/53, action: allow", "service: udp, action: allow");
+    let mut dialogue = Dialogue::new(&policy);
+    let ask = |host: &str| build::udp().from(host).to("198.51.100.9:53").frame();
+    let stranger = |port: u16| {
+        build::udp().from(&format!("198.51.100.77:{port}")).to("203.0.113.4:2000").frame()
+    };
+    let admitted = "int: udp 198.51.100.77:7 > 10.1.0.10:5000 +0 ttl 63";
+    let wait = |dialogue: &mut Dialogue, seconds: u64| {
+        dialogue.now = dialogue.now + std::time::Duration::from_secs(seconds);
+        dialogue.engine.handle_timeout(dialogue.now);
+    };
+    dialogue.send("int", &ask("10.1.0.10:5000"));
+    wait(&mut dialogue, 60);
+    dialogue.step("ext", &stranger(7), &[admitted], &["forwarded"]);
+    wait(&mut dialogue, 70);
+    // The flow from inside is over: the guest stays, others are not let in, the port is not free.
+    dialogue.step("ext", &stranger(7), &[admitted], &["forwarded"]);
+    dialogue.step("ext", &stranger(8), &[], &["drop:nat-filtered"]);
+    dialogue.send("int", &ask("10.1.0.12:5000"));
+    assert_eq!(dialogue.flows().len(), 1);
+    wait(&mut dialogue, 130);
+    dialogue.send("int", &ask("10.1.0.12:5000"));
+    let next = "unreplied 10.1.0.12:5000 > 198.51.100.9:53 | 198.51.100.9:53 > 203.0.113.4:2000";
+    assert_eq!(dialogue.flows(), [next]);
+}

@@ -41,6 +41,7 @@ fn flow(id: u64, original: FlowKey, reply: FlowKey) -> Flow {
         half_open: false,
         logged: false,
         lease: Lease::Nothing,
+        guest_of: None,
         is_from_own_address: false,
         epoch: 1,
         opened: Time::ZERO,
@@ -87,6 +88,7 @@ proptest! {
             prop_assert_eq!(table.len() as usize, live.len());
             prop_assert_eq!(table.is_full(), live.len() == 12);
         }
-        prop_assert_eq!(table.index.capacity(), room);
+        // Marks of removals take from it; growing would add to it.
+        prop_assert!(table.index.capacity() <= room);
     }
 }

@@ -20,8 +20,11 @@ pub(crate) struct Mapped {
     pub external: Endpoint,
     pub protocol: u8,
     pub rule: NatId,
-    /// Flows that use the mapping; it goes with the last.
+    /// Flows from inside that use the mapping.
     pub flows: u32,
+    /// Flows of strangers that came in by it. They keep the external endpoint from being given to
+    /// somebody else, and open it to nobody.
+    pub guests: u32,
 }
 
 /// All mappings, found by either endpoint; at most `capacity`, allocated once.
@@ -118,14 +121,28 @@ impl Mappings {
         }
     }
 
-    /// One flow less; the mapping is removed and returned when it was the last.
+    pub(crate) fn retain_for_guest(&mut self, id: MappingId) {
+        if let Some(mapped) = &mut self.slots[id.0 as usize] {
+            mapped.guests += 1;
+        }
+    }
+
+    /// One flow less; the mapping is removed and returned when it was the last of both kinds.
     pub(crate) fn release(&mut self, id: MappingId) -> Option<Mapped> {
         let mapped = self.slots[id.0 as usize].as_mut()?;
         mapped.flows = mapped.flows.saturating_sub(1);
-        if mapped.flows > 0 {
-            return None;
-        }
-        let gone = *mapped;
+        self.remove_unused(id)
+    }
+
+    /// The same for a guest.
+    pub(crate) fn release_guest(&mut self, id: MappingId) -> Option<Mapped> {
+        let mapped = self.slots[id.0 as usize].as_mut()?;
+        mapped.guests = mapped.guests.saturating_sub(1);
+        self.remove_unused(id)
+    }
+
+    fn remove_unused(&mut self, id: MappingId) -> Option<Mapped> {
+        let gone = self.slots[id.0 as usize].filter(|mapped| mapped.flows + mapped.guests == 0)?;
         let internal = hash_internal(self.key, gone.protocol, gone.internal, gone.rule);
         let external = hash_external(self.key, gone.protocol, gone.external);
         for (index, hash) in [(&mut self.by_internal, internal), (&mut self.by_external, external)]

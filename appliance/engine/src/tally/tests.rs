@@ -28,6 +28,7 @@ proptest! {
             }
         }
         prop_assert_eq!(tally.counts.len(), model.values().filter(|count| **count > 0).count());
-        prop_assert_eq!(tally.counts.capacity(), room);
+        // Marks of removals take from it; growing would add to it.
+        prop_assert!(tally.counts.capacity() <= room);
     }
 }

@@ -9,7 +9,7 @@ fn endpoint(host: u8, port: u16) -> Endpoint {
 }
 
 fn mapped(internal: Endpoint, external: Endpoint, protocol: u8, rule: u16) -> Mapped {
-    Mapped { internal, external, protocol, rule: NatId(rule), flows: 0 }
+    Mapped { internal, external, protocol, rule: NatId(rule), flows: 0, guests: 0 }
 }
 
 #[test]

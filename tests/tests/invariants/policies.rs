@@ -16,7 +16,8 @@ pub(super) const FILLED: usize = 0;
 pub(super) const TIGHT: usize = 9;
 
 pub(super) static POLICIES: LazyLock<Vec<Arc<RuleSet>>> = LazyLock::new(|| {
-    let base = POLICY.replace(POOL, SMALL_POOL);
+    let base =
+        POLICY.replace(POOL, SMALL_POOL).replace("service: udp/53, action", "service: udp, action");
     let out = |more: &str| base.replace(SMALL_POOL, &format!("{SMALL_POOL}, {more}"));
     let settings = |more: &str| base.replace(DEFAULT, &format!("{DEFAULT}\n  {more}"));
     let texts = [

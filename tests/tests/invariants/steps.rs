@@ -210,7 +210,12 @@ fn likely() -> impl Strategy<Value = (u16, Packet)> {
         let small = Packet { length: 0, cut: None, ..packet };
         (0, Packet { kind, source: 0, destination, ports, hop_limit: 64, ..small })
     });
-    prop_oneof![outwards, inwards]
+    // To the external endpoints of mappings.
+    let strangers = (packet(), port(), 2_000..2_008_u16).prop_map(|(packet, port, mapped)| {
+        let (ports, kind) = ((port, mapped), Kind::Udp);
+        (0, Packet { kind, source: 7, destination: 3, ports, hop_limit: 64, cut: None, ..packet })
+    });
+    prop_oneof![2 => outwards, 2 => inwards, 1 => strangers]
 }
 
 fn packet() -> impl Strategy<Value = Packet> {

@@ -227,7 +227,7 @@ pub(crate) fn refusal(target: &str, status: &Status) -> Failure {
     };
     match status.code() {
         Code::PermissionDenied => Failure::new(format!("{target} does not permit it: {message}"))
-            .next("your certificate's role must allow it: gabion pki issue NAME --role operator"),
+            .next("your certificate's role must allow it: gabion pki issue --client NAME=operator"),
         Code::Unauthenticated => Failure::new(format!("{target} does not know you: {message}"))
             .next("give --cert and --key of a certificate that the cluster's CA has signed"),
         Code::Unavailable => Failure::new(format!("{target} is not available: {message}"))
@@ -236,8 +236,17 @@ pub(crate) fn refusal(target: &str, status: &Status) -> Failure {
             "{target} does not know this request: {message}"
         ))
         .next("is gabiond older than this tool? Compare: gabion --version, gabion show health"),
-        Code::ResourceExhausted => Failure::new(format!("{target} has no room for it: {message}"))
-            .next("is the disk of its state_dir full? df -h /var/lib/gabion"),
+        Code::ResourceExhausted => {
+            let failure = Failure::new(format!("{target} has no room for it: {message}"));
+            if message.contains("no space") {
+                failure.next("is the disk of its state_dir full? df -h /var/lib/gabion")
+            } else {
+                failure
+            }
+        }
+        // tonic's way to say that a request is too large.
+        Code::OutOfRange => Failure::new(format!("{target} does not take it: {message}"))
+            .next("a policy of this size? Raise api.message_bytes in gabiond.toml"),
         Code::Unknown if status.source().is_some() => {
             Failure::new(format!("{target} broke the connection: {message}"))
                 .next("over TLS: has the cluster's CA signed --cert, and is it still valid?")
@@ -252,7 +261,6 @@ pub(crate) fn refusal(target: &str, status: &Status) -> Failure {
         | Code::AlreadyExists
         | Code::FailedPrecondition
         | Code::Aborted
-        | Code::OutOfRange
         | Code::Internal
         | Code::DataLoss => Failure::new(message),
     }
@@ -295,4 +303,22 @@ fn io_kind(error: &(dyn std::error::Error + 'static)) -> Option<ErrorKind> {
         next = error.source();
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_names_the_next_step_that_fits() {
+        let told = |status: Status| refusal("node-1", &status).to_string();
+        let viewer = told(Status::permission_denied("viewer"));
+        assert!(viewer.contains("gabion pki issue --client NAME=operator"), "{viewer}");
+        let large = told(Status::out_of_range("decoded message length too large"));
+        assert!(large.contains("api.message_bytes"), "{large}");
+        let full = told(Status::resource_exhausted("no space left for a file"));
+        assert!(full.contains("df -h"), "{full}");
+        let watchers = told(Status::resource_exhausted("as many clients watch as allowed"));
+        assert!(!watchers.contains("df -h"), "{watchers}");
+    }
 }

@@ -33,7 +33,7 @@ pub(crate) struct Push {
     #[arg(long, value_name = "REVISION")]
     expect: Option<u64>,
 
-    /// What the change is for; shown by `gabion show revisions`
+    /// What the change is for, in one line; shown by `gabion show revisions`
     #[arg(long, short = 'm', value_name = "TEXT", default_value = "")]
     comment: String,
 

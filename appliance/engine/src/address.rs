@@ -42,6 +42,11 @@ impl Address {
         self.0
     }
 
+    /// fc00::/7 (RFC 4193).
+    pub(crate) const fn is_unique_local(self) -> bool {
+        self.0[0] & 0xfe == 0xfc
+    }
+
     /// The bytes as they stand in a packet: four or sixteen.
     pub fn wire_bytes(&self) -> &[u8] {
         match self.family() {

@@ -123,6 +123,7 @@ impl Engine {
             Action::Reject => return refuse(DropReason::RuleReject, Some(Answer::Refuse)),
         }
         let source = self.choose_source(witness, rules, &query, destination, case, hop)?;
+        check_local(rules, &query, &case.key, target, source)?;
         Ok(Plan { query, decision, destination, target, source, hop })
     }
 
@@ -248,6 +249,28 @@ impl Engine {
         witness.step(stage, Outcome::Pass, format_args!("no rule matches"));
         Ok(SourceChoice::AsSent)
     }
+}
+
+/// RFC 6092 REC-7: unique local addresses never come from, go to or show themselves in a zone that
+/// does not list its networks, which is an outside one. Translated, they may.
+fn check_local(
+    rules: &RuleSet,
+    query: &Query,
+    key: &FlowKey,
+    target: Endpoint,
+    source: SourceChoice,
+) -> Result<(), DropReason> {
+    let outside = |zone: ZoneId| {
+        rules.zones().get(usize::from(zone.0)).is_none_or(|zone| zone.networks.is_empty())
+    };
+    let (from_outside, to_outside) = (outside(query.from), outside(query.to));
+    let shown = from_outside || to_outside && source == SourceChoice::AsSent;
+    if shown && key.source.address.is_unique_local() {
+        return Err(DropReason::MartianSource);
+    }
+    let reached = from_outside && key.destination.address.is_unique_local()
+        || to_outside && target.address.is_unique_local();
+    if reached { Err(DropReason::MartianDestination) } else { Ok(()) }
 }
 
 fn witness_decision<W: Witness>(witness: &mut W, rules: &RuleSet, decision: &Decision) {

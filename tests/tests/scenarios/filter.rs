@@ -126,3 +126,22 @@ fn health_probes_and_dhcp_are_the_hosts() {
     let offer = build::udp().from("203.0.113.254:67").to("203.0.113.1:68").frame();
     dialogue.step("ext", &offer, &[], &["local"]);
 }
+
+#[test]
+fn unique_local_addresses_stay_inside() {
+    // RFC 6092 REC-7, whatever the rules permit.
+    let policy = POLICY.replace("'2600:2::/32'", "'2600:2::/32', 'fd00:2::/32'");
+    let mut dialogue = Dialogue::new(&policy);
+    let dns = |from: &str, to: &str| build::udp().from(from).to(to).payload(b"?").frame();
+    let from_outside = dns("[fd00:9::9]:1025", "[2600:2::10]:53");
+    dialogue.step("ext", &from_outside, &[], &["drop:martian-source"]);
+    let to_inside = dns("[2600:9::9]:1025", "[fd00:2::10]:53");
+    dialogue.change_network(|network| {
+        let mut route = network.routes[3].clone();
+        route.prefix = "fd00:2::/32".parse().unwrap();
+        network.routes.push(route);
+    });
+    dialogue.step("ext", &to_inside, &[], &["drop:martian-destination"]);
+    let to_outside = dns("[fd00:2::10]:1025", "[2600:9::9]:53");
+    dialogue.step("int", &to_outside, &[], &["drop:martian-source"]);
+}

@@ -1,10 +1,10 @@
 //! Frames by packet sockets: every frame goes through the engine.
 //!
 //! Two sockets per interface with a receive ring each, for packets and for superframes, and virtio
-//! headers, so that superframes and partial checksums come and go whole. A frame is rewritten in its slot of the ring
-//! and sent from there; there is no send ring, because its pages are copied anyway where frames go
-//! to another namespace and it can not say which frame the kernel refused. Errors of a single frame
-//! are counts. An interface that goes comes back by its name.
+//! headers, so that superframes and partial checksums come and go whole. A frame is rewritten in its
+//! slot of the ring and sent from there; there is no send ring, because its pages are copied anyway
+//! where frames go to another namespace and it can not say which frame the kernel refused. Errors of
+//! a single frame are counts. An interface that goes comes back by its name.
 //!
 //! The kernel handles every frame too: keeping it from that is the guard's business.
 

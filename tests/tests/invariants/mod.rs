@@ -9,19 +9,24 @@ mod world;
 
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
-use proptest::test_runner::FileFailurePersistence;
+use proptest::test_runner::{FileFailurePersistence, RngSeed};
 
 use steps::Step;
 use world::World;
 
+/// The same walks every time, so that a change fails by its own doing; `PROPTEST_RNG_SEED` and
+/// `PROPTEST_CASES` go hunting.
 fn config() -> ProptestConfig {
+    let hunting = std::env::var_os("PROPTEST_RNG_SEED").is_some();
+    let chosen = ProptestConfig::default();
     ProptestConfig {
         max_shrink_iters: 3_000,
-        cases: 600,
+        cases: if std::env::var_os("PROPTEST_CASES").is_some() { chosen.cases } else { 600 },
+        rng_seed: if hunting { chosen.rng_seed } else { RngSeed::Fixed(2) },
         failure_persistence: Some(Box::new(FileFailurePersistence::SourceParallel(
             "proptest-regressions",
         ))),
-        ..ProptestConfig::default()
+        ..chosen
     }
 }
 

@@ -353,6 +353,11 @@ impl World {
 
     /// A packet may meet a limit that `explain` does not look at, and nothing else.
     fn agrees(&self, told: &gabion_engine::Explanation, verdict: Verdict) {
+        // The packet ended a revoked flow, and its mapping with it; `explain` ends nothing.
+        let revoked = |step: &gabion_engine::Step| step.detail == "the flow is no longer permitted";
+        if told.steps.iter().any(revoked) {
+            return;
+        }
         let live =
             told.steps.iter().any(|step| step.stage == "flow" && step.outcome == Outcome::Match);
         match (told.verdict, verdict) {

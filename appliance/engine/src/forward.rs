@@ -243,7 +243,7 @@ fn header_length(packet: &Packet) -> usize {
     }
 }
 
-fn smallest_mtu(packet: &Packet) -> u32 {
+pub(crate) fn smallest_mtu(packet: &Packet) -> u32 {
     match packet.source.family() {
         Family::Ipv4 => MTU_MIN_IPV4,
         Family::Ipv6 => MTU_MIN_IPV6,

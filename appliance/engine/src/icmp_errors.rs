@@ -2,11 +2,12 @@
 //! out (RFC 5508 section 4, RFC 5927). They never refresh, end or create anything.
 
 use crate::flows::{Slot, Tracker};
+use crate::forward::smallest_mtu;
 use crate::judge::Refusal;
 use crate::packet::Packet;
 use crate::quote::{self, Quote};
 use crate::recheck::Standing;
-use crate::{Direction, DropReason, Engine, Family, Frame, InterfaceId, Time, Verdict};
+use crate::{Direction, DropReason, Engine, Frame, InterfaceId, Time, Verdict};
 
 impl Engine {
     /// Passes an ICMP error to the host whose packet it quotes.
@@ -56,14 +57,10 @@ impl Engine {
             }
         }
         // RFC 5927 section 7: an MTU that the quoted packet fitted into, or that no link has.
-        if let Some(mtu) = quote.mtu {
-            let least = match packet.source.family() {
-                Family::Ipv4 => 68,
-                Family::Ipv6 => 1280,
-            };
-            if mtu != 0 && mtu < least || mtu >= quote.claimed_length {
-                return Err(DropReason::IcmpErrorForged);
-            }
+        if let Some(mtu) = quote.mtu
+            && (mtu != 0 && mtu < smallest_mtu(packet) || mtu >= quote.claimed_length)
+        {
+            return Err(DropReason::IcmpErrorForged);
         }
         Ok(())
     }

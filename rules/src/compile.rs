@@ -42,6 +42,7 @@ pub(crate) fn compile(policy: &Policy, today: Option<Date>) -> Result<RuleSet, C
     let first_default = rules.len();
     rules.extend(default_rules(policy));
     let nat = compiler.nat_tables(today)?;
+    let most_flows = policy.settings.flood.flows_per_source;
     let entries = policy.nat.iter().enumerate();
     Ok(RuleSet {
         zones: policy.zones.iter().map(zone).collect(),
@@ -49,7 +50,7 @@ pub(crate) fn compile(policy: &Policy, today: Option<Date>) -> Result<RuleSet, C
         rules,
         first_default,
         filter: Classifier::new(policy.zones.len(), conditions),
-        nat: entries.map(|(index, rule)| nat_entry(nat_id(index), rule)).collect(),
+        nat: entries.map(|(index, rule)| nat_entry(nat_id(index), rule, most_flows)).collect(),
         destination_nat: nat.destination,
         source_nat: nat.source,
         translated: AddressSet::new(nat.translated),
@@ -277,7 +278,8 @@ fn nat_id(index: usize) -> NatId {
     NatId(u16::try_from(index).expect("the check keeps NAT rules below their limit"))
 }
 
-fn nat_entry(id: NatId, rule: &NatPolicy) -> NatRule {
+/// A source may hold `most_ports` of a rule that names no number.
+fn nat_entry(id: NatId, rule: &NatPolicy, most_ports: u32) -> NatRule {
     let (name, line) = (rule.name.clone(), rule.place.line);
     match &rule.kind {
         NatKind::Destination(kind) => NatRule::Destination(DestinationNat {
@@ -296,6 +298,7 @@ fn nat_entry(id: NatId, rule: &NatPolicy) -> NatRule {
                 PoolPolicy::Pool { ranges, .. } => SourceAddress::Pool(ranges.clone()),
             },
             ports: kind.ports.clone(),
+            ports_per_source: kind.ports_per_source.unwrap_or(most_ports),
             mapping: kind.mapping,
             filtering: kind.filtering,
         }),

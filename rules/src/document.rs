@@ -77,12 +77,22 @@ pub(crate) struct ZoneText {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename = "Settings", deny_unknown_fields)]
 pub(crate) struct SettingsText {
+    /// Which packets are refused before any rule. Default `standard`.
+    pub profile: Option<ProfileText>,
     /// What becomes of a packet that no rule matches.
     pub default: Option<At<DefaultText>>,
     /// Idle timers, each 1s to 7d.
     pub timeouts: Option<TimeoutsText>,
     /// What one source, or all together, may hold.
     pub flood: Option<FloodText>,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename = "Profile", rename_all = "kebab-case")]
+pub(crate) enum ProfileText {
+    Standard,
+    /// As the Common Criteria ask: no IPv6 unicast outside 2000::/3.
+    StrictCc,
 }
 
 /// What becomes of a packet that no rule matches.
@@ -116,7 +126,9 @@ pub(crate) struct TimeoutsText {
 pub(crate) struct FloodText {
     pub half_open: Option<At<u32>>,
     pub half_open_per_destination: Option<At<u32>>,
+    pub half_open_per_source: Option<At<u32>>,
     pub flows_per_source: Option<At<u32>>,
+    pub new_flows_per_source_per_second: Option<At<u32>>,
     pub answers_per_second: Option<At<u32>>,
     pub sampled_logs_per_second: Option<At<u32>>,
     pub all_logs_per_second: Option<At<u32>>,
@@ -181,6 +193,8 @@ pub(crate) struct SourceNatText {
     pub address: OneOrMany,
     /// Default `1024-65535`.
     pub ports: Option<At<String>>,
+    /// Ports that one source may hold. Default: as many as `flows-per-source` of `settings.flood`.
+    pub ports_per_source: Option<At<u32>>,
     /// Default `endpoint-independent`, `symmetric` for inbound.
     pub mapping: Option<MappingText>,
     /// Default `address-and-port-dependent`.

@@ -47,4 +47,4 @@ pub use notation::{PacketText, ParsePacketError};
 pub use policy::{Expiry, Policy};
 pub use ruleset::{Rule, RuleSet, Zone, ZoneLookup};
 pub use schema::json_schema;
-pub use settings::{FloodLimits, Settings, Timeouts};
+pub use settings::{FloodLimits, Profile, Settings, Timeouts};

@@ -41,6 +41,9 @@ pub struct SourceNat {
     pub address: SourceAddress,
     /// Ports (or ICMP query identifiers) that the translation may use.
     pub ports: RangeInclusive<u16>,
+    /// How many of them one source may hold at once, on all addresses and of all protocols together
+    /// (RFC 6888 REQ-4). Default: `flows_per_source` of the flood limits.
+    pub ports_per_source: u32,
     pub mapping: Mapping,
     pub filtering: Filtering,
 }

@@ -157,6 +157,8 @@ pub(crate) struct SourcePolicy {
     pub destination: Match<IpRange>,
     pub address: PoolPolicy,
     pub ports: RangeInclusive<u16>,
+    /// `None`: as many as one source may have flows.
+    pub ports_per_source: Option<u32>,
     pub mapping: Mapping,
     pub filtering: Filtering,
 }

@@ -55,6 +55,9 @@ impl Policy {
             vec![field("action", default.action.label()), field("log", default.log.label())];
         entry(text, "  default:", mapping(fields));
         let standard = Settings::default();
+        if self.settings.profile != standard.profile {
+            *text += &format!("  profile: {}\n", self.settings.profile.label());
+        }
         let now = timeouts(&self.settings.timeouts).into_iter();
         let changed = now.zip(timeouts(&standard.timeouts)).filter(|(now, then)| now != then);
         let fields: Vec<_> =
@@ -109,6 +112,8 @@ impl Policy {
         if kind.ports != DEFAULT_NAT_PORTS {
             fields.push(field("ports", &nat_ports(kind)));
         }
+        let quota = kind.ports_per_source;
+        fields.extend(quota.map(|ports| field("ports-per-source", &ports.to_string())));
         if kind.mapping != kind.direction.mapping() {
             fields.push(field("mapping", mapping_label(kind.mapping)));
         }
@@ -245,11 +250,13 @@ fn timeouts(timeouts: &Timeouts) -> [(&'static str, Duration); 9] {
     ]
 }
 
-fn flood(flood: &FloodLimits) -> [(&'static str, u32); 6] {
+fn flood(flood: &FloodLimits) -> [(&'static str, u32); 8] {
     [
         ("half-open", flood.half_open),
         ("half-open-per-destination", flood.half_open_per_destination),
+        ("half-open-per-source", flood.half_open_per_source),
         ("flows-per-source", flood.flows_per_source),
+        ("new-flows-per-source-per-second", flood.new_flows_per_source_per_second),
         ("answers-per-second", flood.answers_per_second),
         ("sampled-logs-per-second", flood.sampled_logs_per_second),
         ("all-logs-per-second", flood.all_logs_per_second),

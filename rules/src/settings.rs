@@ -5,8 +5,29 @@ use std::time::Duration;
 /// `settings:` of the policy with every default filled in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
+    pub profile: Profile,
     pub timeouts: Timeouts,
     pub flood: FloodLimits,
+}
+
+/// Which packets are refused before any rule, whatever the rules say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Profile {
+    /// What the RFCs ask of a router and a firewall.
+    Standard,
+    /// Also what the Common Criteria module for stateful traffic filters asks and the RFCs do not:
+    /// IPv6 unicast outside 2000::/3 as source or destination (FFW_RUL_EXT.1.6).
+    StrictCc,
+}
+
+impl Profile {
+    /// As the policy writes it.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Standard => "standard",
+            Self::StrictCc => "strict-cc",
+        }
+    }
 }
 
 /// Idle timers; every one can be set from 1 s to 7 days.
@@ -41,8 +62,12 @@ pub struct FloodLimits {
     pub half_open: u32,
     /// The same per destination address and port. Default 4,096.
     pub half_open_per_destination: u32,
+    /// The same per source address. Default 2,048.
+    pub half_open_per_source: u32,
     /// Flows per source address. Default 16,384.
     pub flows_per_source: u32,
+    /// New flows that one source address may begin in a second, and at once. Default 10,000.
+    pub new_flows_per_source_per_second: u32,
     /// ICMP errors, RSTs and other answers that the node makes, per second. Default 1,000.
     pub answers_per_second: u32,
     /// Log records per rule and second under `log: sampled`. Default 10.
@@ -57,6 +82,7 @@ impl Default for Settings {
             Duration::from_secs(n)
         }
         Self {
+            profile: Profile::Standard,
             timeouts: Timeouts {
                 tcp_opening: seconds(30),
                 tcp_established: seconds(7_440),
@@ -71,7 +97,9 @@ impl Default for Settings {
             flood: FloodLimits {
                 half_open: 16_384,
                 half_open_per_destination: 4_096,
+                half_open_per_source: 2_048,
                 flows_per_source: 16_384,
+                new_flows_per_source_per_second: 10_000,
                 answers_per_second: 1_000,
                 sampled_logs_per_second: 10,
                 all_logs_per_second: 10_000,

@@ -20,6 +20,7 @@ use crate::service::{Service, parse_port_range};
 use crate::{Filtering, Mapping};
 
 use super::Checker;
+use super::settings::check_limit;
 
 impl Checker<'_, '_> {
     pub(super) fn check_nat(&mut self, rules: Vec<NatText>) -> Vec<NatPolicy> {
@@ -136,6 +137,8 @@ impl Checker<'_, '_> {
         let service = self.check_service_match(text.service.as_ref());
         let address = self.check_pool(&text.address);
         let ports = self.check_nat_ports(text.ports.as_ref());
+        let ports_per_source =
+            text.ports_per_source.and_then(|number| check_limit(&number, self.problems));
         let meta = self.check_meta(text.meta);
         let direction = match text.direction {
             Some(DirectionText::Inbound) => NatDirection::Inbound,
@@ -147,6 +150,7 @@ impl Checker<'_, '_> {
             destination: destination?,
             address: address?,
             ports: ports?,
+            ports_per_source,
             mapping: text.mapping.map_or(direction.mapping(), Mapping::from),
             filtering: text.filtering.map_or(DEFAULT_FILTERING, Filtering::from),
         };

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use crate::diagnostic::Problems;
-use crate::document::{FloodText, LogText, SettingsText, TimeoutsText, VerdictText};
+use crate::document::{FloodText, LogText, ProfileText, SettingsText, TimeoutsText, VerdictText};
 use crate::duration::parse_duration;
 use crate::policy::DefaultPolicy;
 use crate::read::At;
-use crate::{Action, FloodLimits, LogMode, Settings, Timeouts};
+use crate::{Action, FloodLimits, LogMode, Profile, Settings, Timeouts};
 
 use super::Checker;
 
@@ -25,6 +25,7 @@ impl Checker<'_, '_> {
             },
         );
         let mut settings = Settings::default();
+        settings.profile = text.profile.map_or(settings.profile, Profile::from);
         if let Some(timeouts) = text.timeouts {
             set_timeouts(&mut settings.timeouts, timeouts, self.problems);
         }
@@ -56,19 +57,35 @@ fn set_timeouts(timeouts: &mut Timeouts, text: TimeoutsText, problems: &mut Prob
 
 fn set_flood(flood: &mut FloodLimits, text: FloodText, problems: &mut Problems) {
     let mut set = |slot: &mut u32, number: Option<At<u32>>| {
-        let Some(At { value, span }) = number else { return };
-        if (1..=MOST).contains(&value) {
-            *slot = value;
-        } else {
-            problems.error(span, format!("{value} is out of range [1, {MOST}]"));
-        }
+        *slot = number.and_then(|number| check_limit(&number, problems)).unwrap_or(*slot);
     };
     set(&mut flood.half_open, text.half_open);
     set(&mut flood.half_open_per_destination, text.half_open_per_destination);
+    set(&mut flood.half_open_per_source, text.half_open_per_source);
     set(&mut flood.flows_per_source, text.flows_per_source);
+    set(&mut flood.new_flows_per_source_per_second, text.new_flows_per_source_per_second);
     set(&mut flood.answers_per_second, text.answers_per_second);
     set(&mut flood.sampled_logs_per_second, text.sampled_logs_per_second);
     set(&mut flood.all_logs_per_second, text.all_logs_per_second);
+}
+
+/// A number of things that something may hold.
+pub(super) fn check_limit(number: &At<u32>, problems: &mut Problems) -> Option<u32> {
+    let At { value, span } = *number;
+    if (1..=MOST).contains(&value) {
+        return Some(value);
+    }
+    problems.error(span, format!("{value} is out of range [1, {MOST}]"));
+    None
+}
+
+impl From<ProfileText> for Profile {
+    fn from(text: ProfileText) -> Self {
+        match text {
+            ProfileText::Standard => Self::Standard,
+            ProfileText::StrictCc => Self::StrictCc,
+        }
+    }
 }
 
 impl From<VerdictText> for Action {

@@ -18,6 +18,7 @@ use crate::policy::{
 };
 use crate::ruleset::{NatTable, Networks, default_name};
 use crate::service::{Service, ServiceSet};
+use crate::timeouts::RuleTimeouts;
 use crate::{
     DestinationNat, NatId, NatRule, Rule, RuleSet, SourceAddress, SourceNat, Zone, ZoneId,
 };
@@ -35,8 +36,10 @@ pub(crate) enum CompileError {
 pub(crate) fn compile(policy: &Policy, today: Option<Date>) -> Result<RuleSet, CompileError> {
     let mut compiler = Compiler::new(policy);
     let (mut rules, mut conditions) = (Vec::new(), Vec::new());
+    let mut timeouts = RuleTimeouts::default();
     for rule in policy.rules.iter().filter(|rule| !rule.meta.has_expired(today)) {
         rules.push(rule_entry(rule));
+        timeouts.add(&policy.settings.timeouts, &rule.timeouts);
         conditions.push(compiler.rule_conditions(rule)?);
     }
     let first_default = rules.len();
@@ -48,6 +51,7 @@ pub(crate) fn compile(policy: &Policy, today: Option<Date>) -> Result<RuleSet, C
         zones: policy.zones.iter().map(zone).collect(),
         networks: networks(policy),
         rules,
+        timeouts,
         first_default,
         filter: Classifier::new(policy.zones.len(), conditions),
         nat: entries.map(|(index, rule)| nat_entry(nat_id(index), rule, most_flows)).collect(),

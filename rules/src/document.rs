@@ -120,6 +120,20 @@ pub(crate) struct TimeoutsText {
     pub fragment: Option<At<String>>,
 }
 
+/// Idle timers of the flows that a rule admits.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename = "RuleTimeouts", rename_all = "kebab-case", deny_unknown_fields)]
+pub(crate) struct RuleTimeoutsText {
+    pub tcp_opening: Option<At<String>>,
+    pub tcp_established: Option<At<String>>,
+    pub tcp_closing: Option<At<String>>,
+    pub tcp_closed: Option<At<String>>,
+    pub udp: Option<At<String>>,
+    pub udp_unreplied: Option<At<String>>,
+    pub icmp: Option<At<String>>,
+    pub other: Option<At<String>>,
+}
+
 /// Flood limits.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename = "Flood", rename_all = "kebab-case", deny_unknown_fields)]
@@ -248,6 +262,8 @@ pub(crate) struct RuleText {
     pub action: ActionText,
     /// Default `none`.
     pub log: Option<LogText>,
+    /// Idle timers of the flows that the rule admits. Default: those of `settings`.
+    pub timeouts: Option<At<RuleTimeoutsText>>,
     pub meta: Option<MetaText>,
 }
 

@@ -30,6 +30,7 @@ mod compile;
 mod decision;
 mod nat;
 mod ruleset;
+mod timeouts;
 
 mod embedded;
 mod explain;

@@ -3,6 +3,7 @@
 
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
+use std::time::Duration;
 
 use ipnet::IpNet;
 use time::Date;
@@ -11,6 +12,7 @@ use crate::address::IpRange;
 use crate::diagnostic::Span;
 use crate::resolve::Resolved;
 use crate::service::Service;
+use crate::settings::Timer;
 use crate::{Action, Filtering, LogMode, Mapping, PacketText, Settings, ZoneId};
 
 /// A policy that passed all checks.
@@ -205,6 +207,8 @@ pub(crate) struct RulePolicy {
     /// `None` for a monitor rule.
     pub action: Option<Action>,
     pub log: LogMode,
+    /// What is not as in the settings; each timer at most once, in the order of their list.
+    pub timeouts: Vec<(Timer, Duration)>,
     pub meta: Meta,
 }
 

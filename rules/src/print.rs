@@ -11,7 +11,8 @@ use crate::policy::{
     Policy, PoolPolicy, RulePolicy, SourcePolicy, Term, TestPolicy, Zones,
 };
 use crate::service::{Service, print_port_range};
-use crate::{Filtering, FloodLimits, Mapping, Settings, Timeouts};
+use crate::settings::Timer;
+use crate::{Filtering, FloodLimits, Mapping, Settings};
 
 /// Columns after which an entry goes on in the next line, if it has a place to break.
 const WIDTH: usize = 140;
@@ -58,10 +59,10 @@ impl Policy {
         if self.settings.profile != standard.profile {
             *text += &format!("  profile: {}\n", self.settings.profile.label());
         }
-        let now = timeouts(&self.settings.timeouts).into_iter();
-        let changed = now.zip(timeouts(&standard.timeouts)).filter(|(now, then)| now != then);
-        let fields: Vec<_> =
-            changed.map(|((key, time), _)| field(key, &print_duration(time))).collect();
+        let timers = Timer::ALL.map(|timer| (timer, self.settings.timeouts.get(timer)));
+        let changed =
+            timers.into_iter().filter(|(timer, time)| *time != standard.timeouts.get(*timer));
+        let fields = timeouts(changed);
         if !fields.is_empty() {
             entry(text, "  timeouts:", mapping(fields));
         }
@@ -131,6 +132,10 @@ impl Policy {
         fields.push(field("action", rule.action.map_or("monitor", |action| action.label())));
         if rule.log != crate::LogMode::None {
             fields.push(field("log", rule.log.label()));
+        }
+        if !rule.timeouts.is_empty() {
+            let timers = mapping(timeouts(rule.timeouts.iter().copied()));
+            fields.push(keyed("timeouts", timers));
         }
         fields.extend(meta(&rule.meta));
         fields
@@ -236,18 +241,8 @@ fn filtering_label(filtering: Filtering) -> &'static str {
     }
 }
 
-fn timeouts(timeouts: &Timeouts) -> [(&'static str, Duration); 9] {
-    [
-        ("tcp-opening", timeouts.tcp_opening),
-        ("tcp-established", timeouts.tcp_established),
-        ("tcp-closing", timeouts.tcp_closing),
-        ("tcp-closed", timeouts.tcp_closed),
-        ("udp", timeouts.udp),
-        ("udp-unreplied", timeouts.udp_unreplied),
-        ("icmp", timeouts.icmp),
-        ("other", timeouts.other),
-        ("fragment", timeouts.fragment),
-    ]
+fn timeouts(timers: impl Iterator<Item = (Timer, Duration)>) -> Vec<Vec<String>> {
+    timers.map(|(timer, time)| field(timer.label(), &print_duration(time))).collect()
 }
 
 fn flood(flood: &FloodLimits) -> [(&'static str, u32); 8] {

@@ -7,9 +7,10 @@ use prefix_trie::PrefixMap;
 
 use crate::address::AddressSet;
 use crate::classifier::Classifier;
+use crate::timeouts::RuleTimeouts;
 use crate::{
     Action, Decision, DestinationNat, LogMode, NatId, NatQuery, NatRule, Query, RuleId, Settings,
-    SourceNat, ZoneId,
+    SourceNat, Timeouts, ZoneId,
 };
 
 /// A compiled policy.
@@ -19,6 +20,7 @@ pub struct RuleSet {
     pub(crate) networks: Networks,
     /// The written rules that are in force, then one default for each ordered zone pair.
     pub(crate) rules: Vec<Rule>,
+    pub(crate) timeouts: RuleTimeouts,
     pub(crate) first_default: usize,
     pub(crate) filter: Classifier,
     /// Of both kinds and all days, by id.
@@ -198,6 +200,12 @@ impl RuleSet {
 
     pub fn settings(&self) -> &Settings {
         &self.settings
+    }
+
+    /// The idle timers of flows that `rule` admitted: its own and, where it has none, those of the
+    /// settings.
+    pub fn timeouts(&self, rule: RuleId) -> &Timeouts {
+        self.timeouts.of(rule).unwrap_or(&self.settings.timeouts)
     }
 }
 

@@ -31,7 +31,7 @@ impl Profile {
 }
 
 /// Idle timers; every one can be set from 1 s to 7 days.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Timeouts {
     /// SYN seen, handshake not complete. Default 30 s; RFC 5382 REQ-5 asks 240 s, RFC 7857
     /// section 2.1 lets security lower it.
@@ -53,6 +53,69 @@ pub struct Timeouts {
     pub other: Duration,
     /// A datagram whose fragments are incomplete. Default 5 s.
     pub fragment: Duration,
+}
+
+/// An idle timer by its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Timer {
+    TcpOpening,
+    TcpEstablished,
+    TcpClosing,
+    TcpClosed,
+    Udp,
+    UdpUnreplied,
+    Icmp,
+    Other,
+    Fragment,
+}
+
+impl Timer {
+    pub(crate) const ALL: [Self; 9] = [
+        Self::TcpOpening,
+        Self::TcpEstablished,
+        Self::TcpClosing,
+        Self::TcpClosed,
+        Self::Udp,
+        Self::UdpUnreplied,
+        Self::Icmp,
+        Self::Other,
+        Self::Fragment,
+    ];
+
+    /// As the policy writes it.
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Self::TcpOpening => "tcp-opening",
+            Self::TcpEstablished => "tcp-established",
+            Self::TcpClosing => "tcp-closing",
+            Self::TcpClosed => "tcp-closed",
+            Self::Udp => "udp",
+            Self::UdpUnreplied => "udp-unreplied",
+            Self::Icmp => "icmp",
+            Self::Other => "other",
+            Self::Fragment => "fragment",
+        }
+    }
+}
+
+impl Timeouts {
+    pub(crate) fn get(mut self, timer: Timer) -> Duration {
+        *self.get_mut(timer)
+    }
+
+    pub(crate) fn get_mut(&mut self, timer: Timer) -> &mut Duration {
+        match timer {
+            Timer::TcpOpening => &mut self.tcp_opening,
+            Timer::TcpEstablished => &mut self.tcp_established,
+            Timer::TcpClosing => &mut self.tcp_closing,
+            Timer::TcpClosed => &mut self.tcp_closed,
+            Timer::Udp => &mut self.udp,
+            Timer::UdpUnreplied => &mut self.udp_unreplied,
+            Timer::Icmp => &mut self.icmp,
+            Timer::Other => &mut self.other,
+            Timer::Fragment => &mut self.fragment,
+        }
+    }
 }
 
 /// What one source, or all together, may hold; 0 is refused, there is no "unlimited".

@@ -101,21 +101,22 @@ impl Engine {
         }
         let is_guest = plan.destination == DestinationChoice::Mapping;
         let guest_of = if is_guest { self.translator.enter(&key) } else { None };
-        let expires = now + self.timeout(&tracker);
+        let admission = Admission {
+            generation,
+            from: plan.query.from,
+            to: plan.query.to,
+            rule: plan.decision.rule,
+            destination: plan.destination,
+            source: plan.source,
+        };
+        let expires = now + self.timeout(&admission, &tracker);
         let logged = self.journal.may_log(now, plan.decision.rule, plan.decision.log);
         let flow = Flow {
             id: self.next_flow_id(),
             original: key,
             reply,
             sides: [side(from, &key, &reply, hop), side(plan.hop.out, &reply, &key, Hop::UNKNOWN)],
-            admission: Admission {
-                generation,
-                from: plan.query.from,
-                to: plan.query.to,
-                rule: plan.decision.rule,
-                destination: plan.destination,
-                source: plan.source,
-            },
+            admission,
             tracker,
             half_open,
             logged,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use gabion_rules::Timeouts;
 
 use crate::event::{CloseReason, Event};
-use crate::flows::{Slot, Tracker};
+use crate::flows::{Admission, Slot, Tracker};
 use crate::judge::Refusal;
 use crate::packet::{Packet, Segment};
 use crate::recheck::{FLOWS_PER_TURN, Standing};
@@ -71,7 +71,8 @@ impl Engine {
     /// Starts the idle timer anew. The wheel is touched only where the flow is to end sooner than it
     /// was: it re-arms itself when it fires early.
     pub(crate) fn refresh(&mut self, now: Time, slot: Slot) {
-        let expires = now + self.timeout(&self.flows[slot].tracker);
+        let flow = &self.flows[slot];
+        let expires = now + self.timeout(&flow.admission, &flow.tracker);
         let flow = &mut self.flows[slot];
         let sooner = expires < flow.expires;
         flow.expires = expires;
@@ -97,14 +98,25 @@ impl Engine {
     }
 
     /// The idle time of a flow in this state, under the policy in force.
-    pub(crate) fn timeout(&self, tracker: &Tracker) -> Duration {
-        let timeouts: &Timeouts = &self.settings().timeouts;
+    pub(crate) fn timeout(&self, admission: &Admission, tracker: &Tracker) -> Duration {
+        let timeouts = self.timeouts(admission);
         match tracker {
             Tracker::Tcp(tcp) => tcp.timeout(timeouts),
             Tracker::Udp { replied: true } => timeouts.udp,
             Tracker::Udp { replied: false } => timeouts.udp_unreplied,
             Tracker::Icmp { .. } => timeouts.icmp,
             Tracker::Other { .. } => timeouts.other,
+        }
+    }
+
+    /// Those of the rule that admitted the flow; those of all rules while a new policy has not judged
+    /// it yet.
+    fn timeouts(&self, admission: &Admission) -> &Timeouts {
+        match &self.policy {
+            Some(policy) if policy.generation == admission.generation => {
+                policy.rules.timeouts(admission.rule)
+            }
+            Some(_) | None => &self.settings().timeouts,
         }
     }
 

@@ -29,6 +29,13 @@ impl Checker<'_, '_> {
         let source = self.check_address_match(rule.source.as_ref());
         let destination = self.check_address_match(rule.destination.as_ref());
         let service = self.check_service_match(rule.service.as_ref());
+        let action = match rule.action {
+            ActionText::Allow => Some(Action::Allow),
+            ActionText::Drop => Some(Action::Drop),
+            ActionText::Reject => Some(Action::Reject),
+            ActionText::Monitor => None,
+        };
+        let timeouts = self.check_rule_timeouts(rule.timeouts, action);
         let meta = self.check_meta(rule.meta);
         Some(RulePolicy {
             place: self.place(rule.name.span),
@@ -38,13 +45,9 @@ impl Checker<'_, '_> {
             source: source?,
             destination: destination?,
             service: service?,
-            action: match rule.action {
-                ActionText::Allow => Some(Action::Allow),
-                ActionText::Drop => Some(Action::Drop),
-                ActionText::Reject => Some(Action::Reject),
-                ActionText::Monitor => None,
-            },
+            action,
             log: rule.log.map_or(LogMode::None, LogMode::from),
+            timeouts,
             meta,
         })
     }

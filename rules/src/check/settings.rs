@@ -3,11 +3,14 @@
 use std::time::Duration;
 
 use crate::diagnostic::Problems;
-use crate::document::{FloodText, LogText, ProfileText, SettingsText, TimeoutsText, VerdictText};
+use crate::document::{
+    FloodText, LogText, ProfileText, RuleTimeoutsText, SettingsText, TimeoutsText, VerdictText,
+};
 use crate::duration::parse_duration;
 use crate::policy::DefaultPolicy;
 use crate::read::At;
-use crate::{Action, FloodLimits, LogMode, Profile, Settings, Timeouts};
+use crate::settings::Timer;
+use crate::{Action, FloodLimits, LogMode, Profile, Settings};
 
 use super::Checker;
 
@@ -27,32 +30,63 @@ impl Checker<'_, '_> {
         let mut settings = Settings::default();
         settings.profile = text.profile.map_or(settings.profile, Profile::from);
         if let Some(timeouts) = text.timeouts {
-            set_timeouts(&mut settings.timeouts, timeouts, self.problems);
+            for (timer, duration) in read_timeouts(timeouts, self.problems) {
+                *settings.timeouts.get_mut(timer) = duration;
+            }
         }
         if let Some(flood) = text.flood {
             set_flood(&mut settings.flood, flood, self.problems);
         }
         (default, settings)
     }
+
+    /// The timers of a rule; `action` is the rule's.
+    pub(super) fn check_rule_timeouts(
+        &mut self,
+        text: Option<At<RuleTimeoutsText>>,
+        action: Option<Action>,
+    ) -> Vec<(Timer, Duration)> {
+        let Some(At { value: text, span }) = text else { return Vec::new() };
+        if action != Some(Action::Allow) {
+            let help = "only a rule that allows admits flows: leave `timeouts` out";
+            self.problems.error_with(span, "`timeouts` has no effect here", help);
+        }
+        let text = TimeoutsText {
+            tcp_opening: text.tcp_opening,
+            tcp_established: text.tcp_established,
+            tcp_closing: text.tcp_closing,
+            tcp_closed: text.tcp_closed,
+            udp: text.udp,
+            udp_unreplied: text.udp_unreplied,
+            icmp: text.icmp,
+            other: text.other,
+            fragment: None,
+        };
+        read_timeouts(text, self.problems)
+    }
 }
 
-fn set_timeouts(timeouts: &mut Timeouts, text: TimeoutsText, problems: &mut Problems) {
-    let mut set = |slot: &mut Duration, text: Option<At<String>>| {
-        let Some(At { value, span }) = text else { return };
-        match parse_duration(&value) {
-            Ok(duration) => *slot = duration,
-            Err(error) => problems.error_with(span, error.message, error.help),
-        }
+/// The timers that are written out, in the order of their list.
+fn read_timeouts(text: TimeoutsText, problems: &mut Problems) -> Vec<(Timer, Duration)> {
+    let written = Timer::ALL.into_iter().zip([
+        text.tcp_opening,
+        text.tcp_established,
+        text.tcp_closing,
+        text.tcp_closed,
+        text.udp,
+        text.udp_unreplied,
+        text.icmp,
+        text.other,
+        text.fragment,
+    ]);
+    let read = |(timer, text): (Timer, Option<At<String>>)| {
+        let At { value, span } = text?;
+        let duration = parse_duration(&value);
+        let duration =
+            duration.map_err(|error| problems.error_with(span, error.message, error.help));
+        Some((timer, duration.ok()?))
     };
-    set(&mut timeouts.tcp_opening, text.tcp_opening);
-    set(&mut timeouts.tcp_established, text.tcp_established);
-    set(&mut timeouts.tcp_closing, text.tcp_closing);
-    set(&mut timeouts.tcp_closed, text.tcp_closed);
-    set(&mut timeouts.udp, text.udp);
-    set(&mut timeouts.udp_unreplied, text.udp_unreplied);
-    set(&mut timeouts.icmp, text.icmp);
-    set(&mut timeouts.other, text.other);
-    set(&mut timeouts.fragment, text.fragment);
+    written.filter_map(read).collect()
 }
 
 fn set_flood(flood: &mut FloodLimits, text: FloodText, problems: &mut Problems) {

@@ -13,6 +13,7 @@ mod nat;
 mod neighbours;
 mod policy_change;
 mod tcp;
+mod timers;
 
 /// The policy of most scenarios: publishing, inbound SNAT, outbound SNAT, and each action.
 pub(crate) const POLICY: &str = r"

@@ -292,6 +292,12 @@ impl FrameBuilder {
         if self.without_checksum {
             return bytes;
         }
+        // A datagram's own length may be told shorter than it is (RFC 9868).
+        let told = [bytes[4], bytes[5]];
+        let summed = match number {
+            protocol::UDP => bytes.len().min(u16::from_be_bytes(told).into()),
+            _ => bytes.len(),
+        };
         let pseudo_header = if number == protocol::ICMP {
             0
         } else {
@@ -299,13 +305,13 @@ impl FrameBuilder {
                 &self.source.ip().into(),
                 &self.destination.ip().into(),
                 number.into(),
-                bytes.len() as u32,
+                summed as u32,
             )
         };
         let sum = if self.partial_checksum {
             pseudo_header
         } else {
-            match !checksum::combine(&[pseudo_header, checksum::data(&bytes)]) {
+            match !checksum::combine(&[pseudo_header, checksum::data(&bytes[..summed])]) {
                 0 if number == protocol::UDP => u16::MAX,
                 sum => sum,
             }

@@ -3,7 +3,7 @@
 use crate::flows::Slot;
 use crate::fragments::{KeptFragment, Reassembly};
 use crate::judge::Refusal;
-use crate::packet::{Packet, Segment};
+use crate::packet::{Packet, Segment, has_right_checksum};
 use crate::{Direction, DropReason, Engine, Frame, InterfaceId, Offload, Time, Verdict};
 
 impl Engine {
@@ -44,6 +44,7 @@ impl Engine {
         let whole = with_whole_length(&first.packet, &fragments);
         let others = fragments.len() as u64 - 1;
         let passage = match whole.segment {
+            _ if !is_right(&whole, &fragments) => Err(DropReason::TransportChecksum.into()),
             // No sound host sends an ICMP error that needs cutting (RFC 1812 4.3.2.3, RFC 4443 2.4).
             Segment::IcmpError { .. } => Err(Refusal::silent(DropReason::IcmpErrorForged)),
             Segment::Tcp(_)
@@ -125,4 +126,11 @@ fn with_whole_length(first: &Packet, fragments: &[KeptFragment]) -> Packet {
         tcp.payload += rest as u32;
     }
     whole
+}
+
+/// Whether the transport checksum is right, which no fragment alone could show.
+fn is_right(whole: &Packet, fragments: &[KeptFragment]) -> bool {
+    let pieces: Vec<&[u8]> =
+        fragments.iter().map(|kept| &kept.bytes[kept.packet.transport..kept.packet.end]).collect();
+    has_right_checksum(whole.source, whole.destination, whole.protocol, &pieces)
 }

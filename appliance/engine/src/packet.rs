@@ -1,15 +1,15 @@
 //! From bytes to facts: what a frame says, proved once. Nothing after this stage parses.
 //!
 //! What a packet claims about itself is checked against the bytes that are there, and whatever does
-//! not fit is dropped for a reason of its own: a malformed packet is never merely "no match". Of the
-//! checksums, those of IPv4 headers and of whole ICMP messages are verified. Those of TCP and UDP are
-//! left to the endpoints: they are mended incrementally (RFC 1624), so that a wrong one stays wrong.
+//! not fit is dropped for a reason of its own: a malformed packet is never merely "no match". Checksums
+//! are verified, those of IPv4 headers and of transport, unless the sender has left them to hardware
+//! or hardware has done it: what an endpoint drops must not move the state of its connection.
 
 mod ipv4;
 pub(crate) mod ipv6;
 mod transport;
 
-pub(crate) use transport::ICMP_HEADER;
+pub(crate) use transport::{ICMP_HEADER, has_right_checksum};
 
 use smoltcp::wire::{
     ArpOperation, ArpPacket, ArpRepr, ETHERNET_HEADER_LEN, EthernetFrame, EthernetProtocol,

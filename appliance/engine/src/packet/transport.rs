@@ -1,12 +1,13 @@
 //! The transport header of a packet that is whole, or of the first fragment of one that is not.
 
 use smoltcp::wire::{
-    Icmpv4Message, Icmpv4Packet, Icmpv6Packet, Ipv6Address, TcpPacket, UDP_HEADER_LEN, UdpPacket,
+    Icmpv4Message, Icmpv4Packet, Icmpv6Packet, TcpPacket, UDP_HEADER_LEN, UdpPacket,
 };
 
 use super::{Network, Segment, TcpFlags, TcpSegment, protocol};
 use crate::address::{Address, Family};
-use crate::frame::{Checksum, Frame};
+use crate::checksum::{pseudo_header, sum, total};
+use crate::frame::{Checksum, Frame, Offload};
 use crate::verdict::DropReason;
 
 /// ICMP and ICMPv6: type, code, checksum, and four octets whose meaning the type settles.
@@ -14,14 +15,58 @@ pub(crate) const ICMP_HEADER: usize = 8;
 
 pub(super) fn parse(frame: &Frame<'_>, network: &Network) -> Result<Segment, DropReason> {
     let bytes = &frame.bytes[network.transport..network.end];
-    match (network.protocol, network.source.family()) {
+    let segment = match (network.protocol, network.source.family()) {
         (protocol::TCP, _) => parse_tcp(bytes, network).map(Segment::Tcp),
         (protocol::UDP, family) => parse_udp(bytes, network, family),
-        (protocol::ICMP, Family::Ipv4) => parse_icmpv4(bytes, network, frame.offload.checksum),
-        (protocol::ICMPV6, Family::Ipv6) => parse_icmpv6(bytes, network, frame.offload.checksum),
+        (protocol::ICMP, Family::Ipv4) => parse_icmpv4(bytes, network),
+        (protocol::ICMPV6, Family::Ipv6) => parse_icmpv6(bytes, network),
         // ICMP of the other family (compare CVE-2009-0687).
         (protocol::ICMP | protocol::ICMPV6, _) => Err(DropReason::IcmpType),
         _ => Ok(Segment::Other),
+    }?;
+    let (source, destination) = (network.source, network.destination);
+    if is_verifiable(network, &frame.offload)
+        && !has_right_checksum(source, destination, network.protocol, &[bytes])
+    {
+        return Err(DropReason::TransportChecksum);
+    }
+    Ok(segment)
+}
+
+/// Whether the transport checksum is right over a whole datagram in `pieces`, of which each but the
+/// last has an even length. True for a protocol that has none or whose is not known.
+pub(crate) fn has_right_checksum(
+    source: Address,
+    destination: Address,
+    protocol: u8,
+    pieces: &[&[u8]],
+) -> bool {
+    let length = pieces.iter().map(|piece| piece.len()).sum();
+    let first = pieces.first().copied().unwrap_or_default();
+    let Some(summed) = summed_length(protocol, first, length) else { return true };
+    let header = match protocol {
+        protocol::ICMP => 0,
+        _ => pseudo_header(source, destination, protocol, summed),
+    };
+    let mut left = summed;
+    let sums = pieces.iter().map(|piece| {
+        let here = piece.len().min(left);
+        left -= here;
+        sum(&piece[..here])
+    });
+    total(sums.chain([header])) == u16::MAX
+}
+
+/// How much of a segment its checksum covers; `None` where it has none.
+fn summed_length(protocol: u8, first: &[u8], length: usize) -> Option<usize> {
+    match protocol {
+        protocol::TCP | protocol::ICMP | protocol::ICMPV6 => Some(length),
+        // What lies behind a datagram's own length has a sum of its own (RFC 9868).
+        protocol::UDP if first.len() >= UDP_HEADER_LEN => {
+            let header = UdpPacket::new_unchecked(first);
+            (header.checksum() != 0).then(|| usize::from(header.len()).min(length))
+        }
+        _ => None,
     }
 }
 
@@ -109,15 +154,8 @@ fn check_ports(source: u16, destination: u16) -> Result<(), DropReason> {
     if source == 0 || destination == 0 { Err(DropReason::PortZero) } else { Ok(()) }
 }
 
-fn parse_icmpv4(
-    bytes: &[u8],
-    network: &Network,
-    checksum: Checksum,
-) -> Result<Segment, DropReason> {
+fn parse_icmpv4(bytes: &[u8], network: &Network) -> Result<Segment, DropReason> {
     let header = Icmpv4Packet::new_checked(bytes).map_err(|_| network.truncated())?;
-    if is_verifiable(network, checksum) && !header.verify_checksum() {
-        return Err(DropReason::TransportChecksum);
-    }
     let (kind, code) = (header.msg_type().into(), header.msg_code());
     match header.msg_type() {
         Icmpv4Message::EchoRequest | Icmpv4Message::EchoReply if code == 0 => {
@@ -142,19 +180,11 @@ fn parse_icmpv4(
     }
 }
 
-fn parse_icmpv6(
-    bytes: &[u8],
-    network: &Network,
-    checksum: Checksum,
-) -> Result<Segment, DropReason> {
+fn parse_icmpv6(bytes: &[u8], network: &Network) -> Result<Segment, DropReason> {
     if bytes.len() < ICMP_HEADER {
         return Err(network.truncated());
     }
     let header = Icmpv6Packet::new_unchecked(bytes);
-    let (source, destination) = (ipv6(network.source), ipv6(network.destination));
-    if is_verifiable(network, checksum) && !header.verify_checksum(&source, &destination) {
-        return Err(DropReason::TransportChecksum);
-    }
     let (kind, code) = (u8::from(header.msg_type()), header.msg_code());
     match kind {
         1..=4 => icmp_error(kind, code, network),
@@ -185,13 +215,11 @@ fn icmp_error(kind: u8, code: u8, network: &Network) -> Result<Segment, DropReas
     }
 }
 
-fn is_verifiable(network: &Network, checksum: Checksum) -> bool {
-    network.fragment.is_none() && !matches!(checksum, Checksum::Partial { .. })
-}
-
-fn ipv6(address: Address) -> Ipv6Address {
-    match address.to_ip() {
-        std::net::IpAddr::V6(ip) => ip,
-        std::net::IpAddr::V4(ip) => ip.to_ipv6_mapped(),
+/// Of a fragment and of a superframe, no one sum is over the bytes that are here.
+fn is_verifiable(network: &Network, offload: &Offload) -> bool {
+    let is_whole = network.fragment.is_none() && offload.segments.is_none();
+    match offload.checksum {
+        Checksum::Unverified => is_whole,
+        Checksum::Verified | Checksum::Partial { .. } => false,
     }
 }

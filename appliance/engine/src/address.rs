@@ -17,12 +17,9 @@ pub enum Family {
 }
 
 impl Address {
+    #[inline]
     pub fn family(self) -> Family {
-        if self.0[..12] == [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff] {
-            Family::Ipv4
-        } else {
-            Family::Ipv6
-        }
+        if self.bits() >> 32 == 0xffff { Family::Ipv4 } else { Family::Ipv6 }
     }
 
     pub fn to_ip(self) -> IpAddr {
@@ -35,6 +32,13 @@ impl Address {
 
     pub(crate) const fn from_bits(bits: u128) -> Self {
         Self(bits.to_be_bytes())
+    }
+
+    /// All sixteen bytes as two words, for hashing; an IPv4 address is the upper half of the second.
+    #[inline]
+    pub(crate) fn words(self) -> [u64; 2] {
+        let bits = u128::from_le_bytes(self.0);
+        [bits as u64, (bits >> 64) as u64]
     }
 
     /// All sixteen bytes, for hashing.

@@ -127,10 +127,20 @@ impl Engine {
             opened: now,
             expires,
         };
-        Ok(self.insert_flow(flow))
+        self.insert_flow(flow)
     }
 
-    fn insert_flow(&mut self, flow: Flow) -> Slot {
+    fn insert_flow(&mut self, flow: Flow) -> Result<Slot, DropReason> {
+        let (lease, guest_of, reply) = (flow.lease, flow.guest_of, flow.reply);
+        let Some(slot) = self.flows.insert(flow) else {
+            // Not by count, but no place is left for one of its keys.
+            self.translator.release(lease, &reply);
+            if let Some(id) = guest_of {
+                self.translator.exit(id);
+            }
+            return Err(DropReason::FlowTableFull);
+        };
+        let flow = &self.flows[slot];
         self.quotas.add_flow(flow.original.source.address);
         if flow.half_open {
             self.quotas.add_half_open(flow.reply.source);
@@ -138,10 +148,8 @@ impl Engine {
         if flow.logged {
             self.journal.push(Event::FlowOpened(flow.report()));
         }
-        let expires = flow.expires;
-        let slot = self.flows.insert(flow).expect("the table was seen not to be full");
-        self.timers.set(slot.0, expires);
-        slot
+        self.timers.set(slot.0, flow.expires);
+        Ok(slot)
     }
 
     fn translate_source(&mut self, key: FlowKey, plan: &Plan) -> Result<Translated, DropReason> {

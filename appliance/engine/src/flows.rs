@@ -4,10 +4,11 @@
 use std::hash::Hasher;
 
 use gabion_rules::{NatId, RuleId, ZoneId};
-use hashbrown::HashTable;
 use siphasher::sip::SipHasher13;
 
 use crate::event::{FlowId, FlowReport, FlowState, Generation, Usage};
+use crate::hash::KeyedHash;
+use crate::index::Index;
 use crate::nat::MappingId;
 use crate::neighbours::Hop;
 use crate::rewrite::Rewrite;
@@ -160,59 +161,67 @@ impl Flow {
 /// All flows; memory is allocated once.
 #[derive(Debug)]
 pub(crate) struct FlowTable {
+    /// Grows up to its capacity, which it has from the start.
     slots: Vec<Option<Flow>>,
+    /// Slots that were used and are free again.
     free: Vec<u32>,
+    capacity: u32,
     /// Each flow twice: its slot, doubled, plus one for the reply key.
-    index: HashTable<u32>,
-    /// Seeds the hash, so that nobody outside can choose tuples that collide.
-    key: [u8; 16],
+    index: Index,
+    /// Seeded, so that nobody outside can choose tuples that collide.
+    hash: KeyedHash,
 }
 
 impl FlowTable {
     pub(crate) fn new(capacity: u32, key: [u8; 16]) -> Self {
-        let mut slots = Vec::new();
-        slots.resize_with(capacity as usize, || None);
         Self {
-            slots,
-            free: (0..capacity).rev().collect(),
-            // Two keys each, and room enough that what was removed never makes it grow.
-            index: HashTable::with_capacity(4 * capacity as usize),
-            key,
+            slots: Vec::with_capacity(capacity as usize),
+            free: Vec::with_capacity(capacity as usize),
+            capacity,
+            index: Index::new(2 * capacity as usize),
+            hash: KeyedHash::new(key),
         }
     }
 
     pub(crate) fn find(&self, key: &FlowKey) -> Option<(Slot, Direction)> {
-        let entry = *self.index.find(hash(self.key, key), |&entry| self.entry_key(entry) == key)?;
+        let entry = self.index.find(self.hash.flow(key), |entry| self.entry_key(entry) == key)?;
         let direction = if entry & 1 == 0 { Direction::Original } else { Direction::Reply };
         Some((Slot(entry >> 1), direction))
     }
 
-    /// Adds a flow; `None` when the table is full. The caller has seen that neither key is taken.
+    /// Adds a flow; `None` when the table has no place for it. The caller has seen that neither key
+    /// is taken.
     pub(crate) fn insert(&mut self, flow: Flow) -> Option<Slot> {
-        let slot = self.free.pop()?;
-        let keys = [flow.original, flow.reply];
-        self.slots[slot as usize] = Some(flow);
-        for (side, key) in (0u32..).zip(&keys) {
-            let Self { slots, index, key: seed, .. } = self;
-            index.insert_unique(hash(*seed, key), slot << 1 | side, |&entry| {
-                hash(*seed, stored_key(slots, entry))
-            });
+        let slot = self.free.last().copied().or_else(|| self.fresh())?;
+        let hashes = [flow.original, flow.reply].map(|key| self.hash.flow(&key));
+        if !self.index.insert(hashes[0], slot << 1) {
+            return None;
+        }
+        if !self.index.insert(hashes[1], slot << 1 | 1) {
+            self.index.remove(hashes[0], slot << 1);
+            return None;
+        }
+        if self.free.pop().is_some() {
+            self.slots[slot as usize] = Some(flow);
+        } else {
+            self.slots.push(Some(flow));
         }
         Some(Slot(slot))
     }
 
+    /// The first slot that was never used.
+    fn fresh(&self) -> Option<u32> {
+        let slot = self.slots.len() as u32;
+        (slot < self.capacity).then_some(slot)
+    }
+
     pub(crate) fn remove(&mut self, slot: Slot) -> Option<Flow> {
-        let flow = self.slots.get(slot.0 as usize)?.as_ref()?;
-        let keys = [flow.original, flow.reply];
-        for (side, key) in (0u32..).zip(&keys) {
-            let wanted = slot.0 << 1 | side;
-            if let Ok(entry) = self.index.find_entry(hash(self.key, key), |&entry| entry == wanted)
-            {
-                entry.remove();
-            }
+        let flow = self.slots.get_mut(slot.0 as usize)?.take()?;
+        for (side, key) in (0u32..).zip([flow.original, flow.reply]) {
+            self.index.remove(self.hash.flow(&key), slot.0 << 1 | side);
         }
         self.free.push(slot.0);
-        self.slots[slot.0 as usize].take()
+        Some(flow)
     }
 
     pub(crate) fn get(&self, slot: Slot) -> Option<&Flow> {
@@ -224,7 +233,7 @@ impl FlowTable {
     }
 
     pub(crate) fn is_full(&self) -> bool {
-        self.free.is_empty()
+        self.len() == self.capacity
     }
 
     pub(crate) fn len(&self) -> u32 {
@@ -232,11 +241,13 @@ impl FlowTable {
     }
 
     pub(crate) fn capacity(&self) -> u32 {
-        self.slots.len() as u32
+        self.capacity
     }
 
     fn entry_key(&self, entry: u32) -> &FlowKey {
-        stored_key(&self.slots, entry)
+        let flow = self.slots[(entry >> 1) as usize].as_ref();
+        let flow = flow.expect("the index names flows only");
+        if entry & 1 == 0 { &flow.original } else { &flow.reply }
     }
 }
 
@@ -256,21 +267,9 @@ impl std::ops::IndexMut<Slot> for FlowTable {
     }
 }
 
-fn stored_key(slots: &[Option<Flow>], entry: u32) -> &FlowKey {
-    let flow = slots[(entry >> 1) as usize].as_ref().expect("the index names flows only");
-    if entry & 1 == 0 { &flow.original } else { &flow.reply }
-}
-
+/// A pick that follows from the key, and from a secret.
 pub(crate) fn hash(seed: [u8; 16], key: &FlowKey) -> u64 {
-    let mut bytes = [0; 37];
-    bytes[..16].copy_from_slice(&key.source.address.octets());
-    bytes[16..32].copy_from_slice(&key.destination.address.octets());
-    bytes[32..34].copy_from_slice(&key.source.port.to_ne_bytes());
-    bytes[34..36].copy_from_slice(&key.destination.port.to_ne_bytes());
-    bytes[36] = key.protocol;
-    let mut hasher = SipHasher13::new_with_key(&seed);
-    hasher.write(&bytes);
-    hasher.finish()
+    KeyedHash::new(seed).flow(key)
 }
 
 pub(crate) fn hash_address(seed: [u8; 16], address: Address) -> u64 {

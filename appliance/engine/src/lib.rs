@@ -36,6 +36,8 @@ mod cut;
 mod reply;
 
 // Beside the path.
+mod hash;
+mod index;
 mod timers;
 mod commit;
 mod recheck;

@@ -18,8 +18,13 @@ impl Engine {
             // Nobody offloads what is already cut.
             return Verdict::Drop(DropReason::FragmentInvalid);
         }
+        // Nothing joins a datagram that is overdue and has not been given up yet.
+        self.expire_fragments(now);
         let timeout = self.settings().timeouts.fragment;
-        match self.fragments.handle_fragment(now, from, frame.bytes, packet, timeout) {
+        let taken = self.fragments.handle_fragment(now, from, frame.bytes, packet, timeout);
+        let given_way = u64::from(self.fragments.take_given_way());
+        self.counters.release(Verdict::Drop(DropReason::FragmentTableFull), given_way);
+        match taken {
             Reassembly::Held => Verdict::Held,
             Reassembly::Dropped { reason, with } => {
                 self.counters.release(Verdict::Drop(reason), u64::from(with));
@@ -41,7 +46,7 @@ impl Engine {
         let Some(first) = fragments.first() else {
             return Verdict::Drop(DropReason::FragmentInvalid);
         };
-        let whole = with_whole_length(&first.packet, &fragments);
+        let whole = as_one(&first.packet, &fragments);
         let others = fragments.len() as u64 - 1;
         let passage = match whole.segment {
             _ if !is_right(&whole, &fragments) => Err(DropReason::TransportChecksum.into()),
@@ -72,10 +77,24 @@ impl Engine {
         direction: Direction,
         fragments: Vec<KeptFragment>,
     ) -> Verdict {
-        let last = fragments.len() - 1;
+        // All or none: what one of them meets on its way out, none passes.
+        let Some(hardest) = hardest_to_send(&fragments) else {
+            return Verdict::Drop(DropReason::FragmentInvalid);
+        };
+        let others = fragments.len() as u64 - 1;
+        let exit = match self.exit(now, slot, direction, &hardest, &Offload::default()) {
+            Ok(exit) => exit,
+            Err(refusal) => {
+                let first = &fragments[0];
+                let verdict = self.refuse(now, from, &first.bytes, &first.packet, &refusal);
+                self.counters.release(Verdict::Drop(refusal.reason), others);
+                return verdict;
+            }
+        };
         let mut verdict = Verdict::Held;
         for (place, KeptFragment { mut bytes, packet }) in fragments.into_iter().enumerate() {
-            verdict = self.send_fragment(now, from, slot, direction, &mut bytes, &packet);
+            let mut frame = Frame { bytes: &mut bytes, offload: Offload::default() };
+            verdict = self.leave(slot, direction, &mut frame, &packet, &exit);
             if let Verdict::Forward { out } = verdict {
                 verdict = if self.enqueue(out, bytes, Offload::default()) {
                     Verdict::Queued { out }
@@ -84,29 +103,11 @@ impl Engine {
                 };
             }
             // All but one were counted as held when they came; one that is held again stays so.
-            if place != last && verdict != Verdict::Held {
+            if place as u64 != others && verdict != Verdict::Held {
                 self.counters.release(verdict, 1);
             }
         }
         verdict
-    }
-
-    fn send_fragment(
-        &mut self,
-        now: Time,
-        from: InterfaceId,
-        slot: Slot,
-        direction: Direction,
-        bytes: &mut [u8],
-        packet: &Packet,
-    ) -> Verdict {
-        match self.exit(now, slot, direction, packet, &Offload::default()) {
-            Ok(exit) => {
-                let mut frame = Frame { bytes, offload: Offload::default() };
-                self.leave(slot, direction, &mut frame, packet, &exit)
-            }
-            Err(refusal) => self.refuse(now, from, bytes, packet, &refusal),
-        }
     }
 
     /// Gives up the datagrams that are overdue.
@@ -117,9 +118,25 @@ impl Engine {
     }
 }
 
-/// The first fragment's facts, with the TCP payload of the whole datagram.
-fn with_whole_length(first: &Packet, fragments: &[KeptFragment]) -> Packet {
+/// The first fragment with whatever can keep one of them from leaving: the lowest hop limit, the
+/// greatest length, and DF where one has it.
+fn hardest_to_send(fragments: &[KeptFragment]) -> Option<Packet> {
+    let packets = || fragments.iter().map(|kept| kept.packet);
+    let length = packets().map(|packet| packet.end - packet.network).max()?;
+    let first = fragments.first()?.packet;
+    Some(Packet {
+        hop_limit: packets().map(|packet| packet.hop_limit).min()?,
+        dont_fragment: packets().any(|packet| packet.dont_fragment),
+        end: first.network + length,
+        ..first
+    })
+}
+
+/// The first fragment's facts, with the TCP payload of the whole datagram and the lowest hop limit.
+fn as_one(first: &Packet, fragments: &[KeptFragment]) -> Packet {
     let mut whole = *first;
+    whole.hop_limit =
+        fragments.iter().map(|kept| kept.packet.hop_limit).min().unwrap_or(first.hop_limit);
     if let Segment::Tcp(tcp) = &mut whole.segment {
         let rest: usize =
             fragments.iter().skip(1).map(|kept| kept.packet.end - kept.packet.transport).sum();

@@ -3,9 +3,12 @@
 //! 7112; RFC 4787 REQ-14), none is larger than it was sent.
 //!
 //! A datagram that can not become whole any more is dropped at once, and its key stays spoiled until
-//! its timeout: what still comes of it is dropped for the same reason. At a limit newcomers are
-//! refused and nothing that is kept makes room for them; how much one source may keep shrinks as the
-//! room does, so that no source takes all of it.
+//! its timeout: what still comes of it is dropped for the same reason.
+//!
+//! One source has a part of the table and no more. When many fill it all the same, the datagram that
+//! has waited longest gives way: the pieces of a good one come within milliseconds of each other, and
+//! those of a flood (CVE-2018-5391) never come. Refusing newcomers instead would let a few hundred
+//! packets a second from forged sources keep everybody's fragments out.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::BuildHasher;
@@ -32,6 +35,8 @@ pub(crate) struct Fragments {
     sources: HashMap<SourceNetwork, Share, Keyed>,
     total: Share,
     held: u32,
+    /// Fragments that have given way to others and are not counted as dropped yet.
+    given_way: u32,
     limits: Limits,
 }
 
@@ -102,9 +107,8 @@ enum Fit {
     BeyondEnd,
 }
 
-/// One source may keep this many times what is left for all: at most four fifths of the table, and
-/// of the remaining fifth the next source as much again.
-const SHARE_OF_FREE: u32 = 4;
+/// One source may keep one part in so many of the table.
+const PART_OF_SOURCE: u32 = 4;
 
 /// What keeping a fragment takes beside its bytes.
 const OVERHEAD: u32 = size_of::<KeptFragment>() as u32;
@@ -118,6 +122,7 @@ impl Fragments {
             sources: HashMap::with_hasher(Keyed(key)),
             total: Share::default(),
             held: 0,
+            given_way: 0,
             limits: *limits,
         }
     }
@@ -138,12 +143,25 @@ impl Fragments {
         let fragment = packet.fragment.expect("the caller has seen that it is a fragment");
         let key = Key::of(from, packet, fragment);
         let cost = bytes.len() as u32 + OVERHEAD;
-        let admitted = self.admits(&key, cost);
+        let known = self.datagrams.get(&key);
+        if let Some(reason) = known.and_then(|datagram| datagram.spoiled) {
+            return Reassembly::Dropped { reason, with: 0 };
+        }
+        match known.map_or(Fit::New, |datagram| datagram.fit(bytes, packet, fragment)) {
+            Fit::Duplicate => {
+                return Reassembly::Dropped { reason: DropReason::FragmentDuplicate, with: 0 };
+            }
+            Fit::Overlap => return self.spoil(&key, DropReason::FragmentOverlap),
+            Fit::BeyondEnd => return self.spoil(&key, DropReason::FragmentInvalid),
+            Fit::New => {}
+        }
+        let pieces = known.map_or(0, |datagram| datagram.pieces.len());
+        let crowded = pieces >= self.limits.fragments_per_datagram as usize;
+        if crowded || !self.make_room(&key, cost) {
+            return self.spoil(&key, DropReason::FragmentTableFull);
+        }
         let datagram = match self.datagrams.entry(key) {
             Entry::Occupied(entry) => entry.into_mut(),
-            Entry::Vacant(_) if !admitted => {
-                return Reassembly::Dropped { reason: DropReason::FragmentTableFull, with: 0 };
-            }
             Entry::Vacant(entry) => {
                 let deadline = now + timeout;
                 self.deadlines.insert((deadline, key));
@@ -152,25 +170,15 @@ impl Fragments {
                 entry.insert(Datagram::until(deadline))
             }
         };
-        if let Some(reason) = datagram.spoiled {
-            return Reassembly::Dropped { reason, with: 0 };
-        }
-        match datagram.fit(bytes, packet, fragment) {
-            Fit::Duplicate => {
-                return Reassembly::Dropped { reason: DropReason::FragmentDuplicate, with: 0 };
-            }
-            Fit::Overlap => return self.spoil(&key, DropReason::FragmentOverlap),
-            Fit::BeyondEnd => return self.spoil(&key, DropReason::FragmentInvalid),
-            Fit::New => {}
-        }
-        let crowded = datagram.pieces.len() >= self.limits.fragments_per_datagram as usize;
-        if crowded || !admitted {
-            return self.spoil(&key, DropReason::FragmentTableFull);
-        }
         datagram.keep(bytes, packet, fragment, cost);
         let is_whole = datagram.length == Some(datagram.received);
         self.take(&key, cost);
         if is_whole { Reassembly::Complete(self.remove(&key)) } else { Reassembly::Held }
+    }
+
+    /// How many fragments have given way to others since the last call.
+    pub(crate) const fn take_given_way(&mut self) -> u32 {
+        std::mem::replace(&mut self.given_way, 0)
     }
 
     pub(crate) fn poll_timeout(&self) -> Option<Time> {
@@ -195,14 +203,33 @@ impl Fragments {
         self.total.datagrams
     }
 
-    /// Whether there is room for a fragment of this cost, and for its datagram if that is new.
-    fn admits(&self, key: &Key, cost: u32) -> bool {
+    /// Makes room for a fragment of this cost, and for its datagram if that is new; false where its
+    /// source has its part already.
+    fn make_room(&mut self, key: &Key, cost: u32) -> bool {
         let share = self.sources.get(&key.source_network()).copied().unwrap_or_default();
-        let free_datagrams = self.limits.fragmented_datagrams.saturating_sub(self.total.datagrams);
-        let free_bytes = self.limits.fragment_bytes.saturating_sub(self.total.bytes);
-        let has_place = share.datagrams < free_datagrams.saturating_mul(SHARE_OF_FREE)
-            || self.datagrams.contains_key(key);
-        has_place && cost <= free_bytes && share.bytes <= free_bytes.saturating_mul(SHARE_OF_FREE)
+        let part = self.part_of_source();
+        let new = u32::from(!self.datagrams.contains_key(key));
+        if share.datagrams + new > part.datagrams || share.bytes + cost > part.bytes {
+            return false;
+        }
+        while self.total.datagrams + new > self.limits.fragmented_datagrams
+            || self.total.bytes + cost > self.limits.fragment_bytes
+        {
+            let oldest = self.deadlines.iter().map(|&(_, other)| other).find(|other| other != key);
+            let Some(oldest) = oldest else { return false };
+            self.given_way += self.remove(&oldest).len() as u32;
+        }
+        true
+    }
+
+    /// What one source may keep: its part of the table, and room for one datagram in any case.
+    fn part_of_source(&self) -> Share {
+        const ONE_DATAGRAM: u32 = 1 << 17;
+        let bytes = self.limits.fragment_bytes;
+        Share {
+            datagrams: self.limits.fragmented_datagrams.div_ceil(PART_OF_SOURCE),
+            bytes: (bytes / PART_OF_SOURCE).max(ONE_DATAGRAM).min(bytes),
+        }
     }
 
     fn take(&mut self, key: &Key, cost: u32) {

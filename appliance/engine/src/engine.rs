@@ -163,7 +163,7 @@ impl Engine {
 
     fn check(&self, from: InterfaceId, bytes: &[u8], packet: &Packet) -> Result<(), DropReason> {
         self.check_link_address(from, bytes)?;
-        sanity::check(packet)?;
+        self.check_addresses(packet.source, packet.destination)?;
         self.check_source(from, packet.source)
     }
 
@@ -211,6 +211,22 @@ impl Engine {
             Some(_) => Err(DropReason::OtherHost),
             None => Err(DropReason::FrameTruncated),
         }
+    }
+
+    /// Nothing is forwarded from or to a martian, or from or to all hosts of a link (RFC 2644).
+    pub(crate) fn check_addresses(
+        &self,
+        source: Address,
+        destination: Address,
+    ) -> Result<(), DropReason> {
+        sanity::check(source, destination, self.settings().profile)?;
+        if self.topology.is_broadcast(source) {
+            return Err(DropReason::MartianSource);
+        }
+        if self.topology.is_broadcast(destination) {
+            return Err(DropReason::MartianDestination);
+        }
+        Ok(())
     }
 
     /// BCP 38: the source lies behind the zone that the packet comes from, and is not the node.

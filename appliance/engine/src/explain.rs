@@ -7,7 +7,7 @@ use gabion_rules::{NatId, Query, RuleId, Transport};
 
 use crate::flows::SourceChoice;
 use crate::judge::{Answer, Case, Outcome, Refusal, Witness};
-use crate::{Address, DropReason, Endpoint, Engine, FlowKey, InterfaceId, Verdict, sanity};
+use crate::{Address, DropReason, Endpoint, Engine, FlowKey, InterfaceId, Verdict};
 
 /// What `Engine::explain` is asked: the first packet of a flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -117,7 +117,8 @@ impl Engine {
     }
 
     fn explain_zone(&self, steps: &mut Steps, probe: &Probe, key: FlowKey) -> Result<(), Refusal> {
-        let checked = sanity::check_addresses(key.source.address, key.destination.address)
+        let checked = self
+            .check_addresses(key.source.address, key.destination.address)
             .and_then(|()| self.check_source(probe.from, key.source.address));
         let (outcome, detail) = match checked {
             Ok(_) => (Outcome::Pass, "the source belongs to the zone it comes from"),

@@ -119,6 +119,8 @@ impl Engine {
     /// The last step, the same for flows' packets and for ICMP errors about them.
     pub(crate) fn send(&mut self, frame: &mut Frame<'_>, packet: &Packet, exit: &Exit) -> Verdict {
         rewrite::decrement_hop_limit(frame.bytes, packet);
+        // What fills a short frame is not the packet's: it stays on the link it came by (CVE-2003-0001).
+        frame.bytes[packet.end..].fill(0);
         let known = match exit.reachability {
             Reachability::Known(mac) => Some(mac),
             Reachability::Waiting | Reachability::Dead => None,

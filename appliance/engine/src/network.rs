@@ -59,6 +59,7 @@ pub(crate) struct Topology {
     interfaces: Vec<Interface>,
     zones: Vec<Option<ZoneId>>,
     own: Vec<Address>,
+    broadcasts: Vec<Address>,
     /// Addresses of NAT that the node answers ARP and ND for, where they are on a link of its own.
     proxied: Vec<Address>,
     host_ports: Vec<u16>,
@@ -83,6 +84,7 @@ impl Topology {
                 .map(|interface| rules.and_then(|rules| rules.zone_of_interface(&interface.name)))
                 .collect(),
             own: own_addresses(network),
+            broadcasts: broadcasts(network),
             host_ports: network.host_ports.clone(),
             ..Self::default()
         };
@@ -128,6 +130,11 @@ impl Topology {
 
     pub(crate) fn zone(&self, id: InterfaceId) -> Option<ZoneId> {
         self.zones.get(usize::from(id.0)).copied().flatten()
+    }
+
+    /// Whether the address means all hosts of a link that the node is on (RFC 919 section 7).
+    pub(crate) fn is_broadcast(&self, address: Address) -> bool {
+        self.broadcasts.binary_search(&address).is_ok()
     }
 
     /// Whether the address is one of the node's own, on any interface.
@@ -178,6 +185,24 @@ impl Topology {
         }?;
         Some(NextHop { out: hop.out?, address: hop.gateway.unwrap_or(destination) })
     }
+}
+
+/// The broadcast addresses of the links; two hosts or one have none (RFC 3021 section 2.1).
+fn broadcasts(network: &Network) -> Vec<Address> {
+    const POINT_TO_POINT: u8 = 31;
+    let mut broadcasts: Vec<Address> = network
+        .interfaces
+        .iter()
+        .flat_map(|interface| &interface.addresses)
+        .filter_map(|prefix| match prefix {
+            IpNet::V4(v4) if v4.prefix_len() < POINT_TO_POINT => Some(v4.broadcast().octets()),
+            IpNet::V4(_) | IpNet::V6(_) => None,
+        })
+        .map(Address::from)
+        .collect();
+    broadcasts.sort_unstable();
+    broadcasts.dedup();
+    broadcasts
 }
 
 fn own_addresses(network: &Network) -> Vec<Address> {

@@ -1,36 +1,32 @@
 //! Martians: addresses that never cross a router, whatever the rules say (RFC 1812 section 5.3.7).
 //!
-//! What depends on zones is not here: unique local addresses (fc00::/7) may go between inside zones,
-//! and a source that belongs to another zone is admission's matter. The IPv4 documentation networks
+//! What depends on the network is not here: the broadcast addresses of the node's links are the
+//! topology's, unique local addresses (fc00::/7) may go between inside zones, and a source that
+//! belongs to another zone is admission's matter. The IPv4 documentation networks
 //! pass: they are ordinary unicast to every other router, and the examples in our own documents.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use gabion_rules::Profile;
+
 use crate::Address;
-use crate::packet::{Packet, Segment};
 use crate::verdict::DropReason;
 
-/// Checks source and destination of a packet. Messages for this link alone (neighbour discovery,
-/// multicast listener discovery) are exempt: link-local and unspecified addresses are theirs.
+/// Checks source and destination of a packet that is to be forwarded. Messages for this link alone
+/// (neighbour discovery, multicast listener discovery) do not come here: link-local and unspecified
+/// addresses are theirs.
 ///
 /// # Errors
 /// `Land`, `MartianSource` or `MartianDestination`.
-pub(crate) fn check(packet: &Packet) -> Result<(), DropReason> {
-    if let Segment::LinkLocal { .. } = packet.segment {
-        return Ok(());
-    }
-    check_addresses(packet.source, packet.destination)
-}
-
-/// The same for addresses alone.
-///
-/// # Errors
-/// `Land`, `MartianSource` or `MartianDestination`.
-pub(crate) fn check_addresses(source: Address, destination: Address) -> Result<(), DropReason> {
-    if is_martian(source.to_ip()) {
+pub(crate) fn check(
+    source: Address,
+    destination: Address,
+    profile: Profile,
+) -> Result<(), DropReason> {
+    if is_martian(source.to_ip(), profile) {
         return Err(DropReason::MartianSource);
     }
-    if is_martian(destination.to_ip()) {
+    if is_martian(destination.to_ip(), profile) {
         return Err(DropReason::MartianDestination);
     }
     if source == destination {
@@ -39,12 +35,19 @@ pub(crate) fn check_addresses(source: Address, destination: Address) -> Result<(
     Ok(())
 }
 
-fn is_martian(ip: IpAddr) -> bool {
+fn is_martian(ip: IpAddr, profile: Profile) -> bool {
     match ip {
         IpAddr::V4(ip) => MARTIANS_V4.iter().any(|prefix| prefix.contains(ip.to_bits())),
-        IpAddr::V6(ip) => MARTIANS_V6.iter().any(|prefix| prefix.contains(ip.to_bits())),
+        IpAddr::V6(ip) => {
+            MARTIANS_V6.iter().any(|prefix| prefix.contains(ip.to_bits()))
+                || profile == Profile::StrictCc && !GLOBAL_UNICAST.contains(ip.to_bits())
+        }
     }
 }
+
+/// The one part of the IPv6 space from which unicast addresses are given out (RFC 4291 section 2.4,
+/// IANA "ipv6-address-space"); the strict profile takes no other for forwarding.
+const GLOBAL_UNICAST: Prefix<u128> = v6([0x2000, 0, 0, 0, 0, 0, 0, 0], 3);
 
 /// Neither source nor destination of a packet that is forwarded.
 #[rustfmt::skip]
@@ -102,17 +105,10 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
-    use crate::build::{self, FrameBuilder};
-    use crate::frame::{Frame, Offload};
-    use crate::packet::Parsed;
 
-    fn check_frame(builder: &FrameBuilder) -> Result<(), DropReason> {
-        let mut bytes = builder.frame();
-        let frame = Frame { bytes: &mut bytes, offload: Offload::default() };
-        match Packet::parse(&frame)? {
-            Parsed::Ip(packet) => check(&packet),
-            Parsed::Arp(_) => unreachable!("the builder builds IP"),
-        }
+    fn judge(source: &str, destination: &str, profile: Profile) -> Result<(), DropReason> {
+        let address = |text: &str| Address::from(text.parse::<IpAddr>().unwrap());
+        check(address(source), address(destination), profile)
     }
 
     const MARTIANS: &[&str] = &[
@@ -128,7 +124,6 @@ mod tests {
         "::",
         "::1",
         "::10.0.0.1",
-        "::ffff:10.0.0.1",
         "100::1",
         "2001:10::1",
         "2001:2f:ffff::1",
@@ -170,43 +165,56 @@ mod tests {
         if address.contains(':') { "2600:dead::1" } else { "9.9.9.9" }
     }
 
-    /// CC-1.6d to g, CC-1.7b, 6092-1 to 3.
+    /// Covers: CC-1.6d, CC-1.6e, CC-1.6f, CC-1.7b, 6092-1, 6092-2, 6092-3, 3.17
     #[test]
     fn martians_are_refused_as_source_and_as_destination() {
-        for martian in MARTIANS {
-            let frame = build::protocol(99);
-            let source = check_frame(&frame.clone().from(martian).to(other(martian)));
-            assert_eq!(source, Err(DropReason::MartianSource), "from {martian}");
-            let destination = check_frame(&frame.from(other(martian)).to(martian));
-            assert_eq!(destination, Err(DropReason::MartianDestination), "to {martian}");
+        for profile in [Profile::Standard, Profile::StrictCc] {
+            for martian in MARTIANS {
+                let from = judge(martian, other(martian), profile);
+                assert_eq!(from, Err(DropReason::MartianSource), "from {martian}");
+                let to = judge(other(martian), martian, profile);
+                assert_eq!(to, Err(DropReason::MartianDestination), "to {martian}");
+            }
         }
     }
 
     #[test]
     fn neighbours_of_martian_networks_pass() {
         for good in GOOD {
-            let frame = build::protocol(99);
-            assert_eq!(check_frame(&frame.clone().from(good).to(other(good))), Ok(()), "{good}");
-            assert_eq!(check_frame(&frame.from(other(good)).to(good)), Ok(()), "{good}");
+            assert_eq!(judge(good, other(good), Profile::Standard), Ok(()), "from {good}");
+            assert_eq!(judge(other(good), good, Profile::Standard), Ok(()), "to {good}");
         }
     }
 
+    /// Covers: CC-1.6g
     #[test]
-    fn land() {
-        let frame = build::tcp().syn().from("10.0.0.1:80").to("10.0.0.1:80");
-        assert_eq!(check_frame(&frame), Err(DropReason::Land));
-        let frame = build::udp().from("[2600::1]:7").to("[2600::1]:9");
-        assert_eq!(check_frame(&frame), Err(DropReason::Land));
+    fn the_strict_profile_takes_global_unicast_alone() {
+        for inside in ["2000::", "2600::1", "3ffe::1", "3fff:1000::", "10.0.0.1"] {
+            assert_eq!(judge(inside, other(inside), Profile::StrictCc), Ok(()), "{inside}");
+        }
+        let outside = [
+            "::",
+            "64:ff9b::1",
+            "1fff:ffff::",
+            "4000::",
+            "5f00::1",
+            "fc00::1",
+            "fd00::1",
+            "fe00::",
+        ];
+        for ip in outside {
+            let from = judge(ip, other(ip), Profile::StrictCc);
+            assert_eq!(from, Err(DropReason::MartianSource), "from {ip}");
+            let to = judge(other(ip), ip, Profile::StrictCc);
+            assert_eq!(to, Err(DropReason::MartianDestination), "to {ip}");
+        }
     }
 
-    /// Requirements 14: strict rules must not break neighbour discovery.
+    /// Covers: 3.17
     #[test]
-    fn neighbour_discovery_is_exempt() {
-        for source in ["::", "fe80::1", "2600::1"] {
-            let mut bytes = build::neighbour_solicitation([2; 6], source, "2600::2");
-            let frame = Frame { bytes: &mut bytes, offload: Offload::default() };
-            let Parsed::Ip(packet) = Packet::parse(&frame).unwrap() else { panic!("{source}") };
-            assert_eq!(check(&packet), Ok(()), "from {source}");
+    fn land() {
+        for host in ["10.0.0.1", "2600::1"] {
+            assert_eq!(judge(host, host, Profile::Standard), Err(DropReason::Land));
         }
     }
 }

@@ -9,9 +9,11 @@ mod filter;
 mod fragments;
 mod icmp;
 mod limits;
+mod martians;
 mod nat;
 mod neighbours;
 mod policy_change;
+mod residue;
 mod tcp;
 mod timers;
 
@@ -45,4 +47,26 @@ rules:
   - { name: watch-out, from: spokes, to: internet, service: tcp/80, action: monitor }
   - { name: out, from: spokes, to: internet, action: allow }
   - { name: inside, from: spokes, to: spokes, service: https, action: allow }
+";
+
+/// A policy that permits whatever the engine lets the rules see.
+pub(crate) const ALLOW_ALL: &str = r"
+apiVersion: gabion/v1
+zones:
+  internet: { interfaces: [ext] }
+  spokes: { interfaces: [int], networks: [10.0.0.0/8, '2600:2::/32'] }
+rules:
+  - { name: everything, from: any, to: any, action: allow }
+";
+
+/// The same under the profile that drops all that the Common Criteria module names.
+pub(crate) const STRICT: &str = r"
+apiVersion: gabion/v1
+zones:
+  internet: { interfaces: [ext] }
+  spokes: { interfaces: [int], networks: [10.0.0.0/8, '2600:2::/32'] }
+settings:
+  profile: strict-cc
+rules:
+  - { name: everything, from: any, to: any, action: allow }
 ";

@@ -4,6 +4,8 @@ use etherparse::{PacketBuilder, SlicedPacket, TransportSlice};
 use proptest::prelude::*;
 use proptest::sample::select;
 
+use gabion_rules::Profile;
+
 use super::*;
 use crate::build::{self, FrameBuilder};
 use crate::frame::{Checksum, Offload, SegmentKind, Segments};
@@ -77,7 +79,7 @@ fn exercise_with(bytes: &[u8], offload: Offload) {
         Ok(Parsed::Ip(packet)) => {
             assert!(packet.network <= packet.transport && packet.transport <= packet.end);
             assert!(packet.end <= bytes.len());
-            let _ = sanity::check(&packet);
+            let _ = sanity::check(packet.source, packet.destination, Profile::StrictCc);
             let _ = reply::icmp_error(bytes, &packet, IcmpError::Prohibited, packet.destination);
             let _ = reply::tcp_reset(bytes, &packet);
             if let Some(target) = reply::solicited_target(bytes, &packet) {
@@ -254,7 +256,7 @@ fn ipv4_header() {
     check(&udp.lie_ip(3, &[20 + 8]), DropReason::TransportTruncated);
 }
 
-/// CC-1.6h, RFC 7126.
+/// Covers: CC-1.6h, 7126-pass, 7126-malformed
 #[test]
 fn ipv4_options() {
     let with = |options: &[u8]| build::udp().options(options);
@@ -267,7 +269,9 @@ fn ipv4_options() {
     }
 }
 
-/// Requirements 13, X-1 to X-3; 3.6: a header past the end is dropped, never overlooked.
+/// A header past the end is dropped, never overlooked.
+///
+/// Covers, F-7, 3.6
 #[test]
 fn ipv6_extension_headers() {
     let tcp = build::tcp().syn().from("[2600::1]:1").to("[2600::2]:2");
@@ -314,6 +318,7 @@ fn ipv6_extension_headers() {
     check(&tcp.lie_ip(4, &[0xff, 0xff]), DropReason::IpHeader);
 }
 
+/// Covers: 6092-3
 #[test]
 fn ipv4_mapped_addresses_do_not_become_ipv4() {
     let udp = build::udp();
@@ -321,7 +326,7 @@ fn ipv4_mapped_addresses_do_not_become_ipv4() {
     check(&udp.from("[2600::2]:1").to("[::ffff:10.0.0.1]:2"), DropReason::MartianDestination);
 }
 
-/// F-1, F-2, F-6, F-8.
+/// Covers: F-1, F-2, F-6, F-8, CC-1.6a
 #[test]
 fn fragments_that_can_not_be() {
     for (from, to) in [("10.0.0.1:1", "10.0.0.2:2"), ("[2600::1]:1", "[2600::2]:2")] {
@@ -351,7 +356,9 @@ fn fragments_that_can_not_be() {
     }
 }
 
-/// F-5: RFC 6946; F-6: RFC 7112.
+/// RFC 6946, RFC 7112.
+///
+/// Covers: F-5, F-6
 #[test]
 fn ipv6_fragment_headers() {
     let udp = build::udp().from("[2600::1]:1").to("[2600::2]:2").payload(&[0; 32]);
@@ -471,7 +478,7 @@ fn wrong_transport_checksums() {
     }
 }
 
-/// Requirements 14; 5508-3, 5508-10.
+/// Covers: 4890-never, 4890-unless, 4890-policy
 #[test]
 fn icmp_types() {
     for kind in 0..=u8::MAX {

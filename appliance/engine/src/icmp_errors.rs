@@ -33,9 +33,9 @@ impl Engine {
         let exit = self.exit(now, slot, direction, packet, &frame.offload)?;
         let flow = &self.flows[slot];
         // Where NAT hides this side's addresses, it hides those of the routers before it too.
-        let side = flow.side(direction);
-        let reporter = side.rewrite.source().map_or(packet.source, |hidden| hidden.address);
         let sent = *flow.key(direction.reversed());
+        let (shown, actual) = (sent.destination.address, flow.key(direction).source.address);
+        let reporter = if shown == actual { packet.source } else { shown };
         quote::restore(frame, packet, &sent, reporter);
         Ok(self.send(frame, packet, &exit))
     }

@@ -44,11 +44,6 @@ impl Rewrite {
         }
     }
 
-    /// The endpoint that stands for the sender, where it is translated.
-    pub(crate) const fn source(&self) -> Option<Endpoint> {
-        self.source
-    }
-
     pub(crate) fn is_identity(&self) -> bool {
         self.source.is_none() && self.destination.is_none()
     }

@@ -5,6 +5,12 @@ use gabion_engine::build;
 use super::POLICY;
 use super::dialogue::Dialogue;
 
+mod filtering;
+mod lifetime;
+mod mapping;
+mod probe;
+mod queries;
+
 #[test]
 fn destination_nat_translates_there_and_back() {
     let mut dialogue = Dialogue::new(POLICY);

@@ -1,6 +1,6 @@
 //! One binary for all integration tests.
 
-mod invariants;
 mod lab;
 mod scenarios;
 mod tidy;
+mod walks;

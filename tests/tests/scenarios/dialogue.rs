@@ -6,14 +6,14 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use gabion_engine::{
-    Counters, DropReason, Engine, EngineConfig, Event, Frame, Generation, Interface, InterfaceId,
-    Limits, Neighbour, Network, Offload, Route, Time, Transmit, Verdict,
+    Counters, DropReason, Engine, EngineConfig, Event, Frame, Generation, InterfaceId, Limits,
+    Neighbour, Network, Offload, Time, Transmit, Verdict,
 };
 
-use super::words;
+use gabion_tests::network::network;
+use gabion_tests::words;
 
-/// The node's link address on every interface; `build`'s frames are addressed to it.
-pub(super) const NODE_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
+pub(super) use gabion_tests::network::NODE_MAC;
 
 /// Two interfaces, a client's network and a server's; neighbours are known.
 pub(super) struct Dialogue {
@@ -244,38 +244,4 @@ fn interface(name: &str) -> InterfaceId {
 
 fn name(interface: InterfaceId) -> &'static str {
     ["ext", "int", "spare"][usize::from(interface.0)]
-}
-
-pub(crate) fn network() -> Network {
-    let interface = |name: &str, addresses: &[&str]| Interface {
-        name: name.to_owned(),
-        mac: NODE_MAC,
-        mtu: 1_500,
-        up: true,
-        addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
-    };
-    let route = |prefix: &str, gateway: Option<&str>, out: &str| Route {
-        prefix: prefix.parse().unwrap(),
-        gateway: gateway.map(|gateway| gateway.parse().unwrap()),
-        out: Some(self::interface(out)),
-        metric: 0,
-    };
-    Network {
-        interfaces: vec![
-            interface("ext", &["203.0.113.1/24", "2600:1::1/64"]),
-            interface("int", &["10.1.0.1/16", "2600:2::1/64"]),
-            interface("spare", &["192.0.2.1/24"]),
-        ],
-        routes: vec![
-            route("203.0.113.0/24", None, "ext"),
-            route("2600:1::/64", None, "ext"),
-            route("10.1.0.0/16", None, "int"),
-            route("2600:2::/64", None, "int"),
-            route("192.0.2.0/24", None, "spare"),
-            route("0.0.0.0/0", Some("203.0.113.254"), "ext"),
-            route("::/0", Some("2600:1::fe"), "ext"),
-        ],
-        host_addresses: vec!["192.168.9.9".parse().unwrap()],
-        host_ports: vec![4_480],
-    }
 }

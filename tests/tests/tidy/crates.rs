@@ -19,7 +19,7 @@ const ARROWS: [(&str, &[&str]); 7] = [
     ("gabion", &["gabion-rules", "gabion-api"]),
     ("gabion-guard", &[]),
 ];
-const FREE: [&str; 2] = ["gabion-tests", "gabion-benches"];
+const FREE: [&str; 3] = ["gabion-tests", "gabion-benches", "gabion-fuzz"];
 
 /// The crates that reach for nothing, and what would let them.
 const PURE: [&str; 2] = ["gabion-rules", "gabion-engine"];

@@ -2,17 +2,11 @@
 //! every step the same questions.
 #![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm)]
 
-mod policies;
-mod seen;
-mod steps;
-mod world;
-
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{FileFailurePersistence, RngSeed};
 
-use steps::Step;
-use world::World;
+use gabion_tests::walk::{Step, World, any_step};
 
 /// The same walks every time, so that a change fails by its own doing; `PROPTEST_RNG_SEED` and
 /// `PROPTEST_CASES` go hunting.
@@ -35,9 +29,9 @@ proptest! {
 
     #[test]
     fn nothing_is_lost_leaked_or_let_through(
-        steps in prop::collection::vec(steps::any_step(), 1..120),
+        steps in prop::collection::vec(any_step(), 1..120),
     ) {
-        let mut world = World::new();
+        let mut world = World::begin();
         for step in &steps {
             world.take(step);
         }
@@ -50,10 +44,10 @@ proptest! {
 fn steps_reach_what_they_are_for() {
     // A generator that never opens a flow would hold any invariant.
     let mut runner = proptest::test_runner::TestRunner::deterministic();
-    let mut world = World::new();
+    let mut world = World::begin();
     let mut forwarded = 0;
     for _ in 0..4_000 {
-        let step: Step = steps::any_step().new_tree(&mut runner).unwrap().current();
+        let step: Step = any_step().new_tree(&mut runner).unwrap().current();
         world.take(&step);
         forwarded += usize::from(!world.left_last().is_empty());
     }

@@ -13,7 +13,7 @@ use gabion_rules::{Action, NatQuery, Query, RuleSet, Transport, ZoneId};
 use super::policies::{FILLED, POLICIES, TIGHT};
 use super::seen::{self, Kind, Seen};
 use super::steps::{ADDRESSES, NetworkChange, Packet, Step};
-use crate::scenarios::{dialogue, words};
+use crate::{network, words};
 
 const LIMITS: Limits = Limits {
     flows: 64,
@@ -31,7 +31,9 @@ const LIMITS: Limits = Limits {
 /// Frames that have left and may be answered.
 const REMEMBERED: usize = 12;
 
-pub(super) struct World {
+/// The engine, its surroundings, and what has left.
+#[derive(Debug)]
+pub struct World {
     engine: Engine,
     now: Time,
     network: Network,
@@ -45,13 +47,13 @@ pub(super) struct World {
 }
 
 impl World {
-    pub(super) fn new() -> Self {
+    pub fn begin() -> Self {
         let now = Time::from_nanos(1_000_000_000);
         let config = EngineConfig { limits: LIMITS, seed: [9; 32], offload: true };
         let mut world = Self {
             engine: Engine::new(now, config),
             now,
-            network: dialogue::network(),
+            network: network::network(),
             policy: 0,
             generation: 0,
             open: false,
@@ -65,19 +67,37 @@ impl World {
         world
     }
 
-    pub(super) fn left_last(&self) -> &[Transmit] {
+    pub fn left_last(&self) -> &[Transmit] {
         &self.last
     }
 
     /// The reasons for which anything was dropped or rejected so far.
-    pub(super) fn reasons(&self) -> BTreeSet<&'static str> {
+    pub fn reasons(&self) -> BTreeSet<&'static str> {
         let counters = self.engine.counters();
         let met =
             |reason: &&DropReason| counters.dropped(**reason) + counters.rejected(**reason) > 0;
         DropReason::ALL.iter().filter(met).map(|reason| reason.label()).collect()
     }
 
-    pub(super) fn take(&mut self, step: &Step) {
+    /// Sends a frame whose sums are right.
+    pub fn send(&mut self, from: u16, bytes: Vec<u8>) -> Verdict {
+        self.last.clear();
+        let verdict = self.frame(from, bytes, Offload::default());
+        self.check();
+        verdict
+    }
+
+    /// Makes a neighbour known on each interface.
+    pub fn learn(&mut self, address: &str, mac: [u8; 6]) {
+        for out in [0, 1] {
+            let known = Neighbour::Reachable { mac };
+            let address = address.parse().unwrap();
+            self.engine.handle_neighbour(self.now, InterfaceId(out), address, known);
+        }
+        self.drain(None);
+    }
+
+    pub fn take(&mut self, step: &Step) {
         self.last.clear();
         match step {
             Step::Packet { from, packet } => self.send_packet(*from, packet),
@@ -169,8 +189,6 @@ impl World {
         if seen::packet(&frame.bytes[14..]).is_none() {
             return;
         }
-        // What RFC 792 leaves unused is zero, or the other parser sees another checksum.
-        let mtu = if matches!((kind, code), (3, 4) | (2, 0)) { mtu } else { 0 };
         let [high, low] = mtu.to_be_bytes();
         let error = build::icmp_error_about(&frame.bytes, kind, code, [0, 0, high, low]);
         self.frame(frame.out.0, error.frame(), Offload::default());
@@ -194,7 +212,7 @@ impl World {
     }
 
     fn change_network(&mut self, change: NetworkChange) {
-        self.network = dialogue::network();
+        self.network = network::network();
         match change {
             NetworkChange::AsBuilt => {}
             NetworkChange::WithoutRoutes => self.network.routes.truncate(2),
@@ -266,7 +284,8 @@ impl World {
         }
     }
 
-    fn flows(&self) -> Vec<FlowReport> {
+    /// The live flows.
+    pub fn flows(&self) -> Vec<FlowReport> {
         self.engine.flows(0, u32::MAX).0
     }
 
@@ -380,7 +399,7 @@ impl World {
     }
 
     /// Waits until all has run out, and looks for what is left.
-    pub(super) fn run_out(&mut self) {
+    pub fn run_out(&mut self) {
         self.take(&Step::Network(NetworkChange::AsBuilt));
         self.take(&Step::Gate { open: true });
         for _ in 0..4 {
@@ -395,7 +414,7 @@ impl World {
     }
 
     /// Every port of the pool, every place of a quota.
-    pub(super) fn everything_is_free_again(&mut self) {
+    pub fn everything_is_free_again(&mut self) {
         self.take(&Step::Commit(FILLED));
         let ask = |port: u16| {
             let from = format!("10.1.0.10:{port}");

@@ -4,7 +4,7 @@ use std::sync::{Arc, LazyLock};
 
 use gabion_rules::RuleSet;
 
-use crate::scenarios::POLICY;
+use crate::network::POLICY;
 
 /// Eight ports of one address: a pool that runs out.
 const SMALL_POOL: &str = "address: 203.0.113.4, ports: 2000-2007";

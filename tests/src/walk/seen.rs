@@ -7,15 +7,15 @@ use gabion_engine::{Address, Endpoint, FlowKey};
 
 /// What an IP packet says of its flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Seen {
-    pub(super) key: FlowKey,
+pub struct Seen {
+    pub key: FlowKey,
     /// Of a later fragment, addresses are all that is known.
-    pub(super) later: bool,
-    pub(super) kind: Kind,
+    pub later: bool,
+    pub kind: Kind,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub enum Kind {
     Tcp {
         sequence: u32,
         acknowledgement: u32,
@@ -31,7 +31,7 @@ pub(super) enum Kind {
 }
 
 /// Reads an IP packet; `None` for anything else.
-pub(super) fn packet(bytes: &[u8]) -> Option<Seen> {
+pub fn packet(bytes: &[u8]) -> Option<Seen> {
     let packet = LaxSlicedPacket::from_ip(bytes).ok()?;
     let (source, destination, protocol, later): (IpAddr, IpAddr, u8, bool) = match packet.net? {
         LaxNetSlice::Ipv4(v4) => {

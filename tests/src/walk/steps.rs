@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 /// One step of a walk.
 #[derive(Debug, Clone)]
-pub(super) enum Step {
+pub enum Step {
     /// A packet comes in by an interface.
     Packet {
         from: u16,
@@ -46,7 +46,7 @@ pub(super) enum Step {
 }
 
 #[derive(Debug, Clone, Copy)]
-pub(super) enum NetworkChange {
+pub enum NetworkChange {
     AsBuilt,
     WithoutRoutes,
     OtherAddress,
@@ -55,21 +55,21 @@ pub(super) enum NetworkChange {
 }
 
 #[derive(Debug, Clone)]
-pub(super) struct Packet {
-    kind: Kind,
-    source: usize,
-    destination: usize,
-    ports: (u16, u16),
-    hop_limit: u8,
-    length: usize,
-    dont_fragment: bool,
-    offloaded: bool,
+pub struct Packet {
+    pub(super) kind: Kind,
+    pub(super) source: usize,
+    pub(super) destination: usize,
+    pub(super) ports: (u16, u16),
+    pub(super) hop_limit: u8,
+    pub(super) length: usize,
+    pub(super) dont_fragment: bool,
+    pub(super) offloaded: bool,
     /// Cut to fragments, of which those with a bit come, and in this order if not reversed.
-    pub(super) cut: Option<(u8, bool, u32)>,
+    pub cut: Option<(u8, bool, u32)>,
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Kind {
+pub(super) enum Kind {
     Tcp(u8),
     Udp,
     Echo,
@@ -96,10 +96,11 @@ pub(super) const ADDRESSES: [&str; 14] = [
 ];
 const FIRST_V6: usize = 11;
 
-const PORTS: [u16; 12] = [443, 53, 22, 23, 2_222, 4_480, 5_000, 5_001, 5_002, 5_003, 40_000, 514];
+pub(super) const PORTS: [u16; 12] =
+    [443, 53, 22, 23, 2_222, 4_480, 5_000, 5_001, 5_002, 5_003, 40_000, 514];
 
 impl Packet {
-    pub(super) fn builder(&self) -> FrameBuilder {
+    pub fn builder(&self) -> FrameBuilder {
         let (v6, count) = if self.source >= FIRST_V6 { (FIRST_V6, 3) } else { (0, FIRST_V6) };
         let destination = ADDRESSES[v6 + self.destination % count];
         let source = ADDRESSES[self.source];
@@ -125,7 +126,7 @@ impl Packet {
         if self.offloaded && offloadable { builder.partial_checksum() } else { builder }
     }
 
-    pub(super) fn frames(&self) -> Vec<Vec<u8>> {
+    pub fn frames(&self) -> Vec<Vec<u8>> {
         let whole = self.builder().frame();
         let Some((come, reversed, identification)) = self.cut else { return vec![whole] };
         let pieces = build::fragmented(&whole, 600, identification);
@@ -156,7 +157,7 @@ pub(super) fn tcp(flags: u8) -> FrameBuilder {
     if flags >> 4 & 1 == 1 { builder.ack(101) } else { builder }
 }
 
-pub(super) fn any_step() -> impl Strategy<Value = Step> {
+pub fn any_step() -> impl Strategy<Value = Step> {
     let garbage = prop::collection::vec((0..120_usize, any::<u8>()), 1..4);
     prop_oneof![
         24 => (interface(), packet()).prop_map(|(from, packet)| Step::Packet { from, packet }),

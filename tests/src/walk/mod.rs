@@ -1,0 +1,13 @@
+//! Random walks: packets, time, policies, networks and neighbours, and after every step the same
+//! questions. The steps come from proptest or from the bytes of a fuzzer.
+
+mod bytes;
+mod policies;
+mod seen;
+mod steps;
+mod world;
+
+pub use bytes::steps as read_steps;
+pub use seen::{Kind, Seen, packet as read_packet};
+pub use steps::{Step, any_step};
+pub use world::World;

@@ -8,7 +8,7 @@ TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 BIN        := $(TARGET_DIR)/$(if $(filter dev test,$(PROFILE)),debug,$(PROFILE))
 BINARIES   := -p gabion -p gabiond -p gabion-guard
 
-.PHONY: help demo build test check bench lab-down clean setup-build setup-lab
+.PHONY: help demo build test check bench fuzz lab-down clean setup-build setup-lab
 .DEFAULT_GOAL := help
 
 help: ## Lists what make can do here
@@ -36,6 +36,19 @@ check: setup-build ## Formatting, lints, licences
 bench: setup-build setup-lab ## Compares the appliance with the kernel's firewall: 10 minutes on an idle machine (root)
 	$(CARGO) build --locked --profile $(PROFILE) $(BINARIES) -p gabion-benches
 	@$(BIN)/peer $(BENCH)
+
+# Coverage for libFuzzer, on stable Rust; --target keeps it out of build scripts and macros.
+TARGET     ?= walk
+SECONDS    ?= 60
+FUZZ_HOST  := $(shell uname -m)-unknown-linux-gnu
+FUZZ_FLAGS := --cfg fuzzing -C passes=sancov-module $(addprefix -C llvm-args=-sanitizer-coverage-,level=4 inline-8bit-counters pc-table trace-compares)
+FUZZ_FOUND := $(TARGET_DIR)/fuzz-found/$(TARGET)
+
+fuzz: setup-build ## Looks for bytes that break one target: TARGET=walk SECONDS=60 (docs/fuzzing.md)
+	RUSTFLAGS="$(FUZZ_FLAGS)" $(CARGO) build --locked --profile fuzz --target $(FUZZ_HOST) -p gabion-fuzz
+	@mkdir -p $(FUZZ_FOUND)
+	GABION_FUZZ_TARGET=$(TARGET) $(TARGET_DIR)/$(FUZZ_HOST)/fuzz/fuzz -max_total_time=$(SECONDS) -max_len=4096 -timeout=10 -rss_limit_mb=4096 \
+		-artifact_prefix=$(FUZZ_FOUND)/ -print_final_stats=1 $(FUZZ_FOUND) fuzz/corpus/$(TARGET)
 
 lab-down: ## Removes what an interrupted lab has left behind (root)
 	$(BIN)/gabion lab down

@@ -119,15 +119,8 @@ impl Guard {
                 let status = child.wait().await?;
                 return Ok(format!("it ended ({status})"));
             }
-            match serde_json::from_str(&line) {
-                Ok(Answer::Installed) => report(GuardState::InPlace),
-                Ok(Answer::Lost) => {
-                    report(GuardState::Missing("its rules were changed by somebody".to_owned()));
-                }
-                Ok(Answer::Error { message }) => {
-                    tracing::error!("the guard: {message}");
-                    report(GuardState::Missing(message));
-                }
+            match read_answer(&line) {
+                Ok(state) => report(state),
                 Err(error) => {
                     report(GuardState::Missing("it is not understood".to_owned()));
                     end(child, input).await;
@@ -143,6 +136,21 @@ impl Guard {
         line.push(b'\n');
         input.write_all(&line).await
     }
+}
+
+/// Reads one line of the guard's.
+///
+/// # Errors
+/// When it is none that a guard says.
+pub fn read_answer(line: &str) -> Result<GuardState, serde_json::Error> {
+    Ok(match serde_json::from_str(line)? {
+        Answer::Installed => GuardState::InPlace,
+        Answer::Lost => GuardState::Missing("its rules were changed by somebody".to_owned()),
+        Answer::Error { message } => {
+            tracing::error!("the guard: {message}");
+            GuardState::Missing(message)
+        }
+    })
 }
 
 fn pipes(child: &mut Child) -> (ChildStdin, ChildStdout) {

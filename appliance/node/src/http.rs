@@ -19,14 +19,14 @@ const REST_BYTES_MAX: usize = 64 << 10;
 
 /// The request line, as far as anybody here asks.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Request {
-    pub(crate) method: Method,
+pub struct Request {
+    pub method: Method,
     /// Without the query.
-    pub(crate) path: String,
+    pub path: String,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Method {
+pub enum Method {
     Get,
     Head,
 }
@@ -39,7 +39,7 @@ pub(crate) struct Response {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Status {
+pub enum Status {
     Ok,
     BadRequest,
     NotFound,
@@ -117,7 +117,11 @@ async fn read_head(stream: &mut TcpStream) -> io::Result<Result<Request, Status>
     Ok(parse_head(&head))
 }
 
-fn parse_head(head: &[u8]) -> Result<Request, Status> {
+/// Reads a request's head, from the request line to the empty line.
+///
+/// # Errors
+/// The status to answer with.
+pub fn parse_head(head: &[u8]) -> Result<Request, Status> {
     let line = head.split(|byte| *byte == b'\r').next().unwrap_or_default();
     let line = std::str::from_utf8(line).map_err(|_| Status::BadRequest)?;
     let mut words = line.split(' ');

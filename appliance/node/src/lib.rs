@@ -10,7 +10,7 @@ pub mod store;
 
 pub mod clock;
 pub mod generations;
-mod offload;
+pub mod offload;
 pub mod worker;
 
 pub mod guard;
@@ -25,7 +25,7 @@ pub mod policy;
 
 pub mod control;
 pub mod health;
-mod http;
+pub mod http;
 pub mod metrics;
 
 pub mod node;

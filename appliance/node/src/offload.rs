@@ -8,7 +8,7 @@ use gabion_datapath::VnetHeader;
 use gabion_engine::{Checksum, Offload, SegmentKind, Segments};
 
 /// Reads the header that came with a frame.
-pub(crate) fn from_vnet(vnet: VnetHeader) -> Offload {
+pub fn from_vnet(vnet: VnetHeader) -> Offload {
     let checksum = if vnet.flags & VnetHeader::NEEDS_CHECKSUM != 0 {
         Checksum::Partial { start: vnet.checksum_start, offset: vnet.checksum_offset }
     } else if vnet.flags & VnetHeader::DATA_VALID != 0 {
@@ -29,7 +29,7 @@ pub(crate) fn from_vnet(vnet: VnetHeader) -> Offload {
 }
 
 /// Writes the header for a frame of the engine's making.
-pub(crate) fn to_vnet(offload: Offload) -> VnetHeader {
+pub fn to_vnet(offload: Offload) -> VnetHeader {
     let mut vnet = VnetHeader::default();
     match offload.checksum {
         Checksum::Unverified => {}

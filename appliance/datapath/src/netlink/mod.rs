@@ -25,7 +25,7 @@ use std::net::IpAddr;
 
 use crate::LinkAddress;
 
-pub use watch::{NeighbourRequestError, NetworkWatch};
+pub use watch::{NeighbourRequestError, NetworkWatch, read_messages};
 
 /// Events that may wait for a slow receiver: a dump of some hundred routes and neighbours.
 pub const EVENT_CHANNEL_DEPTH: usize = 1024;

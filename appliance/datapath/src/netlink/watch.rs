@@ -199,6 +199,23 @@ fn reading(message: &NetlinkMessage<RouteNetlinkMessage>) -> Reading {
     }
 }
 
+/// What the watch would tell of messages as they stand in a buffer of the kernel's. What is no
+/// message ends the reading.
+pub fn read_messages(mut buffer: &[u8]) -> Vec<NetworkEvent> {
+    let mut state = NetworkState::default();
+    let mut told = Vec::new();
+    while let Ok(message) = NetlinkMessage::<RouteNetlinkMessage>::deserialize(buffer) {
+        if let Reading::Change(change) = reading(&message) {
+            state.apply(change, &mut told);
+        }
+        // NLMSG_ALIGN of linux/netlink.h; a header is 16 bytes.
+        let length = (message.header.length as usize).next_multiple_of(4).max(16);
+        let Some(rest) = buffer.get(length..) else { break };
+        buffer = rest;
+    }
+    told
+}
+
 /// All that the kernel knows now.
 async fn dump(requests: &Handle) -> Result<NetworkState, StartNetworkWatchError> {
     let failed = |what| move |source| StartNetworkWatchError::Dump { what, source };

@@ -82,7 +82,11 @@ pub(super) fn revision(revision: &Revision, current: u64) -> v1::Revision {
     }
 }
 
-pub(super) fn filter(filter: v1::FlowFilter) -> Result<FlowFilter, FlowFilterError> {
+/// Reads what flows are asked for.
+///
+/// # Errors
+/// What of it is not understood.
+pub fn filter(filter: v1::FlowFilter) -> Result<FlowFilter, FlowFilterError> {
     let given = |text: String| (!text.is_empty()).then_some(text);
     let port = u16::try_from(filter.port).map_err(|_| FlowFilterError::Port(filter.port))?;
     Ok(FlowFilter {

@@ -1,0 +1,104 @@
+//! Texts that people and programs write.
+
+use gabion_rules::{PacketText, Query, Transport, ZoneId};
+use gabiond::config::Config;
+
+fn text(bytes: &[u8]) -> Option<&str> {
+    std::str::from_utf8(bytes).ok()
+}
+
+/// A policy is refused with places in its text, or it prints itself so that it is read again as
+/// the same, and answers every question.
+pub(crate) fn policy(bytes: &[u8]) {
+    let Some(text) = text(bytes) else { return };
+    let loaded = match gabion_rules::load("fuzz.yaml", text, None) {
+        Ok(loaded) => loaded,
+        Err(diagnostics) => {
+            assert!(diagnostics.first().is_some(), "refused without a reason");
+            let lines = text.split('\n').count();
+            for diagnostic in diagnostics.iter() {
+                let line = diagnostic.line as usize;
+                assert!((1..=lines).contains(&line), "{diagnostic} is outside");
+                assert!(diagnostic.column >= 1, "{diagnostic}");
+            }
+            return;
+        }
+    };
+    let printed = loaded.policy.print();
+    let again = gabion_rules::load("again.yaml", &printed, None)
+        .unwrap_or_else(|error| panic!("what was printed is refused: {error}\n{printed}"));
+    assert_eq!(again.policy.print(), printed);
+    assert_eq!(again.rule_set.digest(), loaded.rule_set.digest());
+    assert_eq!(again.rule_set.rules().len(), loaded.rule_set.rules().len());
+
+    let zones = loaded.rule_set.zones().len() as u16;
+    for (from, to) in (0..zones.min(4)).flat_map(|from| (0..zones.min(4)).map(move |to| (from, to)))
+    {
+        for query in queries(ZoneId(from), ZoneId(to)) {
+            let decided = loaded.rule_set.decide(&query, &mut |_| {});
+            assert_eq!(again.rule_set.decide(&query, &mut |_| {}), decided, "{query:?}");
+        }
+    }
+}
+
+fn queries(from: ZoneId, to: ZoneId) -> Vec<Query> {
+    let pairs = [("198.51.100.9", "10.1.0.10"), ("2600:9::9", "2600:2::10")];
+    let transports = [
+        Transport::Tcp { source_port: 40_000, destination_port: 443 },
+        Transport::Udp { source_port: 53, destination_port: 53 },
+        Transport::Icmp { kind: 8, code: 0 },
+        Transport::Icmpv6 { kind: 128, code: 0 },
+        Transport::Other { protocol: 47 },
+    ];
+    pairs
+        .iter()
+        .flat_map(|(source, destination)| {
+            transports.map(|transport| Query {
+                from,
+                to,
+                source: source.parse().unwrap(),
+                destination: destination.parse().unwrap(),
+                transport,
+            })
+        })
+        .collect()
+}
+
+/// A packet's text is refused at a place within it, or printed so that it is read again as the same.
+pub(crate) fn packet(bytes: &[u8]) {
+    let Some(text) = text(bytes) else { return };
+    match text.parse::<PacketText>() {
+        Ok(packet) => assert_eq!(packet.to_string().parse(), Ok(packet)),
+        Err(error) => {
+            assert!(error.offset <= text.len(), "{error}");
+            assert!(text.is_char_boundary(error.offset), "{error}");
+        }
+    }
+}
+
+/// A configuration is refused with places in its text, or its values are within their limits.
+pub(crate) fn config(bytes: &[u8]) {
+    let Some(text) = text(bytes) else { return };
+    match Config::parse(text, "fuzz.toml") {
+        Ok(config) => {
+            assert!(!config.interfaces.is_empty(), "a node without interfaces does nothing");
+            assert_eq!(Config::parse(text, "fuzz.toml").unwrap(), config);
+        }
+        Err(error) => assert!(!error.to_string().is_empty()),
+    }
+}
+
+/// What is not a line of the guard's never means that its rules are in place.
+pub(crate) fn guard(bytes: &[u8]) {
+    let Some(text) = text(bytes) else { return };
+    if let Ok(gabiond::guard::GuardState::InPlace) = gabiond::guard::read_answer(text) {
+        assert!(text.contains("event"), "{text:?}");
+    }
+}
+
+/// A request's head gives a path that begins with a slash, or a status.
+pub(crate) fn http(bytes: &[u8]) {
+    if let Ok(request) = gabiond::http::parse_head(bytes) {
+        assert!(request.path.starts_with('/') && !request.path.contains(['?', ' ', '\r']));
+    }
+}

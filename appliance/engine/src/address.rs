@@ -93,6 +93,19 @@ impl fmt::Debug for Address {
     }
 }
 
+/// Whom limits per source count as one: an IPv4 address, or an IPv6 /64 since a host has all of one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct SourceNetwork(Address);
+
+impl From<Address> for SourceNetwork {
+    fn from(source: Address) -> Self {
+        Self(match source.family() {
+            Family::Ipv4 => source,
+            Family::Ipv6 => Address::from_bits(source.bits() & u128::MAX << 64),
+        })
+    }
+}
+
 /// An address with a port, or with an ICMP query identifier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Endpoint {

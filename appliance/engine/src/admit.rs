@@ -2,13 +2,15 @@
 
 use std::fmt;
 
-use gabion_rules::{RuleId, Transport};
+use gabion_rules::{FloodLimits, RuleId, Transport};
 
-use crate::event::{Event, FlowId};
+use crate::event::{CloseReason, Event, FlowId};
 use crate::flows::{Admission, DestinationChoice, Flow, Side, Slot, SourceChoice, Tracker};
+use crate::half_open::Newcomer;
 use crate::judge::{Answer, Case, Outcome, Plan, Refusal, Witness};
 use crate::neighbours::Hop;
 use crate::packet::{Packet, Segment, TcpSegment};
+use crate::quotas::Want;
 use crate::reply::IcmpError;
 use crate::rewrite::Rewrite;
 use crate::tcp::TcpTracker;
@@ -49,7 +51,7 @@ impl Engine {
         }
         self.establish(now, from, packet, key, &plan).map_err(|reason| {
             // RFC 5508 REQ-8.
-            let told = reason == DropReason::NatPortsExhausted;
+            let told = is_told(reason, plan.source);
             let answer = told.then_some(Answer::Icmp(IcmpError::Prohibited));
             Refusal { reason, answer, decided: None }
         })
@@ -89,8 +91,7 @@ impl Engine {
         }
         let tracker = tracker_for(&packet.segment);
         let half_open = matches!(tracker, Tracker::Tcp(_));
-        let contested = half_open.then_some(plan.target);
-        self.quotas.check(&flood, key.source.address, contested)?;
+        let makes_room = self.keep_within_limits(now, &flood, packet, &key, plan)?;
         let hop = self.hop(plan.hop)?;
         let Translated { external, lease } = self.translate_source(key, plan)?;
         let towards = FlowKey { destination: plan.target, ..key };
@@ -127,10 +128,46 @@ impl Engine {
             opened: now,
             expires,
         };
-        self.insert_flow(flow)
+        if let Some(slot) = makes_room {
+            self.evict(now, slot, DropReason::HalfOpenLimit);
+        }
+        self.insert_flow(now, flow)
     }
 
-    fn insert_flow(&mut self, flow: Flow) -> Result<Slot, DropReason> {
+    /// Whether one more flow may be had, and the flow that makes room for it, if one has to.
+    fn keep_within_limits(
+        &mut self,
+        now: Time,
+        flood: &FloodLimits,
+        packet: &Packet,
+        key: &FlowKey,
+        plan: &Plan,
+    ) -> Result<Option<Slot>, DropReason> {
+        let source = key.source.address.into();
+        match &packet.segment {
+            Segment::Tcp(tcp) => {
+                self.quotas.check(now, flood, source, Want::Handshake)?;
+                let newcomer =
+                    Newcomer { key: *key, destination: plan.target, sequence: tcp.sequence };
+                self.half_open.admit(now, flood, &newcomer)
+            }
+            Segment::Udp { .. }
+            | Segment::IcmpQuery { .. }
+            | Segment::IcmpError { .. }
+            | Segment::LinkLocal { .. }
+            | Segment::Other
+            | Segment::Later => self.quotas.check(now, flood, source, Want::Flow).map(|()| None),
+        }
+    }
+
+    /// Ends a flow that nobody has answered, for one that came later.
+    fn evict(&mut self, now: Time, slot: Slot, limit: DropReason) {
+        self.remove_flow(slot, CloseReason::Evicted);
+        self.counters.evicted += 1;
+        self.meet_limit(now, limit);
+    }
+
+    fn insert_flow(&mut self, now: Time, flow: Flow) -> Result<Slot, DropReason> {
         let (lease, guest_of, reply) = (flow.lease, flow.guest_of, flow.reply);
         let Some(slot) = self.flows.insert(flow) else {
             // Not by count, but no place is left for one of its keys.
@@ -141,9 +178,11 @@ impl Engine {
             return Err(DropReason::FlowTableFull);
         };
         let flow = &self.flows[slot];
-        self.quotas.add_flow(flow.original.source.address);
+        let source = flow.original.source.address.into();
+        self.quotas.add_flow(now, source);
         if flow.half_open {
-            self.quotas.add_half_open(flow.reply.source);
+            self.half_open.add(now, slot, flow.reply.source);
+            self.quotas.add_half_open(source);
         }
         if flow.logged {
             self.journal.push(Event::FlowOpened(flow.report()));
@@ -184,6 +223,13 @@ fn side(ingress: InterfaceId, incoming: &FlowKey, answer: &FlowKey, hop: Hop) ->
         hop,
         usage: Usage::default(),
     }
+}
+
+/// Who is translated is told of a quota (RFC 6888 REQ-11); the sources of others may be invented.
+fn is_told(reason: DropReason, source: SourceChoice) -> bool {
+    let is_subscriber = matches!(source, SourceChoice::Rule(_));
+    reason == DropReason::NatPortsExhausted
+        || is_subscriber && matches!(reason, DropReason::SourceQuota | DropReason::SourceRate)
 }
 
 /// Whether a packet that belongs to no flow may begin one.

@@ -1,31 +1,11 @@
 //! What the node says itself: answers to ARP and ND for translated addresses, and to refused packets
 //! an ICMP error or a RST, within a rate.
 
-use std::time::Duration;
-
 use crate::event::Denial;
 use crate::judge::{Answer, Refusal};
 use crate::packet::{Arp, Packet, Segment};
 use crate::reply;
 use crate::{DropReason, Engine, InterfaceId, Offload, Time, Transmit, Verdict};
-
-/// Answers that may still be given in the second that began at `since`.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct AnswerBudget {
-    since: Time,
-    given: u32,
-}
-
-impl AnswerBudget {
-    fn take(&mut self, now: Time, per_second: u32) -> bool {
-        if now.since(self.since) >= Duration::from_secs(1) {
-            *self = Self { since: now, given: 0 };
-        }
-        let granted = self.given < per_second;
-        self.given += u32::from(granted);
-        granted
-    }
-}
 
 impl Engine {
     /// Logs a refusal, answers it where it is to be answered, and gives the verdict.
@@ -50,7 +30,7 @@ impl Engine {
             return Verdict::Drop(reason);
         };
         let per_second = self.settings().flood.answers_per_second;
-        if !self.answers.take(now, per_second) {
+        if !self.answers.take(now, packet.source.into(), per_second) {
             self.counters.answers_limited += 1;
             return Verdict::Drop(reason);
         }

@@ -18,6 +18,8 @@ pub struct Counters {
     /// Answers (ICMP errors, RSTs) that were sent, and those that the rate limit kept back.
     pub answers_sent: u64,
     pub answers_limited: u64,
+    /// Flows that had not been answered and made room for others at a limit.
+    pub evicted: u64,
 }
 
 /// What one rule has done since its name first appeared in a policy.
@@ -51,6 +53,7 @@ impl Counters {
             events_lost: 0,
             answers_sent: 0,
             answers_limited: 0,
+            evicted: 0,
         }
     }
 

@@ -6,19 +6,21 @@ use std::sync::Arc;
 
 use gabion_rules::{RuleId, RuleSet, Settings};
 
-use crate::answer::AnswerBudget;
 use crate::counters::{Counters, RuleCounters};
 use crate::event::{Event, FlowId, FlowReport, Generation};
 use crate::flows::{FlowTable, Slot};
 use crate::follow::Followed;
 use crate::fragments::Fragments;
+use crate::half_open::HalfOpen;
 use crate::journal::Journal;
 use crate::judge::Refusal;
 use crate::neighbours::Neighbours;
 use crate::network::{Network, Topology};
 use crate::offload::Offloading;
 use crate::packet::{Packet, Parsed, Segment, protocol};
+use crate::pressure::Pressure;
 use crate::quotas::Quotas;
+use crate::ration::Ration;
 use crate::timers::TimerWheel;
 use crate::translate::Translator;
 use crate::{
@@ -45,10 +47,12 @@ pub struct Engine {
     pub(crate) timers: TimerWheel,
     pub(crate) translator: Translator,
     pub(crate) quotas: Quotas,
+    pub(crate) half_open: HalfOpen,
     pub(crate) neighbours: Neighbours,
     pub(crate) outbox: VecDeque<Transmit>,
     pub(crate) journal: Journal,
-    pub(crate) answers: AnswerBudget,
+    pub(crate) pressure: Pressure,
+    pub(crate) answers: Ration,
     pub(crate) counters: Counters,
     pub(crate) rule_counters: Vec<RuleCounters>,
     pub(crate) last_flow_id: u64,
@@ -111,6 +115,11 @@ impl Engine {
         self.counters.frames_in += 1;
         let verdict = self.decide(now, from, frame);
         self.counters.count(verdict, 1);
+        if let Verdict::Drop(reason) | Verdict::Reject(reason) = verdict
+            && reason.is_limit()
+        {
+            self.meet_limit(now, reason);
+        }
         verdict
     }
 
@@ -282,10 +291,12 @@ impl Engine {
             timers: TimerWheel::new(now, limits.flows),
             translator: Translator::new(&limits, seed, subkey(&seed, 2)),
             quotas: Quotas::new(limits.flows, subkey(&seed, 3)),
+            half_open: HalfOpen::new(limits.flows, subkey(&seed, 5)),
             neighbours: Neighbours::new(&limits),
             outbox: VecDeque::with_capacity(limits.transmit_queue as usize),
             journal: Journal::new(limits.events),
-            answers: AnswerBudget::default(),
+            pressure: Pressure::new(),
+            answers: Ration::new(subkey(&seed, 6)),
             counters: Counters::new(),
             rule_counters: Vec::new(),
             last_flow_id: 0,
@@ -300,6 +311,7 @@ impl Engine {
         self.expire_fragments(now);
         let lost = self.neighbours.expire(now);
         self.counters.release(Verdict::Drop(DropReason::NeighbourUnresolved), u64::from(lost));
+        self.end_pressure(now);
         self.journal.handle_timeout(now);
         self.sweep();
     }
@@ -358,6 +370,7 @@ impl Engine {
             self.fragments.poll_timeout(),
             self.neighbours.poll_timeout(),
             self.journal.poll_timeout(),
+            self.pressure.poll_timeout(),
             sweep,
         ]
         .into_iter()

@@ -1,5 +1,7 @@
 //! What the engine tells the shell, drained with `Engine::poll_event`.
 
+use std::time::Duration;
+
 use gabion_rules::{NatId, Query, RuleId, ZoneId};
 
 use crate::tcp::TcpState;
@@ -27,6 +29,16 @@ pub enum Event {
     Suppressed {
         source: LogSource,
         records: u64,
+    },
+    /// A limit is reached: packets are refused for this reason, or flows make room, from now on.
+    LimitReached {
+        limit: DropReason,
+    },
+    /// Nothing has met the limit for a while. So often it was met, over this time.
+    LimitOver {
+        limit: DropReason,
+        times: u64,
+        lasted: Duration,
     },
     /// The shell is to have the kernel resolve the address and say so with `handle_neighbour`.
     NeighbourWanted {
@@ -114,6 +126,8 @@ pub enum CloseReason {
     Revoked,
     /// A new connection took its tuple.
     Reopened,
+    /// A limit was reached and it had not been answered: it made room for another.
+    Evicted,
 }
 
 impl CloseReason {
@@ -123,6 +137,7 @@ impl CloseReason {
             Self::Closed => "closed",
             Self::Revoked => "revoked",
             Self::Reopened => "reopened",
+            Self::Evicted => "evicted",
         }
     }
 }

@@ -88,11 +88,16 @@ impl Engine {
         let opening = matches!(to, TcpState::SynSent | TcpState::SynReceived);
         if flow.half_open != opening {
             flow.half_open = opening;
-            let destination = flow.reply.source;
+            let source = flow.original.source.address.into();
             if opening {
-                self.quotas.add_half_open(destination);
+                self.half_open.add(now, slot, flow.reply.source);
+                self.quotas.add_half_open(source);
             } else {
-                self.quotas.take_half_open(destination);
+                self.half_open.take(slot);
+                self.quotas.take_half_open(source);
+            }
+            if to == TcpState::Established {
+                self.half_open.know(now, source);
             }
         }
     }
@@ -142,10 +147,12 @@ impl Engine {
     pub(crate) fn remove_flow(&mut self, slot: Slot, why: CloseReason) {
         let Some(flow) = self.flows.remove(slot) else { return };
         self.timers.cancel(slot.0);
-        self.quotas.take_flow(flow.original.source.address);
+        let source = flow.original.source.address.into();
         if flow.half_open {
-            self.quotas.take_half_open(flow.reply.source);
+            self.half_open.take(slot);
+            self.quotas.take_half_open(source);
         }
+        self.quotas.take_flow(source);
         self.translator.release(flow.lease, &flow.reply);
         if let Some(id) = flow.guest_of {
             self.translator.exit(id);

@@ -40,7 +40,7 @@ impl Engine {
             row("flows", self.flows.len(), limits.flows),
             row("mappings", self.translator.mappings.len(), limits.mappings),
             row("fragmented-datagrams", self.fragments.len(), limits.fragmented_datagrams),
-            row("half-open", self.quotas.half_open(), flood.half_open),
+            row("half-open", self.half_open.len(), flood.half_open),
             row("neighbours", self.neighbours.len(), limits.neighbours),
             row("parked-packets", self.neighbours.parked(), limits.parked),
             row("transmit-queue", self.outbox.len() as u32, limits.transmit_queue),

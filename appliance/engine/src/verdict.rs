@@ -144,8 +144,10 @@ drop_reasons! {
     MappingTableFull => "mapping-table-full",
     /// Too many TCP connections are half open, in all or towards this destination.
     HalfOpenLimit => "half-open-limit",
-    /// The source has as many flows as one source may have.
+    /// The source has as many flows, or as many half-open connections, as one source may have.
     SourceQuota => "source-quota",
+    /// The source has begun as many flows in this second as one source may begin.
+    SourceRate => "source-rate",
 
     // Forwarding.
     /// The packet is addressed to the node, which offers nothing there.
@@ -169,6 +171,22 @@ drop_reasons! {
 }
 
 impl DropReason {
+    /// Whether a table, a quota or a rate was used up, rather than the packet being at fault.
+    pub const fn is_limit(self) -> bool {
+        matches!(
+            self,
+            Self::FragmentTableFull
+                | Self::NatPortsExhausted
+                | Self::FlowTableFull
+                | Self::MappingTableFull
+                | Self::HalfOpenLimit
+                | Self::SourceQuota
+                | Self::SourceRate
+                | Self::NeighbourQueueFull
+                | Self::TransmitQueueFull
+        )
+    }
+
     /// The index of the reason's counter.
     pub const fn index(self) -> usize {
         self as usize

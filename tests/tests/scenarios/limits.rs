@@ -1,6 +1,8 @@
 //! Every table has a limit and a reason; who is in goes on.
 
-use gabion_engine::{Limits, build};
+use std::time::Duration;
+
+use gabion_engine::{DropReason, Event, Limits, build};
 
 use super::POLICY;
 use super::dialogue::Dialogue;
@@ -26,9 +28,9 @@ fn a_full_flow_table_refuses_new_flows_and_keeps_old_ones() {
     );
 }
 
+/// Covers: CC-1.10
 #[test]
 fn half_open_connections_are_limited_and_completed_ones_are_not() {
-    // CC-1.10.
     let policy = POLICY.replace(
         "  default: { action: drop, log: sampled }",
         "  default: { action: drop, log: sampled }\n  flood: { half-open: 3 }",
@@ -48,6 +50,131 @@ fn half_open_connections_are_limited_and_completed_ones_are_not() {
         &["int: tcp 198.51.100.9:1028 > 10.1.0.10:443 S ttl 63"],
         &["forwarded"],
     );
+}
+
+const FOUR_HALF_OPEN: &str =
+    "  default: { action: drop, log: sampled }\n  flood: { half-open-per-destination: 4 }";
+
+/// A SYN of a host nobody knows, to the server's IPv4 or IPv6 address.
+fn invented(number: u16, to: &str) -> Vec<u8> {
+    let from = match to {
+        "10.1.0.10:443" => {
+            format!("198.51.{}.{}:{}", number / 200, number % 200 + 1, 1_025 + number)
+        }
+        _ => format!("[2600:9:{number:x}::1]:{}", 1_025 + number),
+    };
+    build::tcp().from(&from).to(to).syn().seq(u32::from(number)).frame()
+}
+
+/// Covers: CC-1.10, 3.14
+#[test]
+fn random_sources_beyond_the_limit_never_reach_the_target_and_it_is_said_once() {
+    let policy = POLICY.replace("  default: { action: drop, log: sampled }", FOUR_HALF_OPEN);
+    for to in ["10.1.0.10:443", "[2600:2::10]:443"] {
+        let mut dialogue = Dialogue::new(&policy);
+        let mut reached = 0;
+        for number in 0..500 {
+            dialogue.send("ext", &invented(number, to));
+            reached += dialogue.sent.len();
+            dialogue.wait(Duration::from_millis(10), &[], &[]);
+        }
+        assert_eq!(reached, 4);
+        let counters = dialogue.engine.counters();
+        assert_eq!(counters.dropped(DropReason::HalfOpenLimit), 496);
+        let said = |event: &&Event| matches!(event, Event::LimitReached { .. });
+        assert_eq!(dialogue.events.iter().filter(said).count(), 1);
+        dialogue.wait(Duration::from_secs(6), &[], &[]);
+        let over = dialogue.events.iter().any(|event| {
+            matches!(event, Event::LimitOver { limit: DropReason::HalfOpenLimit, times: 496, .. })
+        });
+        assert!(over, "it was not said that the flood is over");
+    }
+}
+
+/// Covers: 3.14
+#[test]
+fn who_repeats_a_syn_gets_the_place_of_the_oldest() {
+    let policy = POLICY.replace("  default: { action: drop, log: sampled }", FOUR_HALF_OPEN);
+    let mut dialogue = Dialogue::new(&policy);
+    for number in 0..4 {
+        dialogue.send("ext", &invented(number, "10.1.0.10:443"));
+        dialogue.wait(Duration::from_millis(1), &[], &[]);
+    }
+    dialogue.step("ext", &syn(1_025), &[], &["drop:half-open-limit"]);
+    dialogue.wait(Duration::from_secs(1), &[], &[]);
+    let reached = "int: tcp 198.51.100.9:1025 > 10.1.0.10:443 S ttl 63";
+    dialogue.step("ext", &syn(1_025), &[reached], &["forwarded"]);
+    assert_eq!(dialogue.engine.counters().evicted, 1);
+    // The one that made room is gone, with its answer; the newcomer's comes back.
+    let answer = |to: &str, ack| {
+        let answer = build::tcp().from("10.1.0.10:443").to(to).syn().seq(5).ack(ack);
+        answer.window(64_000).frame()
+    };
+    dialogue.step("int", &answer("198.51.0.1:1025", 1), &[], &["drop:tcp-not-syn"]);
+    let back = "ext: tcp 10.1.0.10:443 > 198.51.100.9:1025 S. ttl 63";
+    dialogue.step("int", &answer("198.51.100.9:1025", 2), &[back], &["forwarded"]);
+    // Once it has completed a handshake, its next one need not be repeated.
+    let ack = build::tcp().from("198.51.100.9:1025").to("10.1.0.10:443").seq(2).ack(6);
+    dialogue.send("ext", &ack.window(64_000).frame());
+    dialogue.send("ext", &invented(9, "10.1.0.10:443"));
+    dialogue.step("ext", &invented(10, "10.1.0.10:443"), &[], &["drop:half-open-limit"]);
+    let reached = "int: tcp 198.51.100.9:1026 > 10.1.0.10:443 S ttl 63";
+    dialogue.step("ext", &syn(1_026), &[reached], &["forwarded"]);
+}
+
+/// Covers: 6888-5
+#[test]
+fn an_ipv6_source_is_its_network_whatever_address_it_takes() {
+    let policy = POLICY.replace(
+        "  default: { action: drop, log: sampled }",
+        "  default: { action: drop, log: sampled }\n  flood: { half-open-per-source: 3, flows-per-source: 5 }",
+    );
+    let mut dialogue = Dialogue::new(&policy);
+    let syn = |host: u16| {
+        build::tcp().from(&format!("[2600:9::{host:x}]:2000")).to("[2600:2::10]:443").syn().frame()
+    };
+    let dns = |host: u16| {
+        build::udp().from(&format!("[2600:9::{host:x}]:2000")).to("[2600:2::10]:53").frame()
+    };
+    for host in 1..4 {
+        dialogue.send("ext", &syn(host));
+        assert_eq!(dialogue.sent.len(), 1);
+    }
+    dialogue.step("ext", &syn(4), &[], &["drop:source-quota"]);
+    dialogue.send("ext", &dns(5));
+    dialogue.send("ext", &dns(6));
+    dialogue.step("ext", &dns(7), &[], &["drop:source-quota"]);
+    let other = build::udp().from("[2600:9:0:1::7]:2000").to("[2600:2::10]:53").frame();
+    dialogue.send("ext", &other);
+    assert_eq!(dialogue.sent.len(), 1);
+}
+
+/// Covers: 6888-5, 6888-11
+#[test]
+fn a_subscriber_is_told_of_its_quota_and_its_rate() {
+    let policy = POLICY.replace(
+        "  default: { action: drop, log: sampled }",
+        "  default: { action: drop, log: sampled }\n  flood: { flows-per-source: 3, new-flows-per-source-per-second: 2 }",
+    );
+    let mut dialogue = Dialogue::new(&policy);
+    let query =
+        |port: u16| build::udp().from(&format!("10.1.0.10:{port}")).to("198.51.100.9:53").frame();
+    dialogue.send("int", &query(1_025));
+    dialogue.send("int", &query(1_026));
+    let told = |port: u16| {
+        format!(
+            "int: icmp 10.1.0.1 > 10.1.0.10 error 3/13 about \
+             [udp 10.1.0.10:{port} > 198.51.100.9:53] ttl 64"
+        )
+    };
+    dialogue.send("int", &query(1_027));
+    assert_eq!(dialogue.left(), [told(1_027)]);
+    assert_eq!(dialogue.engine.counters().rejected(DropReason::SourceRate), 1);
+    dialogue.wait(Duration::from_secs(1), &[], &[]);
+    dialogue.send("int", &query(1_027));
+    dialogue.send("int", &query(1_028));
+    assert_eq!(dialogue.left(), [told(1_028)]);
+    assert_eq!(dialogue.engine.counters().rejected(DropReason::SourceQuota), 1);
 }
 
 #[test]
@@ -94,7 +221,7 @@ fn answers_are_limited() {
     dialogue.send("ext", &telnet(1));
     dialogue.send("ext", &telnet(2));
     dialogue.step("ext", &telnet(3), &[], &["drop:rule-reject"]);
-    dialogue.wait(std::time::Duration::from_secs(1), &[], &[]);
+    dialogue.wait(Duration::from_secs(1), &[], &[]);
     dialogue.send("ext", &telnet(4));
     assert_eq!(dialogue.left().len(), 1);
 }

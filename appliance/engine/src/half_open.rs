@@ -1,0 +1,219 @@
+//! TCP handshakes that are not complete, and who may begin one more when the limit is reached.
+//!
+//! A flood of SYNs with invented sources fills any limit in no time. To refuse whoever comes then would
+//! let the flood win, and to make room for whoever comes would let it through to the server. So at the
+//! limit a newcomer has to show that somebody is there: its source has completed a handshake lately, or
+//! it sends the same SYN again after a refusal, as every TCP does after a second (RFC 6298 section 2.1)
+//! and a flood of invented sources does not. Then it takes the place of the handshake that has stood
+//! open for the longest time, if that has had its chance. Everybody else is refused, without state.
+//!
+//! Who repeats each invented SYN can contend for places; that takes knowledge of this rule, twice the
+//! packets, and a second for each, and still nobody who was let in loses the place before
+//! [`REPEATER_WAITS_FOR`].
+
+use std::hash::{Hash, Hasher};
+use std::time::Duration;
+
+use gabion_rules::FloodLimits;
+use hashbrown::HashTable;
+use siphasher::sip::SipHasher13;
+
+use crate::address::SourceNetwork;
+use crate::flows::Slot;
+use crate::links::{Links, List};
+use crate::recent::Recent;
+use crate::{DropReason, Endpoint, FlowKey, Time};
+
+/// How long a source that has completed a handshake is trusted to complete another.
+const KNOWN_FOR: Duration = Duration::from_secs(600);
+
+/// How long a refused SYN may be repeated: past the third repetition of a TCP that waits 1, 2 and 4 s.
+const REPEATED_WITHIN: Duration = Duration::from_secs(10);
+
+/// What comes sooner is a copy that the network made, not a repetition.
+const REPEATED_AFTER: Duration = Duration::from_millis(200);
+
+/// How long a handshake has stood open before one that is repeated takes its place: RFC 6298 gives a
+/// round trip so long before it is measured.
+const REPEATER_WAITS_FOR: Duration = Duration::from_secs(1);
+
+/// The same for a source that is known. Less, so that it finds a place where repeaters contend.
+const KNOWN_WAITS_FOR: Duration = Duration::from_millis(500);
+
+/// All handshakes that are not complete.
+#[derive(Debug)]
+pub(crate) struct HalfOpen {
+    places: Vec<Place>,
+    free: Vec<u32>,
+    /// By the flow's slot: its place, plus one; 0 for none.
+    place_of: Vec<u32>,
+    /// All of them, oldest first, and those to each destination.
+    all: List,
+    order: Links,
+    order_of_destination: Links,
+    by_destination: HashTable<Destination>,
+    refused: Recent,
+    known: Recent,
+    key: [u8; 16],
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    flow: Slot,
+    destination: Endpoint,
+    since: Time,
+}
+
+#[derive(Debug)]
+struct Destination {
+    endpoint: Endpoint,
+    count: u32,
+    queue: List,
+}
+
+/// A SYN that wants to begin a handshake.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Newcomer {
+    /// As it came in.
+    pub(crate) key: FlowKey,
+    /// Where it goes, after destination NAT.
+    pub(crate) destination: Endpoint,
+    /// Its initial sequence number: a repetition has the same.
+    pub(crate) sequence: u32,
+}
+
+impl HalfOpen {
+    /// For a table of `flows`; `key` seeds the hashes.
+    pub(crate) fn new(flows: u32, key: [u8; 16]) -> Self {
+        // Eight bytes each: 4 MiB and 512 KiB for the default of 262,144 flows.
+        let refused = flows.saturating_mul(2).min(1 << 20);
+        let known = (flows / 4).min(1 << 18);
+        Self {
+            places: Vec::new(),
+            free: Vec::new(),
+            place_of: vec![0; flows as usize],
+            all: List::default(),
+            order: Links::default(),
+            order_of_destination: Links::default(),
+            by_destination: HashTable::new(),
+            refused: Recent::new(refused, REPEATED_WITHIN),
+            known: Recent::new(known, KNOWN_FOR),
+            key,
+        }
+    }
+
+    /// Whether one more handshake may begin, and the flow whose place it takes, if any.
+    ///
+    /// # Errors
+    /// `HalfOpenLimit`; a repetition of the SYN may fare better.
+    pub(crate) fn admit(
+        &mut self,
+        now: Time,
+        limits: &FloodLimits,
+        newcomer: &Newcomer,
+    ) -> Result<Option<Slot>, DropReason> {
+        let destination = self.find(newcomer.destination);
+        let oldest = match destination {
+            Some(there) if there.count >= limits.half_open_per_destination => there.queue.first(),
+            Some(_) | None if self.len() >= limits.half_open => self.all.first(),
+            Some(_) | None => return Ok(None),
+        };
+        let source = SourceNetwork::from(newcomer.key.source.address);
+        let syn = self.hash(&(newcomer.key, newcomer.sequence));
+        let has_waited_for = if self.known.age(now, self.hash(&source)).is_some() {
+            KNOWN_WAITS_FOR
+        } else {
+            match self.refused.age(now, syn) {
+                Some(age) if age >= REPEATED_AFTER => REPEATER_WAITS_FOR,
+                Some(_) => return Err(DropReason::HalfOpenLimit),
+                None => {
+                    self.refused.note(now, syn);
+                    return Err(DropReason::HalfOpenLimit);
+                }
+            }
+        };
+        let oldest = oldest.map(|place| self.places[place as usize]);
+        match oldest {
+            Some(place) if now.since(place.since) >= has_waited_for => Ok(Some(place.flow)),
+            Some(_) | None => Err(DropReason::HalfOpenLimit),
+        }
+    }
+
+    /// A flow's handshake has begun, or has begun anew.
+    pub(crate) fn add(&mut self, now: Time, flow: Slot, destination: Endpoint) {
+        let place = Place { flow, destination, since: now };
+        let index = match self.free.pop() {
+            Some(index) => {
+                self.places[index as usize] = place;
+                index
+            }
+            None => {
+                self.places.push(place);
+                self.places.len() as u32 - 1
+            }
+        };
+        self.place_of[flow.0 as usize] = index + 1;
+        self.order.append(&mut self.all, index);
+        let Self { by_destination, order_of_destination, key, .. } = self;
+        let empty = Destination { endpoint: destination, count: 0, queue: List::default() };
+        let mut entry = by_destination
+            .entry(
+                hash(*key, &destination),
+                |there| there.endpoint == destination,
+                |there| hash(*key, &there.endpoint),
+            )
+            .or_insert(empty);
+        let there = entry.get_mut();
+        there.count += 1;
+        order_of_destination.append(&mut there.queue, index);
+    }
+
+    /// A flow's handshake is complete, or the flow has ended.
+    pub(crate) fn take(&mut self, flow: Slot) {
+        let Some(index) = std::mem::take(&mut self.place_of[flow.0 as usize]).checked_sub(1) else {
+            return;
+        };
+        let destination = self.places[index as usize].destination;
+        self.free.push(index);
+        self.order.remove(&mut self.all, index);
+        let Self { by_destination, order_of_destination, key, .. } = self;
+        let same = |there: &Destination| there.endpoint == destination;
+        let Ok(mut entry) = by_destination.find_entry(hash(*key, &destination), same) else {
+            return;
+        };
+        let there = entry.get_mut();
+        there.count -= 1;
+        order_of_destination.remove(&mut there.queue, index);
+        if there.count == 0 {
+            entry.remove();
+        }
+    }
+
+    /// The source has completed a handshake: it is no invention.
+    pub(crate) fn know(&mut self, now: Time, source: SourceNetwork) {
+        let mark = self.hash(&source);
+        self.known.note(now, mark);
+    }
+
+    pub(crate) fn len(&self) -> u32 {
+        (self.places.len() - self.free.len()) as u32
+    }
+
+    fn find(&self, destination: Endpoint) -> Option<&Destination> {
+        let same = |there: &Destination| there.endpoint == destination;
+        self.by_destination.find(self.hash(&destination), same)
+    }
+
+    fn hash<T: Hash>(&self, of: &T) -> u64 {
+        hash(self.key, of)
+    }
+}
+
+fn hash<T: Hash>(key: [u8; 16], of: &T) -> u64 {
+    let mut hasher = SipHasher13::new_with_key(&key);
+    of.hash(&mut hasher);
+    hasher.finish()
+}
+
+#[cfg(test)]
+mod tests;

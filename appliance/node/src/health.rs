@@ -1,6 +1,6 @@
 //! The answer to load balancers' probes.
 //!
-//! HTTP mode: 200 when ready, 503 with the reasons otherwise. TCP mode: the port is open when ready
+//! HTTP mode: 200 when ready, 503 with the reasons otherwise; limits that are reached are named in either. TCP mode: the port is open when ready
 //! and refuses otherwise. Each device has listeners of its own, bound to it, so that an answer leaves
 //! by the interface that the probe came in on, whatever the routes say: Azure probes every NIC from
 //! the same address (168.63.129.16). They come and go with their devices.
@@ -122,6 +122,9 @@ impl Health {
         let mut body = String::from(if obstacles.is_empty() { "ready\n" } else { "not ready\n" });
         for obstacle in obstacles {
             body += &format!("{}: {}\n", obstacle.label(), obstacle.detail());
+        }
+        for limit in self.readiness.limits_reached() {
+            body += &format!("degraded: {} reached\n", limit.label());
         }
         Response { status, content_type: http::TEXT, body }
     }

@@ -107,6 +107,7 @@ impl Metrics {
             interfaces: self.interfaces.clone(),
             revision: self.policies.in_force().map_or(0, |policy| policy.revision.number),
             obstacles: self.readiness.obstacles(),
+            limits: self.readiness.limits_reached(),
             uptime: self.readiness.uptime(),
         }));
         let mut body = String::new();
@@ -135,6 +136,7 @@ struct Page {
     interfaces: Vec<DataInterface>,
     revision: u64,
     obstacles: Vec<Obstacle>,
+    limits: Vec<DropReason>,
     uptime: Duration,
 }
 
@@ -158,6 +160,11 @@ impl Page {
             ([("reason", label)], u64::from(in_the_way))
         });
         out.gauge("gabion_not_ready", "1 for each reason that stands in the way", reasons)?;
+        let reached = DropReason::ALL
+            .iter()
+            .filter(|reason| reason.is_limit())
+            .map(|limit| ([("limit", limit.label())], u64::from(self.limits.contains(limit))));
+        out.gauge("gabion_limit_reached", "1 for each limit that is reached now", reached)?;
         let revision = self.revision;
         out.one_gauge("gabion_policy_revision", "The revision in force, 0 for none", revision)?;
         let uptime = self.uptime.as_secs();
@@ -188,6 +195,8 @@ impl Page {
         let answers = [("sent", counters.answers_sent), ("limited", counters.answers_limited)];
         let answers = answers.map(|(outcome, value)| ([("outcome", outcome)], value));
         out.counter("gabion_answers", "ICMP errors and RSTs of the node's own", answers)?;
+        let evicted = counters.evicted;
+        out.one_counter("gabion_flows_evicted", "Unanswered flows that made room", evicted)?;
         let lost = counters.events_lost;
         out.one_counter("gabion_events_lost", "Events that found the queue full", lost)
     }

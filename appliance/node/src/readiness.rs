@@ -3,10 +3,12 @@
 //! One value, written by whoever knows (policy, guard, network, packet thread, shutdown) and read by
 //! the health endpoint, the API, metrics and systemd's watchdog.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use gabion_engine::DropReason;
 use tokio::sync::watch;
 
 /// What stands in the way of readiness.
@@ -60,6 +62,8 @@ pub struct Readiness {
     /// for any other; what it has proved by then is another matter.
     heartbeat: AtomicU64,
     paths: Mutex<Paths>,
+    /// Limits that are reached now: the node is ready, and somebody should know.
+    limits: Mutex<BTreeSet<DropReason>>,
     changes: watch::Sender<()>,
 }
 
@@ -82,6 +86,7 @@ impl Readiness {
                 network: Err("the network is not known yet".to_owned()),
                 datapath: Err("the data interfaces are not open yet".to_owned()),
             }),
+            limits: Mutex::default(),
             changes: watch::Sender::new(()),
         }
     }
@@ -113,6 +118,22 @@ impl Readiness {
             *last = found;
             self.changes.send_replace(());
         }
+    }
+
+    /// A limit is reached from now on, or no longer.
+    pub fn limit(&self, limit: DropReason, is_reached: bool) {
+        let mut limits = self.limits.lock().unwrap_or_else(PoisonError::into_inner);
+        if is_reached {
+            limits.insert(limit);
+        } else {
+            limits.remove(&limit);
+        }
+    }
+
+    /// The limits that are reached now; none of them makes the node less ready.
+    pub fn limits_reached(&self) -> Vec<DropReason> {
+        let limits = self.limits.lock().unwrap_or_else(PoisonError::into_inner);
+        limits.iter().copied().collect()
     }
 
     pub fn stop(&self) {

@@ -342,6 +342,14 @@ impl<D: Datapath> Turns<D> {
                 Event::NeighbourWanted { interface, address } => {
                     let _ = self.neighbours.try_send(NeighbourWanted { interface, address });
                 }
+                Event::LimitReached { limit } => {
+                    self.readiness.limit(limit, true);
+                    self.recorder.event(event);
+                }
+                Event::LimitOver { limit, .. } => {
+                    self.readiness.limit(limit, false);
+                    self.recorder.event(event);
+                }
                 Event::FlowOpened(_)
                 | Event::FlowClosed { .. }
                 | Event::Denied(_)

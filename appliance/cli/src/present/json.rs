@@ -124,6 +124,9 @@ pub(crate) struct CountersJson {
     pub(crate) tables: Vec<TableJson>,
     pub(crate) interfaces: Vec<InterfaceJson>,
     pub(crate) events_lost: u64,
+    pub(crate) flows_evicted: u64,
+    pub(crate) answers_sent: u64,
+    pub(crate) answers_limited: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -304,6 +307,9 @@ impl From<v1::CountersResponse> for CountersJson {
             tables: counters.tables.into_iter().map(table).collect(),
             interfaces: counters.interfaces.into_iter().map(interface).collect(),
             events_lost: counters.events_lost,
+            flows_evicted: counters.flows_evicted,
+            answers_sent: counters.answers_sent,
+            answers_limited: counters.answers_limited,
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::present::{CountersJson, Grid, Tone, age, bytes, count, print_json, ri
 ///
 /// JSON: {"verdicts":[{"name","value","help"}],"drops":[{..}],"rules":[{"name","action","line",
 /// "hits","packets","bytes","last_hit"}],"tables":[{"name","used","limit"}],"interfaces":[{"name",
-/// "device","received","sent","ring_drops"}],"events_lost"}
+/// "device","received","sent","ring_drops"}],"events_lost","flows_evicted","answers_sent","answers_limited"}
 #[derive(Debug, clap::Args)]
 pub(crate) struct Counters {
     /// Shows what is 0 as well
@@ -40,6 +40,19 @@ impl Counters {
         self.verdicts(&counters).print_under("Verdicts")?;
         tables(&counters).print_under("Tables")?;
         interfaces(&counters).print_under("Interfaces")?;
+        if counters.flows_evicted > 0 {
+            say(format_args!(
+                "{} flows that nobody had answered made room for others at a limit.",
+                count(counters.flows_evicted)
+            ))?;
+        }
+        if counters.answers_limited > 0 {
+            say(format_args!(
+                "{} answers were sent, {} were kept back by flood.answers-per-second.",
+                count(counters.answers_sent),
+                count(counters.answers_limited)
+            ))?;
+        }
         if counters.events_lost > 0 {
             say(format_args!(
                 "{} events were lost: nobody read them in time.",

@@ -13,7 +13,8 @@ use crate::present::{Paint, Tone, duration, print_json, say};
 /// Shows whether the node is ready and, if not, why
 ///
 /// Exit status 0 if it is ready, 1 if not.
-/// JSON: {"node","ready","reasons","version","revision","uptime_seconds"}
+/// JSON: {"node","ready","reasons","version","revision","uptime_seconds",
+/// "limits_reached"}
 #[derive(Debug, clap::Args)]
 pub(crate) struct Health {
     /// Prints JSON
@@ -32,6 +33,7 @@ struct HealthJson {
     version: String,
     revision: u64,
     uptime_seconds: f64,
+    limits_reached: Vec<String>,
 }
 
 impl Health {
@@ -47,6 +49,7 @@ impl Health {
             version: status.version,
             revision: status.revision,
             uptime_seconds: uptime.as_secs_f64(),
+            limits_reached: status.limits_reached,
         };
         if self.json {
             print_json(&health)?;
@@ -70,6 +73,10 @@ fn show(health: &HealthJson, uptime: Duration) -> std::io::Result<()> {
     say(format_args!("{node} is {state}: {policy}, up for {uptime}, version {version}"))?;
     for reason in &health.reasons {
         say(format_args!("  {reason}: {}", advice(reason)))?;
+    }
+    for limit in &health.limits_reached {
+        let degraded = paint.apply(Tone::Warning, "degraded");
+        say(format_args!("  {degraded}: {limit} reached: gabion show counters"))?;
     }
     Ok(())
 }

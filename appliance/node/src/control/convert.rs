@@ -188,6 +188,9 @@ pub(super) fn counters(
             })
             .collect(),
         events_lost: counters.events_lost,
+        flows_evicted: counters.evicted,
+        answers_sent: counters.answers_sent,
+        answers_limited: counters.answers_limited,
     }
 }
 
@@ -251,7 +254,9 @@ pub(super) fn event(record: &Record) -> v1::Event {
         What::Denied { .. } => v1::event::Kind::Denied,
         What::Suppressed { .. } | What::Lost { .. } => v1::event::Kind::Suppressed,
         What::Policy(_) => v1::event::Kind::Policy,
-        What::Node { .. } => v1::event::Kind::Node,
+        What::Node { .. } | What::LimitReached { .. } | What::LimitOver { .. } => {
+            v1::event::Kind::Node
+        }
     };
     let mut event =
         v1::Event { kind: kind.into(), at: Some(timestamp(record.at)), ..v1::Event::default() };
@@ -282,6 +287,10 @@ pub(super) fn event(record: &Record) -> v1::Event {
             event.revision = change.new_revision.unwrap_or(change.old_revision);
         }
         What::Node { message } => event.message.clone_from(message),
+        What::LimitReached { limit } | What::LimitOver { limit, .. } => {
+            (*limit).clone_into(&mut event.reason);
+            event.message = record.what.line();
+        }
     }
     event
 }

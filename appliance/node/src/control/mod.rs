@@ -242,6 +242,12 @@ impl Firewall for Control {
             node: self.node.clone(),
             revision: self.policies.in_force().map_or(0, |policy| policy.revision.number),
             uptime: Some(convert::duration(self.readiness.uptime())),
+            limits_reached: self
+                .readiness
+                .limits_reached()
+                .iter()
+                .map(|limit| limit.label().to_owned())
+                .collect(),
         }))
     }
 }

@@ -73,6 +73,16 @@ pub enum What {
     Lost {
         records: u64,
     },
+    /// Packets are refused for this reason, or flows make room, from now on.
+    LimitReached {
+        limit: &'static str,
+    },
+    /// Nothing has met the limit for a while.
+    LimitOver {
+        limit: &'static str,
+        times: u64,
+        lasted_seconds: f64,
+    },
     Policy(PolicyChange),
     Node {
         message: String,
@@ -251,6 +261,11 @@ impl Reader {
                 };
                 (now, What::Suppressed { rule, reason, records })
             }
+            Event::LimitReached { limit } => (now, What::LimitReached { limit: limit.label() }),
+            Event::LimitOver { limit, times, lasted } => {
+                let lasted_seconds = lasted.as_secs_f64();
+                (now, What::LimitOver { limit: limit.label(), times, lasted_seconds })
+            }
             Event::NeighbourWanted { .. } => return None,
         };
         Some(Record { at: self.clock.wall(at), what })
@@ -298,6 +313,10 @@ impl What {
                 format!("{records} records of {source} were suppressed")
             }
             Self::Lost { records } => format!("{records} records were lost: log.queue was full"),
+            Self::LimitReached { limit } => format!("degraded: {limit} reached"),
+            Self::LimitOver { limit, times, lasted_seconds } => {
+                format!("{limit} is over: met {times} times in {lasted_seconds:.1} s")
+            }
             Self::Policy(change) => change.line(),
             Self::Node { message } => message.clone(),
         }

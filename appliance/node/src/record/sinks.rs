@@ -59,6 +59,9 @@ impl Sinks {
                 );
             }
             What::Node { message } => tracing::info!(target: "gabiond::audit", "{message}"),
+            What::LimitReached { limit } | What::LimitOver { limit, .. } => {
+                tracing::warn!(target: "gabiond::audit", limit, "{}", record.what.line());
+            }
             What::FlowOpened { flow } | What::FlowClosed { flow, .. } if self.journald => {
                 tracing::info!(
                     target: "gabiond::events",

@@ -91,10 +91,12 @@ impl Engine {
                 return verdict;
             }
         };
+        let sent = self.flows[slot].key(direction.reversed()).reversed();
+        let identification = self.identify(&exit.rewrite, &sent, &fragments[0].packet);
         let mut verdict = Verdict::Held;
         for (place, KeptFragment { mut bytes, packet }) in fragments.into_iter().enumerate() {
             let mut frame = Frame { bytes: &mut bytes, offload: Offload::default() };
-            verdict = self.leave(slot, direction, &mut frame, &packet, &exit);
+            verdict = self.leave_as(slot, direction, &mut frame, &packet, &exit, identification);
             if let Verdict::Forward { out } = verdict {
                 verdict = if self.enqueue(out, bytes, Offload::default()) {
                     Verdict::Queued { out }

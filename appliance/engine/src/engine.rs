@@ -12,6 +12,7 @@ use crate::flows::{FlowTable, Slot};
 use crate::follow::Followed;
 use crate::fragments::Fragments;
 use crate::half_open::HalfOpen;
+use crate::identification::Identifications;
 use crate::journal::Journal;
 use crate::judge::Refusal;
 use crate::neighbours::Neighbours;
@@ -46,6 +47,7 @@ pub struct Engine {
     pub(crate) flows: FlowTable,
     pub(crate) timers: TimerWheel,
     pub(crate) translator: Translator,
+    pub(crate) identifications: Identifications,
     pub(crate) quotas: Quotas,
     pub(crate) half_open: HalfOpen,
     pub(crate) neighbours: Neighbours,
@@ -289,6 +291,7 @@ impl Engine {
             fragments: Fragments::new(&limits, subkey(&seed, 0)),
             flows: FlowTable::new(limits.flows, subkey(&seed, 1)),
             timers: TimerWheel::new(now, limits.flows),
+            identifications: Identifications::new(subkey(&seed, 9)),
             translator: Translator::new(&limits, seed, subkey(&seed, 2)),
             quotas: Quotas::new(limits.flows, subkey(&seed, 3)),
             half_open: HalfOpen::new(limits.flows, subkey(&seed, 5)),

@@ -31,7 +31,7 @@ pub(crate) struct Exit {
     mac: [u8; 6],
     reachability: Reachability,
     mtu: u32,
-    rewrite: Rewrite,
+    pub(crate) rewrite: Rewrite,
 }
 
 impl Engine {
@@ -111,8 +111,26 @@ impl Engine {
         packet: &Packet,
         exit: &Exit,
     ) -> Verdict {
+        let sent = self.flows[slot].key(direction.reversed()).reversed();
+        let identification = self.identify(&exit.rewrite, &sent, packet);
+        self.leave_as(slot, direction, frame, packet, exit, identification)
+    }
+
+    /// The same with the identification that all fragments of a translated datagram get.
+    pub(crate) fn leave_as(
+        &mut self,
+        slot: Slot,
+        direction: Direction,
+        frame: &mut Frame<'_>,
+        packet: &Packet,
+        exit: &Exit,
+        identification: Option<u32>,
+    ) -> Verdict {
         self.account(slot, direction, packet, &frame.offload);
         exit.rewrite.apply(frame, packet);
+        if let Some(identification) = identification {
+            rewrite::set_identification(frame.bytes, packet, identification);
+        }
         self.send(frame, packet, exit)
     }
 

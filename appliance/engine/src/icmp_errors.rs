@@ -7,7 +7,9 @@ use crate::judge::Refusal;
 use crate::packet::Packet;
 use crate::quote::{self, Quote};
 use crate::recheck::Standing;
-use crate::{Direction, DropReason, Engine, Frame, InterfaceId, Time, Verdict};
+use crate::{
+    Direction, DropReason, Endpoint, Engine, FlowKey, Frame, InterfaceId, Time, Verdict, rewrite,
+};
 
 impl Engine {
     /// Passes an ICMP error to the host whose packet it quotes.
@@ -37,6 +39,14 @@ impl Engine {
         let (shown, actual) = (sent.destination.address, flow.key(direction).source.address);
         let reporter = if shown == actual { packet.source } else { shown };
         quote::restore(frame, packet, &sent, reporter);
+        let told = FlowKey {
+            source: Endpoint { address: reporter, port: 0 },
+            destination: sent.source,
+            protocol: packet.protocol,
+        };
+        if let Some(identification) = self.identify(&exit.rewrite, &told, packet) {
+            rewrite::set_identification(frame.bytes, packet, identification);
+        }
         Ok(self.send(frame, packet, &exit))
     }
 

@@ -35,6 +35,7 @@ mod translate;
 mod forward;
 mod neighbours;
 mod rewrite;
+mod identification;
 mod checksum;
 mod cut;
 mod reply;

@@ -68,6 +68,8 @@ pub struct Packet {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fragment {
     pub identification: u32,
+    /// Where that stands in the frame.
+    pub identification_at: usize,
     /// Bytes of the datagram's payload before this fragment.
     pub offset: u32,
     /// Bytes of the datagram's payload in this fragment; they reach to the packet's end.

@@ -187,6 +187,25 @@ impl Fields {
     }
 }
 
+/// Writes another identification: an IPv4 header has one, an IPv6 packet where it is a fragment.
+pub(crate) fn set_identification(bytes: &mut [u8], packet: &Packet, identification: u32) {
+    match (packet.source.family(), packet.fragment) {
+        (Family::Ipv4, _) => {
+            let field = word(bytes, packet.network + IPV4_IDENTIFICATION);
+            let old = *field;
+            // IPv4 has sixteen bits of it.
+            *field = (identification as u16).to_be_bytes();
+            let delta = Delta::between(&old, &*field);
+            mend(bytes, packet.network + IPV4_CHECKSUM, delta);
+        }
+        (Family::Ipv6, Some(fragment)) => {
+            let field = &mut bytes[fragment.identification_at..][..4];
+            field.copy_from_slice(&identification.to_be_bytes());
+        }
+        (Family::Ipv6, None) => {}
+    }
+}
+
 /// Takes one from the TTL or hop limit. The caller has seen that it is more than one.
 pub(crate) fn decrement_hop_limit(bytes: &mut [u8], packet: &Packet) {
     match packet.source.family() {
@@ -211,6 +230,9 @@ pub(crate) fn set_link_addresses(bytes: &mut [u8], source: [u8; 6], destination:
     ethernet.set_src_addr(EthernetAddress(source));
     ethernet.set_dst_addr(EthernetAddress(destination));
 }
+
+/// Of the identification in an IPv4 header (RFC 791 section 3.1).
+const IPV4_IDENTIFICATION: usize = 4;
 
 /// Of the header checksum in an IPv4 header (RFC 791 section 3.1).
 const IPV4_CHECKSUM: usize = 10;

@@ -6,6 +6,7 @@ use super::POLICY;
 use super::dialogue::Dialogue;
 
 mod filtering;
+mod identification;
 mod lifetime;
 mod mapping;
 mod probe;

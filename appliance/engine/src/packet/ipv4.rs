@@ -33,6 +33,7 @@ pub(super) fn parse(frame: &Frame<'_>) -> Result<Packet, DropReason> {
     let total_length = usize::from(header.total_len());
     let fragment = (header.more_frags() || header.frag_offset() != 0).then(|| Fragment {
         identification: u32::from(header.ident()),
+        identification_at: ETHERNET_HEADER_LEN + 4,
         offset: u32::from(header.frag_offset()),
         length: (total_length - header_length) as u32,
         more: header.more_frags(),

@@ -191,6 +191,8 @@ impl Chain {
         let header = Ipv6FragmentHeader::new_unchecked(fields);
         self.fragment = Some(Fragment {
             identification: header.ident(),
+            // Behind next header, reserved bits and offset (RFC 8200 section 4.5).
+            identification_at: ETHERNET_HEADER_LEN + IPV6_HEADER_LEN + self.length + 4,
             offset: u32::from(header.frag_offset()) * 8,
             length: rest.len() as u32,
             more: header.more_frags(),

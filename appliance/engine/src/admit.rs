@@ -86,12 +86,10 @@ impl Engine {
         let policy = self.policy.as_ref().ok_or(DropReason::NotReady)?;
         let flood = policy.rules.settings().flood;
         let generation = policy.generation;
-        if self.flows.is_full() {
-            return Err(DropReason::FlowTableFull);
-        }
         let tracker = tracker_for(&packet.segment);
         let half_open = matches!(tracker, Tracker::Tcp(_));
         let makes_room = self.keep_within_limits(now, &flood, packet, &key, plan)?;
+        let makes_room = self.keep_within_table(makes_room)?;
         let hop = self.hop(plan.hop)?;
         let Translated { external, lease } = self.translate_source(key, plan)?;
         let towards = FlowKey { destination: plan.target, ..key };
@@ -128,13 +126,14 @@ impl Engine {
             opened: now,
             expires,
         };
-        if let Some(slot) = makes_room {
-            self.evict(now, slot, DropReason::HalfOpenLimit);
+        if let Some((slot, limit)) = makes_room {
+            self.evict(now, slot, limit);
         }
         self.insert_flow(now, flow)
     }
 
-    /// Whether one more flow may be had, and the flow that makes room for it, if one has to.
+    /// Whether the source may have one more flow, and the handshake that makes room for it, if one
+    /// has to.
     fn keep_within_limits(
         &mut self,
         now: Time,
@@ -160,6 +159,25 @@ impl Engine {
         }
     }
 
+    /// In a full table the oldest flow makes room that is over or still waits for an answer; those that
+    /// live stay. Whoever is answered is so within a round trip, and a flood of invented sources takes
+    /// longer than that for a table of unanswered flows.
+    fn keep_within_table(
+        &self,
+        makes_room: Option<Slot>,
+    ) -> Result<Option<(Slot, DropReason)>, DropReason> {
+        if let Some(slot) = makes_room {
+            return Ok(Some((slot, DropReason::HalfOpenLimit)));
+        }
+        if !self.flows.is_full() {
+            return Ok(None);
+        }
+        let waiting = self.expendable.first().map(Slot).map(|slot| (slot, self.flows[slot].opened));
+        let oldest = waiting.into_iter().chain(self.half_open.oldest());
+        let (slot, _) = oldest.min_by_key(|(_, since)| *since).ok_or(DropReason::FlowTableFull)?;
+        Ok(Some((slot, DropReason::FlowTableFull)))
+    }
+
     /// Ends a flow that nobody has answered, for one that came later.
     fn evict(&mut self, now: Time, slot: Slot, limit: DropReason) {
         self.remove_flow(slot, CloseReason::Evicted);
@@ -183,6 +201,8 @@ impl Engine {
         if flow.half_open {
             self.half_open.add(now, slot, flow.reply.source);
             self.quotas.add_half_open(source);
+        } else {
+            self.expendable.append(slot.0);
         }
         if flow.logged {
             self.journal.push(Event::FlowOpened(flow.report()));

@@ -15,6 +15,7 @@ use crate::half_open::HalfOpen;
 use crate::identification::Identifications;
 use crate::journal::Journal;
 use crate::judge::Refusal;
+use crate::links::Queue;
 use crate::neighbours::Neighbours;
 use crate::network::{Network, Topology};
 use crate::offload::Offloading;
@@ -50,6 +51,8 @@ pub struct Engine {
     pub(crate) identifications: Identifications,
     pub(crate) quotas: Quotas,
     pub(crate) half_open: HalfOpen,
+    /// Flows that make room first when the table is full: see `Flow::is_expendable`.
+    pub(crate) expendable: Queue,
     pub(crate) neighbours: Neighbours,
     pub(crate) outbox: VecDeque<Transmit>,
     pub(crate) journal: Journal,
@@ -295,6 +298,7 @@ impl Engine {
             translator: Translator::new(&limits, seed, subkey(&seed, 2)),
             quotas: Quotas::new(limits.flows, subkey(&seed, 3)),
             half_open: HalfOpen::new(limits.flows, subkey(&seed, 5)),
+            expendable: Queue::new(limits.flows),
             neighbours: Neighbours::new(&limits),
             outbox: VecDeque::with_capacity(limits.transmit_queue as usize),
             journal: Journal::new(limits.events),

@@ -12,7 +12,7 @@ use crate::index::Index;
 use crate::nat::MappingId;
 use crate::neighbours::Hop;
 use crate::rewrite::Rewrite;
-use crate::tcp::TcpTracker;
+use crate::tcp::{TcpState, TcpTracker};
 use crate::translate::Lease;
 use crate::{Address, Direction, FlowKey, InterfaceId, Time};
 
@@ -115,6 +115,17 @@ impl Flow {
         match direction {
             Direction::Original => self.admission.from,
             Direction::Reply => self.admission.to,
+        }
+    }
+
+    /// Whether it is over or, other than TCP's, was never answered: nobody misses it. Handshakes that
+    /// are not complete have a list of their own.
+    pub(crate) fn is_expendable(&self) -> bool {
+        match &self.tracker {
+            Tracker::Tcp(tcp) => tcp.state() == TcpState::Closed,
+            Tracker::Udp { replied } | Tracker::Icmp { replied } | Tracker::Other { replied } => {
+                !replied
+            }
         }
     }
 

@@ -49,7 +49,9 @@ impl Engine {
                 Tracker::Udp { replied } | Tracker::Icmp { replied } | Tracker::Other { replied },
                 _,
             ) => {
-                *replied |= direction == Direction::Reply;
+                if direction == Direction::Reply && !std::mem::replace(replied, true) {
+                    self.expendable.remove(slot.0);
+                }
                 TcpEffect::Continue
             }
             // The keys name the protocol: a TCP flow meets TCP segments only.
@@ -62,7 +64,7 @@ impl Engine {
             }
             TcpEffect::NoRefresh => {}
             TcpEffect::Continue => self.refresh(now, slot),
-            TcpEffect::Moved { to, .. } => self.moved(now, slot, to),
+            TcpEffect::Moved { from, to } => self.moved(now, slot, from, to),
         }
         self.offer(slot);
         Ok(Followed::Pass)
@@ -81,8 +83,13 @@ impl Engine {
         }
     }
 
-    fn moved(&mut self, now: Time, slot: Slot, to: TcpState) {
+    fn moved(&mut self, now: Time, slot: Slot, from: TcpState, to: TcpState) {
         self.refresh(now, slot);
+        if to == TcpState::Closed {
+            self.expendable.append(slot.0);
+        } else if from == TcpState::Closed {
+            self.expendable.remove(slot.0);
+        }
         let flow = &mut self.flows[slot];
         // A SYN that finds its peer restarted makes an established connection half open again.
         let opening = matches!(to, TcpState::SynSent | TcpState::SynReceived);
@@ -147,6 +154,9 @@ impl Engine {
     pub(crate) fn remove_flow(&mut self, slot: Slot, why: CloseReason) {
         let Some(flow) = self.flows.remove(slot) else { return };
         self.timers.cancel(slot.0);
+        if flow.is_expendable() {
+            self.expendable.remove(slot.0);
+        }
         let source = flow.original.source.address.into();
         if flow.half_open {
             self.half_open.take(slot);

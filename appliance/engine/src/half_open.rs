@@ -89,12 +89,12 @@ impl HalfOpen {
         let refused = flows.saturating_mul(2).min(1 << 20);
         let known = (flows / 4).min(1 << 18);
         Self {
-            places: Vec::new(),
-            free: Vec::new(),
+            places: Vec::with_capacity(flows as usize),
+            free: Vec::with_capacity(flows as usize),
             place_of: vec![0; flows as usize],
             all: List::default(),
-            order: Links::default(),
-            order_of_destination: Links::default(),
+            order: Links::new(flows),
+            order_of_destination: Links::new(flows),
             by_destination: HashTable::new(),
             refused: Recent::new(refused, REPEATED_WITHIN),
             known: Recent::new(known, KNOWN_FOR),
@@ -193,6 +193,12 @@ impl HalfOpen {
     pub(crate) fn know(&mut self, now: Time, source: SourceNetwork) {
         let mark = self.hash(&source);
         self.known.note(now, mark);
+    }
+
+    /// The flow whose handshake has stood open for the longest time, and since when.
+    pub(crate) fn oldest(&self) -> Option<(Slot, Time)> {
+        let place = self.places[self.all.first()? as usize];
+        Some((place.flow, place.since))
     }
 
     pub(crate) fn len(&self) -> u32 {

@@ -4,8 +4,37 @@
 /// "None": no slab is that long.
 const NIL: u32 = u32::MAX;
 
+/// One list over a slab of its own.
+#[derive(Debug)]
+pub(crate) struct Queue {
+    links: Links,
+    list: List,
+}
+
+impl Queue {
+    /// For indices below `capacity`.
+    pub(crate) fn new(capacity: u32) -> Self {
+        Self { links: Links::new(capacity), list: List::default() }
+    }
+
+    /// Appends an index that is not in it.
+    pub(crate) fn append(&mut self, index: u32) {
+        self.links.append(&mut self.list, index);
+    }
+
+    /// Takes out an index that is in it.
+    pub(crate) fn remove(&mut self, index: u32) {
+        self.links.remove(&mut self.list, index);
+    }
+
+    /// The index that has been in it for the longest time.
+    pub(crate) fn first(&self) -> Option<u32> {
+        self.list.first()
+    }
+}
+
 /// The links of all indices, for any number of lists.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Links {
     nodes: Vec<Node>,
 }
@@ -37,6 +66,11 @@ impl List {
 }
 
 impl Links {
+    /// Room for indices below `capacity`; the memory is taken as it is used.
+    pub(crate) fn new(capacity: u32) -> Self {
+        Self { nodes: Vec::with_capacity(capacity as usize) }
+    }
+
     /// Appends an index that is in no list.
     pub(crate) fn append(&mut self, list: &mut List, index: u32) {
         let needed = index as usize + 1;
@@ -78,7 +112,7 @@ mod tests {
         fn lists_are_queues_that_lose_members_anywhere(
             steps in prop::collection::vec((0..3_usize, 0..24_u32), 0..400),
         ) {
-            let mut links = Links::default();
+            let mut links = Links::new(24);
             let mut lists = [List::default(); 3];
             let mut model: [VecDeque<u32>; 3] = Default::default();
             for (list, index) in steps {

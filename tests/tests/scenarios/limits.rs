@@ -11,21 +11,84 @@ fn syn(port: u16) -> Vec<u8> {
     build::tcp().from(&format!("198.51.100.9:{port}")).to("10.1.0.10:443").syn().seq(1).frame()
 }
 
+/// Sends the first two packets of a conversation that is answered, from this port.
+fn converse(dialogue: &mut Dialogue, port: u16) {
+    let (client, server) = (format!("198.51.100.9:{port}"), "10.1.0.10:53");
+    dialogue.send("ext", &build::udp().from(&client).to(server).frame());
+    dialogue.send("int", &build::udp().from(server).to(&client).frame());
+}
+
+/// Covers: 3.9
 #[test]
-fn a_full_flow_table_refuses_new_flows_and_keeps_old_ones() {
+fn in_a_full_table_what_was_answered_stays_and_what_was_not_makes_room() {
     let limits = Limits { flows: 64, ..Limits::default() };
     let mut dialogue = Dialogue::with_limits(POLICY, limits);
-    for port in 1_025..1_025 + 64 {
-        dialogue.send("ext", &syn(port));
+    for port in 2_000..2_060 {
+        converse(&mut dialogue, port);
+    }
+    for number in 0..2_000 {
+        let from = format!("198.51.{}.{}:1025", number / 200, number % 200 + 1);
+        dialogue.send("ext", &build::udp().from(&from).to("10.1.0.10:53").frame());
+        assert_eq!(dialogue.sent.len(), 1, "the newcomer is let in");
+        // One that is answered is there to stay, and a handshake can be completed.
+        if number == 1_000 {
+            converse(&mut dialogue, 2_060);
+            open(&mut dialogue, 1_024);
+        }
+    }
+    assert_eq!(dialogue.engine.counters().evicted, 2_000 + 62 - 64);
+    for port in 2_000..2_061 {
+        let reply = build::udp().from("10.1.0.10:53").to(&format!("198.51.100.9:{port}"));
+        dialogue.send("int", &reply.frame());
+        assert_eq!(dialogue.sent.len(), 1, "{port} lives");
+    }
+    assert!(dialogue.flows().iter().any(|flow| flow.starts_with("established")));
+    let said = |event: &&Event| matches!(event, Event::LimitReached { .. });
+    assert_eq!(dialogue.events.iter().filter(said).count(), 1);
+}
+
+/// Covers: 3.9
+#[test]
+fn a_table_full_of_live_flows_refuses_new_ones() {
+    let limits = Limits { flows: 64, ..Limits::default() };
+    let mut dialogue = Dialogue::with_limits(POLICY, limits);
+    for port in 2_000..2_064 {
+        converse(&mut dialogue, port);
     }
     dialogue.step("ext", &syn(9_999), &[], &["drop:flow-table-full"]);
-    let reply = build::tcp().from("10.1.0.10:443").to("198.51.100.9:1025").syn().seq(5).ack(2);
-    dialogue.step(
-        "int",
-        &reply.window(64_000).frame(),
-        &["ext: tcp 10.1.0.10:443 > 198.51.100.9:1025 S. ttl 63"],
-        &["forwarded"],
-    );
+    let reply = build::udp().from("10.1.0.10:53").to("198.51.100.9:2000").frame();
+    let back = "ext: udp 10.1.0.10:53 > 198.51.100.9:2000 +0 ttl 63";
+    dialogue.step("int", &reply, &[back], &["forwarded"]);
+}
+
+/// Covers: 3.9
+#[test]
+fn connections_that_are_over_make_room() {
+    // A flood of SYNs, each with its RST: no handshake is open and no table may fill.
+    let limits = Limits { flows: 64, ..Limits::default() };
+    let mut dialogue = Dialogue::with_limits(POLICY, limits);
+    open(&mut dialogue, 1_024);
+    for number in 0..1_000 {
+        let from = format!("198.51.{}.{}:1025", number / 200, number % 200 + 1);
+        let segment = || build::tcp().from(&from).to("10.1.0.10:443");
+        dialogue.send("ext", &segment().syn().seq(1).frame());
+        assert_eq!(dialogue.sent.len(), 1, "the newcomer is let in");
+        dialogue.send("ext", &segment().rst().seq(2).frame());
+    }
+    open(&mut dialogue, 1_026);
+    let open = dialogue.flows().iter().filter(|flow| flow.starts_with("established")).count();
+    assert_eq!(open, 2);
+}
+
+/// Completes a handshake from this port.
+fn open(dialogue: &mut Dialogue, port: u16) {
+    let (client, server) = (format!("198.51.100.9:{port}"), "10.1.0.10:443");
+    dialogue.send("ext", &syn(port));
+    let answer = build::tcp().from(server).to(&client).syn().seq(5).ack(2).window(64_000);
+    dialogue.send("int", &answer.frame());
+    let ack = build::tcp().from(&client).to(server).seq(2).ack(6).window(64_000);
+    dialogue.send("ext", &ack.frame());
+    assert_eq!(dialogue.sent.len(), 1);
 }
 
 /// Covers: CC-1.10

@@ -102,6 +102,12 @@ impl RuleSet {
         Decision { rule: RuleId(id), action, log: rule.log }
     }
 
+    /// What becomes of a packet that no rule matches, whatever its zones.
+    pub fn default_action(&self) -> Action {
+        let default = self.rules.last().expect("there is a default for each zone pair");
+        default.action.expect("a default decides")
+    }
+
     /// The destination NAT rule for a packet as it came in: the first that matches.
     pub fn destination_nat(&self, query: &NatQuery) -> Option<&DestinationNat> {
         // No rule asks where the packet goes: that is what it decides.

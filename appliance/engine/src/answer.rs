@@ -5,7 +5,7 @@ use crate::event::Denial;
 use crate::judge::{Answer, Refusal};
 use crate::packet::{Arp, Packet, Segment};
 use crate::reply;
-use crate::{DropReason, Engine, InterfaceId, Offload, Time, Transmit, Verdict};
+use crate::{Address, DropReason, Engine, InterfaceId, Offload, Time, Transmit, Verdict};
 
 impl Engine {
     /// Logs a refusal, answers it where it is to be answered, and gives the verdict.
@@ -26,12 +26,14 @@ impl Engine {
             None => self.log_invalid(now, from, packet, reason),
         }
         let Some(answer) = refusal.answer else { return Verdict::Drop(reason) };
+        if answer == Answer::Unsolicited {
+            self.await_partner(now, from, bytes, packet);
+            return Verdict::Drop(reason);
+        }
         let Some(bytes) = self.build_answer(from, bytes, packet, answer) else {
             return Verdict::Drop(reason);
         };
-        let per_second = self.settings().flood.answers_per_second;
-        if !self.answers.take(now, packet.source.into(), per_second) {
-            self.counters.answers_limited += 1;
+        if !self.may_answer(now, packet.source) {
             return Verdict::Drop(reason);
         }
         if !self.enqueue(from, bytes, Offload::default()) {
@@ -41,7 +43,15 @@ impl Engine {
         Verdict::Reject(reason)
     }
 
-    fn build_answer(
+    /// Whether one more answer keeps within the rate.
+    pub(crate) fn may_answer(&mut self, now: Time, to: Address) -> bool {
+        let per_second = self.settings().flood.answers_per_second;
+        let granted = self.answers.take(now, to.into(), per_second);
+        self.counters.answers_limited += u64::from(!granted);
+        granted
+    }
+
+    pub(crate) fn build_answer(
         &self,
         from: InterfaceId,
         bytes: &[u8],
@@ -53,6 +63,7 @@ impl Engine {
                 return reply::tcp_reset(bytes, packet);
             }
             Answer::Refuse => reply::IcmpError::Prohibited,
+            Answer::Unsolicited => reply::IcmpError::PortUnreachable,
             Answer::Icmp(error) => error,
         };
         let source = self.topology.own_address(from, packet.source.family())?;

@@ -25,6 +25,7 @@ use crate::quotas::Quotas;
 use crate::ration::Ration;
 use crate::timers::TimerWheel;
 use crate::translate::Translator;
+use crate::unsolicited::Unsolicited;
 use crate::{
     Address, Direction, DropReason, Frame, InterfaceId, Limits, Offload, Time, Verdict, sanity,
 };
@@ -58,6 +59,7 @@ pub struct Engine {
     pub(crate) journal: Journal,
     pub(crate) pressure: Pressure,
     pub(crate) answers: Ration,
+    pub(crate) unsolicited: Unsolicited,
     pub(crate) counters: Counters,
     pub(crate) rule_counters: Vec<RuleCounters>,
     pub(crate) last_flow_id: u64,
@@ -304,6 +306,7 @@ impl Engine {
             journal: Journal::new(limits.events),
             pressure: Pressure::new(),
             answers: Ration::new(subkey(&seed, 6)),
+            unsolicited: Unsolicited::new(subkey(&seed, 7)),
             counters: Counters::new(),
             rule_counters: Vec::new(),
             last_flow_id: 0,
@@ -319,6 +322,7 @@ impl Engine {
         let lost = self.neighbours.expire(now);
         self.counters.release(Verdict::Drop(DropReason::NeighbourUnresolved), u64::from(lost));
         self.end_pressure(now);
+        self.answer_unsolicited(now);
         self.journal.handle_timeout(now);
         self.sweep();
     }
@@ -351,6 +355,7 @@ impl Engine {
     /// gone.
     pub fn close(&mut self) {
         self.open = false;
+        self.unsolicited.clear();
         let lost = self.neighbours.drop_parked();
         self.counters.release(Verdict::Drop(DropReason::NotReady), u64::from(lost));
     }
@@ -376,6 +381,7 @@ impl Engine {
             self.timers.poll_timeout(),
             self.fragments.poll_timeout(),
             self.neighbours.poll_timeout(),
+            self.unsolicited.poll_timeout(),
             self.journal.poll_timeout(),
             self.pressure.poll_timeout(),
             sweep,

@@ -63,7 +63,7 @@ impl Engine {
             steps: Vec::new(),
             verdict: match refusal.answer {
                 Some(Answer::Refuse | Answer::Icmp(_)) => Verdict::Reject(refusal.reason),
-                None => Verdict::Drop(refusal.reason),
+                Some(Answer::Unsolicited) | None => Verdict::Drop(refusal.reason),
             },
             rule: refusal.decided.map(|(decided, _)| decided.rule),
             query: refusal.decided.map(|(decided, _)| decided.query),

@@ -32,6 +32,9 @@ impl Engine {
         from: InterfaceId,
         packet: &Packet,
     ) -> Result<Followed, Refusal> {
+        if self.has_expired(now, slot) {
+            return Ok(Followed::Gone);
+        }
         match self.still_permitted(slot) {
             Standing::Permitted => {}
             Standing::Revoked => return Ok(Followed::Gone),
@@ -43,6 +46,12 @@ impl Engine {
         if self.topology.zone(from) != Some(flow.zone(direction)) {
             return Err(DropReason::WrongZone.into());
         }
+        if packet.hop_limit <= 1 {
+            // What ends here never gets to its receiver and must not move the flow's state.
+            return Err(Refusal::answered(DropReason::TtlExpired, IcmpError::TimeExceeded));
+        }
+        // RFC 7857 section 7: strangers do not keep the way in open that the inside has left.
+        let is_stranger = flow.guest_of.is_some() && direction == Direction::Original;
         let effect = match (&mut flow.tracker, &packet.segment) {
             (Tracker::Tcp(tcp), Segment::Tcp(segment)) => tcp.handle_segment(direction, segment)?,
             (
@@ -52,7 +61,7 @@ impl Engine {
                 if direction == Direction::Reply && !std::mem::replace(replied, true) {
                     self.expendable.remove(slot.0);
                 }
-                TcpEffect::Continue
+                if is_stranger { TcpEffect::NoRefresh } else { TcpEffect::Continue }
             }
             // The keys name the protocol: a TCP flow meets TCP segments only.
             (Tracker::Tcp(_), _) => return Err(DropReason::TcpState.into()),
@@ -137,17 +146,29 @@ impl Engine {
         for _ in 0..FLOWS_PER_TURN {
             let Some(index) = self.timers.poll_expired(now) else { return };
             let slot = Slot(index);
-            let Some(flow) = self.flows.get(slot) else { continue };
-            if flow.expires > now {
-                self.timers.set(index, flow.expires);
+            if self.flows.get(slot).is_none() {
                 continue;
             }
-            let closed = match &flow.tracker {
-                Tracker::Tcp(tcp) => matches!(tcp.state(), TcpState::Closing | TcpState::Closed),
-                Tracker::Udp { .. } | Tracker::Icmp { .. } | Tracker::Other { .. } => false,
-            };
-            self.remove_flow(slot, if closed { CloseReason::Closed } else { CloseReason::Idle });
+            if !self.has_expired(now, slot) {
+                let expires = self.flows[slot].expires;
+                self.timers.set(index, expires);
+            }
         }
+    }
+
+    /// Whether the flow's time is up; it is gone then. Asked before each packet too, as the wheel may
+    /// be late.
+    pub(crate) fn has_expired(&mut self, now: Time, slot: Slot) -> bool {
+        let flow = &self.flows[slot];
+        if flow.expires > now {
+            return false;
+        }
+        let closed = match &flow.tracker {
+            Tracker::Tcp(tcp) => matches!(tcp.state(), TcpState::Closing | TcpState::Closed),
+            Tracker::Udp { .. } | Tracker::Icmp { .. } | Tracker::Other { .. } => false,
+        };
+        self.remove_flow(slot, if closed { CloseReason::Closed } else { CloseReason::Idle });
+        true
     }
 
     /// Takes a flow out of every table.

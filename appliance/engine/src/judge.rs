@@ -77,6 +77,9 @@ pub(crate) struct Refusal {
 pub(crate) enum Answer {
     /// RST for TCP, "administratively prohibited" for all else.
     Refuse,
+    /// "Port unreachable", but only when the inside has had time to open the connection itself (RFC
+    /// 5382 REQ-4).
+    Unsolicited,
     Icmp(IcmpError),
 }
 
@@ -103,14 +106,8 @@ impl Engine {
         let rules = &*policy.rules;
         let from = self.topology.zone(case.from).ok_or(DropReason::NoZone)?;
         let (destination, target) = self.choose_destination(witness, rules, from, case)?;
-        let (hop, to) = self.choose_route(witness, rules, target, destination, case)?;
-        let query = Query {
-            from,
-            to,
-            source: case.key.source.address.to_ip(),
-            destination: target.address.to_ip(),
-            transport: retarget(case.transport, target.port),
-        };
+        let (hop, to) = self.choose_route(witness, rules, from, target, destination, case)?;
+        let query = query(from, to, case, target);
         let decision = rules.decide(&query, &mut |rule| witness.monitor(rule));
         let decided = Decided { generation: policy.generation, rule: decision.rule, query };
         witness_decision(witness, rules, &decision);
@@ -169,11 +166,10 @@ impl Engine {
                 || is_guest && translator.keeps(rules, id);
             if !admitted {
                 witness.step(stage, Outcome::Drop, format_args!("the mapping admits others only"));
-                return Err(DropReason::NatFiltered.into());
+                return Err(self.filtered(rules, from, case, Some(internal)));
             }
-            let target = self.translator.mappings.get(id).internal;
-            witness.step(stage, Outcome::Translate, format_args!("mapping of {target}"));
-            return Ok((DestinationChoice::Mapping, target));
+            witness.step(stage, Outcome::Translate, format_args!("mapping of {internal}"));
+            return Ok((DestinationChoice::Mapping, internal));
         }
         witness.step(stage, Outcome::Pass, format_args!("no rule matches"));
         Ok((DestinationChoice::AsSent, key.destination))
@@ -183,6 +179,7 @@ impl Engine {
         &self,
         witness: &mut W,
         rules: &RuleSet,
+        from: ZoneId,
         target: Endpoint,
         destination: DestinationChoice,
         case: &Case,
@@ -200,7 +197,7 @@ impl Engine {
         if destination == DestinationChoice::AsSent && self.topology.answers_for(hop.out, address) {
             // The node itself claims the address on that link, and has nobody behind this port.
             witness.step(stage, Outcome::Drop, format_args!("{address} is translated, not here"));
-            return Err(DropReason::NatFiltered.into());
+            return Err(self.filtered(rules, from, case, None));
         }
         let Some(to) = self.topology.zone(hop.out) else {
             witness.step(stage, Outcome::Drop, format_args!("the interface is in no zone"));
@@ -215,6 +212,39 @@ impl Engine {
             format_args!("{address} via {} out {out} (zone {zone}){hairpin}", hop.address),
         );
         Ok((hop, to))
+    }
+
+    /// NAT admits nobody from there. A SYN may be one half of a simultaneous open and is told so
+    /// later, unless the rules would drop it silently (RFC 5382 REQ-4a); where nobody is `internal`,
+    /// their default says how they deal with what they do not know.
+    fn filtered(
+        &self,
+        rules: &RuleSet,
+        from: ZoneId,
+        case: &Case,
+        internal: Option<Endpoint>,
+    ) -> Refusal {
+        let silent = Refusal::silent(DropReason::NatFiltered);
+        if !matches!(case.transport, Transport::Tcp { .. }) {
+            return silent;
+        }
+        let action = match internal {
+            None => rules.default_action(),
+            Some(internal) => {
+                let hop = self.topology.next_hop(internal.address);
+                let Some(to) = hop.and_then(|hop| self.topology.zone(hop.out)) else {
+                    return silent;
+                };
+                let query = query(from, to, case, internal);
+                rules.decide(&query, &mut |_| {}).action
+            }
+        };
+        match action {
+            Action::Drop => silent,
+            Action::Allow | Action::Reject => {
+                Refusal { answer: Some(Answer::Unsolicited), ..silent }
+            }
+        }
     }
 
     fn choose_source<W: Witness>(
@@ -284,6 +314,17 @@ fn witness_decision<W: Witness>(witness: &mut W, rules: &RuleSet, decision: &Dec
         Action::Reject => (Outcome::Drop, "reject"),
     };
     witness.step("rules", outcome, format_args!("rule {name} (line {line}): {action}"));
+}
+
+/// What the rules are asked about a packet that goes to `target`.
+fn query(from: ZoneId, to: ZoneId, case: &Case, target: Endpoint) -> Query {
+    Query {
+        from,
+        to,
+        source: case.key.source.address.to_ip(),
+        destination: target.address.to_ip(),
+        transport: retarget(case.transport, target.port),
+    }
 }
 
 /// The transport as the rules see it: with the port that destination NAT has chosen.

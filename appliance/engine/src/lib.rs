@@ -39,6 +39,7 @@ mod identification;
 mod checksum;
 mod cut;
 mod reply;
+mod unsolicited;
 
 // Beside the path.
 mod hash;

@@ -32,6 +32,8 @@ pub(crate) enum IcmpError {
     NoRoute,
     /// 3/1; 1/3.
     HostUnreachable,
+    /// 3/3 (RFC 5382 REQ-4); 1/1 (RFC 6092 REC-34).
+    PortUnreachable,
     /// 11/0; 3/0.
     TimeExceeded,
     /// 3/4; 2/0. `mtu` is that of the next link.
@@ -279,6 +281,9 @@ fn icmpv4_message(error: IcmpError, quote: &[u8]) -> Vec<u8> {
         IcmpError::HostUnreachable => {
             (Icmpv4Message::DstUnreachable, Unreachable::HostUnreachable.into(), 0)
         }
+        IcmpError::PortUnreachable => {
+            (Icmpv4Message::DstUnreachable, Unreachable::PortUnreachable.into(), 0)
+        }
         IcmpError::TimeExceeded => {
             (Icmpv4Message::TimeExceeded, Icmpv4TimeExceeded::TtlExpired.into(), 0)
         }
@@ -307,7 +312,7 @@ fn icmpv6_message(
 ) -> Vec<u8> {
     use Icmpv6DstUnreachable as Unreachable;
     let (kind, code, mtu) = match error {
-        IcmpError::Prohibited => {
+        IcmpError::Prohibited | IcmpError::PortUnreachable => {
             (Icmpv6Message::DstUnreachable, Unreachable::AdminProhibit.into(), 0)
         }
         IcmpError::NoRoute => (Icmpv6Message::DstUnreachable, Unreachable::NoRoute.into(), 0),

@@ -2,14 +2,20 @@
 //! out (RFC 5508 section 4, RFC 5927). They never refresh, end or create anything.
 
 use crate::flows::{Slot, Tracker};
-use crate::forward::smallest_mtu;
 use crate::judge::Refusal;
 use crate::packet::Packet;
 use crate::quote::{self, Quote};
 use crate::recheck::Standing;
 use crate::{
-    Direction, DropReason, Endpoint, Engine, FlowKey, Frame, InterfaceId, Time, Verdict, rewrite,
+    Direction, DropReason, Endpoint, Engine, Family, FlowKey, Frame, InterfaceId, Time, Verdict,
+    rewrite,
 };
+
+/// RFC 791: what every host takes in one piece. No link that is left has less, and who says so wants
+/// packets small (RFC 5927 section 7).
+const MTU_BELIEVED_IPV4: u32 = 576;
+/// RFC 8200 section 5.
+const MTU_BELIEVED_IPV6: u32 = 1_280;
 
 impl Engine {
     /// Passes an ICMP error to the host whose packet it quotes.
@@ -24,7 +30,7 @@ impl Engine {
         // The quoted packet went out; what comes in against it has the reversed key.
         let found = self.flows.find(&quote.key.reversed());
         let (slot, direction) = found.ok_or(DropReason::IcmpErrorUnmatched)?;
-        if self.still_permitted(slot) != Standing::Permitted {
+        if self.has_expired(now, slot) || self.still_permitted(slot) != Standing::Permitted {
             return Err(DropReason::IcmpErrorUnmatched.into());
         }
         let flow = &self.flows[slot];
@@ -58,20 +64,27 @@ impl Engine {
         packet: &Packet,
         quote: &Quote,
     ) -> Result<(), DropReason> {
-        let flow = &self.flows[slot];
         let quoted = direction.reversed();
-        if let Tracker::Tcp(tcp) = &flow.tracker {
-            let sequence = quote.sequence.ok_or(DropReason::IcmpErrorForged)?;
-            if !tcp.in_flight(quoted, sequence) {
-                return Err(DropReason::IcmpErrorForged);
+        let sent = match &self.flows[slot].tracker {
+            Tracker::Tcp(tcp) => quote.sequence.is_some_and(|seq| tcp.in_flight(quoted, seq)),
+            Tracker::Icmp { replied } => {
+                quote.request == Some(quoted == Direction::Original)
+                    && (*replied || quoted == Direction::Original)
             }
-        }
+            Tracker::Udp { replied } | Tracker::Other { replied } => {
+                *replied || quoted == Direction::Original
+            }
+        };
         // RFC 5927 section 7: an MTU that the quoted packet fitted into, or that no link has.
-        if let Some(mtu) = quote.mtu
-            && (mtu != 0 && mtu < smallest_mtu(packet) || mtu >= quote.claimed_length)
-        {
-            return Err(DropReason::IcmpErrorForged);
-        }
-        Ok(())
+        let is_plausible = quote.mtu.is_none_or(|mtu| {
+            let least = match packet.source.family() {
+                // Routers from before RFC 1191 do not say.
+                Family::Ipv4 if mtu == 0 => 0,
+                Family::Ipv4 => MTU_BELIEVED_IPV4,
+                Family::Ipv6 => MTU_BELIEVED_IPV6,
+            };
+            (least..quote.claimed_length).contains(&mtu)
+        });
+        if sent && is_plausible { Ok(()) } else { Err(DropReason::IcmpErrorForged) }
     }
 }

@@ -5,7 +5,7 @@
 
 use smoltcp::wire::{
     IPV4_HEADER_LEN, IPV6_HEADER_LEN, Icmpv4Packet, Icmpv6Packet, Ipv4Packet, Ipv6Address,
-    Ipv6Packet,
+    Ipv6Packet, TCP_HEADER_LEN,
 };
 
 use crate::address::{Address, Endpoint, Family, FlowKey};
@@ -22,6 +22,8 @@ pub(crate) struct Quote {
     pub key: FlowKey,
     /// TCP: its sequence number.
     pub sequence: Option<u32>,
+    /// ICMP: whether it is an echo request, and not a reply.
+    pub request: Option<bool>,
     /// Length of the quoted packet as its IP header claims, headers included.
     pub claimed_length: u32,
     /// The MTU that the error announces, for "fragmentation needed" and "packet too big". Routers
@@ -36,8 +38,8 @@ impl Quote {
     ///
     /// # Errors
     /// `IcmpErrorForged` where the quote is truncated, of the wrong family, a later fragment, itself
-    /// an ICMP error, has a wrong header checksum, or was not sent by the host that the error is for
-    /// (compare CVE-2019-5598).
+    /// an ICMP error, has a wrong header checksum, impossible options or an impossible length, or was
+    /// not sent by the host that the error is for (compare CVE-2019-5598).
     pub(crate) fn parse(frame: &Frame<'_>, packet: &Packet) -> Result<Self, DropReason> {
         let inner = Inner::locate(frame.bytes, packet).ok_or(DropReason::IcmpErrorForged)?;
         if inner.key.source.address != packet.destination {
@@ -46,6 +48,7 @@ impl Quote {
         Ok(Self {
             key: inner.key,
             sequence: inner.sequence,
+            request: inner.request,
             claimed_length: inner.claimed_length,
             mtu: announced_mtu(&frame.bytes[packet.transport..packet.end], packet),
             reporter: packet.source,
@@ -96,6 +99,7 @@ pub(crate) fn restore(
 struct Inner {
     key: FlowKey,
     sequence: Option<u32>,
+    request: Option<bool>,
     claimed_length: u32,
     /// Where its fields stand in the frame; no checksum if the quote ends before it.
     fields: Fields,
@@ -115,19 +119,24 @@ impl Inner {
             Family::Ipv6 => InnerHeader::ipv6(quote)?,
         };
         let transport = quote.get(header.length..)?;
-        let (ports, sequence) = identify(packet.source.family(), header.protocol, transport)?;
+        let named = identify(packet.source.family(), header.protocol, transport)?;
+        if (header.claimed_length as usize) < header.length + named.least {
+            return None;
+        }
         let mut fields =
             Fields { network: start, family: packet.source.family(), ports: None, checksum: None };
         fields.locate_transport(header.protocol, start + header.length);
-        let end = start + quote.len();
+        // Behind the datagram stands padding (RFC 4884 section 4), which is not to be touched.
+        let end = start + quote.len().min(header.claimed_length as usize);
         fields.checksum = fields.checksum.filter(|&(at, _)| at + 2 <= end);
         Some(Self {
             key: FlowKey {
-                source: Endpoint { address: header.source, port: ports.0 },
-                destination: Endpoint { address: header.destination, port: ports.1 },
+                source: Endpoint { address: header.source, port: named.ports.0 },
+                destination: Endpoint { address: header.destination, port: named.ports.1 },
                 protocol: header.protocol,
             },
-            sequence,
+            sequence: named.sequence,
+            request: named.request,
             claimed_length: header.claimed_length,
             fields,
         })
@@ -167,7 +176,8 @@ impl InnerHeader {
             && length <= quote.len()
             && usize::from(header.total_len()) >= length
             && header.verify_checksum()
-            && header.frag_offset() == 0;
+            && header.frag_offset() == 0
+            && are_options(&quote[IPV4_HEADER_LEN..length]);
         sound.then(|| Self {
             source: header.src_addr().octets().into(),
             destination: header.dst_addr().octets().into(),
@@ -200,30 +210,62 @@ impl InnerHeader {
     }
 }
 
-/// Ports or identifier of the quoted packet, and its sequence number; `None` where it can be no
-/// packet of a flow.
-fn identify(family: Family, protocol: u8, transport: &[u8]) -> Option<((u16, u16), Option<u32>)> {
+/// Whether a list of IPv4 options can be one (RFC 791 section 3.1): whatever they are, they are
+/// skipped (RFC 5508 REQ-3b).
+fn are_options(mut list: &[u8]) -> bool {
+    const END: u8 = 0;
+    const NO_OPERATION: u8 = 1;
+    loop {
+        list = match *list {
+            [] | [END, ..] => return true,
+            [NO_OPERATION, ref rest @ ..] => rest,
+            [_, length, ..] if length >= 2 && usize::from(length) <= list.len() => {
+                &list[usize::from(length)..]
+            }
+            [_, ..] => return false,
+        };
+    }
+}
+
+/// What the quoted transport header says of its flow.
+#[derive(Debug, Clone, Copy, Default)]
+struct Named {
+    /// Ports, or the identifier twice.
+    ports: (u16, u16),
+    sequence: Option<u32>,
+    request: Option<bool>,
+    /// The shortest packet of the protocol, without its IP header.
+    least: usize,
+}
+
+/// Reads the quoted transport header; `None` where it can be no packet of a flow.
+fn identify(family: Family, protocol: u8, transport: &[u8]) -> Option<Named> {
     let word = |at: usize| u16::from_be_bytes([transport[at], transport[at + 1]]);
+    let has_ports =
+        matches!(protocol, protocol::TCP | protocol::UDP | protocol::ICMP | protocol::ICMPV6);
+    if !has_ports {
+        return Some(Named::default());
+    }
+    if transport.len() < MIN_QUOTED {
+        return None;
+    }
+    let named = Named { ports: (word(0), word(2)), least: MIN_QUOTED, ..Named::default() };
     match (family, protocol) {
-        (_, protocol::TCP | protocol::UDP | protocol::ICMP | protocol::ICMPV6)
-            if transport.len() < MIN_QUOTED =>
-        {
-            None
-        }
         (_, protocol::TCP) => {
-            let sequence = u32::from(word(4)) << 16 | u32::from(word(6));
-            Some(((word(0), word(2)), Some(sequence)))
+            let sequence = Some(u32::from(word(4)) << 16 | u32::from(word(6)));
+            Some(Named { sequence, least: TCP_HEADER_LEN, ..named })
         }
-        (_, protocol::UDP) => Some(((word(0), word(2)), None)),
+        (_, protocol::UDP) => Some(named),
         // Echo requests and replies: of an error nobody sends an error (RFC 1122 section 3.2.2).
         (Family::Ipv4, protocol::ICMP) if matches!(transport[0], 0 | 8) => {
-            Some(((word(4), word(4)), None))
+            let request = Some(transport[0] == 8);
+            Some(Named { ports: (word(4), word(4)), request, ..named })
         }
         (Family::Ipv6, protocol::ICMPV6) if matches!(transport[0], 128 | 129) => {
-            Some(((word(4), word(4)), None))
+            let request = Some(transport[0] == 128);
+            Some(Named { ports: (word(4), word(4)), request, ..named })
         }
-        (_, protocol::ICMP | protocol::ICMPV6) => None,
-        _ => Some(((0, 0), None)),
+        _ => None,
     }
 }
 

@@ -14,6 +14,7 @@ mod neighbours;
 mod policy_change;
 mod residue;
 mod tcp;
+mod tcp_tracking;
 mod timers;
 
 pub(crate) use gabion_tests::network::POLICY;

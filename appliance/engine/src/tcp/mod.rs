@@ -45,8 +45,9 @@ enum Pending {
     /// In `SynSent`: the other side believes in an older connection and acknowledged this; the
     /// originator will answer with a RST there (RFC 9293 section 3.5.1, figure 9).
     StrayAck(u32),
-    /// A SYN on a connection that is there. If the other side knows of no connection it takes the
-    /// SYN, and that SYN-ACK or RST must find its way back.
+    /// A SYN on a connection that is there, or another one while the first waits for its answer. If
+    /// the other side knows of no connection it takes the SYN, and that SYN-ACK or RST must find its
+    /// way back. It does not take the first one's place: anybody may have sent it.
     NewSyn(Syn),
     /// In `SynReceived`: a second SYN-ACK with another sequence number, as stateless servers send
     /// (SYN cookies). The originator's ACK tells which one it took.
@@ -127,6 +128,10 @@ impl TcpTracker {
             Direction::Reply => (self.replier.as_ref(), Some(&self.originator)),
         };
         let Some(sender) = sender else { return false };
+        if self.state == TcpState::SynSent && self.new_syn().is_some_and(|syn| syn.isn == sequence)
+        {
+            return direction == Direction::Original;
+        }
         let oldest = receiver.and_then(|side| side.grant).map_or(sender.isn, |grant| grant.ack);
         is_at_most(oldest, sequence) && !is_at_most(sender.end, sequence)
     }
@@ -149,18 +154,22 @@ impl TcpTracker {
     /// The same SYN again, perhaps without its options or data; or that of a client which has
     /// started anew.
     fn retry(&mut self, segment: &TcpSegment) -> TcpEffect {
-        if segment.sequence == self.originator.isn {
-            self.originator.note_syn(Syn::of(segment));
+        let syn = Syn::of(segment);
+        if syn.isn == self.originator.isn {
+            self.originator.note_syn(syn);
         } else {
-            *self = Self::open(segment);
+            self.pending = Pending::NewSyn(syn);
         }
         TcpEffect::Continue
     }
 
     fn abort(&mut self, segment: &TcpSegment) -> Result<TcpEffect, DropReason> {
-        if self.originator.syn_is_acknowledged_by(segment.sequence) {
+        let sequence = segment.sequence;
+        if self.originator.syn_is_acknowledged_by(sequence) {
             Ok(self.advance(Event::Reset))
-        } else if self.pending == Pending::StrayAck(segment.sequence) {
+        } else if self.pending == Pending::StrayAck(sequence)
+            || self.new_syn().is_some_and(|syn| syn.is_acknowledged_by(sequence))
+        {
             Ok(TcpEffect::NoRefresh)
         } else {
             Err(DropReason::TcpWindow)
@@ -170,11 +179,15 @@ impl TcpTracker {
     fn answer(&mut self, segment: &TcpSegment) -> Result<TcpEffect, DropReason> {
         let acknowledges = segment.flags.ack;
         if acknowledges && !self.originator.syn_is_acknowledged_by(segment.acknowledgement) {
-            return Err(DropReason::TcpWindow);
+            let syn = self.new_syn().filter(|syn| syn.is_acknowledged_by(segment.acknowledgement));
+            self.originator = Side::opened(syn.ok_or(DropReason::TcpWindow)?);
+            self.pending = Pending::Nothing;
         }
         self.replier = Some(Side::opened(Syn::of(segment)));
         self.simultaneous = !acknowledges;
-        self.pending = Pending::Nothing;
+        if self.new_syn().is_none() {
+            self.pending = Pending::Nothing;
+        }
         Ok(self.advance(Event::Answered))
     }
 
@@ -193,6 +206,9 @@ impl TcpTracker {
     fn refusal(&mut self, segment: &TcpSegment) -> Result<TcpEffect, DropReason> {
         if !self.refuses_syn(Direction::Reply, segment) {
             return Err(DropReason::TcpWindow);
+        }
+        if !self.originator.syn_is_acknowledged_by(segment.acknowledgement) {
+            return Ok(TcpEffect::NoRefresh);
         }
         Ok(self.advance(Event::Reset))
     }
@@ -217,7 +233,7 @@ impl TcpTracker {
         if self.replier.is_some_and(|side| side.isn == segment.sequence) {
             return self.follow(Direction::Reply, segment);
         }
-        if let Pending::NewSyn(syn) = self.pending
+        if let Some(syn) = self.new_syn()
             && syn.is_acknowledged_by(acknowledgement)
         {
             let from = self.state;
@@ -350,15 +366,15 @@ impl TcpTracker {
         let ack = segment.acknowledgement;
         direction == Direction::Reply
             && segment.flags.ack
-            && match self.pending {
-                Pending::NewSyn(syn) if syn.is_acknowledged_by(ack) => true,
-                Pending::Nothing
-                | Pending::StrayAck(_)
-                | Pending::NewSyn(_)
-                | Pending::OtherSynAck(_) => {
-                    self.originator.grant.is_none() && self.originator.syn_is_acknowledged_by(ack)
-                }
-            }
+            && (self.new_syn().is_some_and(|syn| syn.is_acknowledged_by(ack))
+                || self.originator.grant.is_none() && self.originator.syn_is_acknowledged_by(ack))
+    }
+
+    fn new_syn(&self) -> Option<Syn> {
+        match self.pending {
+            Pending::NewSyn(syn) => Some(syn),
+            Pending::Nothing | Pending::StrayAck(_) | Pending::OtherSynAck(_) => None,
+        }
     }
 
     fn is_half_closed(&self) -> bool {

@@ -61,8 +61,44 @@ fn syn_again_passes() {
 fn syn_with_another_number_is_a_new_attempt() {
     let mut d = Dialogue::open();
     assert_eq!(d.client(segment("S", 7_000, 0)), Ok(Continue));
-    assert_eq!(d.server(segment("SA", 0, 1)), DROPPED_WINDOW, "stale SYN-ACK");
+    assert_eq!(d.server(segment("SA", 0, 3_001)), DROPPED_WINDOW, "of no SYN that passed");
     assert_eq!(d.server(segment("SA", 0, 7_001)), Ok(Moved { from: SynSent, to: SynReceived }));
+    assert_eq!(d.server(segment("SA", 300, 1)), DROPPED_WINDOW, "stale SYN-ACK");
+    assert_eq!(d.client(segment("A", 7_001, 1)), Ok(Moved { from: SynReceived, to: Established }));
+}
+
+/// A SYN-ACK that overtakes the client's new attempt reaches it, draws a RST, and the new attempt has
+/// its turn; or the new attempt's SYN-ACK comes by itself.
+#[test]
+fn stale_syn_ack_does_not_stop_the_new_attempt() {
+    for is_reset in [false, true] {
+        let mut d = Dialogue::open();
+        assert_eq!(d.client(segment("S", 7_000, 0)), Ok(Continue));
+        assert_eq!(d.server(segment("SA", 0, 1)), Ok(Moved { from: SynSent, to: SynReceived }));
+        if is_reset {
+            assert_eq!(d.client(segment("R", 1, 0)), Ok(Moved { from: SynReceived, to: Closed }));
+            assert_eq!(d.client(segment("S", 7_000, 0)), Ok(Reopen));
+            continue;
+        }
+        assert_eq!(d.server(segment("SA", 900, 7_001)), Ok(Continue));
+        assert_eq!(
+            d.client(segment("A", 7_001, 901)),
+            Ok(Moved { from: SynReceived, to: Established })
+        );
+    }
+}
+
+/// Nobody can take an attempt away with a SYN of his own, nor learn anything by it.
+#[test]
+fn foreign_syn_does_not_displace_the_first() {
+    let mut d = Dialogue::open();
+    for sequence in [70_000, 2_000_000_000] {
+        assert_eq!(d.client(segment("S", sequence, 0)), Ok(Continue));
+    }
+    let zero = 0_u32.wrapping_sub(S);
+    assert_eq!(d.server(segment("RA", zero, 2_000_000_001)), Ok(NoRefresh), "of the foreign one");
+    assert_eq!(d.server(segment("SA", 0, 1)), Ok(Moved { from: SynSent, to: SynReceived }));
+    assert_eq!(d.client(segment("A", 1, 1)), Ok(Moved { from: SynReceived, to: Established }));
 }
 
 /// RFC 5382 REQ-2a, RFC 9293 section 3.5 figure 7.

@@ -19,16 +19,14 @@ use crate::links::Queue;
 use crate::neighbours::Neighbours;
 use crate::network::{Network, Topology};
 use crate::offload::Offloading;
-use crate::packet::{Packet, Parsed, Segment, protocol};
+use crate::packet::{Packet, Parsed, Segment};
 use crate::pressure::Pressure;
 use crate::quotas::Quotas;
 use crate::ration::Ration;
 use crate::timers::TimerWheel;
 use crate::translate::Translator;
 use crate::unsolicited::Unsolicited;
-use crate::{
-    Address, Direction, DropReason, Frame, InterfaceId, Limits, Offload, Time, Verdict, sanity,
-};
+use crate::{Address, Direction, DropReason, Frame, InterfaceId, Limits, Offload, Time, Verdict};
 
 /// One engine per worker thread: `&mut self`, no locks inside.
 ///
@@ -214,67 +212,6 @@ impl Engine {
         // Here the flow's owner is looked up, once there are peers.
         let slot = self.admit(now, from, packet, key)?;
         Ok((slot, Direction::Original))
-    }
-}
-
-// Checks that need no flow.
-impl Engine {
-    /// Only what is addressed to this node's link address is routed.
-    fn check_link_address(&self, from: InterfaceId, bytes: &[u8]) -> Result<(), DropReason> {
-        let interface = self.topology.interface(from).ok_or(DropReason::NoZone)?;
-        match bytes.first_chunk::<6>() {
-            Some(destination) if *destination == interface.mac => Ok(()),
-            Some(_) => Err(DropReason::OtherHost),
-            None => Err(DropReason::FrameTruncated),
-        }
-    }
-
-    /// Nothing is forwarded from or to a martian, or from or to all hosts of a link (RFC 2644).
-    pub(crate) fn check_addresses(
-        &self,
-        source: Address,
-        destination: Address,
-    ) -> Result<(), DropReason> {
-        sanity::check(source, destination, self.settings().profile)?;
-        if self.topology.is_broadcast(source) {
-            return Err(DropReason::MartianSource);
-        }
-        if self.topology.is_broadcast(destination) {
-            return Err(DropReason::MartianDestination);
-        }
-        Ok(())
-    }
-
-    /// BCP 38: the source lies behind the zone that the packet comes from, and is not the node.
-    pub(crate) fn check_source(
-        &self,
-        from: InterfaceId,
-        source: Address,
-    ) -> Result<(), DropReason> {
-        let policy = self.policy.as_ref().ok_or(DropReason::NotReady)?;
-        let zone = self.topology.zone(from).ok_or(DropReason::NoZone)?;
-        let belongs = policy.rules.source_belongs(zone, source.to_ip());
-        if belongs && !self.topology.is_own(source) {
-            Ok(())
-        } else {
-            Err(DropReason::SpoofedSource)
-        }
-    }
-
-    /// What the guard lets through to the host's own stack: health probes and DHCP replies.
-    pub(crate) fn is_for_host(
-        &self,
-        destination: Address,
-        protocol: u8,
-        ports: Option<(u16, u16)>,
-    ) -> bool {
-        match (protocol, ports) {
-            (protocol::TCP, Some((_, port))) => {
-                self.topology.is_host_port(port) && self.topology.is_own(destination)
-            }
-            (protocol::UDP, Some(ports)) => matches!(ports, (67, 68) | (547, 546)),
-            _ => false,
-        }
     }
 }
 

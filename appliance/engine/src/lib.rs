@@ -14,6 +14,7 @@ mod counters;
 mod engine;
 mod packet;
 mod sanity;
+mod arrival;
 mod answer;
 mod ration;
 mod fragments;

@@ -5,6 +5,7 @@
 
 mod flows;
 mod policy;
+pub mod rulesets;
 mod subject;
 
 pub use flows::{Established, Kind};

@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use time::Date;
 
 use crate::address::{AddressSet, IpRange};
-use crate::classifier::{AddressMatch, Classifier, Conditions, ServiceMatch};
+use crate::classifier::{AddressMatch, Answers, Classified, Classifier, Conditions, ServiceMatch};
 use crate::limits::{COMPILED_RANGES, ZONE_PAIR_RULES};
 use crate::policy::{
     Match, NatKind, NatPolicy, ObjectId, Place, Policy, PoolPolicy, RulePolicy, SourcePolicy, Term,
@@ -35,12 +35,14 @@ pub(crate) enum CompileError {
 /// Compiles what is in force on `today`; without a date, everything.
 pub(crate) fn compile(policy: &Policy, today: Option<Date>) -> Result<RuleSet, CompileError> {
     let mut compiler = Compiler::new(policy);
-    let (mut rules, mut conditions) = (Vec::new(), Vec::new());
+    let (mut rules, mut deciding, mut monitoring) = (Vec::new(), Vec::new(), Vec::new());
     let mut timeouts = RuleTimeouts::default();
     for rule in policy.rules.iter().filter(|rule| !rule.meta.has_expired(today)) {
+        let number = u32::try_from(rules.len()).expect("the check keeps rules below their limit");
         rules.push(rule_entry(rule));
         timeouts.add(&policy.settings.timeouts, &rule.timeouts);
-        conditions.push(compiler.rule_conditions(rule)?);
+        let list = if rule.action.is_some() { &mut deciding } else { &mut monitoring };
+        list.push(compiler.classified(number, rule)?);
     }
     let first_default = rules.len();
     rules.extend(default_rules(policy));
@@ -53,7 +55,8 @@ pub(crate) fn compile(policy: &Policy, today: Option<Date>) -> Result<RuleSet, C
         rules,
         timeouts,
         first_default,
-        filter: Classifier::new(policy.zones.len(), conditions),
+        deciding: Classifier::new(policy.zones.len(), deciding, Answers::First),
+        monitoring: Classifier::new(policy.zones.len(), monitoring, Answers::All),
         nat: entries.map(|(index, rule)| nat_entry(nat_id(index), rule, most_flows)).collect(),
         destination_nat: nat.destination,
         source_nat: nat.source,
@@ -92,7 +95,7 @@ impl<'p> Compiler<'p> {
     }
 
     fn nat_tables(&mut self, today: Option<Date>) -> Result<NatTables, CompileError> {
-        let (mut destination, mut source) = ((Vec::new(), Vec::new()), (Vec::new(), Vec::new()));
+        let (mut destination, mut source) = (Vec::new(), Vec::new());
         let mut translated = Vec::new();
         for (index, rule) in self.policy.nat.iter().enumerate() {
             if rule.meta.has_expired(today) {
@@ -104,25 +107,22 @@ impl<'p> Compiler<'p> {
                 NatKind::Destination(_) => (&mut destination, Zones::Any),
                 NatKind::Source(kind) => (&mut source, kind.out.clone()),
             };
-            table.0.push((rule.from.clone(), out, conditions));
-            table.1.push(nat_id(index));
+            let number = u32::from(nat_id(index).0);
+            table.push(Classified { rule: number, from: rule.from.clone(), to: out, conditions });
         }
         let zones = self.policy.zones.len();
-        let table = |(rules, ids)| NatTable { classifier: Classifier::new(zones, rules), ids };
+        let table = |rules| NatTable(Classifier::new(zones, rules, Answers::First));
         Ok(NatTables { destination: table(destination), source: table(source), translated })
     }
 
-    fn rule_conditions(
-        &mut self,
-        rule: &RulePolicy,
-    ) -> Result<(Zones, Zones, Conditions), CompileError> {
+    fn classified(&mut self, number: u32, rule: &RulePolicy) -> Result<Classified, CompileError> {
         self.count_places(&rule.from, &rule.to, rule.place)?;
         let conditions = Conditions {
             source: self.addresses(&rule.source, rule.place)?,
             destination: self.addresses(&rule.destination, rule.place)?,
             service: self.service(&rule.service, rule.place)?,
         };
-        Ok((rule.from.clone(), rule.to.clone(), conditions))
+        Ok(Classified { rule: number, from: rule.from.clone(), to: rule.to.clone(), conditions })
     }
 
     fn nat_conditions(&mut self, rule: &NatPolicy) -> Result<Conditions, CompileError> {

@@ -22,7 +22,9 @@ pub struct RuleSet {
     pub(crate) rules: Vec<Rule>,
     pub(crate) timeouts: RuleTimeouts,
     pub(crate) first_default: usize,
-    pub(crate) filter: Classifier,
+    pub(crate) deciding: Classifier,
+    /// The monitor rules, apart from the others: they only count.
+    pub(crate) monitoring: Classifier,
     /// Of both kinds and all days, by id.
     pub(crate) nat: Vec<NatRule>,
     pub(crate) destination_nat: NatTable,
@@ -32,12 +34,9 @@ pub struct RuleSet {
     pub(crate) digest: [u8; 32],
 }
 
-/// The NAT rules of one kind that are in force, and their ids by their index in the classifier.
+/// The NAT rules of one kind that are in force.
 #[derive(Debug)]
-pub(crate) struct NatTable {
-    pub classifier: Classifier,
-    pub ids: Vec<NatId>,
-}
+pub(crate) struct NatTable(pub Classifier);
 
 /// The networks of all zones; none stands twice.
 #[derive(Debug, Default)]
@@ -87,19 +86,18 @@ impl RuleSet {
     ///
     /// If a zone of `query` is not one of [`zones`](Self::zones), here and in all other lookups.
     pub fn decide(&self, query: &Query, monitor: &mut dyn FnMut(RuleId)) -> Decision {
-        for index in self.filter.matching(query) {
-            let rule = &self.rules[index as usize];
-            match rule.action {
-                Some(action) => return Decision { rule: RuleId(index), action, log: rule.log },
-                None => monitor(RuleId(index)),
-            }
+        let default = || {
+            let pair = usize::from(query.from.0) * self.zones.len() + usize::from(query.to.0);
+            let index = self.first_default + pair;
+            u32::try_from(index).expect("limits keep rules and zone pairs far below")
+        };
+        let index = self.deciding.first(query).unwrap_or_else(default);
+        if !self.monitoring.is_empty() {
+            self.monitoring.matching(query, index).for_each(|rule| monitor(RuleId(rule)));
         }
-        let pair = usize::from(query.from.0) * self.zones.len() + usize::from(query.to.0);
-        let index = self.first_default + pair;
-        let rule = &self.rules[index];
-        let action = rule.action.expect("a default decides");
-        let id = u32::try_from(index).expect("limits keep rules and zone pairs far below");
-        Decision { rule: RuleId(id), action, log: rule.log }
+        let rule = &self.rules[index as usize];
+        let action = rule.action.expect("monitor rules are kept apart, and a default decides");
+        Decision { rule: RuleId(index), action, log: rule.log }
     }
 
     /// What becomes of a packet that no rule matches, whatever its zones.
@@ -208,6 +206,12 @@ impl RuleSet {
         &self.settings
     }
 
+    /// How many bytes the search for rules of all kinds takes.
+    pub fn matcher_bytes(&self) -> usize {
+        let nat = [&self.destination_nat.0, &self.source_nat.0];
+        nat.into_iter().chain([&self.deciding, &self.monitoring]).map(Classifier::bytes).sum()
+    }
+
     /// The idle timers of flows that `rule` admitted: its own and, where it has none, those of the
     /// settings.
     pub fn timeouts(&self, rule: RuleId) -> &Timeouts {
@@ -222,8 +226,7 @@ pub(crate) fn default_name(from: &str, to: &str) -> String {
 
 impl NatTable {
     fn first(&self, query: &Query) -> Option<NatId> {
-        let index = self.classifier.matching(query).next()?;
-        self.ids.get(index as usize).copied()
+        self.0.first(query).and_then(|rule| u16::try_from(rule).ok()).map(NatId)
     }
 }
 

@@ -45,6 +45,16 @@ impl AddressSet {
         v4.chain(v6)
     }
 
+    /// Sorted, not touching.
+    pub(crate) fn v4_ranges(&self) -> &[(u32, u32)] {
+        &self.v4
+    }
+
+    /// Sorted, not touching.
+    pub(crate) fn v6_ranges(&self) -> &[(u128, u128)] {
+        &self.v6
+    }
+
     /// Every address, one by one: for sets that are known to be small.
     pub(crate) fn addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
         let v4 = self.v4.iter().flat_map(|&(first, last)| first..=last);

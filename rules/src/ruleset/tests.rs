@@ -290,7 +290,10 @@ fn policies() -> impl Strategy<Value = String> {
             (some(words(&[&V4, &V6])), some(words(&[&V4, &V6, &["a0"]]))),
             (some(words(&[&SERVICES])), some(words(&[&SERVICES, &["s0"]]))),
             prop::collection::vec(nat_rules(zones), 0..6),
-            prop::collection::vec(rules(zones), 0..14),
+            prop_oneof![
+                3 => prop::collection::vec(rules(zones), 0..14),
+                1 => prop::collection::vec(rules(zones), 14..90),
+            ],
         )
             .prop_map(move |(zones, (a0, a1), (s0, s1), nat, rules)| {
                 let objects = format!(

@@ -11,7 +11,7 @@ use crate::diagnostic::suggestion;
 use crate::term::{TermError, is_name};
 
 pub(crate) use icmp::IcmpFamily;
-pub(crate) use set::ServiceSet;
+pub(crate) use set::{ANY_SERVICE, ServiceBox, ServiceSet, service_key};
 
 /// IANA protocol numbers that have a name of their own here.
 pub(crate) const ICMP: u8 = 1;

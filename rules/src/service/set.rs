@@ -33,6 +33,45 @@ impl ServiceSet {
         Self { tcp: PortSet::new(&tcp), udp: PortSet::new(&udp), ..set }
     }
 
+    /// The services as ranges of keys and of source ports: together they hold what the set holds, and
+    /// more only where they say so.
+    pub(crate) fn boxes(&self) -> Vec<ServiceBox> {
+        let mut boxes = Vec::new();
+        for (class, ports) in [(TCP_KEYS, &self.tcp), (UDP_KEYS, &self.udp)] {
+            let key =
+                |(first, last): (u16, u16)| (class | u32::from(first), class | u32::from(last));
+            let exact = |keys, source_ports| ServiceBox { keys, source_ports, is_exact: true };
+            boxes.extend(ports.destinations.iter().map(|range| exact(key(*range), (0, u16::MAX))));
+            boxes.extend(ports.pairs.iter().map(|[source, range]| exact(key(*range), *source)));
+        }
+        for (class, set) in [(ICMP_KEYS, &self.icmp), (ICMPV6_KEYS, &self.icmpv6)] {
+            boxes.extend(set.0.iter().map(|&(kind, code)| {
+                let (first, last) = kind.map_or((0, u8::MAX), |kind| (kind, kind));
+                let codes = code.map_or((0, u8::MAX), |code| (code, code));
+                let key = |kind: u8, code: u8| class | u32::from(kind) << 8 | u32::from(code);
+                ServiceBox {
+                    keys: (key(first, codes.0), key(last, codes.1)),
+                    source_ports: (0, u16::MAX),
+                    is_exact: kind.is_some() || code.is_none(),
+                }
+            }));
+        }
+        let mut open: Option<(u32, u32)> = None;
+        let named =
+            |number: &u8| self.protocols[usize::from(number >> 6)] & (1 << (number & 63)) != 0;
+        for number in (0..=u8::MAX).filter(named).map(u32::from) {
+            match &mut open {
+                Some((_, last)) if *last + 1 == number => *last = number,
+                _ => {
+                    boxes.extend(open.take().map(ServiceBox::of_protocols));
+                    open = Some((number, number));
+                }
+            }
+        }
+        boxes.extend(open.map(ServiceBox::of_protocols));
+        boxes
+    }
+
     pub(crate) fn contains(&self, transport: &Transport) -> bool {
         match *transport {
             Transport::Tcp { source_port, destination_port } => {
@@ -47,6 +86,43 @@ impl ServiceSet {
                 self.protocols[usize::from(protocol >> 6)] & (1 << (protocol & 63)) != 0
             }
         }
+    }
+}
+
+/// A range of services, each as the number that [`service_key`] gives it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ServiceBox {
+    pub keys: (u32, u32),
+    /// All of them where the protocol has none.
+    pub source_ports: (u16, u16),
+    /// Whether each packet of these keys and ports is meant.
+    pub is_exact: bool,
+}
+
+/// Every packet.
+pub(crate) const ANY_SERVICE: ServiceBox =
+    ServiceBox { keys: (0, u32::MAX), source_ports: (0, u16::MAX), is_exact: true };
+
+const TCP_KEYS: u32 = 0;
+const UDP_KEYS: u32 = 1 << 16;
+const ICMP_KEYS: u32 = 2 << 16;
+const ICMPV6_KEYS: u32 = 3 << 16;
+const PROTOCOL_KEYS: u32 = 4 << 16;
+
+impl ServiceBox {
+    fn of_protocols((first, last): (u32, u32)) -> Self {
+        Self { keys: (PROTOCOL_KEYS | first, PROTOCOL_KEYS | last), ..ANY_SERVICE }
+    }
+}
+
+/// Protocol and destination port, or ICMP type and code, as one number.
+pub(crate) fn service_key(transport: &Transport) -> u32 {
+    match *transport {
+        Transport::Tcp { destination_port, .. } => TCP_KEYS | u32::from(destination_port),
+        Transport::Udp { destination_port, .. } => UDP_KEYS | u32::from(destination_port),
+        Transport::Icmp { kind, code } => ICMP_KEYS | u32::from(kind) << 8 | u32::from(code),
+        Transport::Icmpv6 { kind, code } => ICMPV6_KEYS | u32::from(kind) << 8 | u32::from(code),
+        Transport::Other { protocol } => PROTOCOL_KEYS | u32::from(protocol),
     }
 }
 

@@ -1,0 +1,152 @@
+//! The tree of boxes, and the search in it.
+
+use super::blocks::Block;
+use super::entry::{Entry, Point};
+use super::ranks::{Lines, Ranks};
+
+/// Boxes of one table, ready to be searched.
+#[derive(Debug, Default)]
+pub(super) struct Tree {
+    pub root: Branch,
+    pub splits: Vec<Split>,
+    /// The branches of all splits, by interval.
+    pub branches: Vec<Branch>,
+    /// The boxes of all leaves, each leaf's by rule.
+    pub entries: Vec<Entry>,
+    pub blocks: Vec<Block>,
+    pub lines: Lines<u32, 16>,
+}
+
+/// A division of boxes by their intervals in one field.
+#[derive(Debug)]
+pub(super) struct Split {
+    pub field: u8,
+    /// Where the intervals begin.
+    pub ranks: Ranks,
+    /// Of the first interval.
+    pub branches: u32,
+    /// The boxes that hold too many intervals to stand in each of them.
+    pub wide: Branch,
+}
+
+/// A part of the tree.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Branch {
+    /// The first rule in it; `u32::MAX` where there is none.
+    first: u32,
+    /// What it is, and where; see [`Place`].
+    place: u32,
+}
+
+/// What a branch is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    /// From here on so many entries.
+    Leaf(usize, usize),
+    Split(usize),
+    /// From here on, up to the last of its run.
+    Blocks(usize),
+}
+
+/// A branch holds a leaf's length in so many bits, beside its place.
+const LENGTH_BITS: u32 = 5;
+/// The most boxes of a leaf.
+pub(super) const LONG_LEAF: usize = (1 << LENGTH_BITS) - 1;
+/// The highest two bits tell what a branch is.
+const PLACE_BITS: u32 = 30;
+const LEAF_BITS: u32 = PLACE_BITS - LENGTH_BITS;
+
+impl Default for Branch {
+    fn default() -> Self {
+        Self { first: u32::MAX, place: 0 }
+    }
+}
+
+impl Branch {
+    pub(super) fn new(first: u32, place: Place) -> Self {
+        let small = |n: usize, bits: u32| {
+            let n = u32::try_from(n).ok().filter(|n| n >> bits == 0);
+            n.expect("the budget keeps trees far below")
+        };
+        let place = match place {
+            Place::Leaf(at, len) => small(len, LENGTH_BITS) << LEAF_BITS | small(at, LEAF_BITS),
+            Place::Split(at) => 1 << PLACE_BITS | small(at, PLACE_BITS),
+            Place::Blocks(at) => 2 << PLACE_BITS | small(at, PLACE_BITS),
+        };
+        Self { first, place }
+    }
+
+    #[inline]
+    fn place(self) -> Place {
+        let low = |bits: u32| (self.place & ((1 << bits) - 1)) as usize;
+        match self.place >> PLACE_BITS {
+            0 => Place::Leaf(low(LEAF_BITS), (self.place >> LEAF_BITS) as usize),
+            1 => Place::Split(low(PLACE_BITS)),
+            _ => Place::Blocks(low(PLACE_BITS)),
+        }
+    }
+}
+
+impl Tree {
+    /// The first rule from `from` on and below `best` that a packet meets, else `best`. Boxes may
+    /// hold more than their rule: `holds` has the last word on those that say so.
+    #[inline]
+    pub(super) fn first(
+        &self,
+        point: &Point,
+        from: u32,
+        best: u32,
+        holds: &impl Fn(u32) -> bool,
+    ) -> u32 {
+        self.search(self.root, point, from, best, holds)
+    }
+
+    fn search(
+        &self,
+        mut branch: Branch,
+        point: &Point,
+        from: u32,
+        mut best: u32,
+        holds: &impl Fn(u32) -> bool,
+    ) -> u32 {
+        while branch.first < best {
+            match branch.place() {
+                Place::Leaf(at, len) => {
+                    let entries = self.entries[at..at + len].iter();
+                    let found = entries.take_while(|entry| entry.rule() < best).find(|entry| {
+                        entry.contains(point)
+                            && entry.rule() >= from
+                            && (!entry.is_loose() || holds(entry.rule()))
+                    });
+                    return found.map_or(best, Entry::rule);
+                }
+                Place::Split(at) => {
+                    let split = &self.splits[at];
+                    let rank = self.lines.rank(&split.ranks, point.0[usize::from(split.field)]);
+                    let inner = self.branches[split.branches as usize + rank];
+                    // As deep as trees may grow; see `grow`.
+                    best = self.search(inner, point, from, best, holds);
+                    branch = split.wide;
+                }
+                Place::Blocks(at) => {
+                    for block in &self.blocks[at..] {
+                        let found = block.first(&self.lines, point, from, best, holds);
+                        if found < best || block.is_last {
+                            return found;
+                        }
+                    }
+                    return best;
+                }
+            }
+        }
+        best
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.splits.len() * size_of::<Split>()
+            + self.branches.len() * size_of::<Branch>()
+            + self.entries.len() * size_of::<Entry>()
+            + self.blocks.iter().map(Block::bytes).sum::<usize>()
+            + self.lines.bytes()
+    }
+}

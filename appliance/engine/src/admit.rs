@@ -8,11 +8,10 @@ use crate::event::{CloseReason, Event, FlowId};
 use crate::flows::{Admission, DestinationChoice, Flow, Side, Slot, SourceChoice, Tracker};
 use crate::half_open::Newcomer;
 use crate::judge::{Answer, Case, Outcome, Plan, Refusal, Witness};
-use crate::neighbours::Hop;
+use crate::neighbours::NeighbourId;
 use crate::packet::{Packet, Segment, TcpSegment};
 use crate::quotas::Want;
 use crate::reply::IcmpError;
-use crate::rewrite::Rewrite;
 use crate::tcp::TcpTracker;
 use crate::translate::{Lease, Translated};
 use crate::{DropReason, Endpoint, Engine, FlowKey, InterfaceId, Time, Usage};
@@ -108,13 +107,13 @@ impl Engine {
             destination: plan.destination,
             source: plan.source,
         };
-        let expires = now + self.timeout(&admission, &tracker);
+        let expires = now + self.timeout(Some(admission.rule), &tracker);
         let logged = self.journal.may_log(now, plan.decision.rule, plan.decision.log);
         let flow = Flow {
             id: self.next_flow_id(),
             original: key,
             reply,
-            sides: [side(from, &key, &reply, hop), side(plan.hop.out, &reply, &key, Hop::UNKNOWN)],
+            sides: [side(from, Some(hop)), side(plan.hop.out, None)],
             admission,
             tracker,
             half_open,
@@ -129,7 +128,7 @@ impl Engine {
         if let Some((slot, limit)) = makes_room {
             self.evict(now, slot, limit);
         }
-        self.insert_flow(now, flow)
+        self.insert_flow(now, &flow)
     }
 
     /// Whether the source may have one more flow, and the handshake that makes room for it, if one
@@ -172,7 +171,8 @@ impl Engine {
         if !self.flows.is_full() {
             return Ok(None);
         }
-        let waiting = self.expendable.first().map(Slot).map(|slot| (slot, self.flows[slot].opened));
+        let waiting =
+            self.expendable.first().map(Slot).map(|slot| (slot, self.flows[slot].opened()));
         let oldest = waiting.into_iter().chain(self.half_open.oldest());
         let (slot, _) = oldest.min_by_key(|(_, since)| *since).ok_or(DropReason::FlowTableFull)?;
         Ok(Some((slot, DropReason::FlowTableFull)))
@@ -185,17 +185,15 @@ impl Engine {
         self.meet_limit(now, limit);
     }
 
-    fn insert_flow(&mut self, now: Time, flow: Flow) -> Result<Slot, DropReason> {
-        let (lease, guest_of, reply) = (flow.lease, flow.guest_of, flow.reply);
+    fn insert_flow(&mut self, now: Time, flow: &Flow) -> Result<Slot, DropReason> {
         let Some(slot) = self.flows.insert(flow) else {
             // Not by count, but no place is left for one of its keys.
-            self.translator.release(lease, &reply);
-            if let Some(id) = guest_of {
+            self.translator.release(flow.lease, &flow.reply);
+            if let Some(id) = flow.guest_of {
                 self.translator.exit(id);
             }
             return Err(DropReason::FlowTableFull);
         };
-        let flow = &self.flows[slot];
         let source = flow.original.source.address.into();
         self.quotas.add_flow(now, source);
         if flow.half_open {
@@ -207,7 +205,7 @@ impl Engine {
         if flow.logged {
             self.journal.push(Event::FlowOpened(flow.report()));
         }
-        self.timers.set(slot.0, flow.expires);
+        self.timers.set(&mut self.flows, slot.0, flow.expires);
         Ok(slot)
     }
 
@@ -236,13 +234,8 @@ impl Engine {
     }
 }
 
-fn side(ingress: InterfaceId, incoming: &FlowKey, answer: &FlowKey, hop: Hop) -> Side {
-    Side {
-        ingress,
-        rewrite: Rewrite::between(incoming, &answer.reversed()),
-        hop,
-        usage: Usage::default(),
-    }
+fn side(ingress: InterfaceId, hop: Option<NeighbourId>) -> Side {
+    Side { ingress, hop, usage: Usage::default() }
 }
 
 /// Who is translated is told of a quota (RFC 6888 REQ-11); the sources of others may be invented.

@@ -91,7 +91,7 @@ impl Engine {
                 return verdict;
             }
         };
-        let sent = self.flows[slot].key(direction.reversed()).reversed();
+        let sent = self.flows.key(slot, direction.reversed()).reversed();
         let identification = self.identify(&exit.rewrite, &sent, &fragments[0].packet);
         let mut verdict = Verdict::Held;
         for (place, KeptFragment { mut bytes, packet }) in fragments.into_iter().enumerate() {

@@ -232,7 +232,7 @@ impl Engine {
             epoch: 1,
             fragments: Fragments::new(&limits, subkey(&seed, 0)),
             flows: FlowTable::new(limits.flows, subkey(&seed, 1)),
-            timers: TimerWheel::new(now, limits.flows),
+            timers: TimerWheel::new(now),
             identifications: Identifications::new(subkey(&seed, 9)),
             translator: Translator::new(&limits, seed, subkey(&seed, 2)),
             quotas: Quotas::new(limits.flows, subkey(&seed, 3)),

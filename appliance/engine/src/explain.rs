@@ -141,8 +141,8 @@ impl Engine {
             );
             return None;
         };
-        let flow = &self.flows[slot];
-        let Ok(admission) = self.judge_again(flow) else {
+        let flow = self.flows.read(slot)?;
+        let Ok(admission) = self.judge_again(&flow) else {
             // A real packet would end the flow first, and with it perhaps a mapping that is still
             // seen below: the reason may then be another one.
             steps.step("flow", Outcome::Miss, format_args!("the flow is no longer permitted"));

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use gabion_rules::Timeouts;
+use gabion_rules::{RuleId, Timeouts};
 
 use crate::event::{CloseReason, Event};
-use crate::flows::{Admission, Slot, Tracker};
+use crate::flows::{Slot, Tracker};
 use crate::judge::Refusal;
 use crate::packet::{Packet, Segment};
 use crate::recheck::{FLOWS_PER_TURN, Standing};
@@ -51,8 +51,9 @@ impl Engine {
             return Err(Refusal::answered(DropReason::TtlExpired, IcmpError::TimeExceeded));
         }
         // RFC 7857 section 7: strangers do not keep the way in open that the inside has left.
-        let is_stranger = flow.guest_of.is_some() && direction == Direction::Original;
-        let effect = match (&mut flow.tracker, &packet.segment) {
+        let is_stranger = flow.is_guest() && direction == Direction::Original;
+        let mut tracker = flow.tracker();
+        let effect = match (&mut tracker, &packet.segment) {
             (Tracker::Tcp(tcp), Segment::Tcp(segment)) => tcp.handle_segment(direction, segment)?,
             (
                 Tracker::Udp { replied } | Tracker::Icmp { replied } | Tracker::Other { replied },
@@ -66,14 +67,15 @@ impl Engine {
             // The keys name the protocol: a TCP flow meets TCP segments only.
             (Tracker::Tcp(_), _) => return Err(DropReason::TcpState.into()),
         };
+        flow.set_tracker(&tracker);
         match effect {
             TcpEffect::Reopen => {
                 self.remove_flow(slot, CloseReason::Reopened);
                 return Ok(Followed::Gone);
             }
             TcpEffect::NoRefresh => {}
-            TcpEffect::Continue => self.refresh(now, slot),
-            TcpEffect::Moved { from, to } => self.moved(now, slot, from, to),
+            TcpEffect::Continue => self.refresh(now, slot, &tracker),
+            TcpEffect::Moved { from, to } => self.moved(now, slot, &tracker, from, to),
         }
         self.offer(slot);
         Ok(Followed::Pass)
@@ -81,19 +83,20 @@ impl Engine {
 
     /// Starts the idle timer anew. The wheel is touched only where the flow is to end sooner than it
     /// was: it re-arms itself when it fires early.
-    pub(crate) fn refresh(&mut self, now: Time, slot: Slot) {
+    pub(crate) fn refresh(&mut self, now: Time, slot: Slot, tracker: &Tracker) {
         let flow = &self.flows[slot];
-        let expires = now + self.timeout(&flow.admission, &flow.tracker);
+        let is_judged = self.generation().is_some_and(|generation| flow.is_of(generation));
+        let expires = now + self.timeout(is_judged.then_some(flow.rule()), tracker);
         let flow = &mut self.flows[slot];
-        let sooner = expires < flow.expires;
-        flow.expires = expires;
+        let sooner = expires < flow.expires();
+        flow.set_expires(expires);
         if sooner {
-            self.timers.set(slot.0, expires);
+            self.timers.set(&mut self.flows, slot.0, expires);
         }
     }
 
-    fn moved(&mut self, now: Time, slot: Slot, from: TcpState, to: TcpState) {
-        self.refresh(now, slot);
+    fn moved(&mut self, now: Time, slot: Slot, tracker: &Tracker, from: TcpState, to: TcpState) {
+        self.refresh(now, slot, tracker);
         if to == TcpState::Closed {
             self.expendable.append(slot.0);
         } else if from == TcpState::Closed {
@@ -102,11 +105,12 @@ impl Engine {
         let flow = &mut self.flows[slot];
         // A SYN that finds its peer restarted makes an established connection half open again.
         let opening = matches!(to, TcpState::SynSent | TcpState::SynReceived);
-        if flow.half_open != opening {
-            flow.half_open = opening;
-            let source = flow.original.source.address.into();
+        if flow.is_half_open() != opening {
+            flow.set_half_open(opening);
+            let source = self.flows.key(slot, Direction::Original).source.address.into();
+            let destination = self.flows.key(slot, Direction::Reply).source;
             if opening {
-                self.half_open.add(now, slot, flow.reply.source);
+                self.half_open.add(now, slot, destination);
                 self.quotas.add_half_open(source);
             } else {
                 self.half_open.take(slot);
@@ -119,8 +123,8 @@ impl Engine {
     }
 
     /// The idle time of a flow in this state, under the policy in force.
-    pub(crate) fn timeout(&self, admission: &Admission, tracker: &Tracker) -> Duration {
-        let timeouts = self.timeouts(admission);
+    pub(crate) fn timeout(&self, judged_by: Option<RuleId>, tracker: &Tracker) -> Duration {
+        let timeouts = self.timeouts(judged_by);
         match tracker {
             Tracker::Tcp(tcp) => tcp.timeout(timeouts),
             Tracker::Udp { replied: true } => timeouts.udp,
@@ -132,26 +136,24 @@ impl Engine {
 
     /// Those of the rule that admitted the flow; those of all rules while a new policy has not judged
     /// it yet.
-    fn timeouts(&self, admission: &Admission) -> &Timeouts {
-        match &self.policy {
-            Some(policy) if policy.generation == admission.generation => {
-                policy.rules.timeouts(admission.rule)
-            }
-            Some(_) | None => &self.settings().timeouts,
+    fn timeouts(&self, judged_by: Option<RuleId>) -> &Timeouts {
+        match (&self.policy, judged_by) {
+            (Some(policy), Some(rule)) => policy.rules.timeouts(rule),
+            (Some(_) | None, _) => &self.settings().timeouts,
         }
     }
 
     /// Ends flows whose time is up, a bounded number at a time: the wheel says when to go on.
     pub(crate) fn expire_flows(&mut self, now: Time) {
         for _ in 0..FLOWS_PER_TURN {
-            let Some(index) = self.timers.poll_expired(now) else { return };
+            let Some(index) = self.timers.poll_expired(&mut self.flows, now) else { return };
             let slot = Slot(index);
             if self.flows.get(slot).is_none() {
                 continue;
             }
             if !self.has_expired(now, slot) {
-                let expires = self.flows[slot].expires;
-                self.timers.set(index, expires);
+                let expires = self.flows[slot].expires();
+                self.timers.set(&mut self.flows, index, expires);
             }
         }
     }
@@ -160,10 +162,10 @@ impl Engine {
     /// be late.
     pub(crate) fn has_expired(&mut self, now: Time, slot: Slot) -> bool {
         let flow = &self.flows[slot];
-        if flow.expires > now {
+        if flow.expires() > now {
             return false;
         }
-        let closed = match &flow.tracker {
+        let closed = match flow.tracker() {
             Tracker::Tcp(tcp) => matches!(tcp.state(), TcpState::Closing | TcpState::Closed),
             Tracker::Udp { .. } | Tracker::Icmp { .. } | Tracker::Other { .. } => false,
         };
@@ -173,8 +175,8 @@ impl Engine {
 
     /// Takes a flow out of every table.
     pub(crate) fn remove_flow(&mut self, slot: Slot, why: CloseReason) {
+        self.timers.cancel(&mut self.flows, slot.0);
         let Some(flow) = self.flows.remove(slot) else { return };
-        self.timers.cancel(slot.0);
         if flow.is_expendable() {
             self.expendable.remove(slot.0);
         }

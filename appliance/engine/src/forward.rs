@@ -3,7 +3,7 @@
 use crate::event::Event;
 use crate::flows::Slot;
 use crate::judge::Refusal;
-use crate::neighbours::{Hop, NeighbourId, Parked, Reachability};
+use crate::neighbours::{NeighbourId, Parked, Reachability};
 use crate::network::NextHop;
 use crate::packet::{Packet, Segment};
 use crate::recheck::Standing;
@@ -36,10 +36,8 @@ pub(crate) struct Exit {
 
 impl Engine {
     /// The hop in the form that flows keep.
-    pub(crate) fn hop(&mut self, next: NextHop) -> Result<Hop, DropReason> {
-        let neighbour =
-            self.neighbours.entry(next.out, next.address).ok_or(DropReason::NeighbourQueueFull)?;
-        Ok(Hop { out: next.out, neighbour: Some(neighbour), epoch: self.epoch })
+    pub(crate) fn hop(&mut self, next: NextHop) -> Result<NeighbourId, DropReason> {
+        self.neighbours.entry(next.out, next.address).ok_or(DropReason::NeighbourQueueFull)
     }
 
     /// Checks that a packet of the flow can leave, without changing it.
@@ -54,10 +52,8 @@ impl Engine {
         if packet.hop_limit <= 1 {
             return Err(Refusal::answered(DropReason::TtlExpired, IcmpError::TimeExceeded));
         }
-        let hop = self.side_hop(slot, direction)?;
-        let (out, Some(neighbour)) = (hop.out, hop.neighbour) else {
-            return Err(DropReason::NoRoute.into());
-        };
+        let neighbour = self.side_hop(slot, direction)?;
+        let out = self.neighbours.interface(neighbour);
         let interface = self.topology.interface(out).filter(|interface| interface.up);
         let Some(interface) = interface else {
             return Err(Refusal::answered(DropReason::NoRoute, IcmpError::NoRoute));
@@ -77,19 +73,22 @@ impl Engine {
             let error = IcmpError::HostUnreachable;
             return Err(Refusal::answered(DropReason::NeighbourUnresolved, error));
         }
-        let rewrite = self.flows[slot].side(direction).rewrite;
+        let rewrite = self.flows.rewrite(slot, direction);
         Ok(Exit { slot, direction, out, neighbour, mac, reachability, mtu, rewrite })
     }
 
     /// The side's next hop, looked up anew where the topology has changed since.
-    fn side_hop(&mut self, slot: Slot, direction: Direction) -> Result<Hop, Refusal> {
-        let hop = self.flows[slot].side(direction).hop;
-        let known = hop.neighbour.is_some_and(|id| self.neighbours.is_current(id));
-        if known && hop.epoch == self.epoch {
+    fn side_hop(&mut self, slot: Slot, direction: Direction) -> Result<NeighbourId, Refusal> {
+        let flow = &self.flows[slot];
+        let is_current = flow.epoch() == self.epoch;
+        if let Some(hop) = flow.hop(direction)
+            && is_current
+            && self.neighbours.is_current(hop)
+        {
             return Ok(hop);
         }
-        let destination = self.flows[slot].key(direction.reversed()).source.address;
-        let zone = self.flows[slot].zone(direction.reversed());
+        let destination = self.flows.key(slot, direction.reversed()).source.address;
+        let zone = flow.zone(direction.reversed());
         let Some(next) = self.topology.next_hop(destination) else {
             return Err(Refusal::answered(DropReason::NoRoute, IcmpError::NoRoute));
         };
@@ -98,7 +97,9 @@ impl Engine {
             return Err(DropReason::WrongZone.into());
         }
         let hop = self.hop(next)?;
-        self.flows[slot].side_mut(direction).hop = hop;
+        if is_current {
+            self.flows[slot].set_hop(direction, hop);
+        }
         Ok(hop)
     }
 
@@ -111,7 +112,7 @@ impl Engine {
         packet: &Packet,
         exit: &Exit,
     ) -> Verdict {
-        let sent = self.flows[slot].key(direction.reversed()).reversed();
+        let sent = self.flows.key(slot, direction.reversed()).reversed();
         let identification = self.identify(&exit.rewrite, &sent, packet);
         self.leave_as(slot, direction, frame, packet, exit, identification)
     }
@@ -190,8 +191,8 @@ impl Engine {
 
     pub(crate) fn add_usage(&mut self, slot: Slot, direction: Direction, moved: Usage) {
         let flow = &mut self.flows[slot];
-        flow.side_mut(direction).usage += moved;
-        let rule = flow.admission.rule;
+        flow.add_usage(direction, moved);
+        let rule = flow.rule();
         if let Some(counters) = self.rule_counters.get_mut(rule.0 as usize) {
             counters.usage += moved;
         }
@@ -199,7 +200,7 @@ impl Engine {
 
     fn parked(&self, exit: &Exit, bytes: Vec<u8>, offload: Offload, frames: u32) -> Parked {
         let Exit { slot, direction, .. } = *exit;
-        Parked { bytes, offload, frames, slot, flow: self.flows[slot].id, direction }
+        Parked { bytes, offload, frames, slot, flow: self.flows[slot].id(), direction }
     }
 
     /// The neighbour is known: packets that waited for it leave, if their flow still may.
@@ -222,7 +223,7 @@ impl Engine {
     /// The policy and the routes may have changed while the packet waited.
     fn may_leave(&mut self, out: InterfaceId, parked: &Parked) -> bool {
         let slot = parked.slot;
-        self.flows.get(slot).is_some_and(|flow| flow.id == parked.flow)
+        self.flows.get(slot).is_some_and(|flow| flow.id() == parked.flow)
             && self.still_permitted(slot) == Standing::Permitted
             && self.topology.zone(out) == Some(self.flows[slot].zone(parked.direction.reversed()))
     }

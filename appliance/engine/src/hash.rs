@@ -6,7 +6,7 @@
 //! The values are those of the `siphasher` crate for the same bytes, which takes twice as long for
 //! strings of any length. AES instructions would be faster, but calling them is unsafe.
 
-use crate::{Address, Family, FlowKey};
+use crate::{Family, FlowKey};
 
 /// A key that has been taken in already.
 #[derive(Clone, Copy)]
@@ -89,7 +89,7 @@ mod tests {
     use siphasher::sip::SipHasher13;
 
     use super::*;
-    use crate::Endpoint;
+    use crate::{Address, Endpoint};
 
     /// The bytes that are hashed, one after the other.
     fn message(key: &FlowKey) -> Vec<u8> {

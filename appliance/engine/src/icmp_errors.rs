@@ -39,10 +39,10 @@ impl Engine {
         }
         self.doubt(slot, direction, packet, &quote)?;
         let exit = self.exit(now, slot, direction, packet, &frame.offload)?;
-        let flow = &self.flows[slot];
         // Where NAT hides this side's addresses, it hides those of the routers before it too.
-        let sent = *flow.key(direction.reversed());
-        let (shown, actual) = (sent.destination.address, flow.key(direction).source.address);
+        let sent = self.flows.key(slot, direction.reversed());
+        let actual = self.flows.key(slot, direction).source.address;
+        let shown = sent.destination.address;
         let reporter = if shown == actual { packet.source } else { shown };
         quote::restore(frame, packet, &sent, reporter);
         let told = FlowKey {
@@ -65,14 +65,14 @@ impl Engine {
         quote: &Quote,
     ) -> Result<(), DropReason> {
         let quoted = direction.reversed();
-        let sent = match &self.flows[slot].tracker {
+        let sent = match self.flows[slot].tracker() {
             Tracker::Tcp(tcp) => quote.sequence.is_some_and(|seq| tcp.in_flight(quoted, seq)),
             Tracker::Icmp { replied } => {
                 quote.request == Some(quoted == Direction::Original)
-                    && (*replied || quoted == Direction::Original)
+                    && (replied || quoted == Direction::Original)
             }
             Tracker::Udp { replied } | Tracker::Other { replied } => {
-                *replied || quoted == Direction::Original
+                replied || quoted == Direction::Original
             }
         };
         // RFC 5927 section 7: an MTU that the quoted packet fitted into, or that no link has.

@@ -122,7 +122,6 @@ impl Index {
     /// Loads the buckets of a hash into the cache. The value means nothing; a processor that is
     /// asked for the sum of many goes for all of them at once.
     #[inline]
-    #[expect(dead_code, reason = "batches come next")]
     pub(crate) fn touch(&self, hash: u64) -> u32 {
         let home = self.home(hash);
         self.buckets[home.first].strays.wrapping_add(self.buckets[home.second].strays)

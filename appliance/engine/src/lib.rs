@@ -54,6 +54,7 @@ mod offload;
 mod explain;
 mod reports;
 pub mod build;
+pub mod measure;
 
 pub use address::{Address, Direction, Endpoint, Family, FlowKey};
 pub use counters::{Counters, RuleCounters, TableUse};

@@ -1,6 +1,7 @@
 //! Link addresses of next hops, and the packets that wait for them.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use crate::event::FlowId;
@@ -20,20 +21,8 @@ const RETRY: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct NeighbourId {
     place: u32,
-    tenancy: u32,
-}
-
-/// A next hop, resolved once per flow and again when the topology has changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Hop {
-    pub(crate) out: InterfaceId,
-    pub(crate) neighbour: Option<NeighbourId>,
-    pub(crate) epoch: u32,
-}
-
-impl Hop {
-    /// To be resolved by the first packet that needs it.
-    pub(crate) const UNKNOWN: Self = Self { out: InterfaceId(0), neighbour: None, epoch: 0 };
+    /// Never zero, so that an id that may be missing takes no more room.
+    tenancy: NonZeroU32,
 }
 
 /// What is known of a neighbour now.
@@ -48,7 +37,7 @@ pub(crate) enum Reachability {
 
 #[derive(Debug)]
 struct Entry {
-    tenancy: u32,
+    tenancy: NonZeroU32,
     interface: InterfaceId,
     address: Address,
     state: State,
@@ -64,7 +53,7 @@ enum State {
 }
 
 impl Entry {
-    fn new(tenancy: u32, interface: InterfaceId, address: Address) -> Self {
+    fn new(tenancy: NonZeroU32, interface: InterfaceId, address: Address) -> Self {
         Self { tenancy, interface, address, state: State::Unknown, parked: VecDeque::new() }
     }
 }
@@ -117,11 +106,11 @@ impl Neighbours {
             return Some(*id);
         }
         let place = if !self.is_full() {
-            self.entries.push(Entry::new(0, interface, address));
+            self.entries.push(Entry::new(NonZeroU32::MIN, interface, address));
             self.entries.len() - 1
         } else {
             let place = self.evict()?;
-            let tenancy = self.entries[place].tenancy.wrapping_add(1);
+            let tenancy = self.entries[place].tenancy.checked_add(1).unwrap_or(NonZeroU32::MIN);
             self.entries[place] = Entry::new(tenancy, interface, address);
             place
         };
@@ -160,6 +149,11 @@ impl Neighbours {
     /// Whether the id still names the neighbour that it was given for.
     pub(crate) fn is_current(&self, id: NeighbourId) -> bool {
         self.entries.get(id.place as usize).is_some_and(|entry| entry.tenancy == id.tenancy)
+    }
+
+    /// The interface on which the neighbour is.
+    pub(crate) fn interface(&self, id: NeighbourId) -> InterfaceId {
+        self.entries[id.place as usize].interface
     }
 
     /// What is known now. `ask` is told when the kernel has to be asked.

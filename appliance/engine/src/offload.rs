@@ -39,8 +39,7 @@ impl Engine {
         if !self.offloading.wanted {
             return;
         }
-        let flow = &self.flows[slot];
-        let report = flow.report();
+        let Some(report) = self.flows.report(slot) else { return };
         let settled = match report.state {
             FlowState::Tcp(state) => state == TcpState::Established,
             FlowState::Replied => true,
@@ -66,7 +65,8 @@ impl Engine {
             self.add_usage(slot, direction, moved);
         }
         if original.packets + reply.packets > 0 {
-            self.refresh(now, slot);
+            let tracker = self.flows[slot].tracker();
+            self.refresh(now, slot, &tracker);
         }
     }
 }

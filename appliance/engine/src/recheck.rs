@@ -39,14 +39,15 @@ impl Engine {
     /// whether the node still has the address that it was translated to.
     pub(crate) fn still_permitted(&mut self, slot: Slot) -> Standing {
         let flow = &self.flows[slot];
-        if Some(flow.admission.generation) == self.generation() && flow.epoch == self.epoch {
+        let is_current = self.generation().is_some_and(|generation| flow.is_of(generation));
+        if is_current && flow.epoch() == self.epoch {
             return Standing::Permitted;
         }
-        let renewed = self.judge_again(flow);
-        match renewed {
+        let Some(flow) = self.flows.read(slot) else { return Standing::Revoked };
+        match self.judge_again(&flow) {
             Ok(admission) => {
-                let flow = &mut self.flows[slot];
-                (flow.admission, flow.epoch) = (admission, self.epoch);
+                self.flows.set_admission(slot, &admission);
+                self.flows[slot].set_epoch(self.epoch);
                 Standing::Permitted
             }
             Err(Standing::Unroutable) => Standing::Unroutable,
@@ -60,13 +61,13 @@ impl Engine {
     /// Goes on asking about flows of an earlier policy, a bounded number at a time.
     pub(crate) fn sweep(&mut self) {
         let Some(from) = self.sweep else { return };
-        let end = from.saturating_add(FLOWS_PER_TURN).min(self.flows.capacity());
+        let end = from.saturating_add(FLOWS_PER_TURN).min(self.flows.slots());
         for slot in (from..end).map(Slot) {
             if self.flows.get(slot).is_some() {
                 self.still_permitted(slot);
             }
         }
-        self.sweep = (end < self.flows.capacity()).then_some(end);
+        self.sweep = (end < self.flows.slots()).then_some(end);
     }
 
     /// The admission that the flow would get now, or why it gets none.

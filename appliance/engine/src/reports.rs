@@ -52,16 +52,16 @@ impl Engine {
     /// most, and may be empty.
     pub fn flows(&self, from: u32, limit: u32) -> (Vec<FlowReport>, Option<u32>) {
         const SLOTS_PER_PAGE: u32 = 65_536;
-        let end = from.saturating_add(SLOTS_PER_PAGE).min(self.flows.capacity());
+        let end = from.saturating_add(SLOTS_PER_PAGE).min(self.flows.slots());
         let mut reports = Vec::new();
         for slot in from..end {
-            if let Some(flow) = self.flows.get(Slot(slot)) {
+            if let Some(report) = self.flows.report(Slot(slot)) {
                 if reports.len() >= limit as usize {
                     return (reports, Some(slot));
                 }
-                reports.push(flow.report());
+                reports.push(report);
             }
         }
-        (reports, (end < self.flows.capacity()).then_some(end))
+        (reports, (end < self.flows.slots()).then_some(end))
     }
 }

@@ -1,8 +1,9 @@
-//! A timer wheel over the slots of a slab: insert, move and remove in constant time, never early.
+//! A timer wheel over the slots of a slab: insert, move and remove in constant time.
 //!
 //! A hashed wheel (G. Varghese and T. Lauck, "Hashed and Hierarchical Timing Wheels", 1987, scheme 6)
-//! with an intrusive list per spoke. Deadlines beyond one turn wait in the last spoke and are put back
-//! when it comes round.
+//! with an intrusive list per spoke. It does not keep the deadlines, which the slab knows: a timer that
+//! fires before its deadline, because that was moved or lies beyond one turn, is set again by whoever
+//! polls.
 
 use std::time::Duration;
 
@@ -15,10 +16,12 @@ const SPOKES: usize = 32_768;
 /// The end of a list, and "not in a list".
 const NIL: u32 = u32::MAX;
 
-/// Timers for slab indices `0..capacity`, at most one each; memory is allocated once.
+/// Set in `Links::previous` for the first of a list, which stands for its spoke.
+const HEAD: u32 = 1 << 31;
+
+/// Timers for the indices of a slab, at most one each; memory is allocated once.
 #[derive(Debug)]
 pub(crate) struct TimerWheel {
-    nodes: Vec<Node>,
     heads: Vec<u32>,
     /// One bit per spoke that has a timer.
     occupied: Vec<u64>,
@@ -26,53 +29,65 @@ pub(crate) struct TimerWheel {
     cursor: u64,
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Node {
+/// Where the wheel keeps its lists: a pair of links for each index.
+pub(crate) trait Slab {
+    fn links(&mut self, index: u32) -> &mut Links;
+}
+
+/// The neighbours of a timer in its spoke's list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Links {
     next: u32,
     previous: u32,
-    /// The tick at which the timer is due; `spoke` follows from it and the cursor of its insertion.
-    due: u64,
-    spoke: u32,
+}
+
+impl Links {
+    /// Of no list.
+    pub(crate) const NONE: Self = Self { next: NIL, previous: NIL };
+
+    pub(crate) const fn next(self) -> u32 {
+        self.next
+    }
 }
 
 impl TimerWheel {
     /// How much later than asked a timer may fire.
     pub(crate) const GRANULARITY: Duration = Duration::from_millis(250);
 
-    pub(crate) fn new(now: Time, capacity: u32) -> Self {
-        let free = Node { next: NIL, previous: NIL, due: 0, spoke: NIL };
-        Self {
-            nodes: vec![free; capacity as usize],
-            heads: vec![NIL; SPOKES],
-            occupied: vec![0; SPOKES / 64],
-            cursor: tick_before(now),
+    pub(crate) fn new(now: Time) -> Self {
+        Self { heads: vec![NIL; SPOKES], occupied: vec![0; SPOKES / 64], cursor: tick_before(now) }
+    }
+
+    /// Sets or moves the timer of `index`. A deadline beyond the wheel's span fires early.
+    pub(crate) fn set(&mut self, slab: &mut impl Slab, index: u32, deadline: Time) {
+        self.cancel(slab, index);
+        let furthest = self.cursor + SPOKES as u64 - 1;
+        let spoke = spoke_of(tick_after(deadline).clamp(self.cursor, furthest));
+        let head = std::mem::replace(&mut self.heads[spoke], index);
+        if head != NIL {
+            slab.links(head).previous = index;
         }
+        *slab.links(index) = Links { next: head, previous: HEAD | spoke as u32 };
+        self.occupied[spoke / 64] |= 1 << (spoke % 64);
     }
 
-    /// Sets or moves the timer of `index`. A deadline beyond the wheel's span fires early inside the
-    /// wheel and is re-armed by it: the caller never sees it before `deadline`.
-    pub(crate) fn set(&mut self, index: u32, deadline: Time) {
-        self.cancel(index);
-        self.link(index, tick_after(deadline));
-    }
-
-    pub(crate) fn cancel(&mut self, index: u32) {
-        let Node { next, previous, spoke, .. } = self.nodes[index as usize];
-        if spoke == NIL {
+    pub(crate) fn cancel(&mut self, slab: &mut impl Slab, index: u32) {
+        let Links { next, previous } = std::mem::replace(slab.links(index), Links::NONE);
+        if previous == NIL {
             return;
         }
         if next != NIL {
-            self.nodes[next as usize].previous = previous;
+            slab.links(next).previous = previous;
         }
-        if previous == NIL {
-            self.heads[spoke as usize] = next;
-            if next == NIL {
-                self.occupied[spoke as usize / 64] &= !(1 << (spoke % 64));
-            }
-        } else {
-            self.nodes[previous as usize].next = next;
+        if previous & HEAD == 0 {
+            slab.links(previous).next = next;
+            return;
         }
-        self.nodes[index as usize].spoke = NIL;
+        let spoke = (previous & !HEAD) as usize;
+        self.heads[spoke] = next;
+        if next == NIL {
+            self.occupied[spoke / 64] &= !(1 << (spoke % 64));
+        }
     }
 
     /// The next time at which `poll_expired` may return something; `None` if no timer is set.
@@ -80,38 +95,21 @@ impl TimerWheel {
         Some(start_of(self.next_occupied()?))
     }
 
-    /// Takes one timer that is due; call until `None`.
-    pub(crate) fn poll_expired(&mut self, now: Time) -> Option<u32> {
+    /// Takes one timer that is due, or was when it was set; call until `None`.
+    pub(crate) fn poll_expired(&mut self, slab: &mut impl Slab, now: Time) -> Option<u32> {
         let last = tick_before(now);
-        loop {
-            let tick = match self.next_occupied() {
-                Some(tick) if tick <= last => tick,
-                Some(_) | None => {
-                    self.cursor = self.cursor.max(last);
-                    return None;
-                }
-            };
-            self.cursor = tick;
-            let index = self.heads[spoke_of(tick)];
-            let due = self.nodes[index as usize].due;
-            self.cancel(index);
-            if due <= last {
-                return Some(index);
+        match self.next_occupied() {
+            Some(tick) if tick <= last => {
+                self.cursor = tick;
+                let index = self.heads[spoke_of(tick)];
+                self.cancel(slab, index);
+                Some(index)
             }
-            self.link(index, due);
+            Some(_) | None => {
+                self.cursor = self.cursor.max(last);
+                None
+            }
         }
-    }
-
-    fn link(&mut self, index: u32, due: u64) {
-        let furthest = self.cursor + SPOKES as u64 - 1;
-        let spoke = spoke_of(due.clamp(self.cursor, furthest));
-        let head = self.heads[spoke];
-        if head != NIL {
-            self.nodes[head as usize].previous = index;
-        }
-        self.nodes[index as usize] = Node { next: head, previous: NIL, due, spoke: spoke as u32 };
-        self.heads[spoke] = index;
-        self.occupied[spoke / 64] |= 1 << (spoke % 64);
     }
 
     /// The tick of the first spoke from the cursor on that has a timer.

@@ -68,7 +68,7 @@ proptest! {
         let mut now = Time::from_nanos(1_000_000_000);
         let mut waiting: BTreeMap<u8, Vec<u8>> = BTreeMap::new();
         let mut told: BTreeMap<u8, [u8; 6]> = BTreeMap::new();
-        let mut old_ids: BTreeSet<(u8, u32, u32)> = BTreeSet::new();
+        let mut old_ids: BTreeSet<(u8, u32, NonZeroU32)> = BTreeSet::new();
         for (number, step) in (0_u8..).zip(steps) {
             match step {
                 Step::Send(host) => {

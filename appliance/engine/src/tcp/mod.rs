@@ -11,6 +11,7 @@
 //! The direction of a connection is that of its first SYN and never turns.
 
 mod state;
+mod stored;
 mod window;
 
 use std::time::Duration;
@@ -23,6 +24,7 @@ use crate::verdict::DropReason;
 
 pub use state::TcpState;
 use state::{Event, Kind, Rule};
+pub(crate) use stored::StoredTcp;
 use window::{Side, Syn, is_at_most};
 
 /// Connection state and both windows.

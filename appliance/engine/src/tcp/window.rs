@@ -36,14 +36,14 @@ pub(super) struct Grant {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Syn {
     pub(super) isn: u32,
-    end: u32,
-    ack: Option<u32>,
-    window: u16,
-    scale: Option<u8>,
+    pub(super) end: u32,
+    pub(super) ack: Option<u32>,
+    pub(super) window: u16,
+    pub(super) scale: Option<u8>,
 }
 
 /// RFC 7323 section 2.3: larger shifts are taken for this.
-const MAX_SHIFT: u8 = 14;
+pub(super) const MAX_SHIFT: u8 = 14;
 
 /// How far below the oldest byte in flight a correct segment may start: a keep-alive lies one below
 /// (RFC 9293 section 3.8.4), and a FIN may lie in flight without having counted against the window.

@@ -12,23 +12,67 @@ fn at(nanos: u64) -> Time {
     Time::from_nanos(nanos)
 }
 
-fn expired(wheel: &mut TimerWheel, now: u64) -> Vec<u32> {
-    std::iter::from_fn(|| wheel.poll_expired(at(now))).collect()
+/// A wheel as the flow table uses it: who polls knows the deadlines.
+struct Timers {
+    wheel: TimerWheel,
+    slab: Vec<Links>,
+    deadlines: Vec<u64>,
+}
+
+impl Slab for Vec<Links> {
+    fn links(&mut self, index: u32) -> &mut Links {
+        &mut self[index as usize]
+    }
+}
+
+impl Timers {
+    fn new(start: u64, capacity: u32) -> Self {
+        Self {
+            wheel: TimerWheel::new(at(start)),
+            slab: vec![Links::NONE; capacity as usize],
+            deadlines: vec![0; capacity as usize],
+        }
+    }
+
+    fn set(&mut self, index: u32, deadline: u64) {
+        self.deadlines[index as usize] = deadline;
+        self.wheel.set(&mut self.slab, index, at(deadline));
+    }
+
+    /// One that is due, and not early.
+    fn poll_expired(&mut self, now: u64) -> Option<u32> {
+        loop {
+            let index = self.wheel.poll_expired(&mut self.slab, at(now))?;
+            let deadline = self.deadlines[index as usize];
+            if deadline <= now {
+                return Some(index);
+            }
+            self.wheel.set(&mut self.slab, index, at(deadline));
+        }
+    }
+
+    fn expired(&mut self, now: u64) -> Vec<u32> {
+        std::iter::from_fn(|| self.poll_expired(now)).collect()
+    }
+
+    fn poll_timeout(&self) -> Option<Time> {
+        self.wheel.poll_timeout()
+    }
 }
 
 #[test]
 fn a_timer_fires_once_and_within_the_granularity() {
     for start in [0, 1, GRANULARITY - 1, 77 * GRANULARITY + 3] {
         for delay in [0, 1, GRANULARITY, 5 * GRANULARITY - 1, SPAN - 1, SPAN, 3 * SPAN + 7] {
-            let mut wheel = TimerWheel::new(at(start), 1);
+            let mut timers = Timers::new(start, 1);
             let deadline = start + delay;
-            wheel.set(0, at(deadline));
+            timers.set(0, deadline);
             if deadline > start {
-                assert!(expired(&mut wheel, deadline - 1).is_empty());
+                assert!(timers.expired(deadline - 1).is_empty());
             }
-            assert_eq!(expired(&mut wheel, deadline + GRANULARITY), [0], "{start} {delay}");
-            assert!(expired(&mut wheel, deadline + 9 * SPAN).is_empty());
-            assert_eq!(wheel.poll_timeout(), None);
+            assert_eq!(timers.expired(deadline + GRANULARITY), [0], "{start} {delay}");
+            assert!(timers.expired(deadline + 9 * SPAN).is_empty());
+            assert_eq!(timers.poll_timeout(), None);
         }
     }
 }
@@ -36,14 +80,14 @@ fn a_timer_fires_once_and_within_the_granularity() {
 /// Sleeping until `poll_timeout` each time, as the shell does.
 #[test]
 fn a_far_deadline_costs_one_wake_up_per_turn() {
-    let mut wheel = TimerWheel::new(Time::ZERO, 1);
+    let mut timers = Timers::new(0, 1);
     let deadline = 10 * SPAN + 12_345;
-    wheel.set(0, at(deadline));
+    timers.set(0, deadline);
     let mut wakes = 0;
     loop {
         wakes += 1;
-        let now = wheel.poll_timeout().unwrap();
-        if wheel.poll_expired(now).is_some() {
+        let now = timers.poll_timeout().unwrap();
+        if timers.poll_expired(now.as_nanos()).is_some() {
             assert!(now >= at(deadline) && now < at(deadline + GRANULARITY));
             break;
         }
@@ -53,28 +97,28 @@ fn a_far_deadline_costs_one_wake_up_per_turn() {
 
 #[test]
 fn a_deadline_beyond_the_end_of_time_never_fires() {
-    let mut wheel = TimerWheel::new(Time::ZERO, 2);
-    wheel.set(0, at(u64::MAX));
-    wheel.set(1, at(1));
-    assert_eq!(expired(&mut wheel, 1_000 * SPAN), [1]);
-    assert!(wheel.poll_timeout().is_some());
+    let mut timers = Timers::new(0, 2);
+    timers.set(0, u64::MAX);
+    timers.set(1, 1);
+    assert_eq!(timers.expired(1_000 * SPAN), [1]);
+    assert!(timers.poll_timeout().is_some());
 }
 
 /// A flow may be refreshed from within the loop that polls.
 #[test]
 fn a_timer_may_be_set_again_while_polling() {
-    let mut wheel = TimerWheel::new(Time::ZERO, 3);
+    let mut timers = Timers::new(0, 3);
     for index in 0..3 {
-        wheel.set(index, at(GRANULARITY));
+        timers.set(index, GRANULARITY);
     }
     let now = 2 * GRANULARITY;
-    let first = wheel.poll_expired(at(now)).unwrap();
-    wheel.set(first, at(4 * GRANULARITY));
-    let mut rest = expired(&mut wheel, now);
+    let first = timers.poll_expired(now).unwrap();
+    timers.set(first, 4 * GRANULARITY);
+    let mut rest = timers.expired(now);
     rest.sort_unstable();
     assert_eq!(rest.len(), 2);
     assert!(!rest.contains(&first));
-    assert_eq!(expired(&mut wheel, 4 * GRANULARITY), [first]);
+    assert_eq!(timers.expired(4 * GRANULARITY), [first]);
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -109,27 +153,27 @@ proptest! {
         steps in prop::collection::vec(steps(), 0..120),
     ) {
         let mut now = start;
-        let mut wheel = TimerWheel::new(at(now), CAPACITY);
+        let mut timers = Timers::new(now, CAPACITY);
         let mut model = BTreeMap::new();
         for step in steps {
             match step {
                 Step::Set(index, delay) => {
                     let deadline = now.saturating_add_signed(delay);
-                    wheel.set(index, at(deadline));
+                    timers.set(index, deadline);
                     model.insert(index, deadline);
                 }
                 Step::Cancel(index) => {
-                    wheel.cancel(index);
+                    timers.wheel.cancel(&mut timers.slab, index);
                     model.remove(&index);
                 }
                 Step::Wait(nanos) => now += nanos,
                 Step::Sleep => {
-                    if let Some(next) = wheel.poll_timeout() {
+                    if let Some(next) = timers.poll_timeout() {
                         now = now.max(next.as_nanos());
                     }
                 }
             }
-            for index in expired(&mut wheel, now) {
+            for index in timers.expired(now) {
                 let deadline = model.remove(&index);
                 prop_assert!(deadline.is_some_and(|deadline| deadline <= now), "early or twice");
             }
@@ -138,8 +182,8 @@ proptest! {
             }
             // Nobody oversleeps.
             let first = model.values().min();
-            prop_assert_eq!(wheel.poll_timeout().is_some(), first.is_some());
-            if let (Some(next), Some(first)) = (wheel.poll_timeout(), first) {
+            prop_assert_eq!(timers.poll_timeout().is_some(), first.is_some());
+            if let (Some(next), Some(first)) = (timers.poll_timeout(), first) {
                 prop_assert!(next > at(now));
                 prop_assert!(next.as_nanos() < first + GRANULARITY);
             }

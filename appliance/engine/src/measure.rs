@@ -1,0 +1,66 @@
+//! Tables alone, as benchmarks look at them. An engine has the same inside.
+
+use crate::event::{FlowId, Generation};
+use crate::flows::{Admission, DestinationChoice, Flow, FlowTable, Side, SourceChoice, Tracker};
+use crate::translate::Lease;
+use crate::{FlowKey, InterfaceId, Time, Usage};
+use gabion_rules::{RuleId, ZoneId};
+
+/// Packets whose flows are looked up together.
+pub const BATCH: usize = 32;
+
+/// A flow table whose flows are never used.
+#[derive(Debug)]
+pub struct Flows(FlowTable);
+
+impl Flows {
+    /// Room for so many flows; `key` seeds the hash.
+    pub fn new(capacity: u32, key: [u8; 16]) -> Self {
+        Self(FlowTable::new(capacity, key))
+    }
+
+    /// Adds a flow with these keys, neither of which is there; `false` if there is no room.
+    pub fn insert(&mut self, original: FlowKey, reply: FlowKey) -> bool {
+        self.0.insert(&bare(original, reply)).is_some()
+    }
+
+    /// How many of the keys are there, looked up one after the other.
+    pub fn count_singly(&self, keys: &[FlowKey]) -> usize {
+        keys.iter().filter(|key| self.0.find(key).is_some()).count()
+    }
+
+    /// The same, looked up together as the engine does for a batch of frames.
+    pub fn count_batch(&self, keys: &[FlowKey; BATCH]) -> usize {
+        let hashes = keys.each_ref().map(|key| self.0.hash(key));
+        self.0.warm(&hashes);
+        let hashed = hashes.iter().zip(keys);
+        hashed.filter(|(hash, key)| self.0.find_hashed(**hash, key).is_some()).count()
+    }
+}
+
+fn bare(original: FlowKey, reply: FlowKey) -> Flow {
+    let side = Side { ingress: InterfaceId(0), hop: None, usage: Usage::default() };
+    Flow {
+        id: FlowId(1),
+        original,
+        reply,
+        sides: [side, side],
+        admission: Admission {
+            generation: Generation(1),
+            from: ZoneId(0),
+            to: ZoneId(1),
+            rule: RuleId(0),
+            destination: DestinationChoice::AsSent,
+            source: SourceChoice::AsSent,
+        },
+        tracker: Tracker::Udp { replied: false },
+        half_open: false,
+        logged: false,
+        lease: Lease::Nothing,
+        guest_of: None,
+        is_from_own_address: false,
+        epoch: 1,
+        opened: Time::ZERO,
+        expires: Time::ZERO,
+    }
+}

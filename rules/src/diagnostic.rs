@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::Lint;
 use crate::limits::DIAGNOSTICS;
 
 /// How bad a [`Diagnostic`] is: an error refuses the policy, a warning does not.
@@ -16,6 +17,8 @@ pub enum Severity {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Diagnostic {
     pub severity: Severity,
+    /// Which lint speaks; `None` for an error.
+    pub lint: Option<Lint>,
     /// What is wrong, with the value and, where there is one, the limit.
     pub message: String,
     /// What to do about it; may be empty.
@@ -139,14 +142,15 @@ const SUGGESTION_LENGTH: usize = 128;
 #[derive(Debug, PartialEq, Eq)]
 struct Problem {
     span: Span,
-    severity: Severity,
+    /// `None` for an error.
+    lint: Option<Lint>,
     message: String,
     help: String,
 }
 
 impl Problems {
     pub(crate) fn error(&mut self, span: Span, message: impl Into<String>) {
-        self.add(Severity::Error, span, message.into(), String::new());
+        self.add(None, span, message.into(), String::new());
     }
 
     /// An error of which is known what to do about it; `help` may be empty.
@@ -156,11 +160,17 @@ impl Problems {
         message: impl Into<String>,
         help: impl Into<String>,
     ) {
-        self.add(Severity::Error, span, message.into(), help.into());
+        self.add(None, span, message.into(), help.into());
     }
 
-    pub(crate) fn warn(&mut self, span: Span, message: impl Into<String>, help: impl Into<String>) {
-        self.add(Severity::Warning, span, message.into(), help.into());
+    pub(crate) fn warn(
+        &mut self,
+        lint: Lint,
+        span: Span,
+        message: impl Into<String>,
+        help: impl Into<String>,
+    ) {
+        self.add(Some(lint), span, message.into(), help.into());
     }
 
     /// `value` things where only `limit` may be.
@@ -200,14 +210,14 @@ impl Problems {
         list
     }
 
-    fn add(&mut self, severity: Severity, span: Span, message: String, help: String) {
-        self.any_errors |= severity == Severity::Error;
+    fn add(&mut self, lint: Option<Lint>, span: Span, message: String, help: String) {
+        self.any_errors |= lint.is_none();
         if self.kept.len() >= KEPT {
             self.dropped += 1;
             return;
         }
         let (message, help) = (clip(message), clip(help));
-        self.kept.push(Problem { span, severity, message, help });
+        self.kept.push(Problem { span, lint, message, help });
     }
 }
 
@@ -222,7 +232,8 @@ fn clip(mut text: String) -> String {
 impl Problem {
     fn into_diagnostic(self, source: &Source<'_>) -> Diagnostic {
         Diagnostic {
-            severity: self.severity,
+            severity: if self.lint.is_some() { Severity::Warning } else { Severity::Error },
+            lint: self.lint,
             message: self.message,
             help: self.help,
             file: source.file.clone(),

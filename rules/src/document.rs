@@ -75,7 +75,7 @@ pub(crate) struct ZoneText {
 
 /// What holds for all rules.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(rename = "Settings", deny_unknown_fields)]
+#[serde(rename = "Settings", rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) struct SettingsText {
     /// Which packets are refused before any rule. Default `standard`.
     pub profile: Option<ProfileText>,
@@ -85,6 +85,8 @@ pub(crate) struct SettingsText {
     pub timeouts: Option<TimeoutsText>,
     /// What one source, or all together, may hold.
     pub flood: Option<FloodText>,
+    /// Names of lints that are not to speak at all.
+    pub allow_lints: Option<OneOrMany>,
 }
 
 #[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
@@ -295,15 +297,17 @@ pub(crate) enum LogText {
     All,
 }
 
-/// For people; only `expires` has an effect.
+/// For people; only `expires` has an effect on packets.
 #[derive(Debug, Deserialize, JsonSchema)]
-#[serde(rename = "Meta", deny_unknown_fields)]
+#[serde(rename = "Meta", rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) struct MetaText {
     pub owner: Option<At<String>>,
     pub ticket: Option<At<String>>,
     /// The last day on which the rule is in force, as `2027-03-31`.
     pub expires: Option<At<String>>,
     pub description: Option<At<String>>,
+    /// Names of lints that are not to speak of the rule.
+    pub allow_lints: Option<OneOrMany>,
 }
 
 /// A packet and what must become of it.

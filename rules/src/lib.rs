@@ -40,7 +40,8 @@ pub use decision::{Action, Decision, LogMode, Query, RuleId, Transport, ZoneId};
 pub use diagnostic::{Diagnostic, Diagnostics, Severity};
 pub use embedded::TestOutcome;
 pub use explain::{ExplainError, Explanation, Stage, Step, StepOutcome, Translated};
-pub use load::{Loaded, Refused, load, load_and_test};
+pub use lint::{Lint, LintGroup};
+pub use load::{Loaded, Refused, load, load_and_lint, load_and_test};
 pub use nat::{
     DestinationNat, Filtering, Mapping, NatId, NatQuery, NatRule, SourceAddress, SourceNat,
 };

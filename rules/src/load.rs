@@ -7,8 +7,11 @@ use time::Date;
 use crate::compile::compile;
 use crate::diagnostic::{Problems, Source, Span};
 use crate::limits::{POLICY_BYTES, YAML_NODES};
-use crate::lint::lint;
-use crate::{Diagnostic, Diagnostics, Policy, RuleSet, TestOutcome, check, document, yaml};
+use crate::policy::Meta;
+use crate::{
+    Diagnostic, Diagnostics, Lint, LintGroup, Policy, RuleSet, TestOutcome, check, document, lint,
+    yaml,
+};
 
 /// A policy that passed all checks and its own tests.
 #[derive(Debug, Clone)]
@@ -56,8 +59,56 @@ pub fn load_and_test(
     let mut problems = Problems::default();
     let mut tests = Vec::new();
     let loaded = load_with(&source, text, today, &mut problems, &mut tests);
+    conclude(loaded, tests, problems, &source)
+}
+
+/// As [`load_and_test`]; what the lints of `group` find is among the warnings.
+///
+/// The lints of a hundred thousand rules take about a second: whoever waits for a policy to come into
+/// force loads it, and asks [`Policy::lint`] afterwards.
+///
+/// # Errors
+///
+/// As [`load`].
+pub fn load_and_lint(
+    file_name: &str,
+    text: &str,
+    today: Option<Date>,
+    group: LintGroup,
+) -> Result<Loaded, Box<Refused>> {
+    let source = Source::new(file_name, text);
+    let mut problems = Problems::default();
+    let mut tests = Vec::new();
+    let loaded = load_with(&source, text, today, &mut problems, &mut tests);
+    if let Some((policy, _)) = &loaded {
+        lint::lint(policy, file_name, today, group, &mut problems);
+    }
+    conclude(loaded, tests, problems, &source)
+}
+
+impl Policy {
+    /// What the lints of `group` find in a policy that was loaded from `text`, in the order of the text.
+    pub fn lint(
+        &self,
+        file_name: &str,
+        text: &str,
+        today: Option<Date>,
+        group: LintGroup,
+    ) -> Vec<Diagnostic> {
+        let mut problems = Problems::default();
+        lint::lint(self, file_name, today, group, &mut problems);
+        problems.into_diagnostics(&Source::new(file_name, text))
+    }
+}
+
+fn conclude(
+    loaded: Option<(Policy, RuleSet)>,
+    tests: Vec<TestOutcome>,
+    problems: Problems,
+    source: &Source<'_>,
+) -> Result<Loaded, Box<Refused>> {
     let is_refused = problems.any_errors();
-    let diagnostics = problems.into_diagnostics(&source);
+    let diagnostics = problems.into_diagnostics(source);
     match loaded {
         Some((policy, rule_set)) if !is_refused => Ok(Loaded {
             policy: Arc::new(policy),
@@ -83,7 +134,6 @@ fn load_with(
     if problems.any_errors() {
         return None;
     }
-    lint(&policy, problems);
     let has_expired = warn_of_expired(&policy, today, problems);
     if !has_expired {
         return Some((policy, rule_set));
@@ -129,10 +179,18 @@ fn warn_of_expired(policy: &Policy, today: Option<Date>, problems: &mut Problems
     for (name, meta, place) in rules.chain(nat).filter(|(_, meta, _)| meta.has_expired(today)) {
         let day = meta.expires.map(|date| date.to_string()).unwrap_or_default();
         let message = format!("the rule `{name}` expired on {day} and is left out");
-        problems.warn(place.span, message, "remove it, or set a later `expires`");
+        if may_warn(policy, meta) {
+            let help = "remove it, or set a later `expires`";
+            problems.warn(Lint::ExpiredRule, place.span, message, help);
+        }
         any = true;
     }
     any
+}
+
+fn may_warn(policy: &Policy, meta: &Meta) -> bool {
+    let lint = Lint::ExpiredRule;
+    !policy.allow_lints.contains(&lint) && !meta.allow_lints.contains(&lint)
 }
 
 fn warn_of_failures(policy: &Policy, outcomes: &[TestOutcome], problems: &mut Problems) {
@@ -142,6 +200,7 @@ fn warn_of_failures(policy: &Policy, outcomes: &[TestOutcome], problems: &mut Pr
         let message = format!(
             "without the expired rules the test `{name}` fails: expected {expected}, got {actual}"
         );
-        problems.warn(test.place.span, message, "remove the test together with the rule");
+        let help = "remove the test together with the rule";
+        problems.warn(Lint::ExpiredRule, test.place.span, message, help);
     }
 }

@@ -13,7 +13,7 @@ use crate::diagnostic::Span;
 use crate::resolve::Resolved;
 use crate::service::Service;
 use crate::settings::Timer;
-use crate::{Action, Filtering, LogMode, Mapping, PacketText, Settings, ZoneId};
+use crate::{Action, Filtering, Lint, LogMode, Mapping, PacketText, Settings, ZoneId};
 
 /// A policy that passed all checks.
 ///
@@ -26,6 +26,8 @@ pub struct Policy {
     pub(crate) resolved: Resolved,
     pub(crate) default: DefaultPolicy,
     pub(crate) settings: Settings,
+    /// Lints that are not to speak.
+    pub(crate) allow_lints: Vec<Lint>,
     pub(crate) nat: Vec<NatPolicy>,
     pub(crate) rules: Vec<RulePolicy>,
     pub(crate) tests: Vec<TestPolicy>,
@@ -85,6 +87,7 @@ pub(crate) struct ObjectId(pub usize);
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Object<T> {
     pub name: String,
+    pub place: Place,
     /// Objects form no cycle.
     pub terms: Vec<Term<T>>,
 }
@@ -218,6 +221,8 @@ pub(crate) struct Meta {
     pub ticket: Option<String>,
     pub expires: Option<Date>,
     pub description: Option<String>,
+    /// Lints that are not to speak of the rule.
+    pub allow_lints: Vec<Lint>,
 }
 
 impl Meta {

@@ -12,7 +12,7 @@ use crate::policy::{
 };
 use crate::service::{Service, print_port_range};
 use crate::settings::Timer;
-use crate::{Filtering, FloodLimits, Mapping, Settings};
+use crate::{Filtering, FloodLimits, Lint, Mapping, Settings};
 
 /// Columns after which an entry goes on in the next line, if it has a place to break.
 const WIDTH: usize = 140;
@@ -65,6 +65,9 @@ impl Policy {
         let fields = timeouts(changed);
         if !fields.is_empty() {
             entry(text, "  timeouts:", mapping(fields));
+        }
+        if !self.allow_lints.is_empty() {
+            entry(text, "  allow-lints:", brackets(lints(&self.allow_lints)));
         }
         let now = flood(&self.settings.flood).into_iter();
         let changed = now.zip(flood(&standard.flood)).filter(|(now, then)| now != then);
@@ -202,6 +205,10 @@ fn test_fields(test: &TestPolicy) -> Vec<Vec<String>> {
     fields
 }
 
+fn lints(lints: &[Lint]) -> Vec<String> {
+    lints.iter().map(|lint| lint.label().to_owned()).collect()
+}
+
 fn meta(meta: &Meta) -> Option<Vec<String>> {
     if *meta == Meta::default() {
         return None;
@@ -216,7 +223,10 @@ fn meta(meta: &Meta) -> Option<Vec<String>> {
         ("description", meta.description.as_deref().map(plain)),
     ];
     let parts = parts.into_iter().filter_map(|(key, text)| Some(format!("{key}: {}", text?)));
-    let parts: Vec<String> = parts.collect();
+    let mut parts: Vec<String> = parts.collect();
+    if !meta.allow_lints.is_empty() {
+        parts.push(list("allow-lints", lints(&meta.allow_lints)).join(" "));
+    }
     Some(vec![format!("meta: {{ {} }}", parts.join(", "))])
 }
 

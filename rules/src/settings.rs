@@ -56,7 +56,7 @@ pub struct Timeouts {
 }
 
 /// An idle timer by its name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Timer {
     TcpOpening,
     TcpEstablished,

@@ -55,6 +55,15 @@ impl AddressSet {
         &self.v6
     }
 
+    /// The ranges of one family as numbers.
+    pub(crate) fn spans<C: FromIterator<(u128, u128)>>(&self, ipv4: bool) -> C {
+        if ipv4 {
+            self.v4.iter().map(|&(first, last)| (first.into(), last.into())).collect()
+        } else {
+            self.v6.iter().copied().collect()
+        }
+    }
+
     /// Every address, one by one: for sets that are known to be small.
     pub(crate) fn addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
         let v4 = self.v4.iter().flat_map(|&(first, last)| first..=last);

@@ -11,14 +11,14 @@ mod zones;
 
 use std::collections::{BTreeMap, HashMap};
 
-use crate::Policy;
 use crate::diagnostic::{Problems, Source, Span};
 use crate::document::{Document, MetaText};
 use crate::limits::{NAME_LENGTH, TEXT_LENGTH};
 use crate::policy::{Meta, ObjectId, Place, ZonePolicy};
-use crate::read::At;
+use crate::read::{At, OneOrMany};
 use crate::resolve::Resolved;
 use crate::term::{TermError, is_name, name_like};
+use crate::{Lint, Policy};
 
 pub(crate) const API_VERSION: &str = "gabion/v1";
 
@@ -32,6 +32,7 @@ pub(crate) fn check(
     checker.check_api_version(document.api_version.as_ref());
     checker.check_zones(document.zones);
     let (addresses, services) = checker.check_objects(document.objects);
+    let allow_lints = checker.check_lints(document.settings.allow_lints.as_ref());
     let (default, settings) = checker.check_settings(document.settings);
     let nat = checker.check_nat(document.nat);
     let rules = checker.check_rules(document.rules);
@@ -40,7 +41,18 @@ pub(crate) fn check(
         return None;
     }
     let Checker { zones, resolved, .. } = checker;
-    Some(Policy { zones, addresses, services, resolved, default, settings, nat, rules, tests })
+    Some(Policy {
+        zones,
+        addresses,
+        services,
+        resolved,
+        default,
+        settings,
+        allow_lints,
+        nat,
+        rules,
+        tests,
+    })
 }
 
 struct Checker<'c, 't> {
@@ -135,7 +147,24 @@ impl<'c, 't> Checker<'c, 't> {
             ticket: meta.ticket.and_then(|text| self.check_text(text)),
             expires,
             description: meta.description.and_then(|text| self.check_text(text)),
+            allow_lints: self.check_lints(meta.allow_lints.as_ref()),
         }
+    }
+
+    fn check_lints(&mut self, list: Option<&OneOrMany>) -> Vec<Lint> {
+        let Some(list) = list else { return Vec::new() };
+        let mut lints = Vec::new();
+        for item in &list.items {
+            let found = Lint::ALL.iter().find(|lint| lint.label() == item.value);
+            match found {
+                Some(lint) => lints.push(*lint),
+                None => {
+                    let known = Lint::ALL.iter().map(|lint| lint.label());
+                    self.unknown(item.span, "lint", &item.value, known);
+                }
+            }
+        }
+        lints
     }
 
     /// One line of text for people.

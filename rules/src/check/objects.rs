@@ -67,7 +67,7 @@ impl Checker<'_, '_> {
         let read = |object: &Named<OneOrMany>| {
             let list = object.value.as_ref();
             let terms = list.and_then(|list| check(self, list)).unwrap_or_default();
-            Object { name: object.name.value.clone(), terms }
+            Object { name: object.name.value.clone(), place: self.place(object.name.span), terms }
         };
         let checked: Vec<Object<T>> = objects.iter().map(read).collect();
         self.check_nesting(objects, &checked);

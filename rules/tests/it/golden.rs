@@ -5,7 +5,7 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
-use gabion_rules::{Diagnostic, Severity, load};
+use gabion_rules::{Diagnostic, LintGroup, Severity, load, load_and_lint};
 
 /// Rules of the golden files expire before or after this day.
 const TODAY: time::Date = time::macros::date!(2026 - 11 - 21);
@@ -22,7 +22,10 @@ fn inputs() -> Vec<PathBuf> {
 fn print(diagnostics: &[Diagnostic]) -> String {
     let mut text = String::new();
     for diagnostic in diagnostics {
-        let kind = if diagnostic.severity == Severity::Warning { " (warning)" } else { "" };
+        let kind = match (diagnostic.severity, diagnostic.lint) {
+            (Severity::Error, _) => String::new(),
+            (Severity::Warning, lint) => format!(" ({})", lint.unwrap().label()),
+        };
         writeln!(text, "{diagnostic}{kind}").unwrap();
         if !diagnostic.help.is_empty() {
             writeln!(text, "    {}", diagnostic.help).unwrap();
@@ -53,7 +56,7 @@ fn every_input_ends_as_its_golden_file_says() {
         let text = fs::read_to_string(&input).unwrap();
         let name = input.file_name().unwrap().to_str().unwrap();
         let beside = |ending| input.with_file_name(name.replace(".in.yaml", ending));
-        match load(name, &text, Some(TODAY)) {
+        match load_and_lint(name, &text, Some(TODAY), LintGroup::Pedantic) {
             Ok(loaded) => {
                 good += 1;
                 let canonical = loaded.policy.print();
@@ -64,7 +67,8 @@ fn every_input_ends_as_its_golden_file_says() {
                 assert_eq!(again.policy.print(), canonical, "{name}");
                 assert!(!beside(".err").exists(), "{name} is right, but has an .err file");
             }
-            Err(diagnostics) => {
+            Err(refused) => {
+                let diagnostics = refused.diagnostics;
                 bad += 1;
                 check(&beside(".err"), &print(&diagnostics.0), &mut differences);
                 assert!(!beside(".ok.yaml").exists(), "{name} is wrong, but has an .ok.yaml file");

@@ -6,6 +6,7 @@
 
 mod conformance;
 mod crates;
+mod lints;
 mod reasons;
 mod scan;
 mod sources;

@@ -4,7 +4,7 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use gabion_rules::{Loaded, Refused, load_and_test};
+use gabion_rules::{Lint, LintGroup, Loaded, Refused, load_and_lint};
 use serde::Serialize;
 
 use crate::diagnose;
@@ -13,9 +13,9 @@ use crate::present::{DiagnosticJson, Paint, TestJson, Tone, print_json, say, wri
 
 /// Checks policies and runs their tests, without a node
 ///
-/// Exit status 0 if all are valid, 1 if one is not.
-/// JSON: [{"file","valid","rules","nat_rules","digest","diagnostics":[{"severity","message","help",
-/// "line","column","length"}],"tests":[{"name","passed","expected","actual","line"}]}]
+/// Exit status 0 if all are valid and nothing is denied, 1 otherwise.
+/// JSON: [{"file","valid","rules","nat_rules","digest","diagnostics":[{"severity","lint","message",
+/// "help","line","column","length"}],"tests":[{"name","passed","expected","actual","line"}]}]
 #[derive(Debug, clap::Args)]
 pub(crate) struct Check {
     /// Policies; `-` is standard input
@@ -30,6 +30,14 @@ pub(crate) struct Check {
     #[arg(long, conflicts_with_all = ["json", "files"])]
     schema: bool,
 
+    /// Fails on warnings: `warnings` for all of them, or the name of a lint
+    #[arg(long, value_name = "LINT", value_parser = denied_words())]
+    deny: Vec<String>,
+
+    /// Warns of what may well be meant, too
+    #[arg(long)]
+    pedantic: bool,
+
     /// Shows the tests that passed as well
     #[arg(long, short)]
     verbose: bool,
@@ -37,6 +45,13 @@ pub(crate) struct Check {
     /// Prints JSON
     #[arg(long)]
     json: bool,
+}
+
+/// The word for every lint.
+const ALL_WARNINGS: &str = "warnings";
+
+fn denied_words() -> clap::builder::PossibleValuesParser {
+    std::iter::once(ALL_WARNINGS).chain(Lint::ALL.iter().map(|lint| lint.label())).into()
 }
 
 #[derive(Debug, Serialize)]
@@ -62,7 +77,7 @@ impl Check {
         let mut checked = Vec::new();
         for path in &self.files {
             let (file, text) = read(path)?;
-            let outcome = load_and_test(&file, &text, Some(today()));
+            let outcome = load_and_lint(&file, &text, Some(today()), self.lints());
             if let (true, Ok(loaded)) = (self.print, &outcome) {
                 write_out(loaded.policy.print())?;
             }
@@ -72,11 +87,20 @@ impl Check {
             }
             checked.push(result);
         }
-        let all_valid = checked.iter().all(|one| one.valid);
+        let passes = checked.iter().all(|one| one.valid && !self.denies(one));
         if self.json {
             print_json(&checked)?;
         }
-        if all_valid { Ok(()) } else { Err(Failure::shown().into()) }
+        if passes { Ok(()) } else { Err(Failure::shown().into()) }
+    }
+
+    fn lints(&self) -> LintGroup {
+        if self.pedantic { LintGroup::Pedantic } else { LintGroup::Usual }
+    }
+
+    fn denies(&self, checked: &CheckedJson) -> bool {
+        let denied = |lint: &str| self.deny.iter().any(|word| word == ALL_WARNINGS || word == lint);
+        checked.diagnostics.iter().any(|one| one.severity == "warning" && denied(&one.lint))
     }
 
     fn show(&self, checked: &CheckedJson, text: &str) -> std::io::Result<()> {

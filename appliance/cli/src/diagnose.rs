@@ -36,6 +36,11 @@ impl Diagnostic for Problem<'_> {
         Some(if self.at.severity == "warning" { Severity::Warning } else { Severity::Error })
     }
 
+    fn code<'b>(&'b self) -> Option<Box<dyn fmt::Display + 'b>> {
+        let lint: Box<dyn fmt::Display> = Box::new(&self.at.lint);
+        (!self.at.lint.is_empty()).then_some(lint)
+    }
+
     fn help<'b>(&'b self) -> Option<Box<dyn fmt::Display + 'b>> {
         let help: Box<dyn fmt::Display> = Box::new(&self.at.help);
         (!self.at.help.is_empty()).then_some(help)
@@ -96,6 +101,7 @@ impl From<gabion_rules::Diagnostic> for DiagnosticJson {
                 gabion_rules::Severity::Error => "error",
                 gabion_rules::Severity::Warning => "warning",
             },
+            lint: diagnostic.lint.map_or("", gabion_rules::Lint::label).to_owned(),
             message: diagnostic.message,
             help: diagnostic.help,
             line: diagnostic.line,
@@ -137,6 +143,7 @@ mod tests {
 
     fn problem(line: u32, column: u32) -> DiagnosticJson {
         DiagnosticJson {
+            lint: String::new(),
             severity: "error",
             message: "`aktion` is no key of a rule".to_owned(),
             help: "write `action`".to_owned(),

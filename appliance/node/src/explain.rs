@@ -117,7 +117,8 @@ pub async fn explain_text(
     policies: &Policies,
 ) -> Result<Explained, ExplainPacketError> {
     let packet: PacketText = packet.parse()?;
-    let loaded = policies.validate(text.clone()).await.map_err(ExplainPacketError::Policy)?;
+    let loaded = policies.load(text.clone()).await;
+    let loaded = loaded.map_err(|refused| ExplainPacketError::Policy(refused.diagnostics))?;
     let rules = Arc::clone(&loaded.rule_set);
     let explanation = rules.explain(&packet)?;
     let step = |step: gabion_rules::Step| Step {

@@ -16,7 +16,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwapOption;
 use gabion_engine::Generation;
-use gabion_rules::{Diagnostics, Loaded, load};
+use gabion_rules::{
+    Diagnostic, Diagnostics, LintGroup, Loaded, Refused, load_and_lint, load_and_test,
+};
 use time::{Date, OffsetDateTime};
 use tokio::sync::Semaphore;
 
@@ -74,6 +76,9 @@ pub struct Committed {
 pub enum CommitError {
     #[error("{}", summary(.0))]
     Invalid(Diagnostics),
+    /// It says something else than its own tests expect.
+    #[error("{}", summary(.0))]
+    TestsFail(Diagnostics),
     #[error(
         "the comment is longer than {COMMENT_BYTES_MAX} bytes or more than one line of text: shorten it"
     )]
@@ -95,6 +100,18 @@ pub enum CommitError {
         "the node is stopping; the new revision is on the disk and comes into force at the next start"
     )]
     Stopping,
+}
+
+impl CommitError {
+    /// Tests are run of a policy that is right in all else.
+    fn of(refused: Refused) -> Self {
+        let Refused { diagnostics, tests } = refused;
+        if tests.iter().any(|test| !test.passed) {
+            Self::TestsFail(diagnostics)
+        } else {
+            Self::Invalid(diagnostics)
+        }
+    }
 }
 
 /// The first problem, and how many more there are.
@@ -180,18 +197,48 @@ impl Policies {
         Ok(())
     }
 
-    /// Reads, checks, compiles and tests a text; changes nothing.
+    /// Reads, checks, compiles, tests and lints a text; changes nothing.
     ///
     /// # Errors
     /// Everything that is wrong with it.
     ///
     /// # Panics
     /// When reading the policy has panicked.
-    pub async fn validate(&self, text: String) -> Result<Loaded, Diagnostics> {
+    pub async fn validate(&self, text: String) -> Result<Loaded, Box<Refused>> {
+        self.work(move || load_and_lint(FILE, &text, Some(today()), LintGroup::Usual)).await
+    }
+
+    /// As [`Policies::validate`], without the lints: those are not to delay what is to come into force.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    ///
+    /// # Panics
+    /// When reading the policy has panicked.
+    pub async fn load(&self, text: String) -> Result<Loaded, Box<Refused>> {
+        self.work(move || load_and_test(FILE, &text, Some(today()))).await
+    }
+
+    /// All warnings about a policy in force, its lints included.
+    ///
+    /// # Panics
+    /// When a lint has panicked.
+    pub async fn warnings(&self, in_force: &Arc<InForce>) -> Vec<Diagnostic> {
+        let in_force = Arc::clone(in_force);
+        self.work(move || {
+            let InForce { loaded, text, day, .. } = &*in_force;
+            let mut warnings = loaded.warnings.clone();
+            warnings.extend(loaded.policy.lint(FILE, text, Some(*day), LintGroup::Usual));
+            warnings.sort_by_key(|warning| (warning.line, warning.column));
+            warnings
+        })
+        .await
+    }
+
+    /// Does what takes a core, away from the threads that answer.
+    async fn work<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
         let _permit = self.loads.acquire().await;
-        tokio::task::spawn_blocking(move || load(FILE, &text, Some(today())))
-            .await
-            .expect("reading a policy does not panic")
+        tokio::task::spawn_blocking(work).await.expect("reading a policy does not panic")
     }
 
     /// Puts a policy in force, or changes nothing.
@@ -300,7 +347,7 @@ impl Policies {
     }
 
     async fn check(&self, text: String) -> Result<Loaded, CommitError> {
-        let loaded = self.validate(text).await.map_err(CommitError::Invalid)?;
+        let loaded = self.load(text).await.map_err(|refused| CommitError::of(*refused))?;
         for zone in loaded.rule_set.zones() {
             let has = |name: &String| self.interfaces.iter().any(|known| known.name == *name);
             if let Some(interface) = zone.interfaces.iter().find(|name| !has(name)) {
@@ -336,12 +383,15 @@ impl Policies {
     pub async fn follow_calendar(&self) -> Result<(), WorkerGone> {
         let mut turn = self.turn.lock().await;
         let Some(old) = self.in_force().filter(|old| old.day != today()) else { return Ok(()) };
-        match self.validate(old.text.clone()).await {
+        match self.load(old.text.clone()).await {
             Ok(loaded) => {
                 let fresh = InForce::new(old.revision.clone(), old.text.clone(), loaded);
                 self.publish(&mut turn, fresh).await?;
             }
-            Err(error) => tracing::error!("the policy in force cannot be read again: {error}"),
+            Err(refused) => {
+                let error = &refused.diagnostics;
+                tracing::error!("the policy in force cannot be read again: {error}");
+            }
         }
         Ok(())
     }

@@ -28,6 +28,8 @@ pub(crate) struct RevisionJson {
 #[derive(Debug, Serialize)]
 pub(crate) struct DiagnosticJson {
     pub(crate) severity: &'static str,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(crate) lint: String,
     pub(crate) message: String,
     #[serde(skip_serializing_if = "String::is_empty")]
     pub(crate) help: String,
@@ -208,6 +210,7 @@ impl From<v1::Diagnostic> for DiagnosticJson {
         };
         Self {
             severity,
+            lint: diagnostic.lint,
             message: diagnostic.message,
             help: diagnostic.help,
             line: diagnostic.line,

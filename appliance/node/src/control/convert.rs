@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use gabion_api::v1;
 use gabion_engine::{DropReason, RuleCounters, Time};
-use gabion_rules::{Action, Diagnostic, Diagnostics, Loaded, Severity};
+use gabion_rules::{Action, Diagnostic, Diagnostics, Lint, Loaded, Refused, Severity, TestOutcome};
 use prost::Message as _;
 use time::OffsetDateTime;
 
@@ -21,30 +21,31 @@ use crate::worker::Snapshot;
 /// Diagnostics that travel with a refusal: HTTP/2 trailers are not made for more.
 const DETAILS_MAX: usize = 16;
 
-pub(super) fn validation(result: Result<&Loaded, &Diagnostics>) -> v1::ValidateResponse {
+pub(super) fn validation(result: Result<&Loaded, &Refused>) -> v1::ValidateResponse {
     match result {
         Ok(loaded) => v1::ValidateResponse {
             valid: true,
             diagnostics: loaded.warnings.iter().map(diagnostic).collect(),
-            tests: loaded
-                .tests
-                .iter()
-                .map(|test| v1::TestResult {
-                    name: test.name.clone(),
-                    passed: test.passed,
-                    expected: test.expected.clone(),
-                    actual: test.actual.clone(),
-                    line: test.line,
-                })
-                .collect(),
+            tests: loaded.tests.iter().map(test).collect(),
             rules: policy::rule_count(loaded),
             nat_rules: u32::try_from(loaded.rule_set.nat_rules().len()).unwrap_or(u32::MAX),
             digest: policy::digest(loaded),
         },
-        Err(diagnostics) => v1::ValidateResponse {
-            diagnostics: diagnostics.iter().map(diagnostic).collect(),
+        Err(refused) => v1::ValidateResponse {
+            diagnostics: refused.diagnostics.iter().map(diagnostic).collect(),
+            tests: refused.tests.iter().map(test).collect(),
             ..v1::ValidateResponse::default()
         },
+    }
+}
+
+fn test(test: &TestOutcome) -> v1::TestResult {
+    v1::TestResult {
+        name: test.name.clone(),
+        passed: test.passed,
+        expected: test.expected.clone(),
+        actual: test.actual.clone(),
+        line: test.line,
     }
 }
 
@@ -60,6 +61,7 @@ pub(super) fn diagnostic(diagnostic: &Diagnostic) -> v1::Diagnostic {
         line: diagnostic.line,
         column: diagnostic.column,
         length: diagnostic.length,
+        lint: diagnostic.lint.map_or("", Lint::label).to_owned(),
     }
 }
 

@@ -24,7 +24,7 @@ use crate::config::DataInterface;
 use crate::explain::{ExplainPacketError, explain_live, explain_text};
 use crate::flow::Flow;
 use crate::generations::{Generations, Names};
-use crate::policy::{CommitError, Committed, InForce, Policies, Proposal};
+use crate::policy::{CommitError, Committed, Policies, Proposal};
 use crate::readiness::Readiness;
 use crate::record::{Recorder, What};
 use crate::store::{ReadRevisionError, WriteRevisionError};
@@ -64,7 +64,7 @@ impl Firewall for Control {
     ) -> Result<Response<v1::ValidateResponse>, Status> {
         Peer::of(&request)?.needs(Role::Viewer)?;
         let result = self.policies.validate(request.into_inner().policy).await;
-        Ok(Response::new(convert::validation(result.as_ref())))
+        Ok(Response::new(convert::validation(result.as_ref().map_err(|refused| &**refused))))
     }
 
     async fn commit(
@@ -74,7 +74,7 @@ impl Firewall for Control {
         let author = Peer::of(&request)?.needs(Role::Operator)?;
         let v1::CommitRequest { policy: text, expected_revision, comment } = request.into_inner();
         let proposal = Proposal { text, expected_revision, author, comment };
-        committed(self.policies.commit(proposal).await)
+        self.committed(self.policies.commit(proposal).await).await
     }
 
     async fn rollback(
@@ -84,7 +84,7 @@ impl Firewall for Control {
         let author = Peer::of(&request)?.needs(Role::Operator)?;
         let v1::RollbackRequest { revision, expected_revision, comment } = request.into_inner();
         let proposal = Proposal { text: String::new(), expected_revision, author, comment };
-        committed(self.policies.roll_back(revision, proposal).await)
+        self.committed(self.policies.roll_back(revision, proposal).await).await
     }
 
     async fn get(
@@ -107,7 +107,7 @@ impl Firewall for Control {
         }
         let stored = self.policies.get(wanted).map_err(|error| read_status(&error))?;
         // A text of an older version of the language may no longer be understood; it is still shown.
-        let loaded = self.policies.validate(stored.policy.clone()).await;
+        let loaded = self.policies.load(stored.policy.clone()).await;
         Ok(Response::new(v1::GetResponse {
             revision: Some(convert::revision(&stored.revision, current)),
             policy: stored.policy,
@@ -252,26 +252,32 @@ impl Firewall for Control {
     }
 }
 
-fn committed(
-    result: Result<Committed, CommitError>,
-) -> Result<Response<v1::CommitResponse>, Status> {
-    let committed = result.map_err(|error| commit_status(&error))?;
-    let in_force: &InForce = &committed.in_force;
-    Ok(Response::new(v1::CommitResponse {
-        revision: Some(convert::revision(&in_force.revision, in_force.revision.number)),
-        warnings: in_force.loaded.warnings.iter().map(convert::diagnostic).collect(),
-        flows_at_commit: committed.flows.0,
-    }))
+impl Control {
+    async fn committed(
+        &self,
+        result: Result<Committed, CommitError>,
+    ) -> Result<Response<v1::CommitResponse>, Status> {
+        let Committed { in_force, flows } = result.map_err(|error| commit_status(&error))?;
+        let warnings = self.policies.warnings(&in_force).await;
+        Ok(Response::new(v1::CommitResponse {
+            revision: Some(convert::revision(&in_force.revision, in_force.revision.number)),
+            warnings: warnings.iter().map(convert::diagnostic).collect(),
+            flows_at_commit: flows.0,
+        }))
+    }
 }
 
 fn commit_status(error: &CommitError) -> Status {
     let message = error.to_string();
     match error {
-        CommitError::Invalid(diagnostics) => Status::with_details(
-            tonic::Code::InvalidArgument,
-            message,
-            convert::details(diagnostics),
-        ),
+        CommitError::Invalid(diagnostics) => {
+            let details = convert::details(diagnostics);
+            Status::with_details(tonic::Code::InvalidArgument, message, details)
+        }
+        CommitError::TestsFail(diagnostics) => {
+            let details = convert::details(diagnostics);
+            Status::with_details(tonic::Code::FailedPrecondition, message, details)
+        }
         CommitError::Comment => Status::invalid_argument(message),
         CommitError::Stale { .. } | CommitError::UnknownInterface { .. } => {
             Status::failed_precondition(message)

@@ -75,6 +75,14 @@ async fn what_is_refused_changes_nothing() {
     let details = gabion_api::v1::ValidateResponse::decode(bad.details()).unwrap();
     assert_eq!(details.diagnostics[0].line, 8);
 
+    let untrue = policy(80)
+        + "tests:\n  - { name: closed, packet: 'tcp 198.51.100.9:1 -> 10.1.0.10:80 in outside', expect: drop }\n";
+    let untrue = commit(&mut client, &untrue, 1).await.unwrap_err();
+    assert_eq!(untrue.code(), Code::FailedPrecondition);
+    assert!(untrue.message().contains("the test `closed` fails"), "{untrue}");
+    let details = gabion_api::v1::ValidateResponse::decode(untrue.details()).unwrap();
+    assert!(details.diagnostics[0].message.contains("expected drop, got allow"), "{details:?}");
+
     let elsewhere = policy(80).replace("[ext]", "[dmz]");
     let elsewhere = commit(&mut client, &elsewhere, 1).await.unwrap_err();
     assert_eq!(elsewhere.code(), Code::FailedPrecondition);
@@ -89,7 +97,7 @@ async fn what_is_refused_changes_nothing() {
     let log = std::fs::read_to_string(home.path("events.jsonl")).unwrap();
     let audit: Vec<&str> =
         log.lines().filter(|line| line.contains(r#""event":"policy""#)).collect();
-    assert_eq!(audit.iter().filter(|line| line.contains("refused: ")).count(), 3, "{audit:#?}");
+    assert_eq!(audit.iter().filter(|line| line.contains("refused: ")).count(), 4, "{audit:#?}");
     assert_eq!(audit.iter().filter(|line| line.contains(r#""result":"done""#)).count(), 1);
 }
 

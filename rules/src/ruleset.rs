@@ -148,6 +148,11 @@ impl RuleSet {
         }
     }
 
+    /// The zone that lists the address among its networks.
+    pub fn zone_of_network(&self, address: IpAddr) -> Option<ZoneId> {
+        self.networks.zone_of(address)
+    }
+
     /// The zone of an address by the zones' networks, longest prefix first; the zones without
     /// networks share what is left.
     pub fn zone_of_address(&self, address: IpAddr) -> ZoneLookup {

@@ -139,7 +139,7 @@ fn icmp_words(kind: u8, code: u8, rest: [u8; 4], payload: &[u8], v6: bool) -> St
     match (v6, kind) {
         (false, 8) | (true, 128) => format!("echo {identifier}"),
         (false, 0) | (true, 129) => format!("reply {identifier}"),
-        (false, 3 | 11) | (true, 1..=4) => {
+        (false, 3 | 11 | 12) | (true, 1..=4) => {
             let mtu = match (v6, kind, code) {
                 (false, 3, 4) => format!(" mtu {}", u16::from_be_bytes([rest[2], rest[3]])),
                 (true, 2, _) => format!(" mtu {}", u32::from_be_bytes(rest)),

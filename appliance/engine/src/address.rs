@@ -121,7 +121,8 @@ impl fmt::Display for Endpoint {
 
 /// A flow as packets of one direction show it on the wire.
 ///
-/// TCP and UDP: the ports. ICMP queries: the identifier stands for both ports. Other protocols: zero.
+/// TCP and UDP, SCTP, DCCP and UDP-Lite: the ports. ICMP queries: the identifier stands for both
+/// ports. Other protocols: zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FlowKey {
     pub source: Endpoint,
@@ -140,7 +141,7 @@ impl FlowKey {
         Self { source, destination: external, protocol: self.protocol }
     }
 
-    /// Whether the protocol has ports, or an identifier that serves as one.
+    /// Whether the protocol has ports, or an identifier that serves as one, which NAT may change.
     pub(crate) const fn has_ports(self) -> bool {
         matches!(self.protocol, 1 | 6 | 17 | 58)
     }

@@ -9,7 +9,7 @@ use crate::flows::{Admission, DestinationChoice, Flow, Side, Slot, SourceChoice,
 use crate::half_open::Newcomer;
 use crate::judge::{Answer, Case, Outcome, Plan, Refusal, Witness};
 use crate::neighbours::NeighbourId;
-use crate::packet::{Packet, Segment, TcpSegment};
+use crate::packet::{Packet, Segment, TcpSegment, protocol};
 use crate::quotas::Want;
 use crate::reply::IcmpError;
 use crate::tcp::TcpTracker;
@@ -37,6 +37,10 @@ impl Engine {
         key: FlowKey,
     ) -> Result<Slot, Refusal> {
         begins_flow(&packet.segment)?;
+        if packet.homes.destination.is_some() {
+            // Only as an answer (RFC 6092 REC-27).
+            return Err(DropReason::ExtensionHeader.into());
+        }
         let transport = transport_of(packet, &key);
         let mut monitors = std::mem::take(&mut self.monitors);
         let case = Case { from, key, transport, pinned: None };
@@ -48,12 +52,15 @@ impl Engine {
             // Before the flow is made: a traceroute leaves no state behind.
             return Err(Refusal::answered(DropReason::TtlExpired, IcmpError::TimeExceeded));
         }
-        self.establish(now, from, packet, key, &plan).map_err(|reason| {
+        Self::check_translatable(packet, &plan)?;
+        let slot = self.establish(now, from, packet, key, &plan).map_err(|reason| {
             // RFC 5508 REQ-8.
             let told = is_told(reason, plan.source);
             let answer = told.then_some(Answer::Icmp(IcmpError::Prohibited));
             Refusal { reason, answer, decided: None }
-        })
+        })?;
+        self.homes.remember(slot, packet.homes);
+        Ok(slot)
     }
 
     fn count_rules(
@@ -85,7 +92,7 @@ impl Engine {
         let policy = self.policy.as_ref().ok_or(DropReason::NotReady)?;
         let flood = policy.rules.settings().flood;
         let generation = policy.generation;
-        let tracker = tracker_for(&packet.segment);
+        let tracker = tracker_for(packet);
         let half_open = matches!(tracker, Tracker::Tcp(_));
         let makes_room = self.keep_within_limits(now, &flood, packet, &key, plan)?;
         let makes_room = self.keep_within_table(makes_room)?;
@@ -153,7 +160,7 @@ impl Engine {
             | Segment::IcmpQuery { .. }
             | Segment::IcmpError { .. }
             | Segment::LinkLocal { .. }
-            | Segment::Other
+            | Segment::Other { .. }
             | Segment::Later => self.quotas.check(now, flood, source, Want::Flow).map(|()| None),
         }
     }
@@ -253,9 +260,10 @@ fn begins_flow(segment: &Segment) -> Result<(), DropReason> {
         Segment::IcmpError { .. } => Err(DropReason::IcmpErrorUnmatched),
         Segment::LinkLocal { .. } => Err(DropReason::IcmpType),
         Segment::Later => Err(DropReason::FragmentInvalid),
-        Segment::Tcp(_) | Segment::IcmpQuery { .. } | Segment::Udp { .. } | Segment::Other => {
-            Ok(())
-        }
+        Segment::Tcp(_)
+        | Segment::IcmpQuery { .. }
+        | Segment::Udp { .. }
+        | Segment::Other { .. } => Ok(()),
     }
 }
 
@@ -264,14 +272,18 @@ fn is_opening(tcp: &TcpSegment) -> bool {
     flags.syn && !flags.ack && !flags.rst && !flags.fin
 }
 
-fn tracker_for(segment: &Segment) -> Tracker {
-    match segment {
-        Segment::Tcp(tcp) => Tracker::Tcp(TcpTracker::open(tcp)),
-        Segment::Udp { .. } => Tracker::Udp { replied: false },
-        Segment::IcmpQuery { .. } => Tracker::Icmp { replied: false },
-        Segment::IcmpError { .. } | Segment::LinkLocal { .. } | Segment::Other | Segment::Later => {
-            Tracker::Other { replied: false }
+fn tracker_for(packet: &Packet) -> Tracker {
+    match (&packet.segment, packet.protocol) {
+        (Segment::Tcp(tcp), _) => Tracker::Tcp(TcpTracker::open(tcp)),
+        (Segment::Udp { .. }, _) | (Segment::Other { .. }, protocol::UDP_LITE) => {
+            Tracker::Udp { replied: false }
         }
+        (Segment::Other { .. }, protocol::SCTP | protocol::DCCP) => {
+            Tracker::Association { replied: false }
+        }
+        (Segment::IcmpQuery { .. }, _) => Tracker::Icmp { replied: false, both_ask: false },
+        (Segment::IcmpError { .. } | Segment::LinkLocal { .. } | Segment::Later, _)
+        | (Segment::Other { .. }, _) => Tracker::Other { replied: false },
     }
 }
 
@@ -285,7 +297,7 @@ pub(crate) fn transport_of(packet: &Packet, key: &FlowKey) -> Transport {
             icmp_transport(key.protocol, kind, code)
         }
         Segment::LinkLocal { kind } => icmp_transport(key.protocol, kind, 0),
-        Segment::Other | Segment::Later => Transport::Other { protocol: key.protocol },
+        Segment::Other { .. } | Segment::Later => Transport::Other { protocol: key.protocol },
     }
 }
 

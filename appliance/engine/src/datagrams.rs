@@ -56,7 +56,7 @@ impl Engine {
             | Segment::Udp { .. }
             | Segment::IcmpQuery { .. }
             | Segment::LinkLocal { .. }
-            | Segment::Other
+            | Segment::Other { .. }
             | Segment::Later => self.find_passage(now, from, &whole),
         };
         match passage {
@@ -151,5 +151,6 @@ fn as_one(first: &Packet, fragments: &[KeptFragment]) -> Packet {
 fn is_right(whole: &Packet, fragments: &[KeptFragment]) -> bool {
     let pieces: Vec<&[u8]> =
         fragments.iter().map(|kept| &kept.bytes[kept.packet.transport..kept.packet.end]).collect();
-    has_right_checksum(whole.source, whole.destination, whole.protocol, &pieces)
+    let (source, destination) = whole.summed_addresses();
+    has_right_checksum(source, destination, whole.protocol, &pieces)
 }

@@ -12,6 +12,7 @@ use crate::flows::{FlowTable, Slot};
 use crate::follow::Followed;
 use crate::fragments::Fragments;
 use crate::half_open::HalfOpen;
+use crate::homes::HomesOfFlows;
 use crate::identification::Identifications;
 use crate::journal::Journal;
 use crate::judge::Refusal;
@@ -45,6 +46,7 @@ pub struct Engine {
     pub(crate) epoch: u32,
     pub(crate) fragments: Fragments,
     pub(crate) flows: FlowTable,
+    pub(crate) homes: HomesOfFlows,
     pub(crate) timers: TimerWheel,
     pub(crate) translator: Translator,
     pub(crate) identifications: Identifications,
@@ -155,7 +157,7 @@ impl Engine {
             Segment::IcmpQuery { .. }
             | Segment::IcmpError { .. }
             | Segment::LinkLocal { .. }
-            | Segment::Other
+            | Segment::Other { .. }
             | Segment::Later => None,
         };
         if self.is_for_host(packet.destination, packet.protocol, ports) {
@@ -178,6 +180,7 @@ impl Engine {
     fn check(&self, from: InterfaceId, bytes: &[u8], packet: &Packet) -> Result<(), DropReason> {
         self.check_link_address(from, bytes)?;
         self.check_addresses(packet.source, packet.destination)?;
+        self.check_homes(from, packet)?;
         self.check_source(from, packet.source)
     }
 
@@ -232,6 +235,7 @@ impl Engine {
             epoch: 1,
             fragments: Fragments::new(&limits, subkey(&seed, 0)),
             flows: FlowTable::new(limits.flows, subkey(&seed, 1)),
+            homes: HomesOfFlows::default(),
             timers: TimerWheel::new(now),
             identifications: Identifications::new(subkey(&seed, 9)),
             translator: Translator::new(&limits, seed, subkey(&seed, 2)),

@@ -95,9 +95,21 @@ pub(crate) enum SourceChoice {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Tracker {
     Tcp(TcpTracker),
-    Udp { replied: bool },
-    Icmp { replied: bool },
-    Other { replied: bool },
+    Udp {
+        replied: bool,
+    },
+    Icmp {
+        replied: bool,
+        /// Whether the rules let the side that was asked ask as well.
+        both_ask: bool,
+    },
+    /// SCTP and DCCP: followed by ports, kept as long as TCP connections.
+    Association {
+        replied: bool,
+    },
+    Other {
+        replied: bool,
+    },
 }
 
 impl Flow {
@@ -118,16 +130,20 @@ impl Flow {
     pub(crate) fn is_expendable(&self) -> bool {
         match &self.tracker {
             Tracker::Tcp(tcp) => tcp.state() == TcpState::Closed,
-            Tracker::Udp { replied } | Tracker::Icmp { replied } | Tracker::Other { replied } => {
-                !replied
-            }
+            Tracker::Udp { replied }
+            | Tracker::Icmp { replied, .. }
+            | Tracker::Association { replied }
+            | Tracker::Other { replied } => !replied,
         }
     }
 
     pub(crate) fn state(&self) -> FlowState {
         match &self.tracker {
             Tracker::Tcp(tcp) => FlowState::Tcp(tcp.state()),
-            Tracker::Udp { replied } | Tracker::Icmp { replied } | Tracker::Other { replied } => {
+            Tracker::Udp { replied }
+            | Tracker::Icmp { replied, .. }
+            | Tracker::Association { replied }
+            | Tracker::Other { replied } => {
                 if *replied {
                     FlowState::Replied
                 } else {

@@ -42,21 +42,29 @@ impl Engine {
                 return Err(Refusal::answered(DropReason::NoRoute, IcmpError::NoRoute));
             }
         }
-        let flow = &mut self.flows[slot];
+        let flow = &self.flows[slot];
         if self.topology.zone(from) != Some(flow.zone(direction)) {
             return Err(DropReason::WrongZone.into());
+        }
+        if !self.homes.are_of(slot, direction, &packet.homes) {
+            return Err(DropReason::ExtensionHeader.into());
         }
         if packet.hop_limit <= 1 {
             // What ends here never gets to its receiver and must not move the flow's state.
             return Err(Refusal::answered(DropReason::TtlExpired, IcmpError::TimeExceeded));
         }
+        self.check_query(slot, direction, from, packet)?;
+        let flow = &mut self.flows[slot];
         // RFC 7857 section 7: strangers do not keep the way in open that the inside has left.
         let is_stranger = flow.is_guest() && direction == Direction::Original;
         let mut tracker = flow.tracker();
         let effect = match (&mut tracker, &packet.segment) {
             (Tracker::Tcp(tcp), Segment::Tcp(segment)) => tcp.handle_segment(direction, segment)?,
             (
-                Tracker::Udp { replied } | Tracker::Icmp { replied } | Tracker::Other { replied },
+                Tracker::Udp { replied }
+                | Tracker::Icmp { replied, .. }
+                | Tracker::Association { replied }
+                | Tracker::Other { replied },
                 _,
             ) => {
                 if direction == Direction::Reply && !std::mem::replace(replied, true) {
@@ -130,6 +138,9 @@ impl Engine {
             Tracker::Udp { replied: true } => timeouts.udp,
             Tracker::Udp { replied: false } => timeouts.udp_unreplied,
             Tracker::Icmp { .. } => timeouts.icmp,
+            Tracker::Association { replied: true } => timeouts.tcp_established,
+            // RFC 6092 asks 4 min for SCTP (REC-40) and 8 min for DCCP (REC-46).
+            Tracker::Association { replied: false } => timeouts.tcp_closing * 2,
             Tracker::Other { .. } => timeouts.other,
         }
     }
@@ -167,7 +178,10 @@ impl Engine {
         }
         let closed = match flow.tracker() {
             Tracker::Tcp(tcp) => matches!(tcp.state(), TcpState::Closing | TcpState::Closed),
-            Tracker::Udp { .. } | Tracker::Icmp { .. } | Tracker::Other { .. } => false,
+            Tracker::Udp { .. }
+            | Tracker::Icmp { .. }
+            | Tracker::Association { .. }
+            | Tracker::Other { .. } => false,
         };
         self.remove_flow(slot, if closed { CloseReason::Closed } else { CloseReason::Idle });
         true
@@ -177,6 +191,7 @@ impl Engine {
     pub(crate) fn remove_flow(&mut self, slot: Slot, why: CloseReason) {
         self.timers.cancel(&mut self.flows, slot.0);
         let Some(flow) = self.flows.remove(slot) else { return };
+        self.homes.forget(slot);
         if flow.is_expendable() {
             self.expendable.remove(slot.0);
         }

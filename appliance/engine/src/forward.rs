@@ -259,7 +259,7 @@ fn header_length(packet: &Packet) -> usize {
         Segment::IcmpQuery { .. }
         | Segment::IcmpError { .. }
         | Segment::LinkLocal { .. }
-        | Segment::Other
+        | Segment::Other { .. }
         | Segment::Later => packet.transport - packet.network,
     }
 }

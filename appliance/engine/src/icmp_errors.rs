@@ -67,13 +67,13 @@ impl Engine {
         let quoted = direction.reversed();
         let sent = match self.flows[slot].tracker() {
             Tracker::Tcp(tcp) => quote.sequence.is_some_and(|seq| tcp.in_flight(quoted, seq)),
-            Tracker::Icmp { replied } => {
-                quote.request == Some(quoted == Direction::Original)
+            Tracker::Icmp { replied, both_ask } => {
+                (both_ask || quote.request == Some(quoted == Direction::Original))
                     && (replied || quoted == Direction::Original)
             }
-            Tracker::Udp { replied } | Tracker::Other { replied } => {
-                replied || quoted == Direction::Original
-            }
+            Tracker::Udp { replied }
+            | Tracker::Association { replied }
+            | Tracker::Other { replied } => replied || quoted == Direction::Original,
         };
         // RFC 5927 section 7: an MTU that the quoted packet fitted into, or that no link has.
         let is_plausible = quote.mtu.is_none_or(|mtu| {

@@ -63,6 +63,13 @@ pub(crate) struct Plan {
     pub(crate) hop: NextHop,
 }
 
+impl Plan {
+    /// Whether the packet leaves with the addresses that it came with.
+    pub(crate) fn is_as_sent(&self) -> bool {
+        self.destination == DestinationChoice::AsSent && self.source == SourceChoice::AsSent
+    }
+}
+
 /// A packet may not pass.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Refusal {

@@ -7,8 +7,11 @@
 
 mod ipv4;
 pub(crate) mod ipv6;
+mod mobile;
+mod other;
 mod transport;
 
+pub use mobile::Homes;
 pub(crate) use transport::{ICMP_HEADER, has_right_checksum};
 
 use smoltcp::wire::{
@@ -25,6 +28,20 @@ pub(crate) mod protocol {
     pub(crate) const TCP: u8 = 6;
     pub(crate) const UDP: u8 = 17;
     pub(crate) const ICMPV6: u8 = 58;
+    pub(crate) const DCCP: u8 = 33;
+    pub(crate) const GRE: u8 = 47;
+    pub(crate) const ESP: u8 = 50;
+    pub(crate) const AUTHENTICATION: u8 = 51;
+    pub(crate) const SCTP: u8 = 132;
+    pub(crate) const MOBILITY: u8 = 135;
+    pub(crate) const UDP_LITE: u8 = 136;
+    pub(crate) const HIP: u8 = 139;
+    pub(crate) const SHIM6: u8 = 140;
+
+    /// Whether packets of the protocol begin with two ports.
+    pub(crate) const fn has_ports(protocol: u8) -> bool {
+        matches!(protocol, TCP | UDP | DCCP | SCTP | UDP_LITE)
+    }
 }
 
 /// What a frame carries.
@@ -61,6 +78,7 @@ pub struct Packet {
     pub transport: usize,
     pub end: usize,
     pub fragment: Option<Fragment>,
+    pub homes: Homes,
     pub segment: Segment,
 }
 
@@ -102,8 +120,12 @@ pub enum Segment {
     LinkLocal {
         kind: u8,
     },
-    /// A protocol without ports.
-    Other,
+    /// Any other protocol. SCTP, DCCP and UDP-Lite have ports, which rules do not ask for and NAT
+    /// leaves alone; zero for the rest.
+    Other {
+        source_port: u16,
+        destination_port: u16,
+    },
     /// A fragment that is not the first: there is no transport header.
     Later,
 }
@@ -150,14 +172,20 @@ impl Packet {
         }
     }
 
+    /// The addresses in the pseudo-header of the transport checksum.
+    pub(crate) fn summed_addresses(&self) -> (Address, Address) {
+        let Homes { source, destination } = self.homes;
+        (source.unwrap_or(self.source), destination.unwrap_or(self.destination))
+    }
+
     /// The key by which the packet's flow is found; `None` for ICMP errors, link-local messages and
     /// later fragments.
     pub fn key(&self) -> Option<FlowKey> {
         let (source, destination) = match self.segment {
             Segment::Tcp(TcpSegment { source_port, destination_port, .. })
-            | Segment::Udp { source_port, destination_port } => (source_port, destination_port),
+            | Segment::Udp { source_port, destination_port }
+            | Segment::Other { source_port, destination_port } => (source_port, destination_port),
             Segment::IcmpQuery { identifier, .. } => (identifier, identifier),
-            Segment::Other => (0, 0),
             Segment::IcmpError { .. } | Segment::LinkLocal { .. } | Segment::Later => return None,
         };
         Some(FlowKey {
@@ -204,12 +232,13 @@ struct Network {
     transport: usize,
     end: usize,
     fragment: Option<Fragment>,
+    homes: Homes,
 }
 
 impl Network {
     fn with(self, segment: Segment) -> Packet {
         let Self { source, destination, hop_limit, dont_fragment, .. } = self;
-        let Self { protocol, transport, end, fragment, .. } = self;
+        let Self { protocol, transport, end, fragment, homes, .. } = self;
         Packet {
             source,
             destination,
@@ -220,6 +249,7 @@ impl Network {
             transport,
             end,
             fragment,
+            homes,
             segment,
         }
     }

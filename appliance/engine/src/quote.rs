@@ -241,9 +241,8 @@ struct Named {
 /// Reads the quoted transport header; `None` where it can be no packet of a flow.
 fn identify(family: Family, protocol: u8, transport: &[u8]) -> Option<Named> {
     let word = |at: usize| u16::from_be_bytes([transport[at], transport[at + 1]]);
-    let has_ports =
-        matches!(protocol, protocol::TCP | protocol::UDP | protocol::ICMP | protocol::ICMPV6);
-    if !has_ports {
+    let is_icmp = matches!(protocol, protocol::ICMP | protocol::ICMPV6);
+    if !is_icmp && !protocol::has_ports(protocol) {
         return Some(Named::default());
     }
     if transport.len() < MIN_QUOTED {
@@ -255,7 +254,7 @@ fn identify(family: Family, protocol: u8, transport: &[u8]) -> Option<Named> {
             let sequence = Some(u32::from(word(4)) << 16 | u32::from(word(6)));
             Some(Named { sequence, least: TCP_HEADER_LEN, ..named })
         }
-        (_, protocol::UDP) => Some(named),
+        (_, with_ports) if !is_icmp && protocol::has_ports(with_ports) => Some(named),
         // Echo requests and replies: of an error nobody sends an error (RFC 1122 section 3.2.2).
         (Family::Ipv4, protocol::ICMP) if matches!(transport[0], 0 | 8) => {
             let request = Some(transport[0] == 8);

@@ -123,6 +123,7 @@ impl Engine {
 
     fn may_keep_source(&self, flow: &Flow, plan: &Plan) -> bool {
         let external = flow.reply.destination;
+        let external_has_ports = flow.original.has_ports();
         let own = self.topology.own_address(plan.hop.out, external.address.family());
         match plan.source {
             SourceChoice::AsSent => external == flow.original.source,
@@ -130,8 +131,11 @@ impl Engine {
             SourceChoice::Rule(id) => {
                 let Some(policy) = &self.policy else { return false };
                 policy.rules.source_nat_by_id(id).is_some_and(|nat| {
+                    // The rule's ports are for protocols whose ports NAT changes.
+                    let port = if external_has_ports { external.port } else { 0 };
+                    let chosen = Endpoint { port, ..external };
                     external != flow.original.source
-                        && translate::permits(&nat.address, &nat.ports, external, own)
+                        && translate::permits(&nat.address, &nat.ports, chosen, own)
                 })
             }
         }

@@ -264,7 +264,7 @@ fn completed_checksum(
         Segment::IcmpQuery { .. }
         | Segment::IcmpError { .. }
         | Segment::LinkLocal { .. }
-        | Segment::Other
+        | Segment::Other { .. }
         | Segment::Later => None,
     }
 }

@@ -51,8 +51,8 @@ impl Rewrite {
     /// Rewrites headers and checksums. A later fragment has no transport header: its addresses
     /// change alone. Partial checksums stay partial, a UDP checksum of zero stays zero (IPv4).
     ///
-    /// Protocols without ports have their addresses changed and nothing else: a checksum over a
-    /// pseudo-header that the engine does not know (UDP-Lite, DCCP) is left wrong.
+    /// Other protocols have their addresses changed and nothing else, but for the checksum of UDP-Lite
+    /// and DCCP, which covers them.
     pub(crate) fn apply(&self, frame: &mut Frame<'_>, packet: &Packet) {
         if self.is_identity() {
             return;
@@ -173,6 +173,15 @@ impl Fields {
     /// Fills in where ports and checksum of a whole transport header at `transport` are.
     pub(crate) fn locate_transport(&mut self, protocol: u8, transport: usize) {
         let (ports, checksum) = match protocol {
+            // RFC 3828 section 3.1, RFC 4340 section 5.1: the sum covers the addresses; ports stay.
+            protocol::UDP_LITE => {
+                self.checksum = Some((transport + 6, Sum::Datagram));
+                return;
+            }
+            protocol::DCCP => {
+                self.checksum = Some((transport + 6, Sum::Segment));
+                return;
+            }
             // RFC 9293 section 3.1.
             protocol::TCP => (Ports::Pair(transport), (transport + 16, Sum::Segment)),
             // RFC 768.

@@ -190,7 +190,8 @@ impl Translator {
         Err(DropReason::NatPortsExhausted)
     }
 
-    /// Protocols without ports: one flow per remote address and external address.
+    /// Protocols whose ports, if they have some, are left alone: one flow per remote endpoint and
+    /// external one.
     fn choose_address_only(
         &self,
         flows: &FlowTable,
@@ -199,7 +200,7 @@ impl Translator {
         own: Option<Address>,
     ) -> Result<Translated, DropReason> {
         self.candidates(&nat.address, key, own, None)?
-            .map(|address| Endpoint { address, port: 0 })
+            .map(|address| Endpoint { address, port: key.source.port })
             .find(|external| flows.find(&key.reply_to(*external)).is_none())
             .map(|external| Translated { external, lease: Lease::Nothing })
             .ok_or(DropReason::NatConflict)

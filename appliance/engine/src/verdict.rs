@@ -68,7 +68,8 @@ drop_reasons! {
     IpChecksum => "ip-checksum",
     /// The IPv4 header carries an option other than end of list and no-operation (RFC 7126).
     IpOption => "ip-option",
-    /// An IPv6 extension header is unknown, repeated, out of order or past the end (RFC 9288).
+    /// An IPv6 extension header is unknown, repeated, out of order, past the end, or names a home
+    /// address that is not its flow's (RFC 9288, RFC 6092 REC-27).
     ExtensionHeader => "extension-header",
     /// A source address that no host may use: multicast, loopback, unspecified, reserved (RFC 6890).
     MartianSource => "martian-source",

@@ -108,7 +108,8 @@ impl Packet {
             if v6 > 0 { format!("[{address}]:{port}") } else { format!("{address}:{port}") }
         };
         let (from, to) = (ported(source, self.ports.0), ported(destination, self.ports.1));
-        let payload = vec![7; self.length];
+        let header = if matches!(self.kind, Kind::Other(_)) { 12 } else { 0 };
+        let payload = vec![7; self.length.max(header)];
         let builder = match self.kind {
             Kind::Tcp(flags) => tcp(flags).from(&from).to(&to).window(64_000),
             Kind::Udp => build::udp().from(&from).to(&to),

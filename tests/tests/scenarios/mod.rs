@@ -4,13 +4,16 @@
 
 mod dialogue;
 
+mod extension_headers;
 mod filter;
 mod fragments;
 mod icmp;
+mod icmpv6;
 mod limits;
 mod martians;
 mod nat;
 mod neighbours;
+mod options;
 mod policy_change;
 mod residue;
 mod tcp;
@@ -29,7 +32,17 @@ rules:
   - { name: everything, from: any, to: any, action: allow }
 ";
 
-/// The same under the profile that drops all that the Common Criteria module names.
+/// A policy that lets the inside out and nothing in.
+pub(crate) const OUTBOUND: &str = r"
+apiVersion: gabion/v1
+zones:
+  internet: { interfaces: [ext] }
+  spokes: { interfaces: [int], networks: [10.0.0.0/8, '2600:2::/32'] }
+rules:
+  - { name: out, from: spokes, to: internet, action: allow }
+";
+
+/// `ALLOW_ALL` under the profile that drops all that the Common Criteria module names.
 pub(crate) const STRICT: &str = r"
 apiVersion: gabion/v1
 zones:

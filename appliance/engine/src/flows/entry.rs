@@ -55,6 +55,7 @@ pub(super) enum Kind {
     Tcp,
     Udp,
     Icmp,
+    Association,
     Other,
 }
 
@@ -67,6 +68,9 @@ const REPLIED: u16 = 1 << 3;
 const WIDE: u16 = 1 << 4;
 /// The keys are each other's reverse: packets leave as they came.
 const PLAIN: u16 = 1 << 5;
+
+/// Both sides send ICMP queries, by leave of the policy that has judged the flow last.
+const BOTH_ASK: u16 = 1 << 6;
 
 /// Of `destination` and `source`: no NAT rule has these ids.
 const AS_SENT: u16 = u16::MAX;
@@ -235,6 +239,7 @@ impl Entry {
     pub(super) fn set_admission(&mut self, admission: &Admission) {
         let Admission { generation, from, to, rule, destination, source } = admission;
         self.generation = generation.0 as u32;
+        self.mark(BOTH_ASK, false);
         self.zones = [*from, *to];
         self.rule = *rule;
         self.destination = match destination {
@@ -273,7 +278,8 @@ impl Entry {
         match self.kind {
             Kind::Tcp => Tracker::Tcp(TcpTracker::from(&self.tcp)),
             Kind::Udp => Tracker::Udp { replied },
-            Kind::Icmp => Tracker::Icmp { replied },
+            Kind::Icmp => Tracker::Icmp { replied, both_ask: self.has(BOTH_ASK) },
+            Kind::Association => Tracker::Association { replied },
             Kind::Other | Kind::Free => Tracker::Other { replied },
         }
     }
@@ -285,7 +291,11 @@ impl Entry {
                 (Kind::Tcp, false)
             }
             Tracker::Udp { replied } => (Kind::Udp, *replied),
-            Tracker::Icmp { replied } => (Kind::Icmp, *replied),
+            Tracker::Icmp { replied, both_ask } => {
+                self.mark(BOTH_ASK, *both_ask);
+                (Kind::Icmp, *replied)
+            }
+            Tracker::Association { replied } => (Kind::Association, *replied),
             Tracker::Other { replied } => (Kind::Other, *replied),
         };
         self.kind = kind;

@@ -2,7 +2,7 @@
 
 use smoltcp::wire::{ETHERNET_HEADER_LEN, Ipv4Packet};
 
-use super::{Fragment, Network, Packet, Segment, protocol, transport};
+use super::{Fragment, Homes, Network, Packet, Segment, protocol, transport};
 use crate::frame::Frame;
 use crate::verdict::DropReason;
 
@@ -50,6 +50,7 @@ pub(super) fn parse(frame: &Frame<'_>) -> Result<Packet, DropReason> {
         transport: ETHERNET_HEADER_LEN + header_length,
         end: ETHERNET_HEADER_LEN + total_length,
         fragment,
+        homes: Homes::default(),
     };
     let segment = match fragment {
         Some(fragment) if !fragment.is_first() => Segment::Later,

@@ -5,7 +5,7 @@ use smoltcp::wire::{
     Ipv6OptionFailureType, Ipv6OptionRepr, Ipv6OptionRouterAlert, Ipv6OptionsIterator, Ipv6Packet,
 };
 
-use super::{Fragment, Network, Packet, Segment, transport};
+use super::{Fragment, Homes, Network, Packet, Segment, mobile, transport};
 use crate::frame::Frame;
 use crate::verdict::DropReason;
 
@@ -18,6 +18,12 @@ const NO_NEXT_HEADER: u8 = 59;
 const DESTINATION_OPTIONS: u8 = 60;
 /// RFC 3692.
 const EXPERIMENTAL: [u8; 2] = [253, 254];
+
+/// Options that hosts would skip and RFC 9288 section 4.4 wants dropped: CALIPSO, SMF_DPD, the RPL
+/// option, Quick-Start, and RFC 3692's experiments.
+const REFUSED_OPTIONS: [u8; 6] = [0x07, 0x08, 0x23, 0x26, 0x1e, 0x3e];
+/// RFC 6744: it passes by RFC 9288, though hosts that do not know it drop the packet.
+const ILNP_NONCE: u8 = 0x8b;
 
 /// Extension headers of one packet. What RFC 8200 section 4.1 allows, routing headers apart, is five.
 const MAX_HEADERS: u32 = 6;
@@ -58,6 +64,7 @@ pub(super) fn parse(frame: &Frame<'_>) -> Result<Packet, DropReason> {
         end: ETHERNET_HEADER_LEN + IPV6_HEADER_LEN + payload.len(),
         // An atomic fragment is a whole packet (RFC 6946).
         fragment: chain.fragment.filter(|fragment| fragment.more || !fragment.is_first()),
+        homes: chain.homes,
     };
     let segment = match network.fragment {
         Some(fragment) if !fragment.is_first() => Segment::Later,
@@ -94,7 +101,9 @@ pub(crate) struct Chain {
     pub(crate) fragment: Option<Fragment>,
     /// Where the fragment header starts.
     fragment_header: Option<usize>,
+    homes: Homes,
     router_alert: bool,
+    routing: bool,
     destination_options: u8,
     authentication: bool,
 }
@@ -117,8 +126,9 @@ impl Chain {
                 HOP_BY_HOP if position == 0 => chain.hop_by_hop(rest),
                 DESTINATION_OPTIONS => chain.destination_options(rest),
                 AUTHENTICATION => chain.authentication(rest),
+                ROUTING => chain.routing(rest),
                 FRAGMENT => chain.fragment(rest),
-                HOP_BY_HOP | ROUTING | NO_NEXT_HEADER => Err(ChainError::Refused),
+                HOP_BY_HOP | NO_NEXT_HEADER => Err(ChainError::Refused),
                 other if EXPERIMENTAL.contains(&other) => Err(ChainError::Refused),
                 _ => return Ok(chain),
             };
@@ -147,8 +157,8 @@ impl Chain {
         Ok(extent(&header))
     }
 
-    /// Options pass that a host which does not know them skips (RFC 8200 section 4.2); the others,
-    /// among them the home address, can change what the packet means to its destination.
+    /// Options pass that a host which does not know them skips (RFC 8200 section 4.2), but for those
+    /// that RFC 9288 wants dropped; and the home address, which a flow may have.
     fn destination_options(&mut self, bytes: &[u8]) -> Result<(u8, usize), ChainError> {
         self.destination_options += 1;
         if self.destination_options > 2 {
@@ -156,12 +166,34 @@ impl Chain {
         }
         let header = self.options_header(bytes)?;
         for option in options(&header)? {
-            let is_skipped = matches!(option, Ipv6OptionRepr::Unknown { type_, .. }
-                if Ipv6OptionFailureType::from(type_) == Ipv6OptionFailureType::Skip);
-            if !is_skipped && !is_padding(&option) {
+            if !is_padding(&option) && !self.takes_option(&option) {
                 return Err(ChainError::Refused);
             }
         }
+        Ok(extent(&header))
+    }
+
+    fn takes_option(&mut self, option: &Ipv6OptionRepr<'_>) -> bool {
+        let Ipv6OptionRepr::Unknown { type_, data, .. } = *option else { return false };
+        match u8::from(type_) {
+            mobile::HOME_ADDRESS if self.homes.source.is_none() => {
+                self.homes.source = mobile::home_of_option(data);
+                self.homes.source.is_some()
+            }
+            ILNP_NONCE => true,
+            refused if REFUSED_OPTIONS.contains(&refused) => false,
+            _ => Ipv6OptionFailureType::from(type_) == Ipv6OptionFailureType::Skip,
+        }
+    }
+
+    /// Type 2 names the home address of a mobile host, once; no other leads anywhere (RFC 5095).
+    fn routing(&mut self, bytes: &[u8]) -> Result<(u8, usize), ChainError> {
+        let header = self.options_header(bytes)?;
+        let home = mobile::home_of_routing(&header).ok_or(ChainError::Refused)?;
+        if std::mem::replace(&mut self.routing, true) {
+            return Err(ChainError::Refused);
+        }
+        self.homes.destination = Some(home);
         Ok(extent(&header))
     }
 

@@ -555,6 +555,11 @@ fn keys() {
     assert_eq!(key(&build::udp().from(from).to(to)), flow(from, to, 17));
     let ping = flow("10.0.0.1:7", "10.0.0.2:7", 1);
     assert_eq!(key(&build::icmp_echo().from(from).to(to).id(7)), ping);
-    assert_eq!(key(&build::protocol(47).from(from).to(to)), flow("10.0.0.1:0", "10.0.0.2:0", 47));
+    assert_eq!(key(&build::protocol(99).from(from).to(to)), flow("10.0.0.1:0", "10.0.0.2:0", 99));
+    for protocol in [33, 132, 136] {
+        let header = [0, 1, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0];
+        let builder = build::protocol(protocol).payload(&header).from(from).to(to);
+        assert_eq!(key(&builder), flow(from, to, protocol));
+    }
     assert_eq!(key(&build::icmp(3, 0, [0; 4])), None);
 }

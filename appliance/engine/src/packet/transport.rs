@@ -4,7 +4,7 @@ use smoltcp::wire::{
     Icmpv4Message, Icmpv4Packet, Icmpv6Packet, TcpPacket, UDP_HEADER_LEN, UdpPacket,
 };
 
-use super::{Network, Segment, TcpFlags, TcpSegment, protocol};
+use super::{Network, Segment, TcpFlags, TcpSegment, other, protocol};
 use crate::address::{Address, Family};
 use crate::checksum::{pseudo_header, sum, total};
 use crate::frame::{Checksum, Frame, Offload};
@@ -22,9 +22,10 @@ pub(super) fn parse(frame: &Frame<'_>, network: &Network) -> Result<Segment, Dro
         (protocol::ICMPV6, Family::Ipv6) => parse_icmpv6(bytes, network),
         // ICMP of the other family (compare CVE-2009-0687).
         (protocol::ICMP | protocol::ICMPV6, _) => Err(DropReason::IcmpType),
-        _ => Ok(Segment::Other),
+        _ => other::parse(bytes, network),
     }?;
-    let (source, destination) = (network.source, network.destination);
+    let source = network.homes.source.unwrap_or(network.source);
+    let destination = network.homes.destination.unwrap_or(network.destination);
     if is_verifiable(network, &frame.offload)
         && !has_right_checksum(source, destination, network.protocol, &[bytes])
     {
@@ -72,7 +73,7 @@ fn summed_length(protocol: u8, first: &[u8], length: usize) -> Option<usize> {
 
 impl Network {
     /// The reason for a transport header that is not all there.
-    fn truncated(&self) -> DropReason {
+    pub(super) fn truncated(&self) -> DropReason {
         match self.fragment {
             Some(_) => DropReason::FragmentTiny,
             None => DropReason::TransportTruncated,
@@ -150,7 +151,7 @@ fn parse_udp(bytes: &[u8], network: &Network, family: Family) -> Result<Segment,
 }
 
 /// Port zero is reserved (RFC 6335 section 6) and stands for "any" in many an interface.
-fn check_ports(source: u16, destination: u16) -> Result<(), DropReason> {
+pub(super) fn check_ports(source: u16, destination: u16) -> Result<(), DropReason> {
     if source == 0 || destination == 0 { Err(DropReason::PortZero) } else { Ok(()) }
 }
 

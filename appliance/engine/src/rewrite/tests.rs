@@ -84,7 +84,7 @@ fn builder(kind: Kind, ends: &Ends, payload: &[u8]) -> FrameBuilder {
         Kind::UdpWithoutChecksum => build::udp().without_checksum(),
         Kind::EchoRequest => build::icmp_echo().id(ends.identifier),
         Kind::EchoReply => build::icmp_echo_reply().id(ends.identifier),
-        Kind::Other => build::protocol(47),
+        Kind::Other => build::protocol(99),
     };
     builder.from(&ends.source).to(&ends.destination).payload(payload)
 }

@@ -110,7 +110,7 @@ proptest! {
         (original, reply) in (0..64_u8, 64..128_u8),
         numbers in any::<[u64; 3]>(), counts in any::<[(u32, u16, u64); 2]>(),
         ids in any::<[u16; 5]>(), choice in 0..9_u8, mapping in prop::option::of(0..1_u32 << 24),
-        marks in any::<[bool; 4]>(), kind in 0..4_u8,
+        marks in any::<[bool; 4]>(), kind in 0..5_u8,
     ) {
         let reply = reply / 3 * 3 + original % 3;
         let usage = counts.map(|(low, high, bytes)| {
@@ -138,7 +138,8 @@ proptest! {
             tracker: match kind {
                 0 => Tracker::Tcp(TcpTracker::open(&syn)),
                 1 => Tracker::Udp { replied },
-                2 => Tracker::Icmp { replied },
+                2 => Tracker::Icmp { replied, both_ask: logged },
+                3 => Tracker::Association { replied },
                 _ => Tracker::Other { replied },
             },
             half_open,

@@ -124,6 +124,7 @@ impl Engine {
             admission,
             tracker,
             half_open,
+            expendable: !half_open,
             logged,
             lease,
             guest_of,
@@ -165,9 +166,9 @@ impl Engine {
         }
     }
 
-    /// In a full table the oldest flow makes room that is over or still waits for an answer; those that
-    /// live stay. Whoever is answered is so within a round trip, and a flood of invented sources takes
-    /// longer than that for a table of unanswered flows.
+    /// In a full table the oldest flow makes room that is over or has not shown that it lives: those that
+    /// have stay. It takes a round trip to show it, and a flood of invented sources takes longer than
+    /// that for a whole table.
     fn keep_within_table(
         &self,
         makes_room: Option<Slot>,

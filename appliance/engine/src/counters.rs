@@ -18,7 +18,7 @@ pub struct Counters {
     /// Answers (ICMP errors, RSTs) that were sent, and those that the rate limit kept back.
     pub answers_sent: u64,
     pub answers_limited: u64,
-    /// Flows that had not been answered and made room for others at a limit.
+    /// Flows that were over or had not shown that they live, and made room for others at a limit.
     pub evicted: u64,
 }
 

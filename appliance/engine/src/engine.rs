@@ -52,7 +52,7 @@ pub struct Engine {
     pub(crate) identifications: Identifications,
     pub(crate) quotas: Quotas,
     pub(crate) half_open: HalfOpen,
-    /// Flows that make room first when the table is full: see `Flow::is_expendable`.
+    /// Flows that make room first when the table is full: see `Flow::expendable`.
     pub(crate) expendable: Queue,
     pub(crate) neighbours: Neighbours,
     pub(crate) outbox: VecDeque<Transmit>,

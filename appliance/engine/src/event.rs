@@ -126,7 +126,7 @@ pub enum CloseReason {
     Revoked,
     /// A new connection took its tuple.
     Reopened,
-    /// A limit was reached and it had not been answered: it made room for another.
+    /// A limit was reached and it was over or had not shown that it lives: it made room for another.
     Evicted,
 }
 

@@ -16,7 +16,7 @@ use crate::event::{FlowId, FlowReport, FlowState, Generation, Usage};
 use crate::hash::KeyedHash;
 use crate::nat::MappingId;
 use crate::neighbours::NeighbourId;
-use crate::tcp::{TcpState, TcpTracker};
+use crate::tcp::TcpTracker;
 use crate::translate::Lease;
 use crate::{Address, Direction, FlowKey, InterfaceId, Time};
 
@@ -39,6 +39,10 @@ pub(crate) struct Flow {
     pub(crate) tracker: Tracker,
     /// Whether it counts against the half-open limits.
     pub(crate) half_open: bool,
+    /// Whether it is in the queue of flows that make room first when the table is full: it is over, or
+    /// its originator has not yet sent again after an answer, which tells a host from an invented
+    /// address. Handshakes that are not complete have a list of their own.
+    pub(crate) expendable: bool,
     /// Whether its opening was logged, and its end is to be.
     pub(crate) logged: bool,
     pub(crate) lease: Lease,
@@ -122,18 +126,6 @@ impl Flow {
         match direction {
             Direction::Original => &self.original,
             Direction::Reply => &self.reply,
-        }
-    }
-
-    /// Whether it is over or, other than TCP's, was never answered: nobody misses it. Handshakes that
-    /// are not complete have a list of their own.
-    pub(crate) fn is_expendable(&self) -> bool {
-        match &self.tracker {
-            Tracker::Tcp(tcp) => tcp.state() == TcpState::Closed,
-            Tracker::Udp { replied }
-            | Tracker::Icmp { replied, .. }
-            | Tracker::Association { replied }
-            | Tracker::Other { replied } => !replied,
         }
     }
 

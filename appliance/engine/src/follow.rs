@@ -67,7 +67,10 @@ impl Engine {
                 | Tracker::Other { replied },
                 _,
             ) => {
-                if direction == Direction::Reply && !std::mem::replace(replied, true) {
+                if direction == Direction::Reply {
+                    *replied = true;
+                } else if *replied && flow.is_expendable() {
+                    flow.set_expendable(false);
                     self.expendable.remove(slot.0);
                 }
                 if is_stranger { TcpEffect::NoRefresh } else { TcpEffect::Continue }
@@ -83,7 +86,7 @@ impl Engine {
             }
             TcpEffect::NoRefresh => {}
             TcpEffect::Continue => self.refresh(now, slot, &tracker),
-            TcpEffect::Moved { from, to } => self.moved(now, slot, &tracker, from, to),
+            TcpEffect::Moved { to, .. } => self.moved(now, slot, &tracker, to),
         }
         self.offer(slot);
         Ok(Followed::Pass)
@@ -103,12 +106,17 @@ impl Engine {
         }
     }
 
-    fn moved(&mut self, now: Time, slot: Slot, tracker: &Tracker, from: TcpState, to: TcpState) {
+    fn moved(&mut self, now: Time, slot: Slot, tracker: &Tracker, to: TcpState) {
         self.refresh(now, slot, tracker);
-        if to == TcpState::Closed {
-            self.expendable.append(slot.0);
-        } else if from == TcpState::Closed {
-            self.expendable.remove(slot.0);
+        let flow = &mut self.flows[slot];
+        let is_over = to == TcpState::Closed;
+        if flow.is_expendable() != is_over {
+            flow.set_expendable(is_over);
+            if is_over {
+                self.expendable.append(slot.0);
+            } else {
+                self.expendable.remove(slot.0);
+            }
         }
         let flow = &mut self.flows[slot];
         // A SYN that finds its peer restarted makes an established connection half open again.
@@ -192,7 +200,7 @@ impl Engine {
         self.timers.cancel(&mut self.flows, slot.0);
         let Some(flow) = self.flows.remove(slot) else { return };
         self.homes.forget(slot);
-        if flow.is_expendable() {
+        if flow.expendable {
             self.expendable.remove(slot.0);
         }
         let source = flow.original.source.address.into();

@@ -55,6 +55,7 @@ fn bare(original: FlowKey, reply: FlowKey) -> Flow {
         },
         tracker: Tracker::Udp { replied: false },
         half_open: false,
+        expendable: false,
         logged: false,
         lease: Lease::Nothing,
         guest_of: None,

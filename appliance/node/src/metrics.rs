@@ -196,7 +196,11 @@ impl Page {
         let answers = answers.map(|(outcome, value)| ([("outcome", outcome)], value));
         out.counter("gabion_answers", "ICMP errors and RSTs of the node's own", answers)?;
         let evicted = counters.evicted;
-        out.one_counter("gabion_flows_evicted", "Unanswered flows that made room", evicted)?;
+        out.one_counter(
+            "gabion_flows_evicted",
+            "Flows that made room for others at a limit",
+            evicted,
+        )?;
         let lost = counters.events_lost;
         out.one_counter("gabion_events_lost", "Events that found the queue full", lost)
     }

@@ -11,16 +11,17 @@ fn syn(port: u16) -> Vec<u8> {
     build::tcp().from(&format!("198.51.100.9:{port}")).to("10.1.0.10:443").syn().seq(1).frame()
 }
 
-/// Sends the first two packets of a conversation that is answered, from this port.
+/// Sends the first packets of a conversation: who answers an answer is no invention.
 fn converse(dialogue: &mut Dialogue, port: u16) {
     let (client, server) = (format!("198.51.100.9:{port}"), "10.1.0.10:53");
     dialogue.send("ext", &build::udp().from(&client).to(server).frame());
     dialogue.send("int", &build::udp().from(server).to(&client).frame());
+    dialogue.send("ext", &build::udp().from(&client).to(server).frame());
 }
 
 /// Covers: 3.9
 #[test]
-fn in_a_full_table_what_was_answered_stays_and_what_was_not_makes_room() {
+fn in_a_full_table_what_lives_stays_and_what_was_never_heard_of_again_makes_room() {
     let limits = Limits { flows: 64, ..Limits::default() };
     let mut dialogue = Dialogue::with_limits(POLICY, limits);
     for port in 2_000..2_060 {
@@ -30,6 +31,8 @@ fn in_a_full_table_what_was_answered_stays_and_what_was_not_makes_room() {
         let from = format!("198.51.{}.{}:1025", number / 200, number % 200 + 1);
         dialogue.send("ext", &build::udp().from(&from).to("10.1.0.10:53").frame());
         assert_eq!(dialogue.sent.len(), 1, "the newcomer is let in");
+        // Servers answer invented sources too.
+        dialogue.send("int", &build::udp().from("10.1.0.10:53").to(&from).frame());
         // One that is answered is there to stay, and a handshake can be completed.
         if number == 1_000 {
             converse(&mut dialogue, 2_060);

@@ -42,7 +42,7 @@ impl Counters {
         interfaces(&counters).print_under("Interfaces")?;
         if counters.flows_evicted > 0 {
             say(format_args!(
-                "{} flows that nobody had answered made room for others at a limit.",
+                "{} flows that were over or had not shown that they live made room for others.",
                 count(counters.flows_evicted)
             ))?;
         }

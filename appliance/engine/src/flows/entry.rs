@@ -71,6 +71,8 @@ const PLAIN: u16 = 1 << 5;
 
 /// Both sides send ICMP queries, by leave of the policy that has judged the flow last.
 const BOTH_ASK: u16 = 1 << 6;
+/// See `Flow::expendable`.
+const EXPENDABLE: u16 = 1 << 7;
 
 /// Of `destination` and `source`: no NAT rule has these ids.
 const AS_SENT: u16 = u16::MAX;
@@ -123,6 +125,7 @@ impl Entry {
         entry.set_admission(admission);
         entry.set_tracker(tracker);
         entry.mark(HALF_OPEN, flow.half_open);
+        entry.mark(EXPENDABLE, flow.expendable);
         entry.mark(LOGGED, flow.logged);
         entry.mark(FROM_OWN_ADDRESS, flow.is_from_own_address);
         entry.mark(WIDE, is_wide);
@@ -145,6 +148,7 @@ impl Entry {
             admission: self.admission(generation),
             tracker: self.tracker(),
             half_open: self.is_half_open(),
+            expendable: self.is_expendable(),
             logged: self.has(LOGGED),
             lease: match self.lease {
                 NOTHING => Lease::Nothing,
@@ -216,6 +220,14 @@ impl Entry {
 
     pub(crate) const fn set_half_open(&mut self, half_open: bool) {
         self.mark(HALF_OPEN, half_open);
+    }
+
+    pub(crate) const fn is_expendable(&self) -> bool {
+        self.has(EXPENDABLE)
+    }
+
+    pub(crate) const fn set_expendable(&mut self, expendable: bool) {
+        self.mark(EXPENDABLE, expendable);
     }
 
     /// Whether packets leave with the addresses and ports with which they came.

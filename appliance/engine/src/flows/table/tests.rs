@@ -48,6 +48,7 @@ fn flow(id: u64, original: FlowKey, reply: FlowKey) -> Flow {
         },
         tracker: Tracker::Udp { replied: false },
         half_open: false,
+        expendable: false,
         logged: false,
         lease: Lease::Nothing,
         guest_of: None,
@@ -110,7 +111,7 @@ proptest! {
         (original, reply) in (0..64_u8, 64..128_u8),
         numbers in any::<[u64; 3]>(), counts in any::<[(u32, u16, u64); 2]>(),
         ids in any::<[u16; 5]>(), choice in 0..9_u8, mapping in prop::option::of(0..1_u32 << 24),
-        marks in any::<[bool; 4]>(), kind in 0..5_u8,
+        marks in any::<[bool; 5]>(), kind in 0..5_u8,
     ) {
         let reply = reply / 3 * 3 + original % 3;
         let usage = counts.map(|(low, high, bytes)| {
@@ -118,7 +119,7 @@ proptest! {
         });
         let side = |at: usize| Side { ingress: InterfaceId(ids[at]), hop: None, usage: usage[at] };
         let nat = NatId(ids[2] % 60_000);
-        let [half_open, logged, is_from_own_address, replied] = marks;
+        let [half_open, expendable, logged, is_from_own_address, replied] = marks;
         let syn = TcpSegment { sequence: numbers[1] as u32, ..SYN };
         let flow = Flow {
             sides: [side(0), side(1)],
@@ -143,6 +144,7 @@ proptest! {
                 _ => Tracker::Other { replied },
             },
             half_open,
+            expendable,
             logged,
             is_from_own_address,
             lease: match mapping {

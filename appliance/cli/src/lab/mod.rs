@@ -21,7 +21,10 @@ mod stage;
 
 mod path;
 
+mod flood;
+
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::Result;
 
@@ -29,6 +32,7 @@ use crate::failure::Failure;
 use crate::present::{Grid, print_json, say};
 
 use build::Offloads;
+use flood::Load;
 use namespace::Lifetime;
 use registry::{Record, labs};
 use scenario::Scenario;
@@ -97,7 +101,7 @@ pub(crate) struct Run {
     #[command(flatten)]
     common: Common,
 
-    /// Writes {"scenario","passed","checks":[{"name","passed","detail"}]} to a file, or `-`
+    /// Writes {"scenario","passed","checks":[{"name","passed","detail","figures"}]} to a file, or `-`
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
 
@@ -108,6 +112,15 @@ pub(crate) struct Run {
     /// Leaves the lab up afterwards
     #[arg(long)]
     keep: bool,
+
+    /// Packets a second of scenarios that flood
+    #[arg(long, value_name = "PPS", default_value_t = 25_000)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    rate: u32,
+
+    /// Seconds that each flood lasts
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=60))]
+    seconds: u64,
 }
 
 /// Runs a subcommand.
@@ -120,14 +133,16 @@ pub(crate) fn run(command: Command) -> Result<()> {
         Command::Down(down) => take_down(down.name.as_deref()),
         Command::Status(status) => list(&status),
         Command::Run(run) => {
-            let setup = setup(&run.common, run.keep, true)?;
+            let mut setup = setup(&run.common, run.keep, true)?;
+            let time = Duration::from_secs(run.seconds);
+            setup.load = Load { packets_per_second: run.rate, time };
             scenario::run(find(&run.common.scenario)?, &setup, &run)
         }
     }
 }
 
 /// All scenarios.
-const SCENARIOS: [&Scenario; 1] = [&path::SCENARIO];
+const SCENARIOS: [&Scenario; 2] = [&path::SCENARIO, &flood::SCENARIO];
 
 fn names() -> [&'static str; SCENARIOS.len()] {
     SCENARIOS.map(|scenario| scenario.name)
@@ -159,6 +174,7 @@ fn setup(common: &Common, keep: bool, with_node: bool) -> Result<Setup> {
         offloads: common.offloads,
         bin_dir: common.bin_dir.clone(),
         with_node,
+        load: Load { packets_per_second: 0, time: Duration::ZERO },
     })
 }
 

@@ -25,6 +25,8 @@ pub(crate) struct NodePlan {
     pub(crate) host: &'static str,
     /// Logical interface names of the policy, and the devices.
     pub(crate) interfaces: &'static [(&'static str, &'static str)],
+    /// More of its configuration.
+    pub(crate) more: &'static str,
 }
 
 const BINARIES: [&str; 2] = ["gabiond", "gabion-guard"];
@@ -120,7 +122,7 @@ impl NodePlace {
 
     fn configuration(&self, guard: &Path, pki: &Path) -> String {
         let directory = self.directory.display();
-        let host = self.plan.host;
+        let NodePlan { host, more, .. } = self.plan;
         let pki = pki.display();
         let interfaces: String = self
             .plan
@@ -155,7 +157,7 @@ json = "{directory}/events.jsonl"
 
 [guard]
 program = "{guard}"
-"#,
+{more}"#,
             guard = guard.display(),
         )
     }

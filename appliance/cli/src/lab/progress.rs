@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::Result;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::scenario::{Check, Outcome, Scenario};
+use super::scenario::{Check, Figure, Outcome, Scenario};
 use crate::present::{Paint, Tone};
 
 /// Widths of the report's columns; with the mark the indent, 73; what was seen follows.
@@ -103,6 +103,34 @@ impl Progress {
         let text = format!("{good} of {} checks as expected", self.total);
         let tone = if good == self.total { Tone::Good } else { Tone::Bad };
         self.line(&format!("\n{}, {:.1} s.\n", self.paint.apply(tone, &text), took.as_secs_f64()));
+    }
+
+    /// The table of what was measured, if anything was.
+    pub(crate) fn figures<'a>(
+        &self,
+        rows: impl Iterator<Item = (&'static str, &'a [Figure])> + Clone,
+    ) {
+        let measured = rows.filter(|(_, figures)| !figures.is_empty());
+        let Some((_, first)) = measured.clone().next() else { return };
+        let mut table: Vec<Vec<&str>> =
+            vec![std::iter::once("").chain(first.iter().map(|figure| figure.column)).collect()];
+        for (name, figures) in measured {
+            let cells = figures.iter().map(|figure| figure.text.as_str());
+            table.push(std::iter::once(name).chain(cells).collect());
+        }
+        let last = table[0].len() - 1;
+        let width = |column: usize| table.iter().map(|row| row[column].chars().count()).max();
+        let widths: Vec<_> = (0..last).map(|column| width(column).unwrap_or(0)).collect();
+        self.line("");
+        for (number, row) in table.iter().enumerate() {
+            let mut text = format!("  {:<1$}", row[0], widths[0]);
+            for (cell, width) in row[1..last].iter().zip(&widths[1..]) {
+                text += &format!("  {cell:>width$}");
+            }
+            text += &format!("  {}", row[last]);
+            let tone = if number == 0 { Tone::Faint } else { Tone::Plain };
+            self.line(&self.paint.apply(tone, text.trim_end()));
+        }
     }
 
     fn indented<'a>(&self, tone: Tone, lines: impl Iterator<Item = &'a str>) {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use gabion_api::v1::{CountersResponse, Flow, FlowFilter, Translation};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use super::Run;
 use super::build::Lab;
@@ -89,6 +89,14 @@ pub(crate) struct Because {
     pub(crate) nat: &'static [&'static str],
 }
 
+/// A number that a check has measured, for the table at the end and for the JSON.
+#[derive(Debug, Clone)]
+pub(crate) struct Figure {
+    pub(crate) column: &'static str,
+    pub(crate) text: String,
+    pub(crate) value: serde_json::Value,
+}
+
 /// How a check ended.
 #[derive(Debug, Clone)]
 pub(crate) struct Outcome {
@@ -117,6 +125,12 @@ struct ReportedCheck {
     name: &'static str,
     passed: bool,
     detail: String,
+    #[serde(skip_serializing_if = "Vec::is_empty", serialize_with = "as_map")]
+    figures: Vec<Figure>,
+}
+
+fn as_map<S: Serializer>(figures: &[Figure], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(figures.iter().map(|figure| (figure.column, &figure.value)))
 }
 
 /// Builds the lab, runs the checks, removes the lab and reports.
@@ -142,7 +156,9 @@ pub(crate) fn run(scenario: &Scenario, setup: &Setup, options: &Run) -> Result<(
     if let Some(path) = &options.json {
         write(path, &Report { scenario: scenario.name, passed, checks })?;
     }
-    let good = played?.iter().filter(|check| check.passed).count();
+    let played = played?;
+    progress.figures(played.iter().map(|check| (check.name, check.figures.as_slice())));
+    let good = played.iter().filter(|check| check.passed).count();
     progress.closing(good, begin.elapsed());
     if passed { Ok(()) } else { Err(Failure::shown().into()) }
 }
@@ -173,7 +189,8 @@ fn play(
         node_is_lost |= !outcome.passed && !had_node && !has_node || stage.obituary().is_some();
         progress.end(check, &outcome);
         let detail = detail(check, &outcome);
-        reported.push(ReportedCheck { name: check.name, passed: outcome.passed, detail });
+        let figures = std::mem::take(&mut stage.figures);
+        reported.push(ReportedCheck { name: check.name, passed: outcome.passed, detail, figures });
     }
     match setup.lifetime {
         Lifetime::Detached => {
@@ -191,7 +208,8 @@ fn play(
 impl ReportedCheck {
     /// A lab that could not be built is a check that failed: readers of the JSON get an answer.
     fn of_the_lab(error: &anyhow::Error) -> Self {
-        Self { name: "lab", passed: false, detail: one_line(&format!("{error:#}")) }
+        let detail = one_line(&format!("{error:#}"));
+        Self { name: "lab", passed: false, detail, figures: Vec::new() }
     }
 }
 

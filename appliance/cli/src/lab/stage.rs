@@ -12,10 +12,11 @@ use rustix::process::Signal;
 use tonic::Code;
 
 use super::build::{Lab, Offloads};
+use super::flood::Load;
 use super::namespace::Lifetime;
 use super::node::{NodePlace, look_for_binaries};
 use super::process::{Finished, Running, run};
-use super::scenario::Scenario;
+use super::scenario::{Figure, Scenario};
 use crate::connect::Node;
 use crate::failure::Failure;
 
@@ -29,6 +30,8 @@ pub(crate) struct Setup {
     pub(crate) bin_dir: Option<PathBuf>,
     /// Whether a node is going to be started.
     pub(crate) with_node: bool,
+    /// Of scenarios that flood.
+    pub(crate) load: Load,
 }
 
 /// What a check works with. Dropping it ends the programs first and removes the lab then.
@@ -39,6 +42,9 @@ pub(crate) struct Stage {
     place: NodePlace,
     servers: Vec<Running>,
     pub(crate) lab: Lab,
+    pub(crate) load: Load,
+    /// What the check that is at work has measured.
+    pub(crate) figures: Vec<Figure>,
 }
 
 impl Stage {
@@ -59,7 +65,8 @@ impl Stage {
         let lab = Lab::build(&setup.name, scenario.name, topology, setup.offloads, setup.lifetime)?;
         let place = NodePlace::prepare(&lab, scenario.node, &bin_dir)?;
         let servers = (scenario.servers)(&lab)?;
-        Ok(Self { api: None, running: None, place, servers, lab })
+        let load = setup.load;
+        Ok(Self { api: None, running: None, place, servers, lab, load, figures: Vec::new() })
     }
 
     /// Starts the node and waits until it is ready, but for a policy.
@@ -211,7 +218,7 @@ impl Stage {
     /// # Errors
     /// If the lab's record cannot be written.
     pub(crate) fn keep(self) -> Result<()> {
-        let Self { api, running, place: _, servers, lab } = self;
+        let Self { api, running, place: _, servers, lab, load: _, figures: _ } = self;
         drop((api, running, servers));
         lab.keep()
     }

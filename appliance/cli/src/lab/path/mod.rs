@@ -47,7 +47,7 @@ pub(crate) const SCENARIO: Scenario = Scenario {
     ],
     topology: network::topology,
     servers: start_servers,
-    node: NodePlan { host: NODE, interfaces: &[("ext", "eth1"), ("int", "eth2")] },
+    node: NodePlan { host: NODE, interfaces: &[("ext", "eth1"), ("int", "eth2")], more: "" },
     policy: POLICY,
     checks,
 };

@@ -88,7 +88,7 @@ pub fn network() -> Network {
     }
 }
 
-fn interface_id(name: &str) -> InterfaceId {
+pub fn interface_id(name: &str) -> InterfaceId {
     match name {
         "ext" => InterfaceId(0),
         "int" => InterfaceId(1),

@@ -1,5 +1,6 @@
 //! One binary for all integration tests.
 
+mod floods;
 mod lab;
 mod scenarios;
 mod tidy;

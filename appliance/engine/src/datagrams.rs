@@ -24,6 +24,9 @@ impl Engine {
         let taken = self.fragments.handle_fragment(now, from, frame.bytes, packet, timeout);
         let given_way = u64::from(self.fragments.take_given_way());
         self.counters.release(Verdict::Drop(DropReason::FragmentTableFull), given_way);
+        if given_way > 0 {
+            self.meet_limit(now, DropReason::FragmentTableFull);
+        }
         match taken {
             Reassembly::Held => Verdict::Held,
             Reassembly::Dropped { reason, with } => {

@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use zerocopy::FromZeros;
+
 use crate::Time;
 
 /// Marks that one set holds: a cache line of them. A search looks at one set, whatever was put in.
@@ -21,17 +23,22 @@ pub(crate) struct Recent {
 }
 
 /// The upper half of a hash, and the millisecond in which it came, from 1; 0 is an empty place.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, FromZeros)]
 struct Mark {
     kept: u32,
     at: u32,
 }
 
 impl Recent {
-    /// Room for at least `marks`, each good for `span` at most.
+    /// Room for at least `marks`, each good for `span` at most; memory is taken as it is used.
+    ///
+    /// # Panics
+    /// When there is no memory for it.
     pub(crate) fn new(marks: u32, span: Duration) -> Self {
         let sets = (marks as usize).div_ceil(WAYS).next_power_of_two();
-        Self { sets: vec![[Mark::default(); WAYS]; sets], span }
+        let sets =
+            <[Mark; WAYS]>::new_vec_zeroed(sets).expect("the node has memory for its tables");
+        Self { sets, span }
     }
 
     /// How long ago `hash` came, if it is still known.

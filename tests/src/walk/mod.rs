@@ -3,7 +3,7 @@
 
 mod bytes;
 mod policies;
-mod seen;
+pub mod seen;
 mod steps;
 mod world;
 

@@ -119,8 +119,20 @@ pub enum FlowChange {
 impl Engine {
     /// Decides one frame and rewrites it in place where it is to be forwarded.
     pub fn handle_frame(&mut self, now: Time, from: InterfaceId, frame: &mut Frame<'_>) -> Verdict {
+        let parsed = Packet::parse(frame);
+        self.handle_parsed(now, from, frame, parsed)
+    }
+
+    /// Decides a frame with what it was parsed into.
+    pub(crate) fn handle_parsed(
+        &mut self,
+        now: Time,
+        from: InterfaceId,
+        frame: &mut Frame<'_>,
+        parsed: Result<Parsed, DropReason>,
+    ) -> Verdict {
         self.counters.frames_in += 1;
-        let verdict = self.decide(now, from, frame);
+        let verdict = self.decide(now, from, frame, parsed);
         self.counters.count(verdict, 1);
         if let Verdict::Drop(reason) | Verdict::Reject(reason) = verdict
             && reason.is_limit()
@@ -130,11 +142,17 @@ impl Engine {
         verdict
     }
 
-    fn decide(&mut self, now: Time, from: InterfaceId, frame: &mut Frame<'_>) -> Verdict {
+    fn decide(
+        &mut self,
+        now: Time,
+        from: InterfaceId,
+        frame: &mut Frame<'_>,
+        parsed: Result<Parsed, DropReason>,
+    ) -> Verdict {
         if !self.open || self.policy.is_none() {
             return Verdict::Drop(DropReason::NotReady);
         }
-        match Packet::parse(frame) {
+        match parsed {
             Ok(Parsed::Arp(arp)) => self.handle_arp(from, &arp),
             Ok(Parsed::Ip(packet)) => self.handle_packet(now, from, frame, &packet),
             Err(reason) => Verdict::Drop(reason),

@@ -20,7 +20,7 @@ use crate::tcp::TcpTracker;
 use crate::translate::Lease;
 use crate::{Address, Direction, FlowKey, InterfaceId, Time};
 
-pub(crate) use table::FlowTable;
+pub(crate) use table::{FlowTable, Guess};
 
 /// A place in the table; reused after the flow has gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

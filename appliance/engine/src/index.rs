@@ -127,18 +127,13 @@ impl Index {
         self.buckets[home.first].strays.wrapping_add(self.buckets[home.second].strays)
     }
 
-    /// The first id that may be the one that is meant: which line to load next.
+    /// The first id that may be the one that is meant, and hardly ever is another: what to load next.
     #[inline]
     pub(crate) fn guess(&self, hash: u64) -> Option<u32> {
         let home = self.home(hash);
         let any = &mut |_| true;
-        let found = self.buckets[home.first].find(&home, any);
-        found.or_else(|| self.buckets[home.second].find(&home, any)).map(|(_, id)| id)
-    }
-
-    /// Bytes of memory.
-    pub(crate) fn size(&self) -> usize {
-        self.buckets.len() * size_of::<Bucket>()
+        let [first, second] = [home.first, home.second].map(|at| self.buckets[at].find(&home, any));
+        first.or(second).map(|(_, id)| id)
     }
 
     #[inline]
@@ -164,7 +159,7 @@ impl Bucket {
     fn find(&self, home: &Home, is: &mut impl FnMut(u32) -> bool) -> Option<(usize, u32)> {
         let mut same = self.ways_with(home.tag);
         while same != 0 {
-            let way = same.trailing_zeros() as usize;
+            let way = same.trailing_zeros() as usize / 8;
             let entry = self.entries[way % WAYS];
             let id = entry & (IDS_MAX - 1);
             if entry & !(IDS_MAX - 1) == home.upper && is(id) {
@@ -175,14 +170,17 @@ impl Bucket {
         None
     }
 
-    /// One bit for each place with this tag.
+    /// The highest bit of the byte of each place with this tag.
     #[inline]
-    fn ways_with(&self, tag: u8) -> u32 {
-        let mut ways = 0;
-        for (way, there) in self.tags.iter().enumerate() {
-            ways |= u32::from(*there == tag) << way;
-        }
-        ways
+    fn ways_with(&self, tag: u8) -> u128 {
+        const LOW: u128 = u128::from_le_bytes([0x7f; 16]);
+        const ONES: u128 = u128::from_le_bytes([1; 16]);
+        const PLACES: u128 = (1 << (8 * WAYS)) - 1;
+        let [a, b, c] = self.tags.as_chunks::<4>().0 else { return 0 };
+        let [a, b, c] = [a, b, c].map(|tags| u128::from(u32::from_le_bytes(*tags)));
+        // Zero where the tag is: adding to seven bits never carries into the next byte.
+        let other = (a | b << 32 | c << 64) ^ ONES * u128::from(tag);
+        !((other & LOW) + LOW | other | LOW) & PLACES
     }
 
     fn taken(&self) -> u32 {
@@ -190,7 +188,7 @@ impl Bucket {
     }
 
     fn put(&mut self, home: &Home, id: u32) {
-        let way = self.ways_with(0).trailing_zeros() as usize;
+        let way = self.ways_with(0).trailing_zeros() as usize / 8;
         self.tags[way] = home.tag;
         self.entries[way] = home.upper | id;
     }

@@ -12,6 +12,7 @@ mod counters;
 
 // A packet's life, in the order in which it meets the stages.
 mod engine;
+mod batch;
 mod packet;
 mod sanity;
 mod arrival;
@@ -59,6 +60,7 @@ pub mod build;
 pub mod measure;
 
 pub use address::{Address, Direction, Endpoint, Family, FlowKey};
+pub use batch::BATCH;
 pub use counters::{Counters, RuleCounters, TableUse};
 pub use engine::{Engine, EngineConfig, FlowChange, Neighbour, Transmit};
 pub use event::{

@@ -4,6 +4,7 @@
 
 mod dialogue;
 
+mod batches;
 mod extension_headers;
 mod filter;
 mod fragments;

@@ -36,6 +36,10 @@ pub(crate) struct FlowTable {
 #[repr(align(64))]
 struct Wide([[Address; 2]; 2]);
 
+/// An id that a key may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Guess(Option<u32>);
+
 /// A key as it is compared with what stands in an entry.
 struct Sought {
     addresses: u64,
@@ -64,26 +68,57 @@ impl FlowTable {
     }
 
     pub(crate) fn find(&self, key: &FlowKey) -> Option<(Slot, Direction)> {
-        self.find_hashed(self.hash(key), key)
-    }
-
-    /// `find` for a key whose hash is known already.
-    pub(crate) fn find_hashed(&self, hash: u64, key: &FlowKey) -> Option<(Slot, Direction)> {
         let sought = Sought::new(key);
-        let id = self.index.find(hash, |id| self.is(id, &sought))?;
-        let direction = if id & 1 == 0 { Direction::Original } else { Direction::Reply };
-        Some((Slot(id >> 1), direction))
+        self.index.find(self.hash(key), |id| self.is(id, &sought)).map(place_of)
     }
 
-    /// Loads into the cache what `find_hashed` will look at for each of these hashes. One lookup
-    /// waits for a line from memory twice, or three times; those of a batch wait together.
-    pub(crate) fn warm(&self, hashes: &[u64]) {
+    /// Loads into the cache what `find_guessed` will look at for each of these hashes, and guesses
+    /// which ids it will find. One lookup waits for memory twice, or three times; those of a batch
+    /// wait together.
+    pub(crate) fn guess(&self, hashes: &[u64], guesses: &mut [Guess]) {
         let buckets = hashes.iter().map(|hash| self.index.touch(*hash));
         black_box(buckets.fold(0, u32::wrapping_add));
-        let guessed = hashes.iter().filter_map(|hash| self.index.guess(*hash));
-        let entries = guessed.filter_map(|id| self.entries.get(id as usize >> 1));
-        let lines = entries.map(|entry| entry.ports[0] ^ entry.timer.next());
-        black_box(lines.fold(0, u32::wrapping_add));
+        for (hash, guess) in hashes.iter().zip(&mut *guesses) {
+            *guess = Guess(self.index.guess(*hash));
+        }
+        // A loop that does nothing else: a processor looks ahead some hundred instructions.
+        let entries = guesses.iter().filter_map(|guess| self.guessed(*guess));
+        black_box(entries.fold(0, |loaded, entry| loaded ^ entry.ports[0]));
+        let mut loaded = 0;
+        for entry in guesses.iter().filter_map(|guess| self.guessed(*guess)) {
+            if entry.is_wide() {
+                let [[source, _], _] = self.wide[entry.addresses[0] as usize].0;
+                loaded ^= source.words()[0];
+            }
+        }
+        black_box(loaded);
+    }
+
+    /// Loads the rest of the flows that were guessed, for those that will use them.
+    pub(crate) fn load(&self, guesses: &[Guess]) {
+        let entries = guesses.iter().filter_map(|guess| self.guessed(*guess));
+        black_box(
+            entries.fold(0, |loaded, entry| loaded ^ entry.id().0 ^ u64::from(entry.timer.next())),
+        );
+    }
+
+    /// `find` for a key whose hash is known, and what was guessed for it: a guess may be wrong.
+    pub(crate) fn find_guessed(
+        &self,
+        hash: u64,
+        guess: Guess,
+        key: &FlowKey,
+    ) -> Option<(Slot, Direction)> {
+        let sought = Sought::new(key);
+        let right = guess.0.filter(|id| {
+            self.guessed(guess).is_some_and(|entry| entry.kind != Kind::Free)
+                && self.is(*id, &sought)
+        });
+        Some(place_of(right.or_else(|| self.index.find(hash, |id| self.is(id, &sought)))?))
+    }
+
+    fn guessed(&self, guess: Guess) -> Option<&Entry> {
+        self.entries.get(guess.0? as usize >> 1)
     }
 
     /// Adds a flow; `None` when the table has no place for it. The caller has seen that neither key
@@ -270,6 +305,10 @@ impl std::ops::IndexMut<Slot> for FlowTable {
         assert!(entry.kind != Kind::Free, "the slot holds a flow");
         entry
     }
+}
+
+fn place_of(id: u32) -> (Slot, Direction) {
+    (Slot(id >> 1), if id & 1 == 0 { Direction::Original } else { Direction::Reply })
 }
 
 impl Sought {

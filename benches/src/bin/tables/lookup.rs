@@ -4,8 +4,8 @@ use std::hash::BuildHasher;
 use std::hint::black_box;
 use std::time::Instant;
 
-use gabion_engine::measure::{BATCH, Flows};
-use gabion_engine::{Address, Endpoint, FlowKey};
+use gabion_engine::measure::Flows;
+use gabion_engine::{Address, BATCH, Endpoint, FlowKey};
 use hashbrown::HashMap;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -40,7 +40,9 @@ impl<'a> Message<'a> {
     /// The error number of an acknowledgement, 0 if all went well.
     pub(crate) fn errno(&self) -> Option<i32> {
         let value = self.body.first_chunk::<4>()?;
-        (i32::from(self.kind) == libc::NLMSG_ERROR).then(|| -i32::from_ne_bytes(*value))
+        let number =
+            (i32::from(self.kind) == libc::NLMSG_ERROR).then(|| i32::from_ne_bytes(*value));
+        number?.checked_neg()
     }
 
     /// The attributes of an nf_tables message of the family `inet`.
@@ -181,6 +183,19 @@ mod tests {
             assert_eq!(attributes.iter().map(Attribute::text).next().as_deref(), table);
             assert_eq!(message.errno(), None);
         }
+    }
+
+    /// The smallest number has no negative: to ask for it was a panic where overflows are checked.
+    #[test]
+    fn an_error_number_that_can_not_be_negated_is_none() {
+        let error = |number: i32| {
+            let mut bytes = vec![20, 0, 0, 0, libc::NLMSG_ERROR as u8, 0];
+            bytes.resize(HEADER_BYTES, 0);
+            bytes.extend(number.to_ne_bytes());
+            Message::split(&bytes).unwrap().0.errno()
+        };
+        assert_eq!(error(-libc::EPERM), Some(libc::EPERM));
+        assert_eq!(error(i32::MIN), None);
     }
 
     /// The kernel is trusted, but a length that is wrong must not end in a panic or a loop.

@@ -319,7 +319,7 @@ impl TcpTracker {
         let exact = sequence == expected || sequence == sender.end;
         let in_window =
             is_at_most(expected, sequence) && is_at_most(sequence, receiver.edge(sender));
-        if exact || (refuses && receiver.grant.is_none()) {
+        if exact {
             sender.repeated = true;
             return Ok(if closed { TcpEffect::NoRefresh } else { self.advance(Event::Reset) });
         }

@@ -463,10 +463,19 @@ fn rst_against_a_syn_must_acknowledge_it() {
 fn rst_against_a_repeated_syn_passes_after_the_syn_ack() {
     let mut d = Dialogue::answered();
     assert_eq!(d.client(segment("S", 0, 0)), Ok(Continue));
-    assert_eq!(
-        d.server(segment("RA", 0_u32.wrapping_sub(S), 1)),
-        Ok(Moved { from: SynReceived, to: Closed })
-    );
+    assert_eq!(d.server(segment("RA", 0_u32.wrapping_sub(S), 1)), Ok(NoRefresh));
+}
+
+/// The client may have the SYN-ACK already, and then ignores a RST with a wrong sequence number: the
+/// engine ended the connection under both. Found beside Linux.
+#[test]
+fn rst_that_only_acknowledges_the_syn_ends_nothing_after_the_syn_ack() {
+    for sequence in [100, 0x4000_0000, 0_u32.wrapping_sub(90_000_000)] {
+        let mut d = Dialogue::answered();
+        assert_eq!(d.server(segment("RA", sequence, 1)), Ok(NoRefresh));
+        assert_eq!(d.client(segment("A", 1, 1)), Ok(Moved { from: SynReceived, to: Established }));
+        assert_eq!(d.server(segment("A", 1, 1).payload(10)), Ok(Continue));
+    }
 }
 
 #[test]

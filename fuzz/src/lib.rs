@@ -4,6 +4,7 @@
 //! keeping is in `corpus/`, and `cargo test -p gabion-fuzz` replays it. See docs/fuzzing.md.
 #![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm)]
 
+pub mod differential;
 mod files;
 mod fragments;
 mod frames;

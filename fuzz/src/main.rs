@@ -1,8 +1,8 @@
 //! Under `make fuzz`: libFuzzer on the target that `GABION_FUZZ_TARGET` names. Otherwise
 //! `fuzz TARGET FILE...` runs a target on files, and `fuzz` lists the targets.
-#![cfg_attr(fuzzing, no_main)]
+#![cfg_attr(libfuzzer, no_main)]
 
-#[cfg(fuzzing)]
+#[cfg(libfuzzer)]
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     use std::sync::LazyLock;
     static TARGET: LazyLock<&gabion_fuzz::Target> = LazyLock::new(|| {
@@ -12,7 +12,7 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     (TARGET.run)(bytes);
 });
 
-#[cfg(not(fuzzing))]
+#[cfg(not(libfuzzer))]
 fn main() -> std::process::ExitCode {
     let mut arguments = std::env::args().skip(1);
     let Some(target) = arguments.next().and_then(|name| gabion_fuzz::named(&name)) else {

@@ -11,13 +11,16 @@ use gabion_engine::{Checksum, Offload};
 /// When the frame does not parse, is padded with anything, or has a wrong checksum.
 #[track_caller]
 pub fn describe(frame: &[u8], offload: Offload) -> String {
+    if is_ipv4_authentication(frame) {
+        return describe_authentication(&frame[14..]);
+    }
     let packet = SlicedPacket::from_ethernet(frame).expect("a sound frame leaves");
     let Some(net) = &packet.net else { return "not ip".to_owned() };
     let (source, destination, hop_limit, fragment): (IpAddr, IpAddr, u8, Option<String>) = match net
     {
         NetSlice::Ipv4(v4) => {
             let header = v4.header();
-            assert_eq!(header.to_header().calc_header_checksum(), header.header_checksum());
+            check_ipv4_header(header.slice());
             let cut = header.is_fragmenting_payload();
             let place = format!(
                 " frag {}{}",
@@ -59,6 +62,30 @@ pub fn describe(frame: &[u8], offload: Offload) -> String {
     let partial = if partial { " partial" } else { "" };
     let gso = offload.segments.map(|gso| format!(" gso {}", gso.size)).unwrap_or_default();
     format!("{transport} ttl {hop_limit}{fragment}{partial}{gso}")
+}
+
+/// Not etherparse's sum of its own view of the header, which forgets the reserved flag.
+#[track_caller]
+fn check_ipv4_header(header: &[u8]) {
+    assert_eq!(sum_of(header), 0, "the sum of an IPv4 header");
+}
+
+/// Zero where the sum is right.
+fn sum_of(bytes: &[u8]) -> u16 {
+    etherparse::checksum::Sum16BitWords::new().add_slice(bytes).ones_complement()
+}
+
+/// etherparse follows the authentication header of IPv4 as if it were an extension header; to a router
+/// it is one more protocol, whatever is in it.
+fn is_ipv4_authentication(frame: &[u8]) -> bool {
+    frame.get(12..15).is_some_and(|start| start[..2] == [8, 0] && start[2] >> 4 == 4)
+        && frame.get(23) == Some(&51)
+}
+
+fn describe_authentication(packet: &[u8]) -> String {
+    let header = etherparse::Ipv4HeaderSlice::from_slice(packet).expect("a sound packet leaves");
+    check_ipv4_header(header.slice());
+    format!("ip {} > {} ttl {}", header.source_addr(), header.destination_addr(), header.ttl())
 }
 
 fn transport(
@@ -110,9 +137,7 @@ fn transport(
         Some(TransportSlice::Icmpv4(icmp)) => {
             if whole {
                 // Not etherparse's sum of its own view: that takes fields that are unused for zero.
-                let mut sum = etherparse::checksum::Sum16BitWords::new();
-                sum = sum.add_slice(icmp.slice());
-                assert_eq!(sum.ones_complement(), 0, "ICMP");
+                assert_eq!(sum_of(icmp.slice()), 0, "ICMP");
             }
             format!(
                 "icmp {source} > {destination} {}",
@@ -158,11 +183,7 @@ fn describe_quote(quote: &[u8]) -> String {
     let (source, destination): (IpAddr, IpAddr) = match &packet.net {
         Some(etherparse::LaxNetSlice::Ipv4(v4)) => {
             let header = v4.header();
-            assert_eq!(
-                header.to_header().calc_header_checksum(),
-                header.header_checksum(),
-                "quote"
-            );
+            check_ipv4_header(header.slice());
             (header.source_addr().into(), header.destination_addr().into())
         }
         Some(etherparse::LaxNetSlice::Ipv6(v6)) => {

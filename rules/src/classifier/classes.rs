@@ -17,12 +17,21 @@ pub(super) struct Classes {
     /// The upper halves at which classes begin.
     tops: Lines<u64, 8>,
     tops_ranks: Ranks,
-    top_keys: Vec<u64>,
-    /// For each upper half, where the lower halves that belong to it begin; one more behind.
-    starts: Vec<u32>,
+    /// The same with what lies below; one more behind.
+    halves: Vec<Half>,
     lows: Vec<u64>,
     /// Of IPv4 alone: the number of the first class of IPv6.
     v4_count: u32,
+}
+
+/// IPv6 addresses with one upper half.
+#[derive(Debug, Clone, Copy)]
+struct Half {
+    top: u64,
+    /// Where the lower halves that belong to it begin.
+    start: u32,
+    /// Whether it is one class, or the end of one: rules seldom name parts of a network of 64 bits.
+    is_whole: bool,
 }
 
 /// Classes from the first to the last, both included.
@@ -61,27 +70,31 @@ impl Classes {
     /// `v4` and `v6` are where classes begin, sorted; the first is 0.
     fn of_starts(v4: &[u32], v6: &[u128]) -> Self {
         let small = |n: usize| u32::try_from(n).expect("limits keep ranges far below");
-        let (mut top_keys, mut starts) = (Vec::new(), Vec::new());
-        let halves =
-            v6.iter().map(|start| ((start >> 64) as u64, (start & u128::from(u64::MAX)) as u64));
-        for (at, (top, _)) in halves.clone().enumerate() {
-            if top_keys.last() != Some(&top) {
-                top_keys.push(top);
-                starts.push(small(at));
+        let mut halves: Vec<Half> = Vec::new();
+        for (at, start) in v6.iter().enumerate() {
+            let (top, low) = split(*start);
+            match halves.last_mut() {
+                Some(half) if half.top == top => half.is_whole = false,
+                Some(_) | None => halves.push(Half { top, start: small(at), is_whole: low == 0 }),
             }
         }
-        starts.push(small(v6.len()));
+        let top_keys: Vec<u64> = halves.iter().map(|half| half.top).collect();
+        halves.push(Half { top: u64::MAX, start: small(v6.len()), is_whole: false });
         let (mut v4_lines, mut tops) = (Lines::default(), Lines::default());
         Self {
             v4_ranks: v4_lines.add(v4),
             v4: v4_lines,
             tops_ranks: tops.add(&top_keys),
             tops,
-            top_keys,
-            starts,
-            lows: halves.map(|(_, low)| low).collect(),
+            halves,
+            lows: v6.iter().map(|start| split(*start).1).collect(),
             v4_count: small(v4.len()),
         }
+    }
+
+    /// How many classes there are.
+    pub(super) fn count(&self) -> u32 {
+        self.v4_count + u32::try_from(self.lows.len()).expect("limits keep ranges far below")
     }
 
     #[inline]
@@ -114,10 +127,14 @@ impl Classes {
 
     #[inline]
     fn of_v6(&self, address: u128) -> u32 {
-        let (top, low) = ((address >> 64) as u64, (address & u128::from(u64::MAX)) as u64);
+        let (top, low) = split(address);
         let at = self.tops.rank(&self.tops_ranks, top);
-        let (start, end) = (self.starts[at] as usize, self.starts[at + 1] as usize);
-        let below = if self.top_keys[at] == top {
+        let half = self.halves[at];
+        if half.is_whole && half.top == top {
+            return self.v4_count + half.start;
+        }
+        let (start, end) = (half.start as usize, self.halves[at + 1].start as usize);
+        let below = if half.top == top {
             self.lows[start..end].partition_point(|start| *start <= low)
         } else {
             end - start
@@ -127,10 +144,10 @@ impl Classes {
     }
 
     pub(super) fn bytes(&self) -> usize {
-        let words = self.top_keys.len() + self.lows.len();
-        self.v4.bytes()
-            + self.tops.bytes()
-            + words * size_of::<u64>()
-            + self.starts.len() * size_of::<u32>()
+        self.v4.bytes() + self.tops.bytes() + size_of_val(&*self.lows) + size_of_val(&*self.halves)
     }
+}
+
+fn split(address: u128) -> (u64, u64) {
+    ((address >> 64) as u64, (address & u128::from(u64::MAX)) as u64)
 }

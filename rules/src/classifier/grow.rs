@@ -12,7 +12,7 @@ use std::collections::BinaryHeap;
 
 use super::blocks::{BLOCK, Block};
 use super::entry::{Entry, FIELDS};
-use super::tree::{Branch, LONG_LEAF, Place, Split, Tree};
+use super::tree::{Branch, Find, LONG_LEAF, Place, Split, Tree};
 
 /// What is asked of a classifier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,11 +34,17 @@ const COPIES: usize = 16;
 /// Divisions inside each other: bounds the stack of build and search.
 const DEPTH: usize = 24;
 
-/// Builds the tree of `entries`, which are ordered by rule.
-pub(super) fn grow(entries: Vec<Entry>, answers: Answers) -> Tree {
+/// Where no more values than so many share an interval, on average, each value has its own branch.
+const SPREAD: usize = 4;
+/// Smaller divisions are found as fast by their intervals.
+const DIRECT_INTERVALS: usize = 256;
+
+/// Builds the tree of `entries`, which are ordered by rule, for addresses of `classes` classes.
+pub(super) fn grow(entries: Vec<Entry>, classes: u32, answers: Answers) -> Tree {
     let budget = entries.len() * COPIES + BLOCK;
     let mut grower = Grower { tree: Tree::default(), answers, budget };
-    let region = Region([(0, u32::MAX), (0, u32::MAX), (0, u32::MAX), (0, u16::MAX.into())]);
+    let addresses = (0, classes - 1);
+    let region = Region([addresses, addresses, (0, u32::MAX), (0, u16::MAX.into())]);
     grower.tree.root = grower.grow(entries, &region, 0);
     grower.tree
 }
@@ -146,21 +152,19 @@ impl Grower {
             }
         }
         drop(entries);
-        let at = self.tree.branches.len();
-        self.tree.branches.resize(at + parts.len(), Branch::default());
+        let mut branches = Vec::with_capacity(parts.len());
         for (index, part) in parts.into_iter().enumerate() {
             let region = region.interval(division.field, &division.starts, index);
-            let branch = self.grow(part, &region, depth + 1);
-            self.tree.branches[at + index] = branch;
+            branches.push(self.grow(part, &region, depth + 1));
         }
         let wide = self.grow(wide, region, depth + 1);
-        self.push_split(first, division.field, &division.starts, at, wide)
+        self.push_split(first, region, division.field, &division.starts, &branches, wide)
     }
 
     /// Boxes that differ in one field only: each interval has one first.
     fn line(&mut self, entries: &[Entry], region: &Region, field: usize) -> Branch {
         let starts = region.starts(entries.iter(), field);
-        let at = self.tree.branches.len();
+        let mut branches = Vec::with_capacity(starts.len());
         let entries_at = self.tree.entries.len();
         self.tree.entries.extend_from_slice(entries);
         let mut by_start: Vec<usize> = (0..entries.len()).collect();
@@ -179,23 +183,37 @@ impl Grower {
             let branch = begun.peek().map(|&Reverse(index)| {
                 Branch::new(entries[index].rule(), Place::Leaf(entries_at + index, 1))
             });
-            self.tree.branches.push(branch.unwrap_or_default());
+            branches.push(branch.unwrap_or_default());
         }
-        self.push_split(entries[0].rule(), field, &starts, at, Branch::default())
+        let first = entries[0].rule();
+        self.push_split(first, region, field, &starts, &branches, Branch::default())
     }
 
     fn push_split(
         &mut self,
         first: u32,
+        region: &Region,
         field: usize,
         starts: &[u32],
-        at: usize,
+        branches: &[Branch],
         wide: Branch,
     ) -> Branch {
-        let ranks = self.tree.lines.add(starts);
         let small = |n: usize| u32::try_from(n).expect("the budget keeps trees far below");
+        let at = small(self.tree.branches.len());
+        let (from, to) = region.0[field];
+        let values = (to - from) as usize;
+        let find = if starts.len() >= DIRECT_INTERVALS && values <= starts.len() * SPREAD {
+            let ends = starts[1..].iter().copied().chain([to + 1]);
+            for ((start, end), branch) in starts.iter().zip(ends).zip(branches) {
+                self.tree.branches.extend((*start..end).map(|_| *branch));
+            }
+            Find::Direct(from)
+        } else {
+            self.tree.branches.extend_from_slice(branches);
+            Find::Ranks(self.tree.lines.add(starts))
+        };
         let field = u8::try_from(field).expect("there are few fields");
-        self.tree.splits.push(Split { field, ranks, branches: small(at), wide });
+        self.tree.splits.push(Split { field, find, branches: at, wide });
         Branch::new(first, Place::Split(self.tree.splits.len() - 1))
     }
 }

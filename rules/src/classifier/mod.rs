@@ -111,7 +111,8 @@ impl Classifier {
                     continue;
                 }
                 slot[used] = *places.entry(part).or_insert_with(|| {
-                    tables.push(table(&lists.merged(part), &rules, &mut boxes, answers));
+                    let list = lists.merged(part);
+                    tables.push(table(&list, &rules, &mut boxes, classes.count(), answers));
                     u32::try_from(tables.len() - 1).expect("there are few zone pairs")
                 });
                 used += 1;
@@ -180,7 +181,13 @@ impl Classifier {
     }
 }
 
-fn table(list: &[u32], rules: &[Classified], boxes: &mut Boxes<'_>, answers: Answers) -> Table {
+fn table(
+    list: &[u32],
+    rules: &[Classified],
+    boxes: &mut Boxes<'_>,
+    classes: u32,
+    answers: Answers,
+) -> Table {
     if list.len() <= PLAIN_RULES {
         return Table::Plain(list.into());
     }
@@ -188,7 +195,7 @@ fn table(list: &[u32], rules: &[Classified], boxes: &mut Boxes<'_>, answers: Ans
     for &rule in list {
         boxes.add(rule, &rules[rule as usize].conditions, &mut entries);
     }
-    Table::Tree(grow(entries, answers))
+    Table::Tree(grow(entries, classes, answers))
 }
 
 /// Rules by the zones that they name, each in one kind of list only: lists of pairs first, then of

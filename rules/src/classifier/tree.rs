@@ -21,12 +21,20 @@ pub(super) struct Tree {
 #[derive(Debug)]
 pub(super) struct Split {
     pub field: u8,
-    /// Where the intervals begin.
-    pub ranks: Ranks,
-    /// Of the first interval.
+    pub find: Find,
+    /// The first of the split's own.
     pub branches: u32,
     /// The boxes that hold too many intervals to stand in each of them.
     pub wide: Branch,
+}
+
+/// How the branch of a value is found.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Find {
+    /// One branch for each value from this one on: where nearly every value begins an interval.
+    Direct(u32),
+    /// One branch for each interval; these begin them.
+    Ranks(Ranks),
 }
 
 /// A part of the tree.
@@ -122,8 +130,12 @@ impl Tree {
                 }
                 Place::Split(at) => {
                     let split = &self.splits[at];
-                    let rank = self.lines.rank(&split.ranks, point.0[usize::from(split.field)]);
-                    let inner = self.branches[split.branches as usize + rank];
+                    let value = point.0[usize::from(split.field)];
+                    let index = match &split.find {
+                        Find::Direct(first) => (value - first) as usize,
+                        Find::Ranks(ranks) => self.lines.rank(ranks, value),
+                    };
+                    let inner = self.branches[split.branches as usize + index];
                     // As deep as trees may grow; see `grow`.
                     best = self.search(inner, point, from, best, holds);
                     branch = split.wide;

@@ -1,0 +1,265 @@
+//! nftables with the same rules: what a new UDP packet costs that walks its chain.
+//!
+//! One socket in a namespace sends to addresses behind a dummy device; the chain drops all of it, so
+//! that nothing but the way to the chain and the chain itself is paid for. An empty chain that drops
+//! is subtracted. No connection tracking: each packet is a first packet.
+
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Context as _, bail};
+use gabion_benches::rulesets::{Addresses, Dice, Family, Rule, Service, policy_text};
+use gabion_rules::{Query, Transport, ZoneId};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use serde::Serialize;
+
+use crate::classify::mean;
+
+#[derive(Debug, Serialize)]
+pub(crate) struct Report {
+    rows: Vec<Row>,
+}
+
+/// The same rules in one form.
+#[derive(Debug, Serialize)]
+struct Row {
+    name: String,
+    /// Per first packet, medians; nothing where only the installation was measured.
+    classify_ns: Option<f64>,
+    install_ms: f64,
+}
+
+/// How nftables keeps the rules.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    /// Nothing but the drop at the end.
+    Empty,
+    /// One rule after the other.
+    Chain,
+    /// A verdict map of concatenated ranges.
+    Map,
+}
+
+const NAMESPACE: &str = "gab-rules-peer";
+const RULES: usize = 10_000;
+const MANY_RULES: usize = 100_000;
+const SOURCE: Ipv4Addr = Ipv4Addr::new(10, 1, 2, 3);
+/// Packets of one sample: a chain of ten thousand rules takes some 50 µs for each.
+const PACKETS: usize = 2_000;
+const ROUNDS: usize = 7;
+
+pub(crate) fn measure() -> anyhow::Result<Report> {
+    let namespace = Namespace::build()?;
+    let (rules, many) = (distinct_rules(RULES), distinct_rules(MANY_RULES));
+    let forms = [Form::Empty, Form::Chain, Form::Map];
+    let mut samples = [Vec::new(), Vec::new(), Vec::new()];
+    let mut installs = [Vec::new(), Vec::new(), Vec::new()];
+    let sender = namespace.sender()?;
+    for round in 0..ROUNDS {
+        let order: Vec<usize> = if round % 2 == 0 { vec![0, 1, 2] } else { vec![2, 1, 0] };
+        for index in order {
+            installs[index].push(namespace.install(&ruleset(&rules, forms[index]))?);
+            samples[index].push(send(&sender, round as u64)?);
+        }
+    }
+    let [empty, chain, map] = samples.map(median);
+    let [_, chain_install, map_install] = installs.map(median);
+    let row = |name: &str, ns: Option<f64>, ms| Row {
+        name: name.to_owned(),
+        classify_ns: ns,
+        install_ms: ms,
+    };
+    let many_chain = namespace.install(&ruleset(&many, Form::Chain))?;
+    let many_map = namespace.install(&ruleset(&many, Form::Map))?;
+    Ok(Report {
+        rows: vec![
+            row("peer/nftables-chain/10000", Some(chain - empty), chain_install),
+            row("peer/nftables-map/10000", Some(map - empty), map_install),
+            ours("peer/gabion/10000", &rules),
+            row("peer/nftables-chain/100000", None, many_chain),
+            row("peer/nftables-map/100000", None, many_map),
+            ours("peer/gabion/100000", &many),
+        ],
+    })
+}
+
+pub(crate) fn print(report: &Report) {
+    crate::print_table(
+        &["", "ns per first packet", "install, ms"],
+        report.rows.iter().map(|row| {
+            let ns = row.classify_ns.map_or("-".to_owned(), |ns| format!("{ns:.0}"));
+            vec![row.name.clone(), ns, format!("{:.1}", row.install_ms)]
+        }),
+    );
+}
+
+/// Rules that do not overlap, so that a verdict map can hold them: one source network, a destination
+/// network of eight addresses each, a range of ports.
+fn distinct_rules(count: usize) -> Vec<Rule> {
+    let rule = |index: usize| {
+        let destination = u128::from(network(index));
+        let port = first_port(index);
+        Rule {
+            source: vec![Addresses::prefix(Family::V4, 10 << 24, 8)],
+            destination: vec![Addresses::prefix(Family::V4, destination, 29)],
+            service: Service::udp((0, u16::MAX), (port, port + 99)),
+            is_allow: false,
+        }
+    };
+    (0..count).map(rule).collect()
+}
+
+/// In 172.16.0.0/12.
+fn network(rule: usize) -> u32 {
+    0xac10_0000 + rule as u32 * 8
+}
+
+fn first_port(rule: usize) -> u16 {
+    (1_024 + rule * 7 % 60_000) as u16
+}
+
+fn ours(name: &str, rules: &[Rule]) -> Row {
+    let text = policy_text(rules);
+    let start = Instant::now();
+    let loaded = gabion_rules::load("peer.yaml", &text, None);
+    let rule_set = loaded.unwrap_or_else(|diagnostics| panic!("{diagnostics}")).rule_set;
+    let install_ms = start.elapsed().as_secs_f64() * 1e3;
+    let trace: Vec<Query> = targets(rules.len(), 100_000, 1)
+        .map(|target| Query {
+            from: ZoneId(1),
+            to: ZoneId(0),
+            source: SOURCE.into(),
+            destination: (*target.ip()).into(),
+            transport: Transport::Udp { source_port: 40_000, destination_port: target.port() },
+        })
+        .collect();
+    let samples = (0..ROUNDS).map(|_| mean(&rule_set, &trace)).collect();
+    Row { name: name.to_owned(), classify_ns: Some(median(samples)), install_ms }
+}
+
+/// Addresses and ports of rules, each as likely as any other.
+fn targets(rules: usize, count: usize, seed: u64) -> impl Iterator<Item = SocketAddrV4> {
+    let mut dice = Dice::new(seed);
+    (0..count).map(move |_| {
+        let rule = dice.below(rules as u64) as usize;
+        let address = Ipv4Addr::from_bits(network(rule) + dice.below(8) as u32);
+        SocketAddrV4::new(address, first_port(rule) + dice.below(100) as u16)
+    })
+}
+
+/// Nanoseconds per packet.
+fn send(sender: &UdpSocket, seed: u64) -> anyhow::Result<f64> {
+    let targets: Vec<SocketAddrV4> = targets(RULES, PACKETS, seed).collect();
+    let start = Instant::now();
+    for target in &targets {
+        // What the output hook drops is an error of the sender.
+        if sender.send_to(b"x", target).is_ok() {
+            bail!("a packet to {target} was not dropped");
+        }
+    }
+    Ok(start.elapsed().as_secs_f64() * 1e9 / targets.len() as f64)
+}
+
+fn median(mut samples: Vec<f64>) -> f64 {
+    samples.sort_unstable_by(f64::total_cmp);
+    samples[samples.len() / 2]
+}
+
+/// The text for `nft -f`.
+fn ruleset(rules: &[Rule], form: Form) -> String {
+    let range = |range: &Addresses| {
+        let address = |number| Addresses::address(Family::V4, number).to_string();
+        format!("{}-{}", address(range.first), address(range.last))
+    };
+    let parts = |rule: &Rule| {
+        let Service::Udp { destination: (first, last), .. } = rule.service else {
+            unreachable!("all rules are for UDP")
+        };
+        (range(&rule.source[0]), range(&rule.destination[0]), format!("{first}-{last}"))
+    };
+    let hook = "type filter hook output priority 0; policy drop;";
+    let body = match form {
+        Form::Empty => format!("chain all {{ {hook} }}"),
+        Form::Chain => {
+            let line = |rule: &Rule| {
+                let (source, destination, ports) = parts(rule);
+                format!("ip saddr {source} ip daddr {destination} udp dport {ports} drop\n")
+            };
+            format!("chain all {{ {hook}\n{} }}", rules.iter().map(line).collect::<String>())
+        }
+        Form::Map => {
+            let line = |rule: &Rule| {
+                let (source, destination, ports) = parts(rule);
+                format!("{source} . {destination} . {ports} : drop,\n")
+            };
+            let elements: String = rules.iter().map(line).collect();
+            format!(
+                "map verdicts {{ type ipv4_addr . ipv4_addr . inet_service : verdict; flags interval; elements = {{ {elements} }} }}\nchain all {{ {hook} ip saddr . ip daddr . udp dport vmap @verdicts }}"
+            )
+        }
+    };
+    format!("table ip peer\ndelete table ip peer\ntable ip peer {{ {body} }}\n")
+}
+
+/// A namespace with a way to all addresses, removed when dropped.
+struct Namespace;
+
+impl Namespace {
+    fn build() -> anyhow::Result<Self> {
+        // Of a run that was killed.
+        let _ = run("ip", &["netns", "del", NAMESPACE]);
+        run("ip", &["netns", "add", NAMESPACE])?;
+        let namespace = Self;
+        let inside = |line: &str| {
+            let mut words = vec!["-n", NAMESPACE];
+            words.extend(line.split(' '));
+            run("ip", &words)
+        };
+        inside("link set lo up")?;
+        inside("link add out type dummy")?;
+        inside("link set out up")?;
+        inside(&format!("addr add {SOURCE}/8 dev out"))?;
+        inside("route add 172.16.0.0/12 dev out")?;
+        Ok(namespace)
+    }
+
+    /// Milliseconds that `nft -f` takes.
+    fn install(&self, rules: &str) -> anyhow::Result<f64> {
+        let file = tempfile::NamedTempFile::new()?;
+        fs::write(file.path(), rules)?;
+        let path = file.path().to_str().context("a path that is no text")?;
+        let start = Instant::now();
+        run("ip", &["netns", "exec", NAMESPACE, "nft", "-f", path])?;
+        Ok(start.elapsed().as_secs_f64() * 1e3)
+    }
+
+    /// A socket that belongs to the namespace.
+    fn sender(&self) -> anyhow::Result<UdpSocket> {
+        let open = || -> anyhow::Result<UdpSocket> {
+            let namespace = fs::File::open(format!("/run/netns/{NAMESPACE}"))?;
+            move_into_link_name_space(
+                std::os::fd::AsFd::as_fd(&namespace),
+                Some(LinkNameSpaceType::Network),
+            )?;
+            Ok(UdpSocket::bind((SOURCE, 40_000))?)
+        };
+        let thread = std::thread::spawn(open);
+        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        let _ = run("ip", &["netns", "del", NAMESPACE]);
+    }
+}
+
+fn run(program: &str, words: &[&str]) -> anyhow::Result<()> {
+    let output = Command::new(program).args(words).output()?;
+    if !output.status.success() {
+        bail!("{program}: {}", String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(())
+}

@@ -20,7 +20,7 @@ use crate::ruleset::{NatTable, Networks, default_name};
 use crate::service::{Service, ServiceSet};
 use crate::timeouts::RuleTimeouts;
 use crate::{
-    DestinationNat, NatId, NatRule, Rule, RuleSet, SourceAddress, SourceNat, Zone, ZoneId,
+    DestinationNat, NatId, NatRule, Rule, RuleId, RuleSet, SourceAddress, SourceNat, Zone, ZoneId,
 };
 
 /// A policy that is right but too large.
@@ -46,6 +46,7 @@ pub(crate) fn compile(policy: &Policy, today: Option<Date>) -> Result<RuleSet, C
     }
     let first_default = rules.len();
     rules.extend(default_rules(policy));
+    let by_name = by_name(&rules);
     let nat = compiler.nat_tables(today)?;
     let most_flows = policy.settings.flood.flows_per_source;
     let entries = policy.nat.iter().enumerate();
@@ -53,6 +54,7 @@ pub(crate) fn compile(policy: &Policy, today: Option<Date>) -> Result<RuleSet, C
         zones: policy.zones.iter().map(zone).collect(),
         networks: networks(policy),
         rules,
+        by_name,
         timeouts,
         first_default,
         deciding: Classifier::new(policy.zones.len(), deciding, Answers::First),
@@ -153,9 +155,16 @@ impl<'p> Compiler<'p> {
         place: Place,
     ) -> Result<AddressMatch, CompileError> {
         let Match::Terms(terms) = wanted else { return Ok(AddressMatch::Any) };
+        if let [Term::Value(range)] = &**terms
+            && let (IpAddr::V4(first), IpAddr::V4(last)) = (range.first(), range.last())
+        {
+            self.count_ranges(1, place)?;
+            return Ok(AddressMatch::Ipv4Range(first.to_bits(), last.to_bits()));
+        }
         let resolved = &self.policy.resolved;
         let set = match &**terms {
             [Term::Object(_)] => resolved.address_set(terms),
+
             terms => {
                 // Counted before the set is built, so that the limit bounds the work too.
                 self.count_ranges(self.policy.resolved.range_count(terms), place)?;
@@ -242,6 +251,13 @@ fn translated_ranges(policy: &Policy, rule: &NatPolicy) -> Vec<IpRange> {
         NatKind::Source(SourcePolicy { address: PoolPolicy::OwnAddress, .. }) => return Vec::new(),
     };
     policy.resolved.address_set(terms).ranges().collect()
+}
+
+/// The ids of rules, sorted by their names.
+fn by_name(rules: &[Rule]) -> Vec<RuleId> {
+    let mut ids: Vec<RuleId> = (0..).map(RuleId).take(rules.len()).collect();
+    ids.sort_unstable_by_key(|id| rules[id.0 as usize].name.as_str());
+    ids
 }
 
 fn rule_entry(rule: &RulePolicy) -> Rule {

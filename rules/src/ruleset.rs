@@ -20,6 +20,7 @@ pub struct RuleSet {
     pub(crate) networks: Networks,
     /// The written rules that are in force, then one default for each ordered zone pair.
     pub(crate) rules: Vec<Rule>,
+    pub(crate) by_name: Vec<RuleId>,
     pub(crate) timeouts: RuleTimeouts,
     pub(crate) first_default: usize,
     pub(crate) deciding: Classifier,
@@ -205,6 +206,13 @@ impl RuleSet {
     /// The written rules in their order, then the defaults: index with [`RuleId`].
     pub fn rules(&self) -> &[Rule] {
         &self.rules
+    }
+
+    /// The rule, or the default, called `name`.
+    pub fn rule_named(&self, name: &str) -> Option<RuleId> {
+        let name_of = |id: &RuleId| self.rules[id.0 as usize].name.as_str();
+        let place = self.by_name.binary_search_by_key(&name, name_of).ok()?;
+        self.by_name.get(place).copied()
     }
 
     pub fn settings(&self) -> &Settings {

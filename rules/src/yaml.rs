@@ -98,6 +98,8 @@ struct Builder<'t, 'p> {
     node_limit: usize,
 }
 
+const FEW_KEYS: usize = 16;
+
 /// A list or mapping whose end has not been seen.
 enum Open<'t> {
     Sequence(Span, Vec<Node<'t>>),
@@ -195,6 +197,13 @@ impl<'t> Builder<'t, '_> {
     }
 
     fn without_duplicates(&mut self, entries: Vec<Entry<'t>>) -> Vec<Entry<'t>> {
+        // Nearly all mappings are a few keys that differ: comparing them is cheaper than hashing.
+        let differs = |(at, entry): (usize, &Entry<'t>)| {
+            !entry.key.is_empty() && entries[..at].iter().all(|above| above.key != entry.key)
+        };
+        if entries.len() <= FEW_KEYS && entries.iter().enumerate().all(differs) {
+            return entries;
+        }
         let mut seen = HashSet::with_capacity(entries.len());
         let mut kept = Vec::with_capacity(entries.len());
         for entry in entries {

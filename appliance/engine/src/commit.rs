@@ -1,6 +1,5 @@
 //! What the shell puts in force: policies and networks, each replaced whole.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use gabion_rules::RuleSet;
@@ -46,16 +45,25 @@ impl Engine {
     }
 
     fn carry_counters(&self, rules: &RuleSet) -> Vec<RuleCounters> {
+        let mut carried = vec![RuleCounters::default(); rules.rules().len()];
         let old = self.policy.as_ref().map(|policy| policy.rules.rules()).unwrap_or_default();
-        let kept: BTreeMap<&str, RuleCounters> = old
-            .iter()
-            .map(|rule| rule.name.as_str())
-            .zip(self.rule_counters.iter().copied())
-            .collect();
-        rules
-            .rules()
-            .iter()
-            .map(|rule| kept.get(rule.name.as_str()).copied().unwrap_or_default())
-            .collect()
+        // Packets wait meanwhile, so names are looked up only where most policies differ: rules keep
+        // their distance to their neighbours but for a few.
+        let mut next = 0;
+        for (rule, counters) in old.iter().zip(&self.rule_counters) {
+            let is_next = rules.rules().get(next).is_some_and(|new| new.name == rule.name);
+            let place = if is_next {
+                Some(next)
+            } else if *counters == RuleCounters::default() {
+                None
+            } else {
+                rules.rule_named(&rule.name).map(|id| id.0 as usize)
+            };
+            next = place.unwrap_or(next) + 1;
+            if let Some(place) = place {
+                carried[place] = *counters;
+            }
+        }
+        carried
     }
 }

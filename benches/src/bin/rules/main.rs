@@ -12,7 +12,7 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 use clap::Parser;
-use comfy_table::{CellAlignment, Table};
+use comfy_table::{CellAlignment, Table, TableStyle};
 use serde::Serialize;
 
 /// Measures first-packet classification and the time from policy text to rules in force
@@ -57,6 +57,7 @@ fn main() -> anyhow::Result<()> {
 /// A table with all columns but the first aligned to the right; nothing where there are no rows.
 fn print_table(header: &[&str], rows: impl Iterator<Item = Vec<String>>) {
     let mut table = Table::new();
+    table.load_style(TableStyle::new());
     table.set_header(header);
     rows.for_each(|row| {
         table.add_row(row);

@@ -1,11 +1,12 @@
 //! nftables with the same rules: what a new UDP packet costs that walks its chain.
 //!
-//! One socket in a namespace sends to addresses behind a dummy device; the chain drops all of it, so
+//! One socket in a namespace sends to addresses behind its loopback; the chain drops all of it, so
 //! that nothing but the way to the chain and the chain itself is paid for. An empty chain that drops
 //! is subtracted. No connection tracking: each packet is a first packet.
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
+use std::os::fd::AsFd as _;
 use std::process::Command;
 use std::time::Instant;
 
@@ -181,13 +182,13 @@ fn ruleset(rules: &[Rule], form: Form) -> String {
     };
     let hook = "type filter hook output priority 0; policy drop;";
     let body = match form {
-        Form::Empty => format!("chain all {{ {hook} }}"),
+        Form::Empty => format!("chain walk {{ {hook}\n }}"),
         Form::Chain => {
             let line = |rule: &Rule| {
                 let (source, destination, ports) = parts(rule);
                 format!("ip saddr {source} ip daddr {destination} udp dport {ports} drop\n")
             };
-            format!("chain all {{ {hook}\n{} }}", rules.iter().map(line).collect::<String>())
+            format!("chain walk {{ {hook}\n{} }}", rules.iter().map(line).collect::<String>())
         }
         Form::Map => {
             let line = |rule: &Rule| {
@@ -196,11 +197,11 @@ fn ruleset(rules: &[Rule], form: Form) -> String {
             };
             let elements: String = rules.iter().map(line).collect();
             format!(
-                "map verdicts {{ type ipv4_addr . ipv4_addr . inet_service : verdict; flags interval; elements = {{ {elements} }} }}\nchain all {{ {hook} ip saddr . ip daddr . udp dport vmap @verdicts }}"
+                "map verdicts {{ type ipv4_addr . ipv4_addr . inet_service : verdict; flags interval; elements = {{ {elements} }} }}\nchain walk {{ {hook}\n ip saddr . ip daddr . udp dport vmap @verdicts\n }}"
             )
         }
     };
-    format!("table ip peer\ndelete table ip peer\ntable ip peer {{ {body} }}\n")
+    format!("table ip peer\ndelete table ip peer\ntable ip peer {{\n{body}\n}}\n")
 }
 
 /// A namespace with a way to all addresses, removed when dropped.
@@ -218,10 +219,8 @@ impl Namespace {
             run("ip", &words)
         };
         inside("link set lo up")?;
-        inside("link add out type dummy")?;
-        inside("link set out up")?;
-        inside(&format!("addr add {SOURCE}/8 dev out"))?;
-        inside("route add 172.16.0.0/12 dev out")?;
+        inside(&format!("addr add {SOURCE}/32 dev lo"))?;
+        inside("route add local 172.16.0.0/12 dev lo")?;
         Ok(namespace)
     }
 
@@ -239,10 +238,7 @@ impl Namespace {
     fn sender(&self) -> anyhow::Result<UdpSocket> {
         let open = || -> anyhow::Result<UdpSocket> {
             let namespace = fs::File::open(format!("/run/netns/{NAMESPACE}"))?;
-            move_into_link_name_space(
-                std::os::fd::AsFd::as_fd(&namespace),
-                Some(LinkNameSpaceType::Network),
-            )?;
+            move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
             Ok(UdpSocket::bind((SOURCE, 40_000))?)
         };
         let thread = std::thread::spawn(open);

@@ -178,6 +178,10 @@ impl Problems {
         self.error(span, format!("{value} {what}, the limit is {limit}"));
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.kept.is_empty()
+    }
+
     pub(crate) fn any_errors(&self) -> bool {
         self.any_errors
     }

@@ -148,7 +148,8 @@ fn parse(source: &Source<'_>, text: &str, problems: &mut Problems) -> Option<Pol
         problems.over(Span::default(), "bytes of policy", text.len(), POLICY_BYTES);
         return None;
     }
-    let root = yaml::parse(text, YAML_NODES, problems)?;
+    let skeleton = yaml::Skeleton::new(text);
+    let root = yaml::parse(text, skeleton.as_ref(), YAML_NODES, problems)?;
     let document = document::read_document(root, problems);
     check::check(document, source, problems)
 }

@@ -9,6 +9,10 @@ use serde_saphyr::granit_parser::{self, ErrorKind, Event, Parser, ScalarStyle};
 use crate::diagnostic::{Problems, Span};
 use crate::limits::YAML_NESTING;
 
+mod lines;
+
+pub(crate) use lines::Skeleton;
+
 /// A value with its place.
 #[derive(Debug)]
 pub(crate) struct Node<'t> {
@@ -51,42 +55,29 @@ impl Node<'_> {
 }
 
 /// The document's root. `None` where the text is not YAML at all; what is YAML but not part of the
-/// language is reported and left out. More than `node_limit` values are not read.
+/// language is reported and left out. More than `node_limit` values are not read. `skeleton` is the
+/// text's, if it has one.
 pub(crate) fn parse<'t>(
     text: &'t str,
+    skeleton: Option<&'t Skeleton>,
     node_limit: usize,
     problems: &mut Problems,
 ) -> Option<Node<'t>> {
-    let options = granit_parser::options! {
-        disallow_directives: true,
-        emit_unresolved_aliases: true,
-        emit_comments: false,
-        flow_nesting_limit: YAML_NESTING,
-        block_nesting_limit: YAML_NESTING,
-    };
-    let (open, root) = (Vec::new(), None);
-    let mut builder = Builder { problems, open, root, documents: 0, nodes: 0, node_limit };
-    for next in Parser::new_from_str_with_options(text, options) {
-        let (event, span) = match next {
-            Ok(next) => next,
-            Err(error) => {
-                let at = error.marker().byte_offset().unwrap_or(0);
-                builder.problems.error(Span::new(at.min(text.len()), 0), describe(error.kind()));
-                return None;
-            }
-        };
-        let range = span.byte_range().unwrap_or_default();
-        builder.handle(event, Span::new(range.start, range.len()))?;
+    if let Some(skeleton) = skeleton {
+        let mut doubts = Problems::default();
+        let mut builder = Builder::new(&mut doubts, node_limit);
+        builder.skeleton = Some((skeleton, text));
+        let root = builder.build(&skeleton.text);
+        let is_whole = builder.runs == skeleton.run_count();
+        if is_whole && doubts.is_empty() && root.is_some() {
+            return root;
+        }
     }
-    let Builder { problems, root, .. } = builder;
-    if root.is_none() {
-        problems.error_with(
-            Span::default(),
-            "the policy is empty",
-            "begin with `apiVersion: gabion/v1` and `zones:`",
-        );
-    }
-    root
+    parse_whole(text, node_limit, problems)
+}
+
+fn parse_whole<'t>(text: &'t str, node_limit: usize, problems: &mut Problems) -> Option<Node<'t>> {
+    Builder::new(problems, node_limit).build(text)
 }
 
 struct Builder<'t, 'p> {
@@ -96,6 +87,10 @@ struct Builder<'t, 'p> {
     documents: usize,
     nodes: usize,
     node_limit: usize,
+    /// With the whole text, where lines were taken out.
+    skeleton: Option<(&'t Skeleton, &'t str)>,
+    /// How many runs of lines have been put back.
+    runs: usize,
 }
 
 const FEW_KEYS: usize = 16;
@@ -107,7 +102,44 @@ enum Open<'t> {
     Mapping(Span, Vec<Entry<'t>>, Option<(Cow<'t, str>, Span)>),
 }
 
-impl<'t> Builder<'t, '_> {
+impl<'t, 'p> Builder<'t, 'p> {
+    fn new(problems: &'p mut Problems, node_limit: usize) -> Self {
+        let (open, root) = (Vec::new(), None);
+        Self { problems, open, root, documents: 0, nodes: 0, node_limit, skeleton: None, runs: 0 }
+    }
+
+    fn build(&mut self, text: &'t str) -> Option<Node<'t>> {
+        let options = granit_parser::options! {
+            disallow_directives: true,
+            emit_unresolved_aliases: true,
+            emit_comments: false,
+            flow_nesting_limit: YAML_NESTING,
+            block_nesting_limit: YAML_NESTING,
+        };
+        for next in Parser::new_from_str_with_options(text, options) {
+            let (event, span) = match next {
+                Ok(next) => next,
+                Err(error) => {
+                    let at = error.marker().byte_offset().unwrap_or(0);
+                    self.problems.error(Span::new(at.min(text.len()), 0), describe(error.kind()));
+                    return None;
+                }
+            };
+            let range = span.byte_range().unwrap_or_default();
+            let start =
+                self.skeleton.map_or(range.start, |(skeleton, _)| skeleton.whole(range.start));
+            self.handle(event, Span::new(start, range.len()))?;
+        }
+        if self.root.is_none() {
+            self.problems.error_with(
+                Span::default(),
+                "the policy is empty",
+                "begin with `apiVersion: gabion/v1` and `zones:`",
+            );
+        }
+        self.root.take()
+    }
+
     /// `None` stops: the rest of the text is not looked at.
     #[expect(clippy::wildcard_enum_match_arm, reason = "the parser's enum is open")]
     fn handle(&mut self, event: Event<'t>, span: Span) -> Option<()> {
@@ -176,7 +208,18 @@ impl<'t> Builder<'t, '_> {
             }
             None => return,
         };
+        let start = node.span.start as usize;
+        let is_mapping = matches!(node.kind, Kind::Mapping(_));
         self.add(node);
+        if is_mapping
+            && let Some((skeleton, text)) = self.skeleton
+            && let Some(Open::Sequence(_, nodes)) = self.open.last_mut()
+            && let Some((items, values)) = skeleton.items(text, start)
+        {
+            nodes.extend(items);
+            self.nodes += values;
+            self.runs += 1;
+        }
     }
 
     fn add(&mut self, node: Node<'t>) {
@@ -240,9 +283,9 @@ mod tests {
     #[test]
     fn reading_stops_at_the_limit_of_values() {
         let mut problems = Problems::default();
-        assert!(parse("[a, b, c]", 10, &mut problems).is_some());
+        assert!(parse("[a, b, c]", None, 10, &mut problems).is_some());
         assert!(!problems.any_errors());
-        assert!(parse("[a, b, c, d, e, f, g, h, i]", 10, &mut problems).is_none());
+        assert!(parse("[a, b, c, d, e, f, g, h, i]", None, 10, &mut problems).is_none());
         assert!(problems.any_errors());
     }
 }

@@ -12,7 +12,7 @@ use std::collections::BinaryHeap;
 
 use super::blocks::{BLOCK, Block};
 use super::entry::{Entry, FIELDS};
-use super::tree::{Branch, Find, LONG_LEAF, Place, Split, Tree};
+use super::tree::{Branch, Find, LONG_LEAF, Place, ROW, Split, Tree};
 
 /// What is asked of a classifier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -198,24 +198,59 @@ impl Grower {
         branches: &[Branch],
         wide: Branch,
     ) -> Branch {
-        let small = |n: usize| u32::try_from(n).expect("the budget keeps trees far below");
         let at = small(self.tree.branches.len());
         let (from, to) = region.0[field];
         let values = (to - from) as usize;
-        let find = if starts.len() >= DIRECT_INTERVALS && values <= starts.len() * SPREAD {
-            let ends = starts[1..].iter().copied().chain([to + 1]);
-            for ((start, end), branch) in starts.iter().zip(ends).zip(branches) {
-                self.tree.branches.extend((*start..end).map(|_| *branch));
-            }
-            Find::Direct(from)
-        } else {
-            self.tree.branches.extend_from_slice(branches);
-            Find::Ranks(self.tree.lines.add(starts))
+        if starts.len() >= DIRECT_INTERVALS && values <= starts.len() * SPREAD {
+            return self.push_direct(first, region, field, starts, branches, wide);
+        }
+        self.tree.branches.extend_from_slice(branches);
+        let find = Find::Ranks(self.tree.lines.add(starts));
+        self.push(first, Split { field: small(field), find, branches: at, row: 1, wide })
+    }
+
+    /// A row of branches for each value: its own, and those of the wide boxes where the same field
+    /// divides them.
+    fn push_direct(
+        &mut self,
+        first: u32,
+        region: &Region,
+        field: usize,
+        starts: &[u32],
+        branches: &[Branch],
+        wide: Branch,
+    ) -> Branch {
+        let (from, to) = region.0[field];
+        let below = match wide.place() {
+            Place::Split(at) => Some(&self.tree.splits[at]),
+            Place::Leaf(..) | Place::Blocks(_) => None,
         };
-        let field = u8::try_from(field).expect("there are few fields");
-        self.tree.splits.push(Split { field, find, branches: at, wide });
+        let below = below.filter(|split| usize::from(split.field) == field && split.row < ROW);
+        let row = below.map_or(1, |split| split.row + 1);
+        let rest = below.map_or(wide, |split| split.wide);
+        let mut rows = Vec::with_capacity((to - from) as usize * usize::from(row));
+        let ends = starts[1..].iter().copied().chain([to + 1]);
+        for ((start, end), branch) in starts.iter().zip(ends).zip(branches) {
+            for value in *start..end {
+                rows.push(*branch);
+                rows.extend(below.into_iter().flat_map(|split| self.tree.row(split, value)));
+            }
+        }
+        let at = small(self.tree.branches.len());
+        self.tree.branches.extend(rows);
+        let find = Find::Direct(from);
+        self.push(first, Split { field: small(field), find, branches: at, row, wide: rest })
+    }
+
+    fn push(&mut self, first: u32, split: Split) -> Branch {
+        self.tree.splits.push(split);
         Branch::new(first, Place::Split(self.tree.splits.len() - 1))
     }
+}
+
+/// The budget keeps trees far below what their numbers hold.
+fn small<N: TryFrom<usize, Error: std::fmt::Debug>>(n: usize) -> N {
+    N::try_from(n).expect("the budget keeps trees far below")
 }
 
 impl Division {

@@ -285,3 +285,74 @@ fn many_rules_are_within_the_budget() {
     let said: Vec<_> = said.iter().map(|one| one.lint.unwrap()).collect();
     assert!(!said.contains(&Lint::LintsIncomplete), "{said:?}");
 }
+
+/// Prefixes of a few sites, ports that meet now and then.
+fn wide_rule() -> impl Strategy<Value = String> {
+    let prefix = || {
+        (0_u32..3, any::<u16>(), select(vec![8, 12, 16, 20, 24, 28, 32])).prop_map(
+            |(site, bits, length)| {
+                let address = (10 + site) << 24 | u32::from(bits) << 8;
+                let address = address & u32::MAX.checked_shl(32 - length).unwrap_or(0);
+                format!("{}/{length}", std::net::Ipv4Addr::from_bits(address))
+            },
+        )
+    };
+    let addresses = || prop_oneof![Just("any".to_owned()), prefix(), prefix()];
+    let service = prop_oneof![
+        Just("any".to_owned()),
+        Just("tcp".to_owned()),
+        (0_u16..50, 0_u16..50).prop_map(|(a, b)| format!("tcp/{}-{}", a.min(b), a.max(b))),
+    ];
+    (zones(), zones(), addresses(), addresses(), service, select(vec!["allow", "drop"])).prop_map(
+        |(from, to, source, destination, service, action)| {
+            format!("from: {from}, to: {to}, source: {source}, destination: {destination}, service: {service}, action: {action}")
+        },
+    )
+}
+
+proptest! {
+    /// No packet of a rule that is called dead, drawn from all that it matches, is decided by it.
+    #[test]
+    fn packets_of_a_dead_rule_are_decided_above_it(rules in prop::collection::vec(wide_rule(), 20..120)) {
+        let text = text(&rules);
+        let loaded = load("it", &text, None).unwrap();
+        let mut surveyor = super::Surveyor::new(&loaded.policy);
+        let regions = super::rule_regions(&loaded.policy, None, &mut surveyor);
+        let mut work = super::Work::new();
+        for (index, said) in found(&text, &[Lint::ShadowedRule, Lint::RedundantRule]) {
+            if !is_above(&said) {
+                continue;
+            }
+            let region = regions[index][0].as_ref().unwrap();
+            for cell in region.cells() {
+                for _ in 0..20 {
+                    let point = cell.point(|| work.random());
+                    let decision = loaded.rule_set.decide(&query(&point), &mut |_| {});
+                    prop_assert!((decision.rule.0 as usize) < index, "{} decides {:?} of\n{}", said, point, text);
+                }
+            }
+        }
+    }
+}
+
+/// A packet of IPv4.
+fn query(point: &super::space::Point) -> Query {
+    let [source, destination, protocol, first, second] = point.at;
+    let address =
+        |number: u128| IpAddr::V4(std::net::Ipv4Addr::from_bits(number.try_into().unwrap()));
+    let zone = |bit: u64| ZoneId(bit.trailing_zeros().try_into().unwrap());
+    let (first, second): (u16, u16) = (first.try_into().unwrap(), second.try_into().unwrap());
+    let transport = match u8::try_from(protocol).unwrap() {
+        6 => Transport::Tcp { source_port: first, destination_port: second },
+        17 => Transport::Udp { source_port: first, destination_port: second },
+        1 => Transport::Icmp { kind: first.min(255) as u8, code: second.min(255) as u8 },
+        protocol => Transport::Other { protocol },
+    };
+    Query {
+        from: zone(point.from),
+        to: zone(point.to),
+        source: address(source),
+        destination: address(destination),
+        transport,
+    }
+}

@@ -87,11 +87,18 @@ impl Check {
             }
             checked.push(result);
         }
-        let passes = checked.iter().all(|one| one.valid && !self.denies(one));
+        let all_valid = checked.iter().all(|one| one.valid);
+        let denied = checked.iter().find(|one| self.denies(one));
         if self.json {
             print_json(&checked)?;
         }
-        if passes { Ok(()) } else { Err(Failure::shown().into()) }
+        match denied {
+            _ if !all_valid => Err(Failure::shown().into()),
+            None => Ok(()),
+            Some(one) => Err(Failure::new(format!("{} has warnings that are denied", one.file))
+                .next("mend them, or name them in `allow-lints`: docs/lints.md")
+                .into()),
+        }
     }
 
     fn lints(&self) -> LintGroup {
@@ -200,4 +207,63 @@ fn judge(file: String, outcome: Result<Loaded, Box<Refused>>) -> CheckedJson {
 fn written_rules(loaded: &Loaded) -> usize {
     let zones = loaded.rule_set.zones().len();
     loaded.rule_set.rules().len().saturating_sub(zones * zones)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Arguments {
+        #[command(flatten)]
+        check: Check,
+    }
+
+    const POLICY: &str = "
+apiVersion: gabion/v1
+zones:
+  internet: { interfaces: [ext] }
+  inside: { interfaces: [int], networks: [10.0.0.0/8] }
+rules:
+  - { name: web, from: internet, to: inside, service: tcp/443, action: allow }
+  - { name: late, from: internet, to: inside, service: tcp/443, action: drop }
+";
+
+    fn check(arguments: &[&str]) -> Check {
+        let words = ["check", "policy.yaml"].iter().chain(arguments);
+        Arguments::try_parse_from(words).unwrap().check
+    }
+
+    fn is_denied(arguments: &[&str]) -> bool {
+        let check = check(arguments);
+        let outcome = load_and_lint("policy.yaml", POLICY, None, check.lints());
+        check.denies(&judge("policy.yaml".to_owned(), outcome))
+    }
+
+    #[test]
+    fn warnings_are_denied_where_asked_for() {
+        assert!(!is_denied(&[]));
+        assert!(is_denied(&["--deny", "warnings"]));
+        assert!(is_denied(&["--deny", "shadowed-rule"]));
+        assert!(is_denied(&["--deny", "any-any", "--deny", "shadowed-rule"]));
+        assert!(!is_denied(&["--deny", "any-any"]));
+    }
+
+    #[test]
+    fn only_lints_can_be_denied() {
+        let words = ["check", "policy.yaml", "--deny", "shadowed-rules"];
+        let error = Arguments::try_parse_from(words).unwrap_err().to_string();
+        assert!(error.contains("shadowed-rule"), "{error}");
+    }
+
+    #[test]
+    fn json_names_the_lint() {
+        let outcome = load_and_lint("policy.yaml", POLICY, None, LintGroup::Usual);
+        let json = serde_json::to_value(judge("policy.yaml".to_owned(), outcome)).unwrap();
+        assert_eq!(json["diagnostics"][0]["lint"], "shadowed-rule");
+        assert_eq!(json["diagnostics"][0]["line"], 8);
+    }
 }

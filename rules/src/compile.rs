@@ -17,10 +17,11 @@ use crate::policy::{
     ZonePolicy, Zones,
 };
 use crate::ruleset::{NatTable, Networks, default_name};
-use crate::service::{Service, ServiceSet};
+use crate::service::{Service, ServiceSet, TCP, UDP};
 use crate::timeouts::RuleTimeouts;
 use crate::{
-    DestinationNat, NatId, NatRule, Rule, RuleId, RuleSet, SourceAddress, SourceNat, Zone, ZoneId,
+    DestinationNat, NatId, NatRule, Published, Rule, RuleId, RuleSet, SourceAddress, SourceNat,
+    Zone, ZoneId,
 };
 
 /// A policy that is right but too large.
@@ -63,6 +64,7 @@ pub(crate) fn compile(policy: &Policy, today: Option<Date>) -> Result<RuleSet, C
         destination_nat: nat.destination,
         source_nat: nat.source,
         translated: AddressSet::new(nat.translated),
+        published: nat.published,
         settings: policy.settings.clone(),
         digest: Sha256::digest(policy.print()).into(),
     })
@@ -82,6 +84,7 @@ struct NatTables {
     destination: NatTable,
     source: NatTable,
     translated: Vec<IpRange>,
+    published: Vec<Published>,
 }
 
 impl<'p> Compiler<'p> {
@@ -98,12 +101,13 @@ impl<'p> Compiler<'p> {
 
     fn nat_tables(&mut self, today: Option<Date>) -> Result<NatTables, CompileError> {
         let (mut destination, mut source) = (Vec::new(), Vec::new());
-        let mut translated = Vec::new();
+        let (mut translated, mut published) = (Vec::new(), Vec::new());
         for (index, rule) in self.policy.nat.iter().enumerate() {
             if rule.meta.has_expired(today) {
                 continue;
             }
             translated.extend(translated_ranges(self.policy, rule));
+            published.extend(published_ports(self.policy, rule));
             let conditions = self.nat_conditions(rule)?;
             let (table, out) = match &rule.kind {
                 NatKind::Destination(_) => (&mut destination, Zones::Any),
@@ -114,7 +118,12 @@ impl<'p> Compiler<'p> {
         }
         let zones = self.policy.zones.len();
         let table = |rules| NatTable(Classifier::new(zones, rules, Answers::First));
-        Ok(NatTables { destination: table(destination), source: table(source), translated })
+        Ok(NatTables {
+            destination: table(destination),
+            source: table(source),
+            translated,
+            published,
+        })
     }
 
     fn classified(&mut self, number: u32, rule: &RulePolicy) -> Result<Classified, CompileError> {
@@ -258,6 +267,28 @@ fn by_name(rules: &[Rule]) -> Vec<RuleId> {
     let mut ids: Vec<RuleId> = (0..).map(RuleId).take(rules.len()).collect();
     ids.sort_unstable_by_key(|id| rules[id.0 as usize].name.as_str());
     ids
+}
+
+/// The ports that a rule publishes, unless it publishes them all.
+fn published_ports(policy: &Policy, rule: &NatPolicy) -> Vec<Published> {
+    let (NatKind::Destination(kind), Match::Terms(services)) = (&rule.kind, &rule.service) else {
+        return Vec::new();
+    };
+    let addresses = policy.resolved.address_set(&kind.to);
+    let ports = policy.resolved.services(services).filter_map(|service| match service {
+        Service::Tcp(ports) => Some((TCP, ports.destination.clone())),
+        Service::Udp(ports) => Some((UDP, ports.destination.clone())),
+        Service::Icmp(..) | Service::Protocol(_) => None,
+    });
+    let some = ports.filter(|(_, ports)| *ports.start() > 1 || *ports.end() < u16::MAX);
+    some.flat_map(|(protocol, ports)| {
+        addresses.ranges().map(move |range| Published {
+            addresses: range.first()..=range.last(),
+            protocol,
+            ports: ports.clone(),
+        })
+    })
+    .collect()
 }
 
 fn rule_entry(rule: &RulePolicy) -> Rule {

@@ -43,7 +43,8 @@ pub use explain::{ExplainError, Explanation, Stage, Step, StepOutcome, Translate
 pub use lint::{Lint, LintGroup};
 pub use load::{Loaded, Refused, load, load_and_lint, load_and_test};
 pub use nat::{
-    DestinationNat, Filtering, Mapping, NatId, NatQuery, NatRule, SourceAddress, SourceNat,
+    DestinationNat, Filtering, Mapping, NatId, NatQuery, NatRule, Published, SourceAddress,
+    SourceNat,
 };
 pub use notation::{PacketText, ParsePacketError};
 pub use policy::{Expiry, Policy};

@@ -31,6 +31,16 @@ pub struct DestinationNat {
     pub target_port: Option<u16>,
 }
 
+/// Ports on which destination NAT publishes a server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Published {
+    /// Of one family.
+    pub addresses: RangeInclusive<IpAddr>,
+    /// IP protocol number: TCP or UDP.
+    pub protocol: u8,
+    pub ports: RangeInclusive<u16>,
+}
+
 /// Source NAT: the packet leaves with another source.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SourceNat {

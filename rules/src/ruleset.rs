@@ -9,8 +9,8 @@ use crate::address::AddressSet;
 use crate::classifier::Classifier;
 use crate::timeouts::RuleTimeouts;
 use crate::{
-    Action, Decision, DestinationNat, LogMode, NatId, NatQuery, NatRule, Query, RuleId, Settings,
-    SourceNat, Timeouts, ZoneId,
+    Action, Decision, DestinationNat, LogMode, NatId, NatQuery, NatRule, Published, Query, RuleId,
+    Settings, SourceNat, Timeouts, ZoneId,
 };
 
 /// A compiled policy.
@@ -31,6 +31,7 @@ pub struct RuleSet {
     pub(crate) destination_nat: NatTable,
     pub(crate) source_nat: NatTable,
     pub(crate) translated: AddressSet,
+    pub(crate) published: Vec<Published>,
     pub(crate) settings: Settings,
     pub(crate) digest: [u8; 32],
 }
@@ -131,6 +132,13 @@ impl RuleSet {
     /// Each once, at most [`limits::TRANSLATED_ADDRESSES`](crate::limits::TRANSLATED_ADDRESSES).
     pub fn translated_addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
         self.translated.addresses()
+    }
+
+    /// The ports that destination NAT publishes on addresses which source NAT may use as well: a
+    /// server's, so that no other connection may have them. Rules that publish an address with all
+    /// its ports are left out: what source NAT uses of it, they leave.
+    pub fn published(&self) -> impl Iterator<Item = Published> + '_ {
+        self.published.iter().cloned()
     }
 
     /// The zone that lists the logical interface `name`.

@@ -59,8 +59,13 @@ impl Engine {
             let answer = told.then_some(Answer::Icmp(IcmpError::Prohibited));
             Refusal { reason, answer, decided: None }
         })?;
-        self.homes.remember(slot, packet.homes);
-        Ok(slot)
+        match plan.destination {
+            DestinationChoice::Filtered => Err(DropReason::NatFiltered.into()),
+            DestinationChoice::AsSent | DestinationChoice::Rule(_) | DestinationChoice::Mapping => {
+                self.homes.remember(slot, packet.homes);
+                Ok(slot)
+            }
+        }
     }
 
     fn count_rules(
@@ -89,23 +94,36 @@ impl Engine {
         key: FlowKey,
         plan: &Plan,
     ) -> Result<Slot, DropReason> {
+        let tracker = tracker_for(packet);
+        let is_filtered = plan.destination == DestinationChoice::Filtered;
+        if is_filtered && let Some(slot) = self.find_filtered(now, &key) {
+            self.refresh(now, slot, &tracker);
+            return Ok(slot);
+        }
         let policy = self.policy.as_ref().ok_or(DropReason::NotReady)?;
         let flood = policy.rules.settings().flood;
         let generation = policy.generation;
-        let tracker = tracker_for(packet);
         let half_open = matches!(tracker, Tracker::Tcp(_));
         let makes_room = self.keep_within_limits(now, &flood, packet, &key, plan)?;
         let makes_room = self.keep_within_table(makes_room)?;
         let hop = self.hop(plan.hop)?;
-        let Translated { external, lease } = self.translate_source(key, plan)?;
-        let towards = FlowKey { destination: plan.target, ..key };
-        let reply = towards.reply_to(external);
-        if reply == key || self.flows.find(&reply).is_some() {
-            self.translator.release(lease, &reply);
-            return Err(DropReason::NatConflict);
-        }
+        let Translated { external, lease } = self.translate_source(now, key, plan)?;
+        let reply = plan.towards(&key).reply_to(external);
         let is_guest = plan.destination == DestinationChoice::Mapping;
         let guest_of = if is_guest { self.translator.enter(&key) } else { None };
+        // What either side has sent before the other let it in ends here.
+        for key in [&key, &reply] {
+            if let Some(slot) = self.find_filtered(now, key) {
+                self.remove_flow(now, slot, CloseReason::Reopened);
+            }
+        }
+        if reply == key || self.flows.find(&reply).is_some() {
+            self.translator.release(now, lease, &key, &reply);
+            if let Some(id) = guest_of {
+                self.translator.exit(now, id, false);
+            }
+            return Err(DropReason::NatConflict);
+        }
         let admission = Admission {
             generation,
             from: plan.query.from,
@@ -188,7 +206,7 @@ impl Engine {
 
     /// Ends a flow that nobody has answered, for one that came later.
     fn evict(&mut self, now: Time, slot: Slot, limit: DropReason) {
-        self.remove_flow(slot, CloseReason::Evicted);
+        self.remove_flow(now, slot, CloseReason::Evicted);
         self.counters.evicted += 1;
         self.meet_limit(now, limit);
     }
@@ -196,9 +214,9 @@ impl Engine {
     fn insert_flow(&mut self, now: Time, flow: &Flow) -> Result<Slot, DropReason> {
         let Some(slot) = self.flows.insert(flow) else {
             // Not by count, but no place is left for one of its keys.
-            self.translator.release(flow.lease, &flow.reply);
+            self.translator.release(now, flow.lease, &flow.original, &flow.reply);
             if let Some(id) = flow.guest_of {
-                self.translator.exit(id);
+                self.translator.exit(now, id, false);
             }
             return Err(DropReason::FlowTableFull);
         };
@@ -217,17 +235,24 @@ impl Engine {
         Ok(slot)
     }
 
-    fn translate_source(&mut self, key: FlowKey, plan: &Plan) -> Result<Translated, DropReason> {
-        let towards = FlowKey { destination: plan.target, ..key };
-        let family = key.source.address.family();
-        let own = self.topology.own_address(plan.hop.out, family);
+    fn translate_source(
+        &mut self,
+        now: Time,
+        key: FlowKey,
+        plan: &Plan,
+    ) -> Result<Translated, DropReason> {
+        let towards = plan.towards(&key);
+        let own = self.topology.own_address(plan.outward, key.source.address.family());
         match plan.source {
             SourceChoice::AsSent => Ok(Translated { external: key.source, lease: Lease::Nothing }),
-            SourceChoice::Hairpin => self.translator.choose_hairpin(&self.flows, &towards, own),
+            SourceChoice::Hairpin => {
+                self.translator.choose_hairpin(now, &self.flows, &towards, own)
+            }
             SourceChoice::Rule(id) => {
                 let policy = self.policy.as_ref().ok_or(DropReason::NotReady)?;
                 let nat = policy.rules.source_nat_by_id(id).ok_or(DropReason::NatNoAddress)?;
-                self.translator.choose(&self.flows, nat, &towards, own)
+                let sent_to = key.destination.address;
+                self.translator.choose(now, &self.flows, nat, &towards, sent_to, own)
             }
         }
     }
@@ -249,7 +274,9 @@ fn side(ingress: InterfaceId, hop: Option<NeighbourId>) -> Side {
 /// Who is translated is told of a quota (RFC 6888 REQ-11); the sources of others may be invented.
 fn is_told(reason: DropReason, source: SourceChoice) -> bool {
     let is_subscriber = matches!(source, SourceChoice::Rule(_));
-    reason == DropReason::NatPortsExhausted
+    let is_full =
+        [DropReason::NatPortsExhausted, DropReason::NatPortQuota, DropReason::MappingTableFull];
+    is_full.contains(&reason)
         || is_subscriber && matches!(reason, DropReason::SourceQuota | DropReason::SourceRate)
 }
 

@@ -41,7 +41,9 @@ impl Engine {
         let rules = self.policy.as_ref().map(|policy| &*policy.rules);
         self.topology = Topology::new(&self.network, rules);
         self.epoch += 1;
-        self.translator.reserve(self.topology.own_addresses(), self.topology.host_ports());
+        let (own, host) = (self.topology.own_addresses(), self.topology.host_ports());
+        let rules = self.policy.as_ref().map(|policy| &*policy.rules);
+        self.translator.reserve(own, host, rules);
     }
 
     fn carry_counters(&self, rules: &RuleSet) -> Vec<RuleCounters> {

@@ -283,7 +283,7 @@ impl Engine {
         self.end_pressure(now);
         self.answer_unsolicited(now);
         self.journal.handle_timeout(now);
-        self.sweep();
+        self.sweep(now);
     }
 
     pub fn handle_neighbour(
@@ -295,7 +295,7 @@ impl Engine {
     ) {
         let address = Address::from(address);
         match neighbour {
-            Neighbour::Reachable { mac } => self.release_parked(interface, address, mac),
+            Neighbour::Reachable { mac } => self.release_parked(now, interface, address, mac),
             Neighbour::Failed => {
                 let lost = self.neighbours.fail(now, interface, address);
                 let verdict = Verdict::Drop(DropReason::NeighbourUnresolved);
@@ -317,6 +317,10 @@ impl Engine {
         self.unsolicited.clear();
         let lost = self.neighbours.drop_parked();
         self.counters.release(Verdict::Drop(DropReason::NotReady), u64::from(lost));
+    }
+
+    pub(crate) const fn is_open(&self) -> bool {
+        self.open
     }
 
     pub fn poll_transmit(&mut self) -> Option<Transmit> {

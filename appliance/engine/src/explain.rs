@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use gabion_rules::{NatId, Query, RuleId, Transport};
 
-use crate::flows::SourceChoice;
+use crate::flows::{DestinationChoice, SourceChoice};
 use crate::judge::{Answer, Case, Outcome, Refusal, Witness};
 use crate::{Address, DropReason, Endpoint, Engine, FlowKey, InterfaceId, Verdict};
 
@@ -33,7 +33,7 @@ pub struct Explanation {
 /// One stage that the packet met.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Step {
-    /// zone, flow, destination-nat, route, rules, source-nat.
+    /// ready, zone, flow, destination-nat, route, rules, source-nat.
     pub stage: &'static str,
     pub outcome: Outcome,
     pub detail: String,
@@ -79,6 +79,14 @@ impl Engine {
         probe: &Probe,
         key: FlowKey,
     ) -> Result<Explanation, Refusal> {
+        if !self.is_open() {
+            steps.step(
+                "ready",
+                Outcome::Drop,
+                format_args!("the guard of the host is not in place"),
+            );
+            return Err(DropReason::NotReady.into());
+        }
         if self.is_for_host(key.destination.address, key.protocol, ports_of(probe)) {
             steps.step("zone", Outcome::Pass, format_args!("the host's own stack answers"));
             let (rule, query, translated) = (None, None, None);
@@ -91,7 +99,10 @@ impl Engine {
         }
         let case = Case { from: probe.from, key, transport: probe.transport, pinned: None };
         let plan = self.judge(steps, &case)?;
-        let own = self.topology.own_address(plan.hop.out, key.source.address.family());
+        if plan.destination == DestinationChoice::Filtered {
+            return Err(DropReason::NatFiltered.into());
+        }
+        let own = self.topology.own_address(plan.outward, key.source.address.family());
         let source = match plan.source {
             SourceChoice::AsSent => key.source,
             SourceChoice::Hairpin => {
@@ -142,6 +153,10 @@ impl Engine {
             return None;
         };
         let flow = self.flows.read(slot)?;
+        if flow.admission.destination == DestinationChoice::Filtered {
+            steps.step("flow", Outcome::Miss, format_args!("no packet passes by the flow"));
+            return None;
+        }
         let Ok(admission) = self.judge_again(&flow) else {
             // A real packet would end the flow first, and with it perhaps a mapping that is still
             // seen below: the reason may then be another one.

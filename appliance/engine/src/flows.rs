@@ -84,6 +84,9 @@ pub(crate) enum DestinationChoice {
     Rule(NatId),
     /// The external endpoint of somebody's mapping, open to others (RFC 4787 section 5).
     Mapping,
+    /// The same, not open to a sender from inside: no packet of the flow passes, but it opens the
+    /// sender's own mapping.
+    Filtered,
 }
 
 /// Where the flow's translated source came from.
@@ -157,7 +160,9 @@ impl Flow {
             rule: admission.rule,
             destination_nat: match admission.destination {
                 DestinationChoice::Rule(id) => Some(id),
-                DestinationChoice::AsSent | DestinationChoice::Mapping => None,
+                DestinationChoice::AsSent
+                | DestinationChoice::Mapping
+                | DestinationChoice::Filtered => None,
             },
             source_nat: match admission.source {
                 SourceChoice::Rule(id) => Some(id),

@@ -35,15 +35,17 @@ impl Engine {
         if self.has_expired(now, slot) {
             return Ok(Followed::Gone);
         }
-        match self.still_permitted(slot) {
+        if self.flows[slot].is_filtered() {
+            return filtered(direction);
+        }
+        match self.still_permitted(now, slot) {
             Standing::Permitted => {}
             Standing::Revoked => return Ok(Followed::Gone),
             Standing::Unroutable => {
                 return Err(Refusal::answered(DropReason::NoRoute, IcmpError::NoRoute));
             }
         }
-        let flow = &self.flows[slot];
-        if self.topology.zone(from) != Some(flow.zone(direction)) {
+        if self.topology.zone(from) != Some(self.flows[slot].zone(direction)) {
             return Err(DropReason::WrongZone.into());
         }
         if !self.homes.are_of(slot, direction, &packet.homes) {
@@ -56,7 +58,7 @@ impl Engine {
         self.check_query(slot, direction, from, packet)?;
         let flow = &mut self.flows[slot];
         // RFC 7857 section 7: strangers do not keep the way in open that the inside has left.
-        let is_stranger = flow.is_guest() && direction == Direction::Original;
+        let is_stranger = direction == Direction::Original && flow.is_stranger();
         let mut tracker = flow.tracker();
         let effect = match (&mut tracker, &packet.segment) {
             (Tracker::Tcp(tcp), Segment::Tcp(segment)) => tcp.handle_segment(direction, segment)?,
@@ -68,7 +70,8 @@ impl Engine {
                 _,
             ) => {
                 if direction == Direction::Reply {
-                    *replied = true;
+                    let is_first = !std::mem::replace(replied, true);
+                    self.translator.adopt(flow.guest_of().filter(|_| is_first));
                 } else if *replied && flow.is_expendable() {
                     flow.set_expendable(false);
                     self.expendable.remove(slot.0);
@@ -81,7 +84,7 @@ impl Engine {
         flow.set_tracker(&tracker);
         match effect {
             TcpEffect::Reopen => {
-                self.remove_flow(slot, CloseReason::Reopened);
+                self.remove_flow(now, slot, CloseReason::Reopened);
                 return Ok(Followed::Gone);
             }
             TcpEffect::NoRefresh => {}
@@ -191,12 +194,12 @@ impl Engine {
             | Tracker::Association { .. }
             | Tracker::Other { .. } => false,
         };
-        self.remove_flow(slot, if closed { CloseReason::Closed } else { CloseReason::Idle });
+        self.remove_flow(now, slot, if closed { CloseReason::Closed } else { CloseReason::Idle });
         true
     }
 
     /// Takes a flow out of every table.
-    pub(crate) fn remove_flow(&mut self, slot: Slot, why: CloseReason) {
+    pub(crate) fn remove_flow(&mut self, now: Time, slot: Slot, why: CloseReason) {
         self.timers.cancel(&mut self.flows, slot.0);
         let Some(flow) = self.flows.remove(slot) else { return };
         self.homes.forget(slot);
@@ -209,13 +212,29 @@ impl Engine {
             self.quotas.take_half_open(source);
         }
         self.quotas.take_flow(source);
-        self.translator.release(flow.lease, &flow.reply);
+        self.translator.release(now, flow.lease, &flow.original, &flow.reply);
         if let Some(id) = flow.guest_of {
-            self.translator.exit(id);
+            let is_adopted = match flow.tracker {
+                Tracker::Udp { replied }
+                | Tracker::Icmp { replied, .. }
+                | Tracker::Association { replied }
+                | Tracker::Other { replied } => replied,
+                Tracker::Tcp(_) => false,
+            };
+            self.translator.exit(now, id, is_adopted);
         }
         if flow.logged {
             self.journal.push(Event::FlowClosed { flow: flow.report(), why });
         }
         self.offloading.withdraw(flow.id);
+    }
+}
+
+/// Of a flow that nothing passes by: its sender is judged anew each time, as the mapping at the other
+/// end may have opened.
+fn filtered(direction: Direction) -> Result<Followed, Refusal> {
+    match direction {
+        Direction::Original => Ok(Followed::Gone),
+        Direction::Reply => Err(DropReason::NatFiltered.into()),
     }
 }

@@ -204,12 +204,18 @@ impl Engine {
     }
 
     /// The neighbour is known: packets that waited for it leave, if their flow still may.
-    pub(crate) fn release_parked(&mut self, out: InterfaceId, address: Address, mac: [u8; 6]) {
+    pub(crate) fn release_parked(
+        &mut self,
+        now: Time,
+        out: InterfaceId,
+        address: Address,
+        mac: [u8; 6],
+    ) {
         for mut parked in self.neighbours.resolve(out, address, mac) {
             if let Some(destination) = parked.bytes.first_chunk_mut::<6>() {
                 *destination = mac;
             }
-            let verdict = if !self.may_leave(out, &parked) {
+            let verdict = if !self.may_leave(now, out, &parked) {
                 Verdict::Drop(DropReason::FlowEnded)
             } else if self.enqueue(out, parked.bytes, parked.offload) {
                 Verdict::Forward { out }
@@ -221,10 +227,10 @@ impl Engine {
     }
 
     /// The policy and the routes may have changed while the packet waited.
-    fn may_leave(&mut self, out: InterfaceId, parked: &Parked) -> bool {
+    fn may_leave(&mut self, now: Time, out: InterfaceId, parked: &Parked) -> bool {
         let slot = parked.slot;
         self.flows.get(slot).is_some_and(|flow| flow.id() == parked.flow)
-            && self.still_permitted(slot) == Standing::Permitted
+            && self.still_permitted(now, slot) == Standing::Permitted
             && self.topology.zone(out) == Some(self.flows[slot].zone(parked.direction.reversed()))
     }
 }

@@ -30,7 +30,10 @@ impl Engine {
         // The quoted packet went out; what comes in against it has the reversed key.
         let found = self.flows.find(&quote.key.reversed());
         let (slot, direction) = found.ok_or(DropReason::IcmpErrorUnmatched)?;
-        if self.has_expired(now, slot) || self.still_permitted(slot) != Standing::Permitted {
+        if self.has_expired(now, slot)
+            || self.flows[slot].is_filtered()
+            || self.still_permitted(now, slot) != Standing::Permitted
+        {
             return Err(DropReason::IcmpErrorUnmatched.into());
         }
         let flow = &self.flows[slot];

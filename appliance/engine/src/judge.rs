@@ -60,6 +60,8 @@ pub(crate) struct Plan {
     /// Where the packet goes after destination NAT.
     pub(crate) target: Endpoint,
     pub(crate) source: SourceChoice,
+    /// The interface whose address is the node's own in source NAT.
+    pub(crate) outward: InterfaceId,
     pub(crate) hop: NextHop,
 }
 
@@ -67,6 +69,16 @@ impl Plan {
     /// Whether the packet leaves with the addresses that it came with.
     pub(crate) fn is_as_sent(&self) -> bool {
         self.destination == DestinationChoice::AsSent && self.source == SourceChoice::AsSent
+    }
+
+    /// The packet's key behind destination NAT; one that no mapping lets in stays as it was sent.
+    pub(crate) fn towards(&self, key: &FlowKey) -> FlowKey {
+        match self.destination {
+            DestinationChoice::Filtered => *key,
+            DestinationChoice::AsSent | DestinationChoice::Rule(_) | DestinationChoice::Mapping => {
+                FlowKey { destination: self.target, ..*key }
+            }
+        }
     }
 }
 
@@ -126,9 +138,10 @@ impl Engine {
             Action::Drop => return refuse(DropReason::RuleDrop, None),
             Action::Reject => return refuse(DropReason::RuleReject, Some(Answer::Refuse)),
         }
-        let source = self.choose_source(witness, rules, &query, destination, case, hop)?;
+        let (source, outward) =
+            self.choose_source(witness, rules, &query, destination, case, hop)?;
         check_local(rules, &query, &case.key, target, source)?;
-        Ok(Plan { query, decision, destination, target, source, hop })
+        Ok(Plan { query, decision, destination, target, source, outward, hop })
     }
 
     fn choose_destination<W: Witness>(
@@ -166,17 +179,7 @@ impl Engine {
             return Ok((DestinationChoice::Rule(nat.id), target));
         }
         if let Some(id) = self.translator.mappings.find_external(key.protocol, key.destination) {
-            let translator = &self.translator;
-            let internal = translator.mappings.get(id).internal;
-            let is_guest = case.pinned.is_some_and(|pinned| pinned.address == internal.address);
-            let admitted = translator.admits(rules, id, key.source.address)
-                || is_guest && translator.keeps(rules, id);
-            if !admitted {
-                witness.step(stage, Outcome::Drop, format_args!("the mapping admits others only"));
-                return Err(self.filtered(rules, from, case, Some(internal)));
-            }
-            witness.step(stage, Outcome::Translate, format_args!("mapping of {internal}"));
-            return Ok((DestinationChoice::Mapping, internal));
+            return self.enter_by_mapping(witness, rules, from, case, id);
         }
         witness.step(stage, Outcome::Pass, format_args!("no rule matches"));
         Ok((DestinationChoice::AsSent, key.destination))
@@ -196,6 +199,15 @@ impl Engine {
         if self.topology.is_own(address) {
             witness.step(stage, Outcome::Drop, format_args!("{address} is the node itself"));
             return Err(DropReason::ToNode.into());
+        }
+        if destination == DestinationChoice::AsSent && self.topology.is_pooled(address) {
+            // Wherever it is routed: an address of a pool is nobody's but by a mapping.
+            witness.step(
+                stage,
+                Outcome::Drop,
+                format_args!("{address} is of a pool, with no mapping"),
+            );
+            return Err(self.filtered(rules, from, case, None));
         }
         let Some(hop) = self.topology.next_hop(address) else {
             witness.step(stage, Outcome::Drop, format_args!("no route to {address}"));
@@ -224,7 +236,7 @@ impl Engine {
     /// NAT admits nobody from there. A SYN may be one half of a simultaneous open and is told so
     /// later, unless the rules would drop it silently (RFC 5382 REQ-4a); where nobody is `internal`,
     /// their default says how they deal with what they do not know.
-    fn filtered(
+    pub(crate) fn filtered(
         &self,
         rules: &RuleSet,
         from: ZoneId,
@@ -262,29 +274,36 @@ impl Engine {
         destination: DestinationChoice,
         case: &Case,
         hop: NextHop,
-    ) -> Result<SourceChoice, Refusal> {
+    ) -> Result<(SourceChoice, InterfaceId), Refusal> {
         let stage = "source-nat";
         let hairpin = hop.out == case.from;
-        if hairpin && destination == DestinationChoice::Mapping {
-            // RFC 4787 REQ-9a: a hairpinned packet carries its sender's external endpoint.
-            let mappings = &self.translator.mappings;
-            let id = mappings.find_external(case.key.protocol, case.key.destination);
-            let rule = id.and_then(|id| self.translator.rule_of(id));
-            let rule = rule.ok_or(DropReason::NatFiltered)?;
-            witness.step(stage, Outcome::Translate, format_args!("hairpin, by the mapping's rule"));
-            return Ok(SourceChoice::Rule(rule));
-        }
-        if let Some(nat) = rules.source_nat(query) {
+        let outward = match destination {
+            DestinationChoice::Mapping | DestinationChoice::Filtered => {
+                self.outward(rules, query.from, case)
+            }
+            DestinationChoice::Rule(_) if hairpin => self.outward(rules, query.from, case),
+            DestinationChoice::Rule(_) | DestinationChoice::AsSent => None,
+        };
+        let written = rules.source_nat(query).map(|nat| (hop.out, nat));
+        let chosen = match destination {
+            DestinationChoice::Rule(_) => written.or(outward),
+            DestinationChoice::Mapping
+            | DestinationChoice::Filtered
+            | DestinationChoice::AsSent => outward.or(written),
+        };
+        if let Some((out, nat)) = chosen {
             let (name, line) = (&nat.name, nat.line);
-            witness.step(stage, Outcome::Translate, format_args!("rule {name} (line {line})"));
-            return Ok(SourceChoice::Rule(nat.id));
+            let hairpin = if hairpin { ", hairpin" } else { "" };
+            let detail = format_args!("rule {name} (line {line}){hairpin}");
+            witness.step(stage, Outcome::Translate, detail);
+            return Ok((SourceChoice::Rule(nat.id), out));
         }
-        if hairpin && matches!(destination, DestinationChoice::Rule(_)) {
+        if hairpin && destination != DestinationChoice::AsSent {
             witness.step(stage, Outcome::Translate, format_args!("hairpin, to the node's address"));
-            return Ok(SourceChoice::Hairpin);
+            return Ok((SourceChoice::Hairpin, hop.out));
         }
         witness.step(stage, Outcome::Pass, format_args!("no rule matches"));
-        Ok(SourceChoice::AsSent)
+        Ok((SourceChoice::AsSent, hop.out))
     }
 }
 
@@ -324,7 +343,7 @@ fn witness_decision<W: Witness>(witness: &mut W, rules: &RuleSet, decision: &Dec
 }
 
 /// What the rules are asked about a packet that goes to `target`.
-fn query(from: ZoneId, to: ZoneId, case: &Case, target: Endpoint) -> Query {
+pub(crate) fn query(from: ZoneId, to: ZoneId, case: &Case, target: Endpoint) -> Query {
     Query {
         from,
         to,

@@ -28,6 +28,7 @@ mod queries;
 mod homes;
 mod tcp;
 mod judge;
+mod hairpin;
 mod admit;
 mod quotas;
 mod half_open;

@@ -6,7 +6,7 @@ use gabion_rules::{RuleSet, ZoneId};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use prefix_trie::PrefixMap;
 
-use crate::{Address, Family, InterfaceId};
+use crate::{Address, Family, InterfaceId, nat};
 
 /// What the shell knows of the node's network; a value, compiled by the engine.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -62,6 +62,8 @@ pub(crate) struct Topology {
     broadcasts: Vec<Address>,
     /// Addresses of NAT that the node answers ARP and ND for, where they are on a link of its own.
     proxied: Vec<Address>,
+    /// Those of them that are in a pool of source NAT.
+    pooled: Vec<Address>,
     host_ports: Vec<u16>,
     routes_v4: PrefixMap<Ipv4Net, Hop>,
     routes_v6: PrefixMap<Ipv6Net, Hop>,
@@ -89,6 +91,12 @@ impl Topology {
             ..Self::default()
         };
         topology.proxied = rules.map(|rules| topology.proxied_addresses(rules)).unwrap_or_default();
+        let pools = nat::used_addresses(&[], rules);
+        topology.pooled = topology.proxied.clone();
+        topology.pooled.retain(|address| {
+            let behind = pools.partition_point(|pool| pool.end() < address);
+            pools.get(behind).is_some_and(|pool| pool.contains(address))
+        });
         for route in &network.routes {
             topology.insert_route(route);
         }
@@ -142,6 +150,15 @@ impl Topology {
         self.own.binary_search(&address).is_ok()
     }
 
+    /// The interface that has the address.
+    pub(crate) fn owner(&self, address: Address) -> Option<InterfaceId> {
+        let has = |interface: &Interface| {
+            interface.addresses.iter().any(|prefix| Address::from(prefix.addr()) == address)
+        };
+        let place = self.interfaces.iter().position(has)?;
+        u16::try_from(place).ok().map(InterfaceId)
+    }
+
     pub(crate) fn own_addresses(&self) -> &[Address] {
         &self.own
     }
@@ -161,6 +178,11 @@ impl Topology {
             && self.interface(id).is_some_and(|interface| {
                 interface.addresses.iter().any(|prefix| prefix.contains(&address.to_ip()))
             })
+    }
+
+    /// Whether a pool of source NAT has the address.
+    pub(crate) fn is_pooled(&self, address: Address) -> bool {
+        self.pooled.binary_search(&address).is_ok()
     }
 
     /// The node's address of a family on an interface: the first that is not link-local.

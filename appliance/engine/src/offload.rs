@@ -58,7 +58,7 @@ impl Engine {
     pub fn handle_flow_usage(&mut self, now: Time, id: FlowId, original: Usage, reply: Usage) {
         let Some(&slot) = self.offloading.installed.get(&id) else { return };
         // What was moved while the policy changed counts for the rule that now permits the flow.
-        if self.still_permitted(slot) != Standing::Permitted {
+        if self.still_permitted(now, slot) != Standing::Permitted {
             return;
         }
         for (direction, moved) in [(Direction::Original, original), (Direction::Reply, reply)] {

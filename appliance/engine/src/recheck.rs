@@ -8,8 +8,8 @@ use crate::admit::icmp_transport;
 use crate::event::CloseReason;
 use crate::flows::{Admission, DestinationChoice, Flow, Slot, SourceChoice};
 use crate::judge::{Case, Outcome, Plan, Witness};
-use crate::translate;
-use crate::{Direction, DropReason, Endpoint, Engine, Family, FlowKey};
+use crate::nat;
+use crate::{Direction, DropReason, Endpoint, Engine, Family, FlowKey, Time};
 
 /// Flows that are asked again or end per turn, so that packets never wait for a long table.
 pub(crate) const FLOWS_PER_TURN: u32 = 2_048;
@@ -37,7 +37,7 @@ impl Witness for Nobody {
 impl Engine {
     /// Whether the policy in force permits the flow; asked once per policy, and once per network
     /// whether the node still has the address that it was translated to.
-    pub(crate) fn still_permitted(&mut self, slot: Slot) -> Standing {
+    pub(crate) fn still_permitted(&mut self, now: Time, slot: Slot) -> Standing {
         let flow = &self.flows[slot];
         let is_current = self.generation().is_some_and(|generation| flow.is_of(generation));
         if is_current && flow.epoch() == self.epoch {
@@ -52,19 +52,19 @@ impl Engine {
             }
             Err(Standing::Unroutable) => Standing::Unroutable,
             Err(Standing::Permitted | Standing::Revoked) => {
-                self.remove_flow(slot, CloseReason::Revoked);
+                self.remove_flow(now, slot, CloseReason::Revoked);
                 Standing::Revoked
             }
         }
     }
 
     /// Goes on asking about flows of an earlier policy, a bounded number at a time.
-    pub(crate) fn sweep(&mut self) {
+    pub(crate) fn sweep(&mut self, now: Time) {
         let Some(from) = self.sweep else { return };
         let end = from.saturating_add(FLOWS_PER_TURN).min(self.flows.slots());
         for slot in (from..end).map(Slot) {
             if self.flows.get(slot).is_some() {
-                self.still_permitted(slot);
+                self.still_permitted(now, slot);
             }
         }
         self.sweep = (end < self.flows.slots()).then_some(end);
@@ -110,21 +110,25 @@ impl Engine {
     }
 
     fn same_target(&self, flow: &Flow, plan: &Plan) -> bool {
+        let target = plan.towards(&flow.original).destination;
         let target = if flow.original.is_icmp_query() {
             // The identifier that stands for the port may be a translated one.
-            Endpoint { port: flow.reply.source.port, ..plan.target }
+            Endpoint { port: flow.reply.source.port, ..target }
         } else {
-            plan.target
+            target
         };
-        let was_mapped = flow.admission.destination == DestinationChoice::Mapping;
-        let is_mapped = plan.destination == DestinationChoice::Mapping;
-        target == flow.reply.source && was_mapped == is_mapped
+        let kind = |choice: DestinationChoice| match choice {
+            DestinationChoice::AsSent | DestinationChoice::Rule(_) => 0,
+            DestinationChoice::Mapping => 1,
+            DestinationChoice::Filtered => 2,
+        };
+        target == flow.reply.source && kind(flow.admission.destination) == kind(plan.destination)
     }
 
     fn may_keep_source(&self, flow: &Flow, plan: &Plan) -> bool {
         let external = flow.reply.destination;
         let external_has_ports = flow.original.has_ports();
-        let own = self.topology.own_address(plan.hop.out, external.address.family());
+        let own = self.topology.own_address(plan.outward, external.address.family());
         match plan.source {
             SourceChoice::AsSent => external == flow.original.source,
             SourceChoice::Hairpin => own == Some(external.address),
@@ -135,7 +139,7 @@ impl Engine {
                     let port = if external_has_ports { external.port } else { 0 };
                     let chosen = Endpoint { port, ..external };
                     external != flow.original.source
-                        && translate::permits(&nat.address, &nat.ports, chosen, own)
+                        && nat::permits(&nat.address, &nat.ports, chosen, own)
                 })
             }
         }

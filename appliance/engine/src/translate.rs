@@ -2,23 +2,24 @@
 
 use std::ops::RangeInclusive;
 
-use gabion_rules::{Filtering, Mapping, NatId, RuleSet, SourceAddress, SourceNat};
+use gabion_rules::{Filtering, Mapping, NatId, RuleSet, SourceNat};
 
 use crate::limits::Limits;
 use crate::nat::{
-    Mapped, MappingId, Mappings, Pairing, PortAllocator, RuleNames, SharedPorts, free_port,
+    self, Holders, Mapped, MappingId, Mappings, Pairing, PortAllocator, Reuse, RuleNames,
+    SharedPorts, Wanted, candidates, class, free_port, permits,
 };
 use crate::packet::protocol;
 use crate::tally::Tally;
-use crate::{Address, DropReason, Endpoint, flows};
+use crate::{Address, DropReason, Endpoint, Time, flows};
 use crate::{FlowKey, flows::FlowTable};
-
-/// Pool addresses that are tried for one flow before it is refused.
-const ADDRESSES_TRIED: u128 = 16;
 
 /// Free ports of one address that are tried for one flow: a port that is free and yet has a flow
 /// is rare.
 const CONFLICTS_TRIED: u32 = 64;
+
+/// Ports of the node's own for flows that leave the way they came.
+const HAIRPIN_PORTS: RangeInclusive<u16> = 1_024..=65_000;
 
 /// Mappings, ports, and the remote addresses that each mapping has sent to.
 #[derive(Debug)]
@@ -27,6 +28,7 @@ pub(crate) struct Translator {
     ports: PortAllocator,
     contacts: Tally<(MappingId, Address)>,
     shared: SharedPorts,
+    holders: Holders,
     names: RuleNames,
     seed: [u8; 16],
 }
@@ -43,8 +45,8 @@ pub(crate) struct Translated {
 pub(crate) enum Lease {
     Nothing,
     Mapping(MappingId),
-    /// A port that other flows may have too, towards other remote endpoints.
-    SharedPort,
+    /// A port that other flows may have too, towards other remote endpoints; by which rule's name.
+    SharedPort(Option<NatId>),
 }
 
 impl Translator {
@@ -54,6 +56,7 @@ impl Translator {
             ports: PortAllocator::new(seed),
             contacts: Tally::new(limits.flows, key),
             shared: SharedPorts::new(key),
+            holders: Holders::new(key),
             names: RuleNames::default(),
             seed: key,
         }
@@ -64,33 +67,50 @@ impl Translator {
         self.names.set_rules(rules);
     }
 
-    /// Never gives out ports on which the host itself answers.
-    pub(crate) fn reserve(&mut self, addresses: &[Address], ports: &[u16]) {
-        self.ports.clear_reservations();
-        for address in addresses {
-            for port in ports {
-                self.ports.reserve(*address, protocol::TCP, *port);
-            }
-        }
+    /// Never gives out ports that are others' to use: on which the host itself answers, and those that
+    /// destination NAT publishes.
+    pub(crate) fn reserve(&mut self, own: &[Address], host: &[u16], rules: Option<&RuleSet>) {
+        self.ports.reserve(nat::reserved(own, host, rules));
     }
 
-    /// The external endpoint for packets of `key`, whose destination is final already.
+    /// The external endpoint for packets of `key`, whose destination is final already; it was sent to
+    /// `sent_to`.
     ///
     /// # Errors
-    /// `NatNoAddress`, `NatPortsExhausted`, `MappingTableFull` or `NatConflict`.
+    /// `NatNoAddress`, `NatPortsExhausted`, `NatPortQuota`, `MappingTableFull` or `NatConflict`.
     pub(crate) fn choose(
         &mut self,
+        now: Time,
         flows: &FlowTable,
         nat: &SourceNat,
         key: &FlowKey,
+        sent_to: Address,
         own: Option<Address>,
     ) -> Result<Translated, DropReason> {
         if !key.has_ports() {
             return self.choose_address_only(flows, nat, key, own);
         }
+        let rule = self.names.place(nat.id).ok_or(DropReason::MappingTableFull)?;
         match nat.mapping {
-            Mapping::EndpointIndependent => self.choose_mapping(nat, key, own),
-            Mapping::Symmetric => self.choose_port(flows, &nat.address, &nat.ports, key, own),
+            Mapping::EndpointIndependent => {
+                let known = self.find_mapping(nat, rule, key, own);
+                let id = match known {
+                    Some(id) => id,
+                    None => self.make_mapping(now, flows, nat, rule, key, own)?,
+                };
+                self.mappings.retain(id);
+                self.contacts.add((id, sent_to));
+                let external = self.mappings.get(id).external;
+                Ok(Translated { external, lease: Lease::Mapping(id) })
+            }
+            Mapping::Symmetric => {
+                self.check_quota(nat, rule, key)?;
+                let paired = self.holders.paired_address(key.source.address, rule);
+                let pick = self.pick_address(key);
+                let family = key.source.address.family();
+                let addresses = candidates(&nat.address, family, own, paired, pick)?;
+                self.choose_port(now, flows, addresses, &nat.ports, key, Some(rule))
+            }
         }
     }
 
@@ -100,58 +120,114 @@ impl Translator {
     /// As `choose`.
     pub(crate) fn choose_hairpin(
         &mut self,
+        now: Time,
         flows: &FlowTable,
         key: &FlowKey,
         own: Option<Address>,
     ) -> Result<Translated, DropReason> {
-        self.choose_port(flows, &SourceAddress::OwnAddress, &(1024..=65_000), key, own)
+        let own = own.ok_or(DropReason::NatNoAddress)?;
+        self.choose_port(now, flows, [own].into_iter(), &HAIRPIN_PORTS, key, None)
     }
 
-    fn choose_mapping(
-        &mut self,
+    /// The mapping that stands for the source already, as far as the rule would have it still.
+    fn find_mapping(
+        &self,
         nat: &SourceNat,
+        rule: NatId,
         key: &FlowKey,
         own: Option<Address>,
-    ) -> Result<Translated, DropReason> {
-        let rule = self.names.place(nat.id).ok_or(DropReason::MappingTableFull)?;
-        if let Some(id) = self.mappings.find_internal(key.protocol, key.source, rule) {
-            let external = self.mappings.get(id).external;
-            if permits(&nat.address, &nat.ports, external, own) {
-                return Ok(self.contact(id, key));
-            }
+    ) -> Option<MappingId> {
+        let id = self.mappings.find_internal(key.protocol, key.source, rule)?;
+        permits(&nat.address, &nat.ports, self.mappings.get(id).external, own).then_some(id)
+    }
+
+    /// RFC 6888 REQ-4.
+    fn check_quota(&self, nat: &SourceNat, rule: NatId, key: &FlowKey) -> Result<(), DropReason> {
+        if self.holders.ports(key.source.address, rule) < nat.ports_per_source {
+            Ok(())
+        } else {
+            Err(DropReason::NatPortQuota)
         }
-        let paired = self
-            .mappings
-            .paired_address(key.source.address, rule)
-            .filter(|address| is_member(&nat.address, *address, own));
-        let (address, port) = self
-            .candidates(&nat.address, key, own, paired)?
-            .find_map(|address| {
-                let port =
-                    self.ports.allocate(address, key.protocol, &nat.ports, key.source.port)?;
-                Some((address, port))
-            })
-            .ok_or(DropReason::NatPortsExhausted)?;
+    }
+
+    fn make_mapping(
+        &mut self,
+        now: Time,
+        flows: &FlowTable,
+        nat: &SourceNat,
+        rule: NatId,
+        key: &FlowKey,
+        own: Option<Address>,
+    ) -> Result<MappingId, DropReason> {
+        self.check_quota(nat, rule, key)?;
+        let host = key.source.address;
+        let paired = self.holders.paired_address(host, rule);
+        let external =
+            candidates(&nat.address, host.family(), own, paired, self.pick_address(key))?
+                .find_map(|address| self.allocate(now, flows, nat, key, address))
+                .ok_or(DropReason::NatPortsExhausted)?;
         let mapped = Mapped {
             internal: key.source,
-            external: Endpoint { address, port },
+            external,
             protocol: key.protocol,
             rule,
             flows: 0,
             guests: 0,
         };
         let Some(id) = self.mappings.insert(mapped) else {
-            self.ports.release(address, key.protocol, port);
+            self.ports.release(now, external.address, key.protocol, external.port);
             return Err(DropReason::MappingTableFull);
         };
-        self.names.retain(rule);
-        Ok(self.contact(id, key))
+        self.hold(rule, host, external.address);
+        Ok(id)
     }
 
-    fn contact(&mut self, id: MappingId, key: &FlowKey) -> Translated {
-        self.mappings.retain(id);
-        self.contacts.add((id, key.destination.address));
-        Translated { external: self.mappings.get(id).external, lease: Lease::Mapping(id) }
+    /// A port of the address for a mapping; none by which this flow's answers would be another's.
+    fn allocate(
+        &mut self,
+        now: Time,
+        flows: &FlowTable,
+        nat: &SourceNat,
+        key: &FlowKey,
+        address: Address,
+    ) -> Option<Endpoint> {
+        // TCP, and what lets in only whom it has sent to, needs no rest.
+        let reuse =
+            if key.protocol != protocol::TCP && nat.filtering == Filtering::EndpointIndependent {
+                Reuse::AfterRest
+            } else {
+                Reuse::AtOnce
+            };
+        let (range, port) = (&nat.ports, key.source.port);
+        let wanted = Wanted { address, protocol: key.protocol, range, port, reuse };
+        let mut unfit = Vec::new();
+        let found = (0..CONFLICTS_TRIED).find_map(|_| {
+            let external = Endpoint { address, port: self.ports.allocate(now, &wanted)? };
+            let is_fit = flows.find(&key.reply_to(external)).is_none();
+            if !is_fit {
+                unfit.push(external.port);
+            }
+            is_fit.then_some(external)
+        });
+        for port in unfit {
+            self.ports.release(now, address, key.protocol, port);
+        }
+        found
+    }
+
+    fn hold(&mut self, rule: NatId, host: Address, external: Address) {
+        self.names.retain(rule);
+        self.holders.add(host, rule, external);
+    }
+
+    fn let_go(&mut self, rule: NatId, host: Address) {
+        self.names.release(rule);
+        self.holders.take(host, rule);
+    }
+
+    /// The address that is tried first for a host that holds none.
+    fn pick_address(&self, key: &FlowKey) -> u64 {
+        flows::hash_address(self.seed, key.source.address)
     }
 
     /// A port of the flow's own: unique only together with the remote endpoint, so that 64,000
@@ -159,35 +235,55 @@ impl Translator {
     /// seed picks (RFC 6056 section 3.3.3).
     fn choose_port(
         &mut self,
+        now: Time,
         flows: &FlowTable,
-        address: &SourceAddress,
+        addresses: impl Iterator<Item = Address>,
         ports: &RangeInclusive<u16>,
         key: &FlowKey,
-        own: Option<Address>,
+        rule: Option<NatId>,
     ) -> Result<Translated, DropReason> {
-        let (first, last) = (*ports.start(), *ports.end());
-        let count = u64::from(last.saturating_sub(first)) + 1;
-        let pick = flows::hash(self.seed, key) % count;
-        for address in self.candidates(address, key, own, None)? {
+        let (first, last) = class(ports, key.source.port).ok_or(DropReason::NatPortsExhausted)?;
+        let pick = flows::hash(self.seed, key) % (u64::from(last - first) + 1);
+        for address in addresses {
             let reply = |port: u16| key.reply_to(Endpoint { address, port });
-            let pairing = Pairing::of_reply(&reply(first));
-            let mapped = self.ports.word(address, key.protocol);
-            let shared = self.shared.word(&pairing);
-            let mut start = first + pick as u16;
-            for _ in 0..CONFLICTS_TRIED {
-                let taken = |word: usize| mapped(word) | shared(word);
-                let Some(port) = free_port((first, last), start, taken) else { break };
-                if flows.find(&reply(port)).is_none() {
-                    drop((mapped, shared));
-                    self.shared.add(pairing, port);
-                    let external = Endpoint { address, port };
-                    return Ok(Translated { external, lease: Lease::SharedPort });
-                }
-                // A flow without NAT, or one from outside, has this key.
-                start = if port == last { first } else { port + 1 };
+            let start = first + pick as u16;
+            let Some(port) = self.find_port(flows, (first, last), start, address, key) else {
+                continue;
+            };
+            let is_first = !self.shared.is_shared(address, key.protocol, port);
+            if is_first && !self.ports.lend(now, address, key.protocol, port) {
+                continue;
             }
+            self.shared.add(Pairing::of_reply(&reply(port)), port);
+            if let Some(rule) = rule {
+                self.hold(rule, key.source.address, address);
+            }
+            let external = Endpoint { address, port };
+            return Ok(Translated { external, lease: Lease::SharedPort(rule) });
         }
         Err(DropReason::NatPortsExhausted)
+    }
+
+    fn find_port(
+        &self,
+        flows: &FlowTable,
+        (first, last): (u16, u16),
+        mut start: u16,
+        address: Address,
+        key: &FlowKey,
+    ) -> Option<u16> {
+        let reply = |port: u16| key.reply_to(Endpoint { address, port });
+        let mapped = self.ports.word(address, key.protocol);
+        let shared = self.shared.word(&Pairing::of_reply(&reply(first)));
+        for _ in 0..CONFLICTS_TRIED {
+            let port = free_port((first, last), start, |word| mapped(word) | shared(word))?;
+            if flows.find(&reply(port)).is_none() {
+                return Some(port);
+            }
+            // A flow without NAT, or one from outside, has this key.
+            start = if port == last { first } else { port + 1 };
+        }
+        None
     }
 
     /// Protocols whose ports, if they have some, are left alone: one flow per remote endpoint and
@@ -199,58 +295,32 @@ impl Translator {
         key: &FlowKey,
         own: Option<Address>,
     ) -> Result<Translated, DropReason> {
-        self.candidates(&nat.address, key, own, None)?
+        candidates(&nat.address, key.source.address.family(), own, None, self.pick_address(key))?
             .map(|address| Endpoint { address, port: key.source.port })
             .find(|external| flows.find(&key.reply_to(*external)).is_none())
             .map(|external| Translated { external, lease: Lease::Nothing })
             .ok_or(DropReason::NatConflict)
     }
 
-    /// The addresses to try, first the paired one (RFC 4787 REQ-2), then from one that the source
-    /// address picks.
-    fn candidates(
-        &self,
-        address: &SourceAddress,
-        key: &FlowKey,
-        own: Option<Address>,
-        paired: Option<Address>,
-    ) -> Result<impl Iterator<Item = Address> + use<>, DropReason> {
-        let family = key.source.address.family();
-        let pool: Vec<RangeInclusive<u128>> = match address {
-            SourceAddress::OwnAddress => {
-                own.map(|own| own.bits()..=own.bits()).into_iter().collect()
-            }
-            SourceAddress::Pool(ranges) => ranges
-                .iter()
-                .map(|range| Address::from(*range.start())..=Address::from(*range.end()))
-                .filter(|range| range.start().family() == family)
-                .map(|range| range.start().bits()..=range.end().bits())
-                .collect(),
-        };
-        let size: u128 = pool
-            .iter()
-            .map(|range| range.end().saturating_sub(*range.start()).saturating_add(1))
-            .sum();
-        if size == 0 {
-            return Err(DropReason::NatNoAddress);
-        }
-        let start = u128::from(flows::hash_address(self.seed, key.source.address)) % size;
-        let rest = (0..size.min(ADDRESSES_TRIED))
-            .filter_map(move |step| nth_address(&pool, (start + step) % size));
-        Ok(paired.into_iter().chain(rest))
-    }
-
-    /// Takes back what the flow held whose answers have the key `reply`.
-    pub(crate) fn release(&mut self, lease: Lease, reply: &FlowKey) {
+    /// Takes back what a flow held, whose first packet had the key `original` and whose answers have
+    /// the key `reply`.
+    pub(crate) fn release(&mut self, now: Time, lease: Lease, original: &FlowKey, reply: &FlowKey) {
         match lease {
             Lease::Nothing => {}
-            Lease::SharedPort => {
-                self.shared.remove(&Pairing::of_reply(reply), reply.destination.port);
+            Lease::SharedPort(rule) => {
+                let Endpoint { address, port } = reply.destination;
+                self.shared.remove(&Pairing::of_reply(reply), port);
+                if !self.shared.is_shared(address, reply.protocol, port) {
+                    self.ports.take_back(now, address, reply.protocol, port);
+                }
+                if let Some(rule) = rule {
+                    self.let_go(rule, original.source.address);
+                }
             }
             Lease::Mapping(id) => {
-                self.contacts.take(&(id, reply.source.address));
+                self.contacts.take(&(id, original.destination.address));
                 let gone = self.mappings.release(id);
-                self.forget(gone);
+                self.forget(now, gone);
             }
         }
     }
@@ -262,17 +332,25 @@ impl Translator {
         Some(id)
     }
 
-    /// A flow that came in by the mapping has ended.
-    pub(crate) fn exit(&mut self, id: MappingId) {
-        let gone = self.mappings.release_guest(id);
-        self.forget(gone);
+    /// The inside has answered somebody; the mapping, if he came in by one.
+    pub(crate) fn adopt(&mut self, guest_of: Option<MappingId>) {
+        if let Some(id) = guest_of {
+            self.mappings.adopt(id);
+        }
     }
 
-    fn forget(&mut self, gone: Option<Mapped>) {
+    /// A flow that came in by the mapping has ended.
+    pub(crate) fn exit(&mut self, now: Time, id: MappingId, is_adopted: bool) {
+        let gone =
+            if is_adopted { self.mappings.release(id) } else { self.mappings.release_guest(id) };
+        self.forget(now, gone);
+    }
+
+    fn forget(&mut self, now: Time, gone: Option<Mapped>) {
         if let Some(mapped) = gone {
             let Endpoint { address, port } = mapped.external;
-            self.ports.release(address, mapped.protocol, port);
-            self.names.release(mapped.rule);
+            self.ports.release(now, address, mapped.protocol, port);
+            self.let_go(mapped.rule, mapped.internal.address);
         }
     }
 
@@ -307,44 +385,18 @@ impl Translator {
 
     /// The external endpoint that a flow of `key` has or would get; port 0 where it is not known yet.
     pub(crate) fn preview(&self, nat: &SourceNat, key: &FlowKey, own: Option<Address>) -> Endpoint {
-        let known = self
-            .names
-            .place(nat.id)
+        let place = self.names.place(nat.id);
+        let known = place
             .filter(|_| nat.mapping == Mapping::EndpointIndependent)
-            .and_then(|rule| self.mappings.find_internal(key.protocol, key.source, rule));
+            .and_then(|rule| self.find_mapping(nat, rule, key, own));
         if let Some(known) = known {
             return self.mappings.get(known).external;
         }
-        let mut candidates = self.candidates(&nat.address, key, own, None).into_iter().flatten();
-        Endpoint { address: candidates.next().unwrap_or(key.source.address), port: 0 }
+        let host = key.source.address;
+        let paired = place.and_then(|rule| self.holders.paired_address(host, rule));
+        let pick = self.pick_address(key);
+        let addresses = candidates(&nat.address, host.family(), own, paired, pick);
+        let address = addresses.into_iter().flatten().next();
+        Endpoint { address: address.unwrap_or(host), port: 0 }
     }
-}
-
-/// Whether a NAT rule could have chosen this external endpoint.
-pub(crate) fn permits(
-    address: &SourceAddress,
-    ports: &RangeInclusive<u16>,
-    external: Endpoint,
-    own: Option<Address>,
-) -> bool {
-    is_member(address, external.address, own)
-        && (external.port == 0 || ports.contains(&external.port))
-}
-
-fn is_member(pool: &SourceAddress, address: Address, own: Option<Address>) -> bool {
-    match pool {
-        SourceAddress::OwnAddress => own == Some(address),
-        SourceAddress::Pool(ranges) => ranges.iter().any(|range| range.contains(&address.to_ip())),
-    }
-}
-
-fn nth_address(pool: &[RangeInclusive<u128>], mut n: u128) -> Option<Address> {
-    for range in pool {
-        let length = range.end().saturating_sub(*range.start()).saturating_add(1);
-        if n < length {
-            return Some(Address::from_bits(range.start() + n));
-        }
-        n -= length;
-    }
-    None
 }

@@ -135,6 +135,8 @@ drop_reasons! {
     NatNoAddress => "nat-no-address",
     /// Every port that the NAT rule may use is taken.
     NatPortsExhausted => "nat-ports-exhausted",
+    /// The source holds as many ports as its NAT rule lets one source hold (RFC 6888 REQ-4).
+    NatPortQuota => "nat-port-quota",
     /// The translated packet would be taken for one of another flow.
     NatConflict => "nat-conflict",
 

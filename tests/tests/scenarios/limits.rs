@@ -271,7 +271,9 @@ fn mappings_are_limited() {
         dialogue.send("int", &build::udp().from(&from).to("198.51.100.9:53").frame());
     }
     let one_more = build::udp().from("10.1.0.10:9999").to("198.51.100.9:53").frame();
-    dialogue.step("int", &one_more, &[], &["drop:mapping-table-full"]);
+    let told = "int: icmp 10.1.0.1 > 10.1.0.10 error 3/13 about \
+                [udp 10.1.0.10:9999 > 198.51.100.9:53] ttl 64";
+    dialogue.step("int", &one_more, &[told], &["reject:mapping-table-full"]);
 }
 
 #[test]

@@ -6,9 +6,14 @@ use super::POLICY;
 use super::dialogue::Dialogue;
 
 mod filtering;
+mod hairpin;
 mod identification;
+mod leaks;
 mod lifetime;
 mod mapping;
+mod model;
+mod portless;
+mod ports;
 mod probe;
 mod queries;
 
@@ -130,13 +135,13 @@ fn queries_are_translated_by_their_identifier() {
 
 #[test]
 fn a_published_server_is_reached_from_inside_by_its_outside_address() {
-    // RFC 4787 REQ-9: hairpin. Without the node's address as source the reply would go past it.
+    // RFC 4787 REQ-9: with its own address as source the reply would go past the node.
     let mut dialogue = Dialogue::new(POLICY);
     let frame = build::tcp().from("10.1.0.20:40000").to("203.0.113.7:443").syn().seq(1).frame();
     dialogue.send("int", &frame);
     let flow = dialogue.engine.flows(0, 1).0[0];
     let external = flow.reply.destination;
-    assert_eq!(external.address.to_string(), "10.1.0.1");
+    assert_eq!(external.address.to_string(), "203.0.113.4");
     let reply = build::tcp().from("10.1.0.10:443").to(&external.to_string()).syn().seq(9).ack(2);
     dialogue.step(
         "int",
@@ -257,6 +262,9 @@ fn an_external_endpoint_that_a_stranger_came_in_by_is_nobody_elses() {
     dialogue.send("int", &ask("10.1.0.12:5000"));
     assert_eq!(dialogue.flows().len(), 1);
     wait(&mut dialogue, 130);
+    dialogue.send("int", &ask("10.1.0.12:5000"));
+    assert_eq!(dialogue.flows(), [""; 0], "the port rests (RFC 6888 REQ-8)");
+    wait(&mut dialogue, 120);
     dialogue.send("int", &ask("10.1.0.12:5000"));
     let next = "unreplied 10.1.0.12:5000 > 198.51.100.9:53 | 198.51.100.9:53 > 203.0.113.4:2000";
     assert_eq!(dialogue.flows(), [next]);

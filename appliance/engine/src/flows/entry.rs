@@ -68,6 +68,8 @@ const REPLIED: u16 = 1 << 3;
 const WIDE: u16 = 1 << 4;
 /// The keys are each other's reverse: packets leave as they came.
 const PLAIN: u16 = 1 << 5;
+/// No packet passes.
+const SHUT: u16 = 1 << 8;
 
 /// Both sides send ICMP queries, by leave of the policy that has judged the flow last.
 const BOTH_ASK: u16 = 1 << 6;
@@ -77,12 +79,15 @@ const EXPENDABLE: u16 = 1 << 7;
 /// Of `destination` and `source`: no NAT rule has these ids.
 const AS_SENT: u16 = u16::MAX;
 const BY_MAPPING: u16 = u16::MAX - 1;
+const FILTERED: u16 = u16::MAX - 2;
 const BY_HAIRPIN: u16 = u16::MAX - 1;
 
-/// Of `lease`; from the next number on, a mapping's id. Of `guest_of`, zero is none.
+/// Of `lease`: nothing, a shared port without or with a NAT rule's number, a mapping's id. Of
+/// `guest_of`, zero is none.
 const NOTHING: u32 = 0;
 const SHARED_PORT: u32 = 1;
-const MAPPING: u32 = 2;
+const SHARED_PORT_OF: u32 = 2;
+const MAPPING: u32 = SHARED_PORT_OF + u16::MAX as u32 + 1;
 
 impl Entry {
     /// A taken place but for the keys' addresses, which the table puts in.
@@ -110,7 +115,8 @@ impl Entry {
             rule: RuleId(0),
             lease: match flow.lease {
                 Lease::Nothing => NOTHING,
-                Lease::SharedPort => SHARED_PORT,
+                Lease::SharedPort(None) => SHARED_PORT,
+                Lease::SharedPort(Some(NatId(rule))) => SHARED_PORT_OF + u32::from(rule),
                 Lease::Mapping(id) => MAPPING + id.0,
             },
             guest_of: flow.guest_of.map_or(0, |id| id.0 + 1),
@@ -129,6 +135,7 @@ impl Entry {
         entry.mark(LOGGED, flow.logged);
         entry.mark(FROM_OWN_ADDRESS, flow.is_from_own_address);
         entry.mark(WIDE, is_wide);
+        entry.mark(SHUT, admission.destination == DestinationChoice::Filtered);
         entry.mark(PLAIN, *reply == original.reversed());
         entry
     }
@@ -152,10 +159,13 @@ impl Entry {
             logged: self.has(LOGGED),
             lease: match self.lease {
                 NOTHING => Lease::Nothing,
-                SHARED_PORT => Lease::SharedPort,
+                SHARED_PORT => Lease::SharedPort(None),
+                rule if rule < MAPPING => {
+                    Lease::SharedPort(Some(NatId((rule - SHARED_PORT_OF) as u16)))
+                }
                 id => Lease::Mapping(MappingId(id - MAPPING)),
             },
-            guest_of: self.guest_of.checked_sub(1).map(MappingId),
+            guest_of: self.guest_of(),
             is_from_own_address: self.has(FROM_OWN_ADDRESS),
             epoch: self.epoch,
             opened: self.opened,
@@ -180,9 +190,19 @@ impl Entry {
         self.opened
     }
 
-    /// Whether it came in by somebody's mapping.
-    pub(crate) const fn is_guest(&self) -> bool {
-        self.guest_of != 0
+    /// The mapping that it came in by.
+    pub(crate) fn guest_of(&self) -> Option<MappingId> {
+        self.guest_of.checked_sub(1).map(MappingId)
+    }
+
+    /// Whether it came in by somebody's mapping, and has none of its own.
+    pub(crate) const fn is_stranger(&self) -> bool {
+        self.guest_of != 0 && self.lease < MAPPING
+    }
+
+    /// Whether no packet passes, as the mapping at its end does not let its sender in.
+    pub(crate) const fn is_filtered(&self) -> bool {
+        self.has(SHUT)
     }
 
     pub(crate) const fn expires(&self) -> Time {
@@ -257,6 +277,7 @@ impl Entry {
         self.destination = match destination {
             DestinationChoice::AsSent => AS_SENT,
             DestinationChoice::Mapping => BY_MAPPING,
+            DestinationChoice::Filtered => FILTERED,
             DestinationChoice::Rule(NatId(id)) => *id,
         };
         self.source = match source {
@@ -275,6 +296,7 @@ impl Entry {
             destination: match self.destination {
                 AS_SENT => DestinationChoice::AsSent,
                 BY_MAPPING => DestinationChoice::Mapping,
+                FILTERED => DestinationChoice::Filtered,
                 id => DestinationChoice::Rule(NatId(id)),
             },
             source: match self.source {

@@ -6,7 +6,6 @@ use gabion_rules::NatId;
 use hashbrown::HashTable;
 use siphasher::sip::SipHasher13;
 
-use crate::Address;
 use crate::address::Endpoint;
 
 /// A mapping in the table.
@@ -34,17 +33,7 @@ pub(crate) struct Mappings {
     free: Vec<u32>,
     by_internal: HashTable<u32>,
     by_external: HashTable<u32>,
-    /// One entry per internal address and rule: the external address and how many mappings share it.
-    paired: HashTable<Pair>,
     key: [u8; 16],
-}
-
-#[derive(Debug)]
-struct Pair {
-    internal: Address,
-    rule: NatId,
-    external: Address,
-    mappings: u32,
 }
 
 impl Mappings {
@@ -58,7 +47,6 @@ impl Mappings {
             free: (0..capacity).rev().collect(),
             by_internal: HashTable::with_capacity(room),
             by_external: HashTable::with_capacity(room),
-            paired: HashTable::with_capacity(room),
             key,
         }
     }
@@ -94,13 +82,6 @@ impl Mappings {
         self.by_external.find(hash, same).copied().map(MappingId)
     }
 
-    /// Any mapping of the internal address under the rule: its external address is used again
-    /// (paired pooling, RFC 4787 REQ-2).
-    pub(crate) fn paired_address(&self, internal: Address, rule: NatId) -> Option<Address> {
-        let same = |pair: &Pair| (pair.internal, pair.rule) == (internal, rule);
-        self.paired.find(hash_pair(self.key, internal, rule), same).map(|pair| pair.external)
-    }
-
     /// Adds a mapping with no flow yet; `None` when the table is full.
     pub(crate) fn insert(&mut self, mapping: Mapped) -> Option<MappingId> {
         let slot = self.free.pop()?;
@@ -111,7 +92,6 @@ impl Mappings {
         let external = |mapped: &Mapped| hash_external(*key, mapped.protocol, mapped.external);
         by_internal.insert_unique(internal(&mapping), slot, |&slot| internal(stored(slots, slot)));
         by_external.insert_unique(external(&mapping), slot, |&slot| external(stored(slots, slot)));
-        self.pair(&mapping);
         Some(MappingId(slot))
     }
 
@@ -124,6 +104,14 @@ impl Mappings {
     pub(crate) fn retain_for_guest(&mut self, id: MappingId) {
         if let Some(mapped) = &mut self.slots[id.0 as usize] {
             mapped.guests += 1;
+        }
+    }
+
+    /// The inside has answered a guest, and so uses the mapping (RFC 4787 REQ-6).
+    pub(crate) fn adopt(&mut self, id: MappingId) {
+        if let Some(mapped) = &mut self.slots[id.0 as usize] {
+            mapped.guests = mapped.guests.saturating_sub(1);
+            mapped.flows += 1;
         }
     }
 
@@ -151,34 +139,8 @@ impl Mappings {
                 entry.remove();
             }
         }
-        self.unpair(&gone);
         self.free.push(id.0);
         self.slots[id.0 as usize].take()
-    }
-
-    fn pair(&mut self, mapped: &Mapped) {
-        let (internal, rule) = (mapped.internal.address, mapped.rule);
-        let Self { paired, key, .. } = self;
-        paired
-            .entry(
-                hash_pair(*key, internal, rule),
-                |pair| (pair.internal, pair.rule) == (internal, rule),
-                |pair| hash_pair(*key, pair.internal, pair.rule),
-            )
-            .and_modify(|pair| pair.mappings += 1)
-            .or_insert(Pair { internal, rule, external: mapped.external.address, mappings: 1 });
-    }
-
-    fn unpair(&mut self, mapped: &Mapped) {
-        let (internal, rule) = (mapped.internal.address, mapped.rule);
-        let hash = hash_pair(self.key, internal, rule);
-        let same = |pair: &Pair| (pair.internal, pair.rule) == (internal, rule);
-        if let Ok(mut entry) = self.paired.find_entry(hash, same) {
-            entry.get_mut().mappings -= 1;
-            if entry.get().mappings == 0 {
-                entry.remove();
-            }
-        }
     }
 
     pub(crate) fn len(&self) -> u32 {
@@ -200,13 +162,6 @@ fn hash_internal(key: [u8; 16], protocol: u8, internal: Endpoint, rule: NatId) -
 fn hash_external(key: [u8; 16], protocol: u8, external: Endpoint) -> u64 {
     let mut hasher = SipHasher13::new_with_key(&key);
     write_endpoint(&mut hasher, protocol, external);
-    hasher.finish()
-}
-
-fn hash_pair(key: [u8; 16], internal: Address, rule: NatId) -> u64 {
-    let mut hasher = SipHasher13::new_with_key(&key);
-    hasher.write(&internal.octets());
-    hasher.write_u16(rule.0);
     hasher.finish()
 }
 

@@ -1,23 +1,25 @@
 //! Ports of external addresses: allocated at random in constant time, also when nearly all are used.
 //!
-//! Per address, protocol and range stands an order in which ports are given out: first a keyed
-//! permutation of the range, which takes no memory (RFC 7857 section 9, RFC 6056 section 3.3), then
-//! the ports that were given back, first the one that has rested longest (RFC 6888 REQ-8).
+//! Per address and protocol, each range of ports has its own order in which they are given out.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::hash::Hasher;
 use std::ops::RangeInclusive;
 
 use siphasher::sip::SipHasher13;
 
 use super::bitmap::Bitmap;
+use super::order::{Order, REST, Reuse};
+use super::reserved::Reserved;
+use crate::Time;
 use crate::address::Address;
+use crate::packet::protocol;
 
 /// Ports below are the system's (RFC 6335 section 6): one class of RFC 4787 REQ-3a, all above the other.
 const FIRST_USER_PORT: u16 = 1_024;
 
-/// External addresses with ports in use or remembered, each protocol counted. One takes 8 KiB and
-/// 8 KiB for each of its ranges, and two bytes for each port that rests.
+/// External addresses with ports in use or remembered, each protocol counted. One takes 8 KiB, 8 KiB
+/// for each of its ranges, 8 KiB where ports are shared, and 16 bytes for each port that rests.
 const POOLS_MAX: usize = 4_096;
 
 /// Ranges remembered per address and protocol: twice as many NAT rules as may sensibly share one.
@@ -27,6 +29,7 @@ const ORDERS_MAX: usize = 32;
 #[derive(Debug)]
 pub(crate) struct PortAllocator {
     pools: BTreeMap<(Address, u8), Pool>,
+    reserved: Vec<Reserved>,
     /// Pools of which no port is taken; they make room for others.
     idle: usize,
     /// Orders made so far: each is another permutation.
@@ -34,57 +37,49 @@ pub(crate) struct PortAllocator {
     seed: [u8; 32],
 }
 
-#[derive(Debug, Default)]
-struct Pool {
-    used: Bitmap,
-    /// The host's own, not to be given out; and whether a mapping has the port from before.
-    reserved: BTreeMap<u16, bool>,
-    /// By range, classes apart; ports of overlapping ranges are in several, and skipped where used.
-    orders: BTreeMap<(u16, u16), Order>,
+/// A port that is looked for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Wanted<'a> {
+    pub address: Address,
+    pub protocol: u8,
+    pub range: &'a RangeInclusive<u16>,
+    /// The inside port: its class is kept.
+    pub port: u16,
+    pub reuse: Reuse,
 }
 
-/// The ports of a range in the order in which they are given out.
-#[derive(Debug)]
-struct Order {
-    first: u16,
-    permutation: Permutation,
-    /// How much of the permutation has been given out.
-    started: u32,
-    /// Ports that were given back.
-    rested: VecDeque<u16>,
-    /// Ports that are in neither part now.
-    out: Bitmap,
+#[derive(Debug, Default)]
+struct Pool {
+    /// By mappings.
+    used: Bitmap,
+    /// By connections that share them (see `SharedPorts`): no mapping gets one of these, as it would
+    /// meet those connections' remote endpoints.
+    shared: Option<Bitmap>,
+    /// Not to be given out; a mapping may have one from before.
+    reserved: Vec<RangeInclusive<u16>>,
+    /// By range; ports of overlapping ranges are in several, and skipped where used.
+    orders: BTreeMap<(u16, u16), Order>,
+    /// When the last port was given back that has to rest.
+    freed: Option<Time>,
 }
 
 impl PortAllocator {
     /// `seed` keys the permutations; the same seed and calls give the same ports.
     pub(crate) fn new(seed: [u8; 32]) -> Self {
-        Self { pools: BTreeMap::new(), idle: 0, orders: 0, seed }
+        Self { pools: BTreeMap::new(), reserved: Vec::new(), idle: 0, orders: 0, seed }
     }
 
-    /// Takes a free port out of `range`, in the class of `wanted` where that is possible (RFC 4787
-    /// REQ-3a: 0-1023 or above); `None` when all are taken. Port 0 is never given out.
-    pub(crate) fn allocate(
-        &mut self,
-        address: Address,
-        protocol: u8,
-        range: &RangeInclusive<u16>,
-        wanted: u16,
-    ) -> Option<u16> {
-        let (first, last) = ((*range.start()).max(1), *range.end());
-        let system = (first, last.min(FIRST_USER_PORT - 1));
-        let user = (first.max(FIRST_USER_PORT), last);
-        let classes = if wanted < FIRST_USER_PORT { [system, user] } else { [user, system] };
-
+    /// Takes a free port, of the class of the wanted one; `None` when all are taken. Port 0 is never
+    /// given out.
+    pub(crate) fn allocate(&mut self, now: Time, wanted: &Wanted<'_>) -> Option<u16> {
+        let range = class(wanted.range, wanted.port)?;
         let Self { orders, seed, .. } = self;
         let (mut made, seed) = (*orders, *seed);
-        let pool = self.pool(address, protocol)?;
+        let pool = self.pool(now, wanted.address, wanted.protocol)?;
         let was_idle = pool.is_idle();
-        let port = classes.into_iter().filter(|(first, last)| first <= last).find_map(|range| {
-            pool.take(range, || {
-                made += 1;
-                Order::new(range, subkey(&seed, made))
-            })
+        let port = pool.take(now, range, wanted.reuse, || {
+            made += 1;
+            Order::new(range, subkey(&seed, made))
         });
         self.orders = made;
         if was_idle && port.is_some() {
@@ -94,52 +89,62 @@ impl PortAllocator {
     }
 
     /// Gives a port back.
-    pub(crate) fn release(&mut self, address: Address, protocol: u8, port: u16) {
+    pub(crate) fn release(&mut self, now: Time, address: Address, protocol: u8, port: u16) {
         let Some(pool) = self.pools.get_mut(&(address, protocol)) else { return };
-        if let Some(is_lent) = pool.reserved.get_mut(&port) {
-            *is_lent = false;
-            return;
-        }
         if !pool.used.remove(port) {
             return;
         }
-        pool.give_back(port);
-        if pool.is_idle() {
-            self.idle += 1;
+        pool.give_back(now, port);
+        if protocol != protocol::TCP {
+            pool.freed = Some(now);
         }
+        self.idle += usize::from(pool.is_idle());
     }
 
-    /// Never gives out the port: the host itself answers there.
-    pub(crate) fn reserve(&mut self, address: Address, protocol: u8, port: u16) {
-        if let Some(pool) = self.pool(address, protocol) {
-            let was_idle = pool.is_idle();
-            if !pool.reserved.contains_key(&port) {
-                let fresh = pool.used.insert(port);
-                pool.reserved.insert(port, !fresh);
-            }
-            if was_idle {
-                self.idle -= 1;
-            }
-        }
+    /// Keeps mappings off a port that connections share; whether there is room to know it.
+    pub(crate) fn lend(&mut self, now: Time, address: Address, protocol: u8, port: u16) -> bool {
+        let Some(pool) = self.pool(now, address, protocol) else { return false };
+        let was_idle = pool.is_idle();
+        pool.shared.get_or_insert_default().insert(port);
+        self.idle -= usize::from(was_idle);
+        true
     }
 
-    /// Gives out again what was reserved for the host; `reserve` says anew what still is.
-    pub(crate) fn clear_reservations(&mut self) {
-        for pool in self.pools.values_mut().filter(|pool| !pool.reserved.is_empty()) {
-            for (port, is_lent) in std::mem::take(&mut pool.reserved) {
-                if !is_lent {
-                    pool.used.remove(port);
-                    pool.give_back(port);
+    /// No connection shares the port any more.
+    pub(crate) fn take_back(&mut self, now: Time, address: Address, protocol: u8, port: u16) {
+        let Some(pool) = self.pools.get_mut(&(address, protocol)) else { return };
+        if !pool.shared.as_mut().is_some_and(|shared| shared.remove(port)) {
+            return;
+        }
+        pool.shared = pool.shared.take().filter(|shared| shared.len() > 0);
+        pool.give_back(now, port);
+        self.idle += usize::from(pool.is_idle());
+    }
+
+    /// Says which ports are never given out, in place of those before.
+    pub(crate) fn reserve(&mut self, reserved: Vec<Reserved>) {
+        self.reserved = reserved;
+        for ((address, protocol), pool) in &mut self.pools {
+            let before = std::mem::replace(
+                &mut pool.reserved,
+                reserved_of(&self.reserved, *address, *protocol),
+            );
+            for port in before.into_iter().flatten() {
+                if pool.is_free(port) {
+                    pool.give_back(Time::ZERO, port);
                 }
             }
-            self.idle += usize::from(pool.is_idle());
         }
     }
 
-    /// One bit for each port of a word of 64 that is taken or the host's own.
+    /// One bit for each port of a word of 64 that a mapping has, or that is reserved.
     pub(crate) fn word(&self, address: Address, protocol: u8) -> impl Fn(usize) -> u64 {
         let pool = self.pools.get(&(address, protocol));
-        move |word| pool.map_or(0, |pool| pool.used.word(word))
+        let reserved = reserved_of(&self.reserved, address, protocol);
+        move |word| {
+            pool.map_or(0, |pool| pool.used.word(word))
+                | reserved.iter().fold(0, |bits, ports| bits | word_of(ports, word))
+        }
     }
 
     #[cfg(test)]
@@ -147,127 +152,105 @@ impl PortAllocator {
         self.word(address, protocol)(usize::from(port) / 64) & 1 << (port % 64) != 0
     }
 
-    /// How many ports are taken.
+    /// How many ports mappings have.
     #[cfg(test)]
     pub(crate) fn used(&self, address: Address, protocol: u8) -> u32 {
-        self.pools
-            .get(&(address, protocol))
-            .map_or(0, |pool| pool.used.len() - pool.reserved.len() as u32)
+        self.pools.get(&(address, protocol)).map_or(0, |pool| pool.used.len())
     }
 
     /// The pool of an address, in the place of idle ones if there are too many; `None` if there is
     /// no place.
-    fn pool(&mut self, address: Address, protocol: u8) -> Option<&mut Pool> {
+    fn pool(&mut self, now: Time, address: Address, protocol: u8) -> Option<&mut Pool> {
         let key = (address, protocol);
         if !self.pools.contains_key(&key) {
             if self.pools.len() >= POOLS_MAX {
                 if self.idle == 0 {
                     return None;
                 }
-                self.pools.retain(|_, pool| !pool.is_idle());
-                self.idle = 0;
+                // What has to rest is not forgotten.
+                self.pools.retain(|_, pool| {
+                    !pool.is_idle() || pool.freed.is_some_and(|at| now.since(at) < REST)
+                });
+                self.idle = self.pools.values().filter(|pool| pool.is_idle()).count();
+                if self.pools.len() >= POOLS_MAX {
+                    return None;
+                }
             }
+            let reserved = reserved_of(&self.reserved, address, protocol);
+            self.pools.insert(key, Pool { reserved, ..Pool::default() });
             self.idle += 1;
         }
-        Some(self.pools.entry(key).or_default())
+        self.pools.get_mut(&key)
     }
 }
 
 impl Pool {
-    fn take(&mut self, range: (u16, u16), fresh: impl FnOnce() -> Order) -> Option<u16> {
+    fn take(
+        &mut self,
+        now: Time,
+        range: (u16, u16),
+        reuse: Reuse,
+        fresh: impl FnOnce() -> Order,
+    ) -> Option<u16> {
         if self.orders.len() >= ORDERS_MAX && !self.orders.contains_key(&range) {
             // Ranges of rules that have gone; those that have not are shuffled anew.
             self.orders.clear();
         }
-        let order = self.orders.entry(range).or_insert_with(fresh);
-        // Ports that another range has taken meanwhile fall out here, and come back when they are
-        // released: each is skipped once for each time that it was taken.
-        std::iter::from_fn(|| order.next()).find(|port| self.used.insert(*port))
+        let mut order = self.orders.remove(&range).unwrap_or_else(fresh);
+        // Ports that are taken in another way meanwhile fall out here, and come back when they are
+        // free: each is skipped once for each time that it was taken.
+        let port = std::iter::from_fn(|| order.next(now, reuse)).find(|port| self.is_free(*port));
+        self.orders.insert(range, order);
+        port.inspect(|port| {
+            self.used.insert(*port);
+        })
     }
 
-    fn give_back(&mut self, port: u16) {
+    /// Puts a port at the end of its orders, if it is free.
+    fn give_back(&mut self, now: Time, port: u16) {
+        if !self.is_free(port) {
+            return;
+        }
         for ((first, last), order) in &mut self.orders {
             if (*first..=*last).contains(&port) {
-                order.give_back(port);
+                order.give_back(now, port);
             }
         }
     }
 
-    /// Whether no port is taken, not even by the host.
+    fn is_free(&self, port: u16) -> bool {
+        !self.used.contains(port)
+            && !self.shared.as_ref().is_some_and(|shared| shared.contains(port))
+            && !self.reserved.iter().any(|ports| ports.contains(&port))
+    }
+
+    /// Whether no port is taken.
     fn is_idle(&self) -> bool {
-        self.used.len() == 0
+        self.used.len() == 0 && self.shared.is_none()
     }
 }
 
-impl Order {
-    fn new((first, last): (u16, u16), key: [u8; 16]) -> Self {
-        let count = u32::from(last - first) + 1;
-        Self {
-            first,
-            permutation: Permutation::new(count, key),
-            started: 0,
-            rested: VecDeque::new(),
-            out: Bitmap::default(),
-        }
-    }
-
-    fn next(&mut self) -> Option<u16> {
-        let port = if self.started < self.permutation.count {
-            let place = self.permutation.place(self.started);
-            self.started += 1;
-            // The permutation stays within the range.
-            self.first + place as u16
-        } else {
-            self.rested.pop_front()?
-        };
-        self.out.insert(port);
-        Some(port)
-    }
-
-    /// Puts a port at the end, unless its turn is still to come.
-    fn give_back(&mut self, port: u16) {
-        if self.out.remove(port) {
-            self.rested.push_back(port);
-        }
-    }
+/// The ports of a range that are of the class of `port` (RFC 4787 REQ-3a); all of it where it has none
+/// of that class. A class that is full is not left: behaviour does not change with load (REQ-11).
+pub(crate) fn class(range: &RangeInclusive<u16>, port: u16) -> Option<(u16, u16)> {
+    let (first, last) = ((*range.start()).max(1), *range.end());
+    let system = (first, last.min(FIRST_USER_PORT - 1));
+    let user = (first.max(FIRST_USER_PORT), last);
+    let classes = if port < FIRST_USER_PORT { [system, user] } else { [user, system] };
+    classes.into_iter().find(|(first, last)| first <= last)
 }
 
-/// A keyed permutation of `0..count`: a Feistel network over the next power of four, walked until it
-/// is back in the range (J. Black and P. Rogaway, "Ciphers with Arbitrary Finite Domains", 2002).
-#[derive(Debug)]
-struct Permutation {
-    count: u32,
-    half_bits: u32,
-    key: [u8; 16],
+fn reserved_of(reserved: &[Reserved], address: Address, protocol: u8) -> Vec<RangeInclusive<u16>> {
+    let here = |one: &&Reserved| one.protocol == protocol && one.addresses.contains(&address);
+    reserved.iter().filter(here).map(|one| one.ports.clone()).collect()
 }
 
-/// Four rounds of a pseudo-random function make a strong permutation (M. Luby and C. Rackoff, 1988).
-const ROUNDS: u32 = 4;
-
-impl Permutation {
-    fn new(count: u32, key: [u8; 16]) -> Self {
-        let bits = u32::BITS - (count - 1).leading_zeros();
-        Self { count, half_bits: bits.div_ceil(2).max(1), key }
-    }
-
-    fn place(&self, index: u32) -> u32 {
-        let mut place = self.encrypt(index);
-        while place >= self.count {
-            place = self.encrypt(place);
-        }
-        place
-    }
-
-    fn encrypt(&self, value: u32) -> u32 {
-        let mask = (1 << self.half_bits) - 1;
-        let (mut left, mut right) = (value >> self.half_bits, value & mask);
-        for round in 0..ROUNDS {
-            let mut hasher = SipHasher13::new_with_key(&self.key);
-            hasher.write_u32(round << 16 | right);
-            (left, right) = (right, left ^ (hasher.finish() as u32 & mask));
-        }
-        left << self.half_bits | right
-    }
+/// The bits of the ports of a range in a word of 64.
+fn word_of(ports: &RangeInclusive<u16>, word: usize) -> u64 {
+    let (begin, end) = (word * 64, word * 64 + 63);
+    let first = usize::from(*ports.start()).max(begin);
+    let last = usize::from(*ports.end()).min(end);
+    if first > last { 0 } else { u64::MAX << (first - begin) & u64::MAX >> (end - last) }
 }
 
 fn subkey(seed: &[u8; 32], number: u64) -> [u8; 16] {

@@ -9,6 +9,7 @@ use siphasher::sip::SipHasher13;
 use super::bitmap::Bitmap;
 use crate::Address;
 use crate::address::{Endpoint, FlowKey};
+use crate::tally::Tally;
 
 /// An external address and a remote endpoint: what a port must be unique together with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -30,10 +31,11 @@ impl Pairing {
     }
 }
 
-/// The ports taken, by pairing.
+/// The ports taken, by pairing, and how many pairings have each.
 #[derive(Debug)]
 pub(crate) struct SharedPorts {
     groups: HashTable<(Pairing, Taken)>,
+    sharers: Tally<(Address, u8, u16)>,
     key: [u8; 16],
 }
 
@@ -49,11 +51,17 @@ const MANY: usize = 64;
 impl SharedPorts {
     /// `key` seeds the hash.
     pub(crate) fn new(key: [u8; 16]) -> Self {
-        Self { groups: HashTable::new(), key }
+        Self { groups: HashTable::new(), sharers: Tally::new(0, key), key }
+    }
+
+    /// Whether anybody shares the port.
+    pub(crate) fn is_shared(&self, external: Address, protocol: u8, port: u16) -> bool {
+        self.sharers.count(&(external, protocol, port)) > 0
     }
 
     pub(crate) fn add(&mut self, pairing: Pairing, port: u16) {
-        let Self { groups, key } = self;
+        self.sharers.add((pairing.external, pairing.protocol, port));
+        let Self { groups, key, .. } = self;
         let mut entry = groups
             .entry(
                 hash(*key, &pairing),
@@ -72,6 +80,7 @@ impl SharedPorts {
         if entry.get_mut().1.remove(port) == 0 {
             entry.remove();
         }
+        self.sharers.take(&(pairing.external, pairing.protocol, port));
     }
 
     /// One bit for each port of a word of 64 that is taken.

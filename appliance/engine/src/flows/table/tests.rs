@@ -149,7 +149,7 @@ proptest! {
             is_from_own_address,
             lease: match mapping {
                 Some(id) => Lease::Mapping(MappingId(id)),
-                None if replied => Lease::SharedPort,
+                None if replied => Lease::SharedPort(logged.then_some(nat)),
                 None => Lease::Nothing,
             },
             guest_of: mapping.filter(|_| logged).map(MappingId),

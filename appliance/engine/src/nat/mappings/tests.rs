@@ -1,8 +1,9 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
+use crate::Address;
 use proptest::prelude::*;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::BTreeMap;
 
 fn endpoint(host: u8, port: u16) -> Endpoint {
     Endpoint { address: Address::from([10, 0, 0, host]), port }
@@ -25,7 +26,6 @@ fn a_mapping_goes_with_its_last_flow() {
     assert_eq!(table.release(id), Some(mapped(internal, external, 17, 0)));
     assert_eq!(table.find_external(17, external), None);
     assert_eq!(table.find_internal(17, internal, NatId(0)), None);
-    assert_eq!(table.paired_address(internal.address, NatId(0)), None);
     assert_eq!(table.len(), 0);
     assert_eq!(table.release(id), None, "once");
 }
@@ -43,7 +43,6 @@ fn protocols_and_rules_are_apart() {
     assert_eq!(table.find_internal(6, internal, NatId(1)), Some(other));
     assert_eq!(table.find_external(17, external), Some(udp));
     assert_eq!(table.find_external(6, external), Some(tcp));
-    assert_eq!(table.paired_address(internal.address, NatId(1)), Some(endpoint(201, 0).address));
 }
 
 #[test]
@@ -66,7 +65,7 @@ fn a_churned_table_does_not_grow() {
     let mut table = Mappings::new(CAPACITY, [1; 16]);
     let size = |table: &Mappings| {
         let indices = table.by_internal.allocation_size() + table.by_external.allocation_size();
-        (indices + table.paired.allocation_size(), table.free.capacity(), table.slots.capacity())
+        (indices, table.free.capacity(), table.slots.capacity())
     };
     let before = size(&table);
     let mut live = std::collections::VecDeque::new();
@@ -108,8 +107,6 @@ proptest! {
     ) {
         let mut table = Mappings::new(capacity, key);
         let mut live: BTreeMap<MappingId, Mapped> = BTreeMap::new();
-        // Addresses that stood for (internal address, rule) since its first mapping that lives on.
-        let mut pairs: HashMap<(Address, NatId), HashSet<Address>> = HashMap::new();
         let mut next_port = 0;
         for step in steps {
             match step {
@@ -124,8 +121,6 @@ proptest! {
                     prop_assert_eq!(id.is_none(), live.len() == capacity as usize);
                     if let Some(id) = id {
                         prop_assert!(live.insert(id, mapping).is_none());
-                        let pair = pairs.entry((internal.address, NatId(rule))).or_default();
-                        pair.insert(mapping.external.address);
                     }
                 }
                 Step::Retain(n) => {
@@ -147,21 +142,11 @@ proptest! {
                 }
             }
             prop_assert_eq!(table.len() as usize, live.len());
-            pairs.retain(|&(address, rule), _| {
-                live.values().any(|known| (known.internal.address, known.rule) == (address, rule))
-            });
             for (id, known) in &live {
                 prop_assert_eq!(table.get(*id), known);
                 let Mapped { protocol, internal, external, rule, .. } = *known;
                 prop_assert_eq!(table.find_internal(protocol, internal, rule), Some(*id));
                 prop_assert_eq!(table.find_external(protocol, external), Some(*id));
-            }
-            for (host, rule) in (0..4).flat_map(|host| [(host, NatId(0)), (host, NatId(1))]) {
-                let address = endpoint(host, 0).address;
-                let paired = table.paired_address(address, rule);
-                let expected = pairs.get(&(address, rule));
-                prop_assert_eq!(paired.is_some(), expected.is_some());
-                prop_assert!(paired.is_none_or(|paired| expected.unwrap().contains(&paired)));
             }
         }
     }

@@ -1,0 +1,115 @@
+//! How many external ports each inside host holds under a NAT rule (RFC 6888 REQ-4), and on which
+//! external address its next one is looked for first (RFC 4787 REQ-2).
+
+use std::hash::Hasher;
+
+use gabion_rules::NatId;
+use hashbrown::HashTable;
+use siphasher::sip::SipHasher13;
+
+use crate::Address;
+
+/// One entry per inside address and rule that hold a port; never more than there are flows.
+#[derive(Debug)]
+pub(crate) struct Holders {
+    holders: HashTable<Holder>,
+    key: [u8; 16],
+}
+
+#[derive(Debug)]
+struct Holder {
+    internal: Address,
+    rule: NatId,
+    external: Address,
+    ports: u32,
+}
+
+impl Holders {
+    /// `key` seeds the hash.
+    pub(crate) fn new(key: [u8; 16]) -> Self {
+        Self { holders: HashTable::new(), key }
+    }
+
+    pub(crate) fn ports(&self, internal: Address, rule: NatId) -> u32 {
+        self.find(internal, rule).map_or(0, |holder| holder.ports)
+    }
+
+    /// The external address of the first of the ports that the host holds.
+    pub(crate) fn paired_address(&self, internal: Address, rule: NatId) -> Option<Address> {
+        self.find(internal, rule).map(|holder| holder.external)
+    }
+
+    /// The host holds one port more, on this address.
+    pub(crate) fn add(&mut self, internal: Address, rule: NatId, external: Address) {
+        let Self { holders, key } = self;
+        holders
+            .entry(
+                hash(*key, internal, rule),
+                |holder| (holder.internal, holder.rule) == (internal, rule),
+                |holder| hash(*key, holder.internal, holder.rule),
+            )
+            .and_modify(|holder| holder.ports += 1)
+            .or_insert(Holder { internal, rule, external, ports: 1 });
+    }
+
+    pub(crate) fn take(&mut self, internal: Address, rule: NatId) {
+        let same = |holder: &Holder| (holder.internal, holder.rule) == (internal, rule);
+        let Ok(mut entry) = self.holders.find_entry(hash(self.key, internal, rule), same) else {
+            return;
+        };
+        entry.get_mut().ports -= 1;
+        if entry.get().ports == 0 {
+            entry.remove();
+        }
+    }
+
+    fn find(&self, internal: Address, rule: NatId) -> Option<&Holder> {
+        let same = |holder: &Holder| (holder.internal, holder.rule) == (internal, rule);
+        self.holders.find(hash(self.key, internal, rule), same)
+    }
+}
+
+fn hash(key: [u8; 16], internal: Address, rule: NatId) -> u64 {
+    let mut hasher = SipHasher13::new_with_key(&key);
+    hasher.write(&internal.octets());
+    hasher.write_u16(rule.0);
+    hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn holders_are_counted_and_keep_their_first_address(
+            steps in prop::collection::vec((any::<bool>(), 0..3_u8, 0..2_u16, 0..3_u8), 0..200),
+        ) {
+            let mut holders = Holders::new([1; 16]);
+            let mut model = BTreeMap::<(u8, u16), (u8, u32)>::new();
+            let inside = |host: u8| Address::from([10, 0, 0, host]);
+            let outside = |host: u8| Address::from([203, 0, 113, host]);
+            for (adds, host, rule, external) in steps {
+                if adds {
+                    holders.add(inside(host), NatId(rule), outside(external));
+                    model.entry((host, rule)).or_insert((external, 0)).1 += 1;
+                } else {
+                    holders.take(inside(host), NatId(rule));
+                    if let Some((_, ports)) = model.get_mut(&(host, rule)) {
+                        *ports -= 1;
+                    }
+                    model.retain(|_, (_, ports)| *ports > 0);
+                }
+                let (first, ports) = model.get(&(host, rule)).copied().unzip();
+                prop_assert_eq!(holders.ports(inside(host), NatId(rule)), ports.unwrap_or(0));
+                let paired = holders.paired_address(inside(host), NatId(rule));
+                prop_assert_eq!(paired, first.map(outside));
+            }
+            prop_assert_eq!(holders.holders.len(), model.len());
+        }
+    }
+}

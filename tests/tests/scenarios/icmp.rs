@@ -32,6 +32,7 @@ fn ping_passes_and_an_unasked_reply_does_not() {
     }
 }
 
+/// Covers: 5508-4, 5508-10a
 #[test]
 fn an_error_about_a_translated_flow_is_restored_inside_and_out() {
     let mut dialogue = Dialogue::new(POLICY);

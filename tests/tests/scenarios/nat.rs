@@ -12,6 +12,7 @@ mod leaks;
 mod lifetime;
 mod mapping;
 mod model;
+mod mtu;
 mod portless;
 mod ports;
 mod probe;

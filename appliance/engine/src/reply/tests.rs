@@ -122,6 +122,8 @@ fn kinds() {
 }
 
 /// RFC 1812 section 4.3.2.7, RFC 4443 section 2.4 (e), RFC 1122 section 3.2.2.
+///
+/// Covers: 5508-10d
 #[test]
 fn no_error_is_sent_about_these() {
     let none = |frame: &[u8]| {

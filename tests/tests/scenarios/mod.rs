@@ -9,6 +9,7 @@ mod extension_headers;
 mod filter;
 mod fragments;
 mod icmp;
+mod icmp_errors;
 mod icmpv6;
 mod limits;
 mod martians;

@@ -17,10 +17,12 @@ mod nat;
 mod neighbours;
 mod options;
 mod policy_change;
+mod port_shadowing;
 mod residue;
 mod tcp;
 mod tcp_tracking;
 mod timers;
+mod transparency;
 
 pub(crate) use gabion_tests::network::POLICY;
 

@@ -107,7 +107,7 @@ fn check(policy: &str, timer: &Timer, time: Duration) {
     assert_eq!(dialogue.flows().len(), 0, "{name}: it ends after {time:?}");
 }
 
-/// Covers: timer-udp, timer-tcp-established, timer-tcp-transitory, timer-after-rst, timer-icmp-query
+/// Covers: timer-udp, timer-tcp-established, timer-tcp-transitory, timer-after-rst, timer-icmp-query, 7857-2.1
 /// Covers: 4787-5, 4787-5c, 5508-2, 6092-12, 6092-14
 #[test]
 fn each_timer_has_its_default() {

@@ -65,6 +65,8 @@ fn both_sides(
 proptest! {
     /// What the host gets is the error that its own packet would have caused, byte for byte,
     /// wherever the quote ends, half a checksum apart.
+    ///
+    /// Covers: 5508-4, 5508-3d
     #[test]
     fn restoring_equals_building_anew(
         kind in 0..4_u8,
@@ -128,6 +130,8 @@ fn about(quoted: &FrameBuilder) -> FrameBuilder {
 }
 
 /// Requirements 3.1 and 5508-3a.
+///
+/// Covers: 3.1, 5508-3a
 #[test]
 fn quotes_that_lie_are_refused() {
     let udp = build::udp().from("203.0.113.9:1").to("198.51.100.1:2").payload(&[0; 40]);
@@ -158,6 +162,7 @@ fn quotes_that_lie_are_refused() {
     forged(&about(&build::protocol(58).payload(&[128; 8])));
 }
 
+/// Covers: 3.1
 #[test]
 fn quotes_that_lie_are_refused_v6() {
     let about = |quoted: &FrameBuilder| build::icmp_error_about(&quoted.frame(), 1, 4, [0; 4]);
@@ -182,6 +187,8 @@ fn quotes_that_lie_are_refused_v6() {
 }
 
 /// The other family's packet in a quote (CVE-2009-0687).
+///
+/// Covers: 3.1
 #[test]
 fn a_quote_of_the_other_family_is_refused() {
     let v6 = build::udp().from("[2600::9]:1").to("[2600::1]:2").frame();
@@ -191,6 +198,8 @@ fn a_quote_of_the_other_family_is_refused() {
 }
 
 /// 5508-3b.
+///
+/// Covers: 5508-3b
 #[test]
 fn options_of_the_quoted_packet_are_skipped() {
     let udp = build::udp().from("203.0.113.9:11").to("198.51.100.1:22");
@@ -201,6 +210,8 @@ fn options_of_the_quoted_packet_are_skipped() {
 
 /// 5508-3d: RFC 4884 extensions stand behind the datagram and stay as they are, also where the
 /// datagram's length hides a part of its own header from us.
+///
+/// Covers: 5508-3d
 #[test]
 fn extensions_are_left_alone() {
     let (inside, outside) = both_sides(0, true, 0, &[1; 200]);

@@ -111,9 +111,7 @@ impl TcpTracker {
             Rule::Meet => self.meet(direction, segment),
             Rule::Follow => self.follow(direction, segment),
             Rule::Reset => self.reset(direction, segment),
-            // Whether the sequence number is good enough for a new connection, the endpoint in
-            // TIME-WAIT says; timestamps may make any one good (RFC 6191).
-            Rule::Reopen => Ok(TcpEffect::Reopen),
+            Rule::Reopen => self.reopen(direction, segment),
             Rule::Linger => self.linger(direction, segment),
         }
     }
@@ -324,6 +322,20 @@ impl TcpTracker {
             return Ok(if closed { TcpEffect::NoRefresh } else { self.advance(Event::Reset) });
         }
         if in_window || refuses { Ok(TcpEffect::NoRefresh) } else { Err(DropReason::TcpWindow) }
+    }
+
+    /// Whether the sequence number is good enough for a new connection, the endpoint in TIME-WAIT
+    /// says; timestamps may make any one good (RFC 6191). But that of the connection which was there
+    /// is a late copy: it would take away what is still needed to close.
+    fn reopen(&self, direction: Direction, segment: &TcpSegment) -> Result<TcpEffect, DropReason> {
+        let opener = match direction {
+            Direction::Original => self.replier.map(|_| self.originator.isn),
+            Direction::Reply => self.replier.map(|side| side.isn),
+        };
+        if opener == Some(segment.sequence) {
+            return Err(DropReason::TcpState);
+        }
+        Ok(TcpEffect::Reopen)
     }
 
     /// After the close, what a lost acknowledgement or a lost RST makes the endpoints send: segments

@@ -370,6 +370,7 @@ impl Network {
 }
 
 proptest! {
+    /// Covers: 2979-T, 5382-2, 6092-31
     #[test]
     fn legal_segments_pass_and_connections_end(
         isns: (u32, u32),
@@ -401,6 +402,8 @@ proptest! {
     }
 
     /// Whoever does not know where the windows are neither passes nor changes anything.
+    ///
+    /// Covers: 3.2, 5961-3a, 5961-5
     #[test]
     fn segments_outside_the_windows_never_pass(
         isns: (u32, u32),

@@ -33,6 +33,8 @@ fn ack_that_completes_the_handshake_must_match() {
 }
 
 /// CC-1.5a: wrong flags during the handshake, with the right numbers.
+///
+/// Covers: CC-1.5a
 #[test]
 fn wrong_flags_in_the_handshake_are_not_part_of_it() {
     for flags in ["A", "FA"] {
@@ -89,6 +91,8 @@ fn stale_syn_ack_does_not_stop_the_new_attempt() {
 }
 
 /// Nobody can take an attempt away with a SYN of his own, nor learn anything by it.
+///
+/// Covers: 3.2
 #[test]
 fn foreign_syn_does_not_displace_the_first() {
     let mut d = Dialogue::open();
@@ -102,6 +106,8 @@ fn foreign_syn_does_not_displace_the_first() {
 }
 
 /// RFC 5382 REQ-2a, RFC 9293 section 3.5 figure 7.
+///
+/// Covers: 5382-2a, 9293
 #[test]
 fn simultaneous_open_passes() {
     let mut d = Dialogue::open();
@@ -116,6 +122,8 @@ fn simultaneous_open_passes() {
 
 /// The split handshake never turns the connection round: the client stays the originator, and only
 /// segments that fit its SYN get the connection established.
+///
+/// Covers: 3.12
 #[test]
 fn split_handshake_does_not_invert_the_direction() {
     let mut d = Dialogue::open();
@@ -133,6 +141,7 @@ fn split_handshake_does_not_invert_the_direction() {
     );
 }
 
+/// Covers: 3.12
 #[test]
 fn data_in_the_syn_passes() {
     let syn = segment("S", C, 0).payload(500);
@@ -170,6 +179,8 @@ fn either_of_two_syn_acks_may_be_acknowledged() {
 // --- Half-open connections, SYN on a live connection ------------------------------------------------
 
 /// RFC 9293 section 3.5.1: the server has an older connection and the tracker does not know it.
+///
+/// Covers: 9293
 #[test]
 fn half_open_connection_is_cured_by_the_clients_rst() {
     let mut d = Dialogue::open();
@@ -183,6 +194,8 @@ fn half_open_connection_is_cured_by_the_clients_rst() {
 }
 
 /// RFC 5961 section 4.
+///
+/// Covers: 5961-4, 3.2
 #[test]
 fn syn_on_a_live_connection_passes_and_changes_nothing() {
     for sequence in [500, 2_000_000_000] {
@@ -197,6 +210,8 @@ fn syn_on_a_live_connection_passes_and_changes_nothing() {
 }
 
 /// The client has started anew, the server lives: challenge ACK, RST, new SYN.
+///
+/// Covers: 9293
 #[test]
 fn client_that_lost_the_connection_gets_a_new_one() {
     let mut d = Dialogue::established();
@@ -207,6 +222,8 @@ fn client_that_lost_the_connection_gets_a_new_one() {
 }
 
 /// Both have lost the connection (or the server left TIME-WAIT): only the tracker still knows it.
+///
+/// Covers: 9293
 #[test]
 fn server_that_lost_the_connection_takes_a_new_syn() {
     let mut d = Dialogue::established();
@@ -234,6 +251,8 @@ fn server_that_lost_the_connection_may_refuse_a_new_syn() {
 }
 
 /// The last ACK of a close is the one side's own; a challenge ACK of the other is not it.
+///
+/// Covers: 3.13
 #[test]
 fn challenge_ack_in_last_ack_is_not_the_last_ack() {
     let mut d = Dialogue::established();
@@ -260,6 +279,8 @@ fn data_beyond_the_right_edge_is_dropped() {
 }
 
 /// RFC 7323 section 2.2: scales hold only if both SYNs have the option, and never for a SYN.
+///
+/// Covers: 6092-32
 #[test]
 fn window_scale_needs_both_syns_and_spares_them() {
     for (client, server, reach) in
@@ -306,6 +327,8 @@ fn repeated_syn_without_options_keeps_the_scale() {
 }
 
 /// RFC 5961 section 5.2.
+///
+/// Covers: 5961-5
 #[test]
 fn ack_of_what_was_not_sent_and_ack_from_the_past_are_dropped() {
     let mut d = Dialogue::established();
@@ -320,6 +343,7 @@ fn ack_of_what_was_not_sent_and_ack_from_the_past_are_dropped() {
     assert_eq!(d.server(segment("A", 1, 90_001).payload(1)), Ok(Continue));
 }
 
+/// Covers: 5382-2
 #[test]
 fn zero_window_probe_and_its_answer_pass() {
     let mut d = Dialogue::established();
@@ -336,6 +360,8 @@ fn zero_window_probe_and_its_answer_pass() {
 }
 
 /// RFC 9293 section 3.8.4: one below the next, with or without a byte of garbage.
+///
+/// Covers: 5382-2
 #[test]
 fn keep_alive_passes() {
     let mut d = Dialogue::established();
@@ -348,6 +374,7 @@ fn keep_alive_passes() {
     assert_eq!(d.client(segment("A", 1, 1).payload(1)), Ok(Continue), "behind the FIN");
 }
 
+/// Covers: 5382-2
 #[test]
 fn whole_window_may_be_sent_again() {
     let mut d = Dialogue::established();
@@ -412,6 +439,8 @@ fn sequence_numbers_wrap() {
 // --- RST --------------------------------------------------------------------------------------------
 
 /// RFC 5961 section 3.2, all three cases.
+///
+/// Covers: 5961-3a, 5961-3b, 5961-3c
 #[test]
 fn rst_closes_only_when_exact() {
     let mut d = Dialogue::established();
@@ -433,6 +462,8 @@ fn rst_behind_data_that_is_not_acknowledged_yet_closes() {
 
 /// The data before the RST was lost behind us: the server's challenge ACK and the client's exact RST
 /// still pass.
+///
+/// Covers: 5961-mb
 #[test]
 fn challenge_ack_after_a_rst_and_its_answer_pass() {
     let mut d = Dialogue::established();
@@ -488,6 +519,8 @@ fn client_may_take_its_syn_back() {
 }
 
 /// ReDAN, CVE-2016-5696: a sweep over the sequence space by one who sees nothing.
+///
+/// Covers: 3.2
 #[test]
 fn blind_sweep_neither_closes_nor_changes_anything() {
     let mut d = Dialogue::established();
@@ -517,6 +550,7 @@ fn blind_sweep_neither_closes_nor_changes_anything() {
 
 // --- Close ------------------------------------------------------------------------------------------
 
+/// Covers: 9293
 #[test]
 fn simultaneous_close_passes() {
     let mut d = Dialogue::established();
@@ -527,6 +561,8 @@ fn simultaneous_close_passes() {
 }
 
 /// RFC 6146 section 3.5.2.2: a half-closed connection keeps the timer of an established one.
+///
+/// Covers: 7857-2.1
 #[test]
 fn half_closed_connection_carries_data_for_hours() {
     let timeouts = Settings::default().timeouts;
@@ -577,6 +613,8 @@ fn fin_of_the_server_waits_for_the_handshake() {
 }
 
 /// CC-1.5b: after a normal close nothing new passes.
+///
+/// Covers: CC-1.5b
 #[test]
 fn nothing_new_passes_after_the_close() {
     for mut d in [Dialogue::finished(), Dialogue::reset()] {
@@ -613,6 +651,8 @@ fn lost_rst_is_repaired() {
 }
 
 /// RFC 9293 section 3.6.1: either side may open a closed connection anew.
+///
+/// Covers: 9293
 #[test]
 fn syn_on_a_closed_connection_reopens() {
     for mut d in [Dialogue::finished(), Dialogue::reset()] {
@@ -621,9 +661,20 @@ fn syn_on_a_closed_connection_reopens() {
     }
 }
 
+/// The network has kept a copy of the first SYN for longer than the connection lived.
+#[test]
+fn late_copy_of_the_syn_opens_nothing() {
+    for mut d in [Dialogue::finished(), Dialogue::reset()] {
+        assert_eq!(d.client(segment("S", 0, 0)), DROPPED_STATE);
+        assert_eq!(d.server(segment("S", 0, 0)), DROPPED_STATE);
+    }
+}
+
 // --- ICMP errors ------------------------------------------------------------------------------------
 
 /// RFC 5927 section 4.1: SND.UNA <= sequence < SND.NXT.
+///
+/// Covers: 5927
 #[test]
 fn only_what_is_in_flight_may_be_quoted() {
     let quoted = |d: &Dialogue, direction, relative: u32| {

@@ -3,6 +3,7 @@ use super::*;
 
 const STATES: [TcpState; 5] = [SynSent, SynReceived, Established, Closing, Closed];
 
+/// Covers: 7857-2
 #[test]
 fn every_segment_falls_under_the_rule_of_the_table() {
     let kinds = [Kind::Syn, Kind::SynAck, Kind::Ack, Kind::Fin, Kind::Rst];
@@ -33,6 +34,7 @@ Closed Reply         Reopen    Linger    Linger    Linger    Reset
     let _: Rule = rule(SynSent, Original, Kind::Syn);
 }
 
+/// Covers: 7857-2
 #[test]
 fn every_event_leads_to_the_state_of_the_table() {
     let events = [Event::Answered, Event::Opened, Event::Fin, Event::Finished, Event::Reset];

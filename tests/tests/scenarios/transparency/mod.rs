@@ -20,7 +20,7 @@ use schedule::{Random, Schedule};
 use seen::Seen;
 
 /// In `make test`; nightly it is many thousand.
-const SCHEDULES: u64 = 200;
+const SCHEDULES: u64 = 100;
 
 /// Virtual milliseconds after which two hosts should have come to an end on the worst network.
 const PATIENCE: u64 = 36_000_000;

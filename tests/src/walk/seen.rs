@@ -61,7 +61,7 @@ pub fn packet(bytes: &[u8]) -> Option<Seen> {
     let (ports, kind) = match (protocol, later) {
         (_, true) => ((0, 0), Kind::Plain),
         (6, false) => ((word(0)?, word(2)?), tcp(bytes, at).unwrap_or(Kind::Plain)),
-        (17 | 132, false) => ((word(0)?, word(2)?), Kind::Plain),
+        (17 | 33 | 132 | 136, false) => ((word(0)?, word(2)?), Kind::Plain),
         (1 | 58, false)
             if matches!(bytes.get(at)?, 8 | 0 | 128 | 129)
                 && protocol_fits(protocol, bytes[at]) =>

@@ -51,7 +51,7 @@ fuzz: setup-build ## Looks for bytes that break one target: TARGET=walk SECONDS=
 	GABION_FUZZ_TARGET=$(TARGET) $(TARGET_DIR)/$(FUZZ_HOST)/fuzz/fuzz -max_total_time=$(SECONDS) -max_len=4096 -timeout=10 -rss_limit_mb=4096 \
 		-artifact_prefix=$(FUZZ_FOUND)/ -print_final_stats=1 $(FUZZ_FOUND) fuzz/corpus/$(TARGET)
 
-bench-rules: setup-build ## Measures the rule matcher and policy changes, with nftables beside them: 4 minutes (root)
+bench-rules: setup-build ## Measures the rule matcher and policy changes, with nftables beside them (root)
 	$(CARGO) build --locked --profile $(PROFILE) -p gabion-benches
 	@$(BIN)/rules $(BENCH)
 

@@ -90,6 +90,18 @@ fn rule_sets_that_break_classifiers_are_decided_right() {
     }
 }
 
+/// Covers: 3.10
+#[test]
+fn no_rule_set_takes_memory_out_of_proportion() {
+    // A box is 32 bytes, copies and bits for each field included some 500.
+    const BYTES_PER_BOX: usize = 1_024;
+    for hostile in Hostile::ALL {
+        let (count, boxes) = if hostile == Hostile::Lists { (300, 30_000) } else { (6_000, 6_000) };
+        let bytes = compiled(&hostile.generate(count, 16)).matcher_bytes();
+        assert!(bytes <= boxes * BYTES_PER_BOX, "{}: {bytes} bytes", hostile.label());
+    }
+}
+
 /// CVE-2026-4748: rules that differ in a range only were taken for duplicates, and lost.
 ///
 /// Covers: 3.8

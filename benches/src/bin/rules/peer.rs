@@ -43,7 +43,6 @@ enum Form {
     Map,
 }
 
-const NAMESPACE: &str = "gab-rules-peer";
 const RULES: usize = 10_000;
 const MANY_RULES: usize = 100_000;
 const SOURCE: Ipv4Addr = Ipv4Addr::new(10, 1, 2, 3);
@@ -52,38 +51,41 @@ const PACKETS: usize = 2_000;
 const ROUNDS: usize = 7;
 
 pub(crate) fn measure() -> anyhow::Result<Report> {
-    let namespace = Namespace::build()?;
     let (rules, many) = (distinct_rules(RULES), distinct_rules(MANY_RULES));
     let forms = [Form::Empty, Form::Chain, Form::Map];
+    let namespaces = forms.map(|form| Namespace::build(form.label()));
+    let [empty, chain, map] = namespaces;
+    let namespaces = [empty?, chain?, map?];
+    let mut senders = Vec::new();
+    let mut installs = Vec::new();
+    for (namespace, form) in namespaces.iter().zip(forms) {
+        installs.push(namespace.install(&ruleset(&rules, form))?);
+        senders.push(namespace.sender()?);
+    }
     let mut samples = [Vec::new(), Vec::new(), Vec::new()];
-    let mut installs = [Vec::new(), Vec::new(), Vec::new()];
-    let sender = namespace.sender()?;
     for round in 0..ROUNDS {
-        let order: Vec<usize> = if round % 2 == 0 { vec![0, 1, 2] } else { vec![2, 1, 0] };
+        let order = if round % 2 == 0 { [0, 1, 2] } else { [2, 1, 0] };
         for index in order {
-            installs[index].push(namespace.install(&ruleset(&rules, forms[index]))?);
-            samples[index].push(send(&sender, round as u64)?);
+            samples[index].push(send(&senders[index], round as u64)?);
         }
     }
     let [empty, chain, map] = samples.map(median);
-    let [_, chain_install, map_install] = installs.map(median);
-    let row = |name: &str, ns: Option<f64>, ms| Row {
-        name: name.to_owned(),
-        classify_ns: ns,
-        install_ms: ms,
+    let row = |name: &str, ns: Option<f64>, install_ms| {
+        let name = name.to_owned();
+        Row { name, classify_ns: ns, install_ms }
     };
-    let many_chain = namespace.install(&ruleset(&many, Form::Chain))?;
-    let many_map = namespace.install(&ruleset(&many, Form::Map))?;
-    Ok(Report {
-        rows: vec![
-            row("peer/nftables-chain/10000", Some(chain - empty), chain_install),
-            row("peer/nftables-map/10000", Some(map - empty), map_install),
-            ours("peer/gabion/10000", &rules),
-            row("peer/nftables-chain/100000", None, many_chain),
-            row("peer/nftables-map/100000", None, many_map),
-            ours("peer/gabion/100000", &many),
-        ],
-    })
+    let mut rows = vec![
+        row("peer/nftables-chain/10000", Some(chain - empty), installs[1]),
+        row("peer/nftables-map/10000", Some(map - empty), installs[2]),
+        ours("peer/gabion/10000", &rules),
+    ];
+    for (name, index, form) in
+        [("peer/nftables-chain/100000", 1, Form::Chain), ("peer/nftables-map/100000", 2, Form::Map)]
+    {
+        rows.push(row(name, None, namespaces[index].install(&ruleset(&many, form))?));
+    }
+    rows.push(ours("peer/gabion/100000", &many));
+    Ok(Report { rows })
 }
 
 pub(crate) fn print(report: &Report) {
@@ -204,17 +206,28 @@ fn ruleset(rules: &[Rule], form: Form) -> String {
     format!("table ip peer\ndelete table ip peer\ntable ip peer {{\n{body}\n}}\n")
 }
 
+impl Form {
+    const fn label(self) -> &'static str {
+        match self {
+            Self::Empty => "empty",
+            Self::Chain => "chain",
+            Self::Map => "map",
+        }
+    }
+}
+
 /// A namespace with a way to all addresses, removed when dropped.
-struct Namespace;
+struct Namespace(String);
 
 impl Namespace {
-    fn build() -> anyhow::Result<Self> {
+    fn build(label: &str) -> anyhow::Result<Self> {
+        let name = format!("gab-rules-{label}");
         // Of a run that was killed.
-        let _ = run("ip", &["netns", "del", NAMESPACE]);
-        run("ip", &["netns", "add", NAMESPACE])?;
-        let namespace = Self;
+        let _ = run("ip", &["netns", "del", &name]);
+        run("ip", &["netns", "add", &name])?;
+        let namespace = Self(name);
         let inside = |line: &str| {
-            let mut words = vec!["-n", NAMESPACE];
+            let mut words = vec!["-n", &namespace.0];
             words.extend(line.split(' '));
             run("ip", &words)
         };
@@ -230,14 +243,15 @@ impl Namespace {
         fs::write(file.path(), rules)?;
         let path = file.path().to_str().context("a path that is no text")?;
         let start = Instant::now();
-        run("ip", &["netns", "exec", NAMESPACE, "nft", "-f", path])?;
+        run("ip", &["netns", "exec", &self.0, "nft", "-f", path])?;
         Ok(start.elapsed().as_secs_f64() * 1e3)
     }
 
     /// A socket that belongs to the namespace.
     fn sender(&self) -> anyhow::Result<UdpSocket> {
-        let open = || -> anyhow::Result<UdpSocket> {
-            let namespace = fs::File::open(format!("/run/netns/{NAMESPACE}"))?;
+        let path = format!("/run/netns/{}", self.0);
+        let open = move || -> anyhow::Result<UdpSocket> {
+            let namespace = fs::File::open(path)?;
             move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
             Ok(UdpSocket::bind((SOURCE, 40_000))?)
         };
@@ -248,7 +262,7 @@ impl Namespace {
 
 impl Drop for Namespace {
     fn drop(&mut self) {
-        let _ = run("ip", &["netns", "del", NAMESPACE]);
+        let _ = run("ip", &["netns", "del", &self.0]);
     }
 }
 

@@ -10,4 +10,4 @@ mod subject;
 
 pub use flows::{Established, Kind};
 pub use policy::{NETWORKS, policy};
-pub use subject::{EXTERNAL, INTERNAL, START, Subject};
+pub use subject::{EXTERNAL, INTERNAL, START, Subject, network};

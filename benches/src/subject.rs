@@ -77,7 +77,11 @@ impl Subject {
     }
 }
 
-fn network() -> Network {
+/// The network of all subjects.
+///
+/// # Panics
+/// Never: its addresses are constants.
+pub fn network() -> Network {
     let interface = |name: &str, addresses: [&str; 2]| Interface {
         name: name.to_owned(),
         mac: NODE_MAC,

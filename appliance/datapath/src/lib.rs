@@ -9,6 +9,7 @@ pub mod netlink;
 
 mod faulty;
 mod loopback;
+mod memory;
 mod offload;
 mod pcap;
 mod userspace;
@@ -20,6 +21,7 @@ use std::time::Duration;
 
 pub use faulty::{Faults, Faulty};
 pub use loopback::{Loopback, Wire};
+pub use memory::use_huge_pages;
 pub use offload::{
     FlowEntry, FlowId, FlowOffload, FlowPath, FlowUsage, InstallFlowError, LinkAddress,
     RecordedFlows, TcpWindow, WireEndpoint, WireKey,

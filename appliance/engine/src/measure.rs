@@ -1,12 +1,17 @@
 //! Tables alone, as benchmarks look at them. An engine has the same inside.
 
+use std::ops::RangeInclusive;
+
+use gabion_rules::{RuleId, ZoneId};
+
 use crate::event::{FlowId, Generation};
 use crate::flows::{
     Admission, DestinationChoice, Flow, FlowTable, Guess, Side, SourceChoice, Tracker,
 };
+use crate::nat::PortAllocator;
+use crate::packet::protocol;
 use crate::translate::Lease;
 use crate::{BATCH, FlowKey, InterfaceId, Time, Usage};
-use gabion_rules::{RuleId, ZoneId};
 
 /// A flow table whose flows are never used.
 #[derive(Debug)]
@@ -40,6 +45,29 @@ impl Flows {
         found
     }
 }
+
+/// The ports of one external address.
+#[derive(Debug)]
+pub struct Ports(PortAllocator);
+
+impl Ports {
+    /// All ports are free; `seed` decides upon their order.
+    pub fn new(seed: [u8; 32]) -> Self {
+        Self(PortAllocator::new(seed))
+    }
+
+    /// Takes a port out of `range`, if there is one.
+    pub fn allocate(&mut self, range: &RangeInclusive<u16>) -> Option<u16> {
+        self.0.allocate(EXTERNAL.into(), protocol::TCP, range, *range.end())
+    }
+
+    /// Gives a port back.
+    pub fn release(&mut self, port: u16) {
+        self.0.release(EXTERNAL.into(), protocol::TCP, port);
+    }
+}
+
+const EXTERNAL: [u8; 4] = [203, 0, 113, 7];
 
 fn bare(original: FlowKey, reply: FlowKey) -> Flow {
     let side = Side { ingress: InterfaceId(0), hop: None, usage: Usage::default() };

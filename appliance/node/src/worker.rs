@@ -241,8 +241,11 @@ struct Turns<D> {
 
 impl<D: Datapath> Turns<D> {
     fn new(worker: Worker<D>, commands: Receiver<Command>, gate: Arc<AtomicBool>) -> Self {
+        let engine = Engine::new(worker.clock.now(), worker.engine);
+        let bytes = gabion_datapath::use_huge_pages();
+        tracing::debug!(bytes, "tables made, huge pages asked for");
         Self {
-            engine: Engine::new(worker.clock.now(), worker.engine),
+            engine,
             generation: Generation(0),
             datapath: worker.datapath,
             interfaces: worker.interfaces,

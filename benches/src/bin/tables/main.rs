@@ -1,11 +1,126 @@
-//! The engine's tables alone: what a lookup takes, what a connection takes, what a port takes.
+//! The engine's tables alone: what it takes to find a flow (P5), to keep a connection (P6) and to find
+//! a free port (P13), against the gates. Needs 4 GiB and no rights; pins itself to no CPU.
 
 mod lookup;
+mod machine;
+mod memory;
+mod ports;
 
-fn main() {
-    let arguments: Vec<String> = std::env::args().collect();
-    let flows = arguments.get(1).and_then(|text| text.parse().ok()).unwrap_or(1_000_000);
-    for family in [lookup::Family::Ipv4, lookup::Family::Ipv6] {
-        lookup::measure(flows, family);
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use clap::Parser;
+use comfy_table::{CellAlignment, Table, TableStyle};
+use serde::Serialize;
+
+/// Measures the engine's flow table and port allocator
+#[derive(Debug, Parser)]
+struct Options {
+    /// Sizes of the flow table
+    #[arg(long, value_delimiter = ',', default_values_t = [1_000_000, 10_000_000])]
+    flows: Vec<u32>,
+    /// Rounds of 4,096 lookups for each line
+    #[arg(long, default_value_t = 300)]
+    rounds: usize,
+    /// Leaves hashbrown out
+    #[arg(long)]
+    alone: bool,
+    /// Writes the results as one JSON object
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+/// One line of the report.
+#[derive(Debug, Serialize)]
+struct Line {
+    /// metric/action/family/case
+    name: String,
+    unit: &'static str,
+    p10: f64,
+    p50: f64,
+    p99: f64,
+    /// What the median must not be above, and what is aimed at.
+    gate: Option<f64>,
+    goal: Option<f64>,
+}
+
+#[derive(Debug, Serialize)]
+struct Report {
+    machine: machine::Machine,
+    load_after: f64,
+    lines: Vec<Line>,
+}
+
+fn main() -> anyhow::Result<()> {
+    let options = Options::parse();
+    let machine = machine::Machine::look();
+    let mut lines = Vec::new();
+    // Memory first: what was freed before would be used again and not be seen.
+    memory::measure(&mut lines)?;
+    ports::measure(&mut lines);
+    for flows in &options.flows {
+        for family in [lookup::Family::Ipv4, lookup::Family::Ipv6] {
+            lookup::measure(&mut lines, *flows, family, options.rounds, !options.alone);
+        }
+    }
+    let report = Report { machine, load_after: machine::load(), lines };
+    report.print();
+    if let Some(path) = &options.json {
+        let text = serde_json::to_string_pretty(&report)?;
+        std::fs::write(path, text).with_context(|| format!("writing {}", path.display()))?;
+    }
+    Ok(())
+}
+
+impl Report {
+    fn print(&self) {
+        let machine = &self.machine;
+        println!(
+            "{}, {} CPUs, kernel {}, commit {}, load {:.1} before and {:.1} after",
+            machine.cpu,
+            machine.cpus,
+            machine.kernel,
+            machine.commit,
+            machine.load_before,
+            self.load_after
+        );
+        let mut table = Table::new();
+        table.load_style(TableStyle::new());
+        table.set_header(["metric/action/family/case", "p10", "p50", "p99", "", "gate", "goal"]);
+        for column in table.column_iter_mut() {
+            column.set_padding((0, 2));
+        }
+        for column in [1, 2, 3, 5, 6] {
+            if let Some(column) = table.column_mut(column) {
+                column.set_cell_alignment(CellAlignment::Right);
+            }
+        }
+        for line in &self.lines {
+            let number = |number: f64| format!("{number:.0}");
+            let limit = |limit: Option<f64>| limit.map_or_else(String::new, number);
+            table.add_row([
+                line.name.clone(),
+                number(line.p10),
+                number(line.p50),
+                number(line.p99),
+                line.unit.to_owned(),
+                limit(line.gate),
+                limit(line.goal),
+            ]);
+        }
+        println!("{table}");
+    }
+}
+
+impl Line {
+    /// Of times or sizes, of which there is one at least.
+    fn of(name: String, unit: &'static str, mut values: Vec<f64>) -> Self {
+        values.sort_by(f64::total_cmp);
+        let at = |share: f64| values[((values.len() - 1) as f64 * share) as usize];
+        Self { name, unit, p10: at(0.1), p50: at(0.5), p99: at(0.99), gate: None, goal: None }
+    }
+
+    fn against(self, gate: f64, goal: f64) -> Self {
+        Self { gate: Some(gate), goal: Some(goal), ..self }
     }
 }

@@ -1,0 +1,112 @@
+//! P6: what a connection through source NAT takes, all tables of the engine together.
+
+use std::fs;
+
+use anyhow::Context as _;
+use gabion_benches::{EXTERNAL, INTERNAL, START};
+use gabion_engine::build;
+use gabion_engine::{
+    Engine, EngineConfig, Event, Frame, Generation, Limits, Neighbour, Offload, Verdict,
+};
+
+use crate::Line;
+
+/// Connections, and room for no more.
+const FLOWS: u32 = 500_000;
+
+const POLICY: &str = "
+apiVersion: gabion/v1
+zones:
+  internet: { interfaces: [ext] }
+  spokes: { interfaces: [int], networks: [10.0.0.0/8] }
+settings:
+  flood: { flows-per-source: 1048576, new-flows-per-source-per-second: 1048576 }
+nat:
+  - { name: out, kind: snat, from: spokes, out: internet, address: 203.0.113.128/26, ports: 1024-65535 }
+rules:
+  - { name: out, from: spokes, to: internet, action: allow, log: none }
+";
+
+/// The growth of resident memory by an engine and its connections. All of the tables' pages are in
+/// use then, as connections are spread over them by their hashes.
+pub(crate) fn measure(lines: &mut Vec<Line>) -> anyhow::Result<()> {
+    for (name, is_tcp) in [("tcp4", true), ("udp4", false)] {
+        let before = resident()?;
+        let limits = Limits { flows: FLOWS, mappings: FLOWS, ..Limits::default() };
+        let config = EngineConfig { limits, seed: [7; 32], offload: false };
+        let mut engine = Engine::new(START, config);
+        let loaded = gabion_rules::load("memory.yaml", POLICY, None)
+            .unwrap_or_else(|diagnostics| panic!("{diagnostics}"));
+        engine.set_network(gabion_benches::network());
+        engine.set_rules(Generation(1), loaded.rule_set);
+        engine.open();
+        let empty = resident()?;
+        for number in 0..FLOWS {
+            connect(&mut engine, number, is_tcp);
+        }
+        let flows = engine.table_use().into_iter().find(|table| table.name == "flows");
+        anyhow::ensure!(flows.is_some_and(|flows| flows.used == u64::from(FLOWS)), "{flows:?}");
+        let each = |bytes: u64| bytes as f64 / f64::from(FLOWS);
+        let all = each(resident()?.saturating_sub(before));
+        let name = format!("memory/connection/{name}-snat/{FLOWS}");
+        lines.push(Line::of(name.clone(), "B", vec![all]).against(256.0, 128.0));
+        let idle = each(empty.saturating_sub(before));
+        lines.push(Line::of(format!("{name}/of-it-before-the-first"), "B", vec![idle]));
+    }
+    Ok(())
+}
+
+/// Opens connection `number`: 500 of each client, each to a server of its own.
+fn connect(engine: &mut Engine, number: u32, is_tcp: bool) {
+    let (client, port) = (number / 500, 2_000 + number % 500);
+    let client = format!("10.1.{}.{}:{port}", client / 250, client % 250 + 2);
+    let server = format!("198.51.{}.{}:443", number / 250 % 250, number % 250);
+    let builder = if is_tcp { build::tcp() } else { build::udp() };
+    let opening = builder.from(&client).to(&server);
+    let opening = if is_tcp { opening.syn().seq(1).window(9_000) } else { opening };
+    let external = pass(engine, INTERNAL, opening.frame());
+    if !is_tcp {
+        pass(engine, EXTERNAL, build::udp().from(&server).to(&external).frame());
+        return;
+    }
+    let answer = build::tcp().from(&server).to(&external).syn().seq(1).ack(2).window(9_000);
+    pass(engine, EXTERNAL, answer.frame());
+    let last = build::tcp().from(&client).to(&server).seq(2).ack(2).window(9_000);
+    pass(engine, INTERNAL, last.frame());
+}
+
+/// Sends a frame until it leaves, and returns the source that it leaves with.
+fn pass(engine: &mut Engine, from: gabion_engine::InterfaceId, frame: Vec<u8>) -> String {
+    loop {
+        let mut bytes = frame.clone();
+        let mut frame = Frame { bytes: &mut bytes, offload: Offload::default() };
+        let verdict = engine.handle_frame(START, from, &mut frame);
+        while let Some(event) = engine.poll_event() {
+            if let Event::NeighbourWanted { interface, address } = event {
+                let known = Neighbour::Reachable { mac: [2, 0, 0, 0, 1, 1] };
+                engine.handle_neighbour(START, interface, address.to_ip(), known);
+            }
+        }
+        while engine.poll_transmit().is_some() {}
+        match verdict {
+            Verdict::Forward { .. } => {
+                let port = u16::from_be_bytes([bytes[34], bytes[35]]);
+                return format!("{}.{}.{}.{}:{port}", bytes[26], bytes[27], bytes[28], bytes[29]);
+            }
+            Verdict::Held => {}
+            Verdict::Queued { .. }
+            | Verdict::Local
+            | Verdict::Answered
+            | Verdict::Drop(_)
+            | Verdict::Reject(_) => panic!("{verdict:?}"),
+        }
+    }
+}
+
+/// Bytes of this process that are in memory.
+fn resident() -> anyhow::Result<u64> {
+    let text = fs::read_to_string("/proc/self/smaps_rollup")?;
+    let line = text.lines().find_map(|line| line.strip_prefix("Rss:")).context("no line Rss")?;
+    let kilobytes: u64 = line.trim().trim_end_matches(" kB").parse()?;
+    Ok(kilobytes << 10)
+}

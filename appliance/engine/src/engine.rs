@@ -139,6 +139,7 @@ impl Engine {
         {
             self.meet_limit(now, reason);
         }
+        self.count_given_way(now);
         verdict
     }
 

@@ -69,9 +69,13 @@ impl Engine {
             self.neighbours.reachability(now, neighbour, &mut |interface, address| {
                 journal.push(Event::NeighbourWanted { interface, address });
             });
-        if reachability == Reachability::Dead {
-            let error = IcmpError::HostUnreachable;
-            return Err(Refusal::answered(DropReason::NeighbourUnresolved, error));
+        match reachability {
+            Reachability::Known(_) | Reachability::Waiting => {}
+            Reachability::NotAsked => return Err(DropReason::NeighbourQueueFull.into()),
+            Reachability::Dead => {
+                let error = IcmpError::HostUnreachable;
+                return Err(Refusal::answered(DropReason::NeighbourUnresolved, error));
+            }
         }
         let rewrite = self.flows.rewrite(slot, direction);
         Ok(Exit { slot, direction, out, neighbour, mac, reachability, mtu, rewrite })
@@ -142,7 +146,7 @@ impl Engine {
         frame.bytes[packet.end..].fill(0);
         let known = match exit.reachability {
             Reachability::Known(mac) => Some(mac),
-            Reachability::Waiting | Reachability::Dead => None,
+            Reachability::Waiting | Reachability::Dead | Reachability::NotAsked => None,
         };
         rewrite::set_link_addresses(frame.bytes, exit.mac, known.unwrap_or_default());
         if wire_length(packet, &frame.offload) > exit.mtu {

@@ -16,6 +16,11 @@ const WAIT: Duration = Duration::from_secs(3);
 /// How long a neighbour that did not answer is taken for dead before it is asked for again.
 const RETRY: Duration = Duration::from_secs(1);
 
+/// How many neighbours the kernel is asked for in a second that were never known: its table takes
+/// 1,024 (gc_thresh3) and a question stands there for three seconds, so that a scan of a network does
+/// not crowd out who is there.
+const QUESTIONS_PER_SECOND: u32 = 256;
+
 /// A neighbour in the table. A place is given to another when the table is full and nobody waits
 /// there; ids of its former holder are then found to be outdated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +38,8 @@ pub(crate) enum Reachability {
     Waiting,
     /// It did not answer lately.
     Dead,
+    /// Too many are asked for already.
+    NotAsked,
 }
 
 #[derive(Debug)]
@@ -41,6 +48,8 @@ struct Entry {
     interface: InterfaceId,
     address: Address,
     state: State,
+    /// Whether it has ever answered.
+    was_known: bool,
     parked: VecDeque<Parked>,
 }
 
@@ -54,7 +63,8 @@ enum State {
 
 impl Entry {
     fn new(tenancy: NonZeroU32, interface: InterfaceId, address: Address) -> Self {
-        Self { tenancy, interface, address, state: State::Unknown, parked: VecDeque::new() }
+        let (state, parked) = (State::Unknown, VecDeque::new());
+        Self { tenancy, interface, address, state, was_known: false, parked }
     }
 }
 
@@ -77,6 +87,10 @@ pub(crate) struct Neighbours {
     entries: Vec<Entry>,
     index: BTreeMap<(InterfaceId, Address), NeighbourId>,
     parked: u32,
+    /// Frames whose packets have made room for others since `take_given_way`.
+    given_way: u32,
+    /// The second of the last question about somebody never known, and how many there were in it.
+    questions: (Time, u32),
     /// Who was asked for until when. The wait is the same for all: the first are due first.
     waiting: VecDeque<(Time, NeighbourId)>,
     /// Where the search for a place that can be given to another goes on.
@@ -90,6 +104,8 @@ impl Neighbours {
             entries: Vec::new(),
             index: BTreeMap::new(),
             parked: 0,
+            given_way: 0,
+            questions: (Time::ZERO, 0),
             waiting: VecDeque::new(),
             hand: 0,
             limits: *limits,
@@ -120,7 +136,7 @@ impl Neighbours {
         Some(id)
     }
 
-    /// Takes away the place of a neighbour that no packet waits for; of one that is known only where
+    /// Takes away the place of a neighbour that no packet waits for; of one that was known only where
     /// there is no other nearby: the kernel can be asked for it again.
     fn evict(&mut self) -> Option<usize> {
         const PLACES_TRIED: usize = 64;
@@ -130,7 +146,7 @@ impl Neighbours {
             self.hand = (place + 1) % self.entries.len();
             let entry = &self.entries[place];
             if entry.parked.is_empty() {
-                let known = matches!(entry.state, State::Known(_));
+                let known = entry.was_known;
                 found = if known { found.or(Some(place)) } else { Some(place) };
                 if !known {
                     break;
@@ -169,6 +185,9 @@ impl Neighbours {
             State::Waiting { until } if now < until => Reachability::Waiting,
             State::Dead { until } if now < until => Reachability::Dead,
             State::Unknown | State::Waiting { .. } | State::Dead { .. } => {
+                if !entry.was_known && !may_ask(&mut self.questions, now) {
+                    return Reachability::NotAsked;
+                }
                 let until = now + WAIT;
                 entry.state = State::Waiting { until };
                 ask(entry.interface, entry.address);
@@ -195,15 +214,44 @@ impl Neighbours {
     /// # Errors
     /// `NeighbourQueueFull`; the packet is dropped.
     pub(crate) fn park(&mut self, id: NeighbourId, packet: Parked) -> Result<(), DropReason> {
-        let entry = &mut self.entries[id.place as usize];
-        if entry.parked.len() >= self.limits.parked_per_neighbour as usize
-            || self.parked >= self.limits.parked
-        {
+        let crowd = self.entries[id.place as usize].parked.len() as u32;
+        if crowd >= self.limits.parked_per_neighbour {
             return Err(DropReason::NeighbourQueueFull);
         }
-        entry.parked.push_back(packet);
+        if self.parked >= self.limits.parked && !self.give_way(id) {
+            return Err(DropReason::NeighbourQueueFull);
+        }
+        self.entries[id.place as usize].parked.push_back(packet);
         self.parked += 1;
         Ok(())
+    }
+
+    /// Gives up the packets of the neighbour that was asked for first: who is there answers sooner than
+    /// a scan fills the queue. False where that is `newcomer` itself.
+    fn give_way(&mut self, newcomer: NeighbourId) -> bool {
+        while let Some(&(until, id)) = self.waiting.front() {
+            if id == newcomer {
+                return false;
+            }
+            self.waiting.pop_front();
+            let is_asked = self.is_current(id)
+                && self.entries[id.place as usize].state == (State::Waiting { until });
+            if is_asked {
+                // The next packet to it asks again.
+                self.entries[id.place as usize].state = State::Unknown;
+                let lost = self.take_parked(id);
+                if !lost.is_empty() {
+                    self.given_way += frames(&lost);
+                    return true;
+                }
+            }
+        }
+        false
+    }
+
+    /// Frames that made room for others, once.
+    pub(crate) fn take_given_way(&mut self) -> u32 {
+        std::mem::take(&mut self.given_way)
     }
 
     /// The kernel has resolved it: the packets that waited, in their order.
@@ -220,6 +268,7 @@ impl Neighbours {
         let Some(id) = self.entry(interface, address) else { return VecDeque::new() };
         let entry = &mut self.entries[id.place as usize];
         entry.state = State::Known(mac);
+        entry.was_known = true;
         self.take_parked(id)
     }
 
@@ -292,6 +341,16 @@ impl Neighbours {
         self.parked -= parked.len() as u32;
         parked
     }
+}
+
+/// Whether one more question may be asked in this second, and counts it.
+fn may_ask((since, asked): &mut (Time, u32), now: Time) -> bool {
+    if now.since(*since) >= Duration::from_secs(1) {
+        (*since, *asked) = (now, 0);
+    }
+    let may = *asked < QUESTIONS_PER_SECOND;
+    *asked += u32::from(may);
+    may
 }
 
 fn frames(parked: &VecDeque<Parked>) -> u32 {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::event::Event;
-use crate::{DropReason, Engine, Time};
+use crate::{DropReason, Engine, Time, Verdict};
 
 /// How long nothing has met a limit before that is over.
 const OVER_AFTER: Duration = Duration::from_secs(5);
@@ -70,6 +70,16 @@ impl Engine {
     pub(crate) fn meet_limit(&mut self, now: Time, limit: DropReason) {
         if self.pressure.meet(now, limit) {
             self.journal.push(Event::LimitReached { limit });
+        }
+    }
+
+    /// Counts packets that waited for a neighbour and have made room for others.
+    pub(crate) fn count_given_way(&mut self, now: Time) {
+        let frames = self.neighbours.take_given_way();
+        if frames > 0 {
+            let verdict = Verdict::Drop(DropReason::NeighbourQueueFull);
+            self.counters.release(verdict, u64::from(frames));
+            self.meet_limit(now, DropReason::NeighbourQueueFull);
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use gabion_engine::{Neighbour, build};
+use gabion_engine::{DropReason, Event, Limits, Neighbour, build};
 
 use super::POLICY;
 use super::dialogue::{Dialogue, NODE_MAC};
@@ -66,6 +66,65 @@ fn what_waits_does_not_leave_after_the_engine_has_closed() {
     dialogue.neighbour("int", "10.1.0.10", known(), &[], &[]);
     dialogue.engine.open();
     dialogue.neighbour("int", "10.1.0.10", known(), &[], &[]);
+}
+
+/// A policy that lets anybody reach any host of the inside network, and the `n`th of them.
+const SCANNED: &str = r"
+apiVersion: gabion/v1
+zones:
+  internet: { interfaces: [ext] }
+  spokes: { interfaces: [int], networks: [10.0.0.0/8] }
+rules:
+  - { name: all-in, from: internet, to: spokes, action: allow }
+";
+
+fn probe(n: u16) -> Vec<u8> {
+    let to = format!("10.1.{}.{}:443", n / 250 + 1, n % 250 + 1);
+    build::udp().from(&format!("198.51.100.9:{}", 2_000 + n)).to(&to).frame()
+}
+
+/// Covers: 3.9
+#[test]
+fn a_scan_of_a_network_does_not_keep_others_from_being_found() {
+    let mut dialogue = Dialogue::new(SCANNED);
+    dialogue.resolve = false;
+    // Somebody who is there and has answered once, and is asked for again.
+    let known = || Neighbour::Reachable { mac: [2, 0, 0, 0, 9, 9] };
+    dialogue.neighbour("int", "10.1.0.10", known(), &[], &[]);
+    dialogue.neighbour("int", "10.1.0.10", Neighbour::Gone, &[], &[]);
+    let asked = |dialogue: &Dialogue| {
+        let is_question = |event: &&Event| matches!(event, Event::NeighbourWanted { .. });
+        dialogue.events.iter().filter(is_question).count()
+    };
+    for n in 0..1_000 {
+        dialogue.send("ext", &probe(n));
+    }
+    // The kernel's table has room for the questions of three seconds.
+    assert_eq!(asked(&dialogue), 256);
+    assert_eq!(dialogue.engine.counters().dropped(DropReason::NeighbourQueueFull), 744);
+    dialogue.step("ext", &SYN(), &[], &["held"]);
+    assert_eq!(asked(&dialogue), 257);
+    let waited = "int: tcp 198.51.100.9:40000 > 10.1.0.10:443 S ttl 63";
+    dialogue.neighbour("int", "10.1.0.10", known(), &[waited], &["forwarded", "held=-1"]);
+}
+
+/// Covers: 3.9
+#[test]
+fn packets_that_have_waited_longest_make_room() {
+    let limits = Limits { parked: 8, flows: 1_024, mappings: 1_024, ..Limits::default() };
+    let mut dialogue = Dialogue::with_limits(SCANNED, limits);
+    dialogue.resolve = false;
+    for n in 0..8 {
+        dialogue.step("ext", &probe(n), &[], &["held"]);
+    }
+    // The newcomer waits and the first one does not any more.
+    dialogue.step("ext", &SYN(), &[], &["drop:neighbour-queue-full"]);
+    assert_eq!(dialogue.engine.counters().held, 8);
+    let known = Neighbour::Reachable { mac: [2, 0, 0, 0, 9, 9] };
+    let waited = "int: tcp 198.51.100.9:40000 > 10.1.0.10:443 S ttl 63";
+    dialogue.neighbour("int", "10.1.0.10", known, &[waited], &["forwarded", "held=-1"]);
+    // All others are given up in time.
+    dialogue.wait(Duration::from_secs(4), &[], &["drop:neighbour-unresolved=7", "held=-7"]);
 }
 
 #[test]

@@ -78,11 +78,24 @@ proptest! {
                     match neighbours.reachability(now, id, &mut |_, _| {}) {
                         Reachability::Known(mac) => prop_assert_eq!(Some(&mac), told.get(&host)),
                         Reachability::Waiting => {
-                            if neighbours.park(id, packet(number)).is_ok() {
+                            let before = neighbours.parked();
+                            let is_parked = neighbours.park(id, packet(number)).is_ok();
+                            if is_parked {
                                 waiting.entry(host).or_default().push(number);
                             }
+                            // Who was asked for first has made room where there was none.
+                            let lost = neighbours.take_given_way();
+                            prop_assert_eq!(
+                                neighbours.parked() + lost,
+                                before + u32::from(is_parked)
+                            );
+                            prop_assert!(lost == 0 || before == 5);
+                            waiting.retain(|host, _| {
+                                let id = neighbours.index[&(OUT, address(*host))];
+                                !neighbours.entries[id.place as usize].parked.is_empty()
+                            });
                         }
-                        Reachability::Dead => {}
+                        Reachability::Dead | Reachability::NotAsked => {}
                     }
                 }
                 Step::Resolve(host) => {

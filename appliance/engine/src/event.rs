@@ -66,6 +66,8 @@ pub struct FlowReport {
     pub original: FlowKey,
     /// As the replies come in on the responder's side; differs from `original` reversed by NAT.
     pub reply: FlowKey,
+    /// By which the first packet came in.
+    pub interface: InterfaceId,
     pub from: ZoneId,
     pub to: ZoneId,
     pub generation: Generation,

@@ -154,6 +154,7 @@ impl Flow {
             id: self.id,
             original: self.original,
             reply: self.reply,
+            interface: self.side(Direction::Original).ingress,
             from: admission.from,
             to: admission.to,
             generation: admission.generation,

@@ -11,6 +11,7 @@ fn ping(from: &str, to: &str) -> Vec<u8> {
     build::icmp_echo().from(from).to(to).id(5).payload(&[7; 3_000]).dont_fragment(false).frame()
 }
 
+/// Covers: 4787-14, F-9
 #[test]
 fn fragments_wait_for_each_other_in_any_order() {
     for (client, server, kind) in
@@ -40,6 +41,7 @@ fn fragments_wait_for_each_other_in_any_order() {
     }
 }
 
+/// Covers: F-9, 3.5
 #[test]
 fn a_rule_on_ports_is_not_avoided_by_cutting() {
     let mut dialogue = Dialogue::new(POLICY);
@@ -49,9 +51,9 @@ fn a_rule_on_ports_is_not_avoided_by_cutting() {
     dialogue.step("ext", &pieces[0], &[], &["drop:rule-drop=2", "held=-1"]);
 }
 
+/// Covers: CC-1.6b
 #[test]
 fn an_incomplete_datagram_never_passes() {
-    // CC-1.6b.
     let mut dialogue = Dialogue::new(POLICY);
     let pieces = build::fragmented(&ping("198.51.100.9", "10.1.0.10"), 1_500, 42);
     dialogue.step("ext", &pieces[0], &[], &["held"]);
@@ -60,6 +62,7 @@ fn an_incomplete_datagram_never_passes() {
     dialogue.step("ext", &pieces[1], &[], &["held"]);
 }
 
+/// Covers: F-4, CC-1.6a
 #[test]
 fn overlapping_fragments_take_the_datagram_with_them() {
     let mut dialogue = Dialogue::new(POLICY);
@@ -86,5 +89,108 @@ fn fragments_are_translated() {
             format!("ext: udp 203.0.113.4:{port} > 198.51.100.9:53 ttl 63 frag 0+"),
             "ext: ip 203.0.113.4 > 198.51.100.9 ttl 63 frag 1480".to_owned(),
         ]
+    );
+}
+
+/// The late rest of a datagram whose time is up meets nothing, whenever it was last looked for.
+///
+/// Covers: CC-1.6b
+#[test]
+fn late_fragments_do_not_join_what_is_overdue() {
+    let mut dialogue = Dialogue::new(POLICY);
+    let pieces = build::fragmented(&ping("198.51.100.9", "10.1.0.10"), 1_500, 42);
+    dialogue.step("ext", &pieces[0], &[], &["held"]);
+    dialogue.step("ext", &pieces[1], &[], &["held"]);
+    // Nobody has called `handle_timeout` in between.
+    dialogue.now = dialogue.now + Duration::from_secs(5);
+    dialogue.step("ext", &pieces[2], &[], &["drop:fragment-timeout=2", "held=-1"]);
+}
+
+/// Pieces leave as they came, whatever larger ones the next link could take.
+///
+/// Covers: F-12
+#[test]
+fn no_fragment_leaves_larger_than_it_came() {
+    for (client, server) in [("198.51.100.9", "10.1.0.10"), ("2600:9::9", "2600:2::10")] {
+        let mut dialogue = Dialogue::new(POLICY);
+        let pieces = build::fragmented(&ping(client, server), 600, 42);
+        for piece in &pieces {
+            dialogue.send("ext", piece);
+        }
+        let lengths = |frames: &[Vec<u8>]| frames.iter().map(Vec::len).collect::<Vec<_>>();
+        let left: Vec<_> = dialogue.sent.iter().map(|(_, bytes)| bytes.clone()).collect();
+        assert_eq!(lengths(&left), lengths(&pieces));
+    }
+}
+
+/// Of a datagram whose pieces do not fit, none passes: its sender is told the next link's MTU.
+///
+/// Covers: F-12, F-13
+#[test]
+fn ipv6_is_never_fragmented_for_its_sender() {
+    let mut dialogue = Dialogue::new(POLICY);
+    dialogue.change_network(|network| network.interfaces[1].mtu = 1_400);
+    let pieces = build::fragmented(&ping("2600:9::9", "2600:2::10"), 1_500, 42);
+    dialogue.step("ext", &pieces[0], &[], &["held"]);
+    dialogue.step("ext", &pieces[1], &[], &["held"]);
+    dialogue.step(
+        "ext",
+        &pieces[2],
+        &["ext: icmpv6 2600:1::1 > 2600:9::9 error 2/0 mtu 1400 about \
+           [echo 5 2600:9::9 > 2600:2::10] ttl 64"],
+        &["reject:too-big", "drop:too-big=2", "held=-2"],
+    );
+}
+
+/// Covers: F-12, 4787-13a
+#[test]
+fn ipv4_fragments_are_cut_again_where_their_sender_lets_us() {
+    let mut dialogue = Dialogue::new(POLICY);
+    dialogue.change_network(|network| network.interfaces[1].mtu = 1_300);
+    let pieces = build::fragmented(&ping("198.51.100.9", "10.1.0.10"), 1_500, 42);
+    for piece in &pieces {
+        dialogue.send("ext", piece);
+    }
+    let offsets: Vec<String> =
+        dialogue.left().iter().map(|line| line.split("frag ").nth(1).unwrap().to_owned()).collect();
+    assert_eq!(offsets, ["0+", "1280+", "1480+", "2760+", "2960"]);
+    assert!(dialogue.sent.iter().all(|(_, bytes)| bytes.len() <= 14 + 1_300));
+}
+
+/// A lower hop limit in one of the pieces holds up all of them.
+///
+/// Covers: CC-1.6b
+#[test]
+fn pieces_pass_all_or_none() {
+    let mut dialogue = Dialogue::new(POLICY);
+    let mut pieces = build::fragmented(&ping("198.51.100.9", "10.1.0.10"), 1_500, 42);
+    let expiring = build::icmp_echo().from("198.51.100.9").to("10.1.0.10").id(5);
+    let expiring = expiring.payload(&[7; 3_000]).dont_fragment(false).hop_limit(1).frame();
+    pieces[1] = build::fragmented(&expiring, 1_500, 42).remove(1);
+    dialogue.step("ext", &pieces[0], &[], &["held"]);
+    dialogue.step("ext", &pieces[1], &[], &["held"]);
+    dialogue.step(
+        "ext",
+        &pieces[2],
+        &["ext: icmp 203.0.113.1 > 198.51.100.9 error 11/0 about \
+           [echo 5 198.51.100.9 > 10.1.0.10] ttl 64"],
+        &["reject:ttl-expired", "drop:ttl-expired=2", "held=-2"],
+    );
+}
+
+/// What is too big after NAT is told with the next link's MTU, and quotes what its sender sent.
+///
+/// Covers: F-13, 4787-13
+#[test]
+fn too_big_quotes_the_packet_as_it_was_sent() {
+    let mut dialogue = Dialogue::new(POLICY);
+    dialogue.change_network(|network| network.interfaces[0].mtu = 1_300);
+    let big = build::udp().from("10.1.0.10:5000").to("198.51.100.9:53").payload(&[1; 1_400]);
+    dialogue.step(
+        "int",
+        &big.frame(),
+        &["int: icmp 10.1.0.1 > 10.1.0.10 error 3/4 mtu 1300 about \
+           [udp 10.1.0.10:5000 > 198.51.100.9:53] ttl 64"],
+        &["reject:too-big"],
     );
 }

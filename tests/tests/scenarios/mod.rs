@@ -5,6 +5,7 @@
 mod dialogue;
 
 mod batches;
+mod common_criteria;
 mod extension_headers;
 mod filter;
 mod fragments;
@@ -18,6 +19,7 @@ mod neighbours;
 mod options;
 mod policy_change;
 mod port_shadowing;
+mod protocols;
 mod residue;
 mod tcp;
 mod tcp_tracking;

@@ -263,7 +263,7 @@ pub(super) fn event(record: &Record) -> v1::Event {
     let mut event =
         v1::Event { kind: kind.into(), at: Some(timestamp(record.at)), ..v1::Event::default() };
     match &record.what {
-        What::FlowOpened { flow: opened } => {
+        What::FlowOpened { flow: opened, .. } => {
             event.rule.clone_from(&opened.rule);
             event.flow = Some(flow(opened));
         }

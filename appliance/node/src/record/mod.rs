@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender};
-use gabion_engine::{Denial, Event, FlowReport, LogSource};
+use gabion_engine::{Denial, Event, FlowReport, InterfaceId, LogSource};
 use gabion_rules::PacketText;
 use serde::{Serialize, Serializer};
 use time::OffsetDateTime;
@@ -47,6 +47,8 @@ pub struct Record {
 pub enum What {
     FlowOpened {
         flow: Flow,
+        /// By which its first packet came in.
+        interface: String,
     },
     FlowClosed {
         flow: Flow,
@@ -247,7 +249,10 @@ impl Reader {
             Flow::new(report, &self.generations.names(report.generation), now)
         };
         let (at, what) = match event {
-            Event::FlowOpened(report) => (report.opened, What::FlowOpened { flow: flow(&report) }),
+            Event::FlowOpened(report) => {
+                let interface = self.interface(report.interface);
+                (report.opened, What::FlowOpened { flow: flow(&report), interface })
+            }
             Event::FlowClosed { flow: report, why } => {
                 (now, What::FlowClosed { flow: flow(&report), reason: why.label() })
             }
@@ -271,9 +276,13 @@ impl Reader {
         Some(Record { at: self.clock.wall(at), what })
     }
 
+    fn interface(&self, id: InterfaceId) -> String {
+        let interface = self.interfaces.get(usize::from(id.0));
+        interface.map_or_else(String::new, |interface| interface.name.clone())
+    }
+
     fn denied(&self, denial: &Denial) -> What {
-        let interface = self.interfaces.get(usize::from(denial.interface.0));
-        let interface = interface.map_or_else(String::new, |interface| interface.name.clone());
+        let interface = self.interface(denial.interface);
         let (rule, packet) = match denial.decided {
             Some(decided) => {
                 let names = self.generations.names(decided.generation);
@@ -296,8 +305,8 @@ impl What {
     /// For people: one line.
     pub fn line(&self) -> String {
         match self {
-            Self::FlowOpened { flow } => {
-                format!("flow opened {} by rule {}", keys(flow), flow.rule)
+            Self::FlowOpened { flow, interface } => {
+                format!("flow opened {} in {interface} by rule {}", keys(flow), flow.rule)
             }
             Self::FlowClosed { flow, reason } => {
                 let (sent, received) = (flow.original.bytes, flow.reply.bytes);

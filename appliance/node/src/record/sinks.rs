@@ -62,7 +62,7 @@ impl Sinks {
             What::LimitReached { limit } | What::LimitOver { limit, .. } => {
                 tracing::warn!(target: "gabiond::audit", limit, "{}", record.what.line());
             }
-            What::FlowOpened { flow } | What::FlowClosed { flow, .. } if self.journald => {
+            What::FlowOpened { flow, .. } | What::FlowClosed { flow, .. } if self.journald => {
                 tracing::info!(
                     target: "gabiond::events",
                     rule = flow.rule, from_zone = flow.from_zone, to_zone = flow.to_zone,

@@ -101,6 +101,7 @@ fn show(network: &Network) -> (Option<i32>, String) {
     (status.code(), String::from_utf8(stdout).unwrap())
 }
 
+/// Covers: CC-1.1a, CC-1.1b, CC-1.1c
 #[test]
 fn the_kernel_neither_forwards_nor_answers() {
     let Some(network) = network() else { return };
@@ -114,6 +115,7 @@ fn the_kernel_neither_forwards_nor_answers() {
     network.kernel_is_silent();
 }
 
+/// Covers: CC-1.1a, CC-FAIL
 #[test]
 fn rules_outlive_a_guard_that_is_killed() {
     let Some(network) = network() else { return };

@@ -39,6 +39,7 @@ fn run(scenario: &str, options: &[&str], at_least: usize) {
     assert!(checks.len() >= at_least, "only {} checks", checks.len());
 }
 
+/// Covers: CC-1.1a, CC-1.1c, CC-FAIL
 #[test]
 fn path() {
     run("path", &[], 50);

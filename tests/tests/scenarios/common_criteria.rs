@@ -208,6 +208,22 @@ fn a_udp_session_is_its_four_attributes_until_it_times_out() {
     }
 }
 
+/// Covers: 6092-33
+#[test]
+fn strangers_do_not_join_a_tcp_session() {
+    let mut dialogue = Dialogue::new(OUTBOUND);
+    dialogue.send("int", &tcp("[2600:2::10]:5000", "[2600:9::9]:80"));
+    let answer = |from: &str, to: &str| build::tcp().syn().ack(2).from(from).to(to).frame();
+    for from in ["[2600:9::9]:81", "[2600:9::8]:80"] {
+        let stray = answer(from, "[2600:2::10]:5000");
+        dialogue.step("ext", &stray, &[], &["drop:tcp-not-syn"]);
+        let syn = tcp(from, "[2600:2::10]:5000");
+        dialogue.step("ext", &syn, &[], &["drop:rule-drop"]);
+    }
+    dialogue.send("ext", &answer("[2600:9::9]:80", "[2600:2::10]:5000"));
+    assert_eq!(dialogue.sent.len(), 1);
+}
+
 /// Covers: CC-1.5e
 #[test]
 fn an_icmp_session_is_its_addresses_identifier_type_and_code() {

@@ -100,6 +100,7 @@ fn malformed_packets_are_dropped_before_rules() {
     assert_eq!(dialogue.flows(), [""; 0]);
 }
 
+/// Covers: CC-1.1a, CC-1.1b, CC-1.1c, 3.20
 #[test]
 fn nothing_passes_before_policy_guard_and_network_are_there() {
     let frame = build::tcp().from("198.51.100.9:1025").to("10.1.0.10:443").syn().frame();
@@ -116,6 +117,7 @@ fn nothing_passes_before_policy_guard_and_network_are_there() {
     dialogue.step("spare", &frame, &[], &["drop:no-zone"]);
 }
 
+/// Covers: 6092-8, 6092-9, 6092-50, 3.20
 #[test]
 fn health_probes_and_dhcp_are_the_hosts() {
     let mut dialogue = Dialogue::new(POLICY);
@@ -123,6 +125,19 @@ fn health_probes_and_dhcp_are_the_hosts() {
     dialogue.step("ext", &probe, &[], &["local"]);
     let other = build::tcp().from("198.51.100.9:50000").to("203.0.113.1:22").syn().frame();
     dialogue.step("ext", &other, &[], &["drop:to-node"]);
+    // Neither names nor addresses nor management are served to anybody.
+    for address in ["203.0.113.1", "[2600:1::1]"] {
+        let from =
+            if address.starts_with('[') { "[2600:9::9]:50000" } else { "198.51.100.9:50000" };
+        let query = build::udp().from(from).to(&format!("{address}:53")).frame();
+        dialogue.step("ext", &query, &[], &["drop:to-node"]);
+        for port in [53, 4_443, 9_090, 50_051] {
+            let syn = build::tcp().from(from).to(&format!("{address}:{port}")).syn().frame();
+            dialogue.step("ext", &syn, &[], &["drop:to-node"]);
+        }
+    }
+    let solicit = build::udp().from("[fe80::9]:546").to("[ff02::1:2]:547").frame();
+    dialogue.step("ext", &solicit, &[], &["drop:martian-source"]);
     let offer = build::udp().from("203.0.113.254:67").to("203.0.113.1:68").frame();
     dialogue.step("ext", &offer, &[], &["local"]);
 }

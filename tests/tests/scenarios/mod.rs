@@ -20,6 +20,7 @@ mod options;
 mod policy_change;
 mod port_shadowing;
 mod protocols;
+mod reasons;
 mod residue;
 mod tcp;
 mod tcp_tracking;

@@ -110,13 +110,15 @@ fn authenticated_packets_are_followed_by_what_they_carry() {
     comes_in(&mut dialogue, &sent(51, &[4; 24], OUTSIDE[0], INSIDE[0]));
 }
 
-/// Covers: 6092-24
+/// Covers: 6092-24, 6092-16
 #[test]
 fn key_exchange_passes_and_keeps_its_state() {
     let mut dialogue = Dialogue::new(OUTBOUND);
     let ike = |from: &str, to: &str| build::udp().from(from).to(to).payload(&[1; 100]).frame();
     goes_out(&mut dialogue, &ike("[2600:2::10]:500", "[2600:9::9]:500"));
     comes_in(&mut dialogue, &ike("[2600:9::9]:500", "[2600:2::10]:500"));
+    dialogue.wait(Duration::from_secs(299), &[], &[]);
+    goes_out(&mut dialogue, &ike("[2600:2::10]:500", "[2600:9::9]:500"));
     dialogue.wait(Duration::from_secs(299), &[], &[]);
     comes_in(&mut dialogue, &ike("[2600:9::9]:500", "[2600:2::10]:500"));
 }

@@ -6,7 +6,7 @@ use std::fs;
 
 use gabion_engine::DropReason;
 
-use super::sources::root;
+use super::sources::{self, root};
 
 const PATH: &str = "docs/drop-reasons.md";
 const BLESS: &str = "GABION_BLESS";
@@ -54,4 +54,23 @@ fn labels_are_names_that_metrics_can_carry() {
         assert!(seen.insert(label), "{label} stands twice");
         assert!(reason.help().ends_with('.'), "{label}: {}", reason.help());
     }
+}
+
+/// A reason that no packet can reach is none, and one that no scenario reaches may be counted wrong.
+#[test]
+fn every_reason_is_reached_by_a_scenario() {
+    let scenarios: Vec<_> =
+        sources::all().into_iter().filter(|s| s.path.contains("tests/scenarios/")).collect();
+    let is_named = |reason: &DropReason| {
+        let label = reason.label();
+        let words = [
+            format!(":{label}\""),
+            format!(":{label}="),
+            format!("\"{label}\""),
+            format!("DropReason::{reason:?}"),
+        ];
+        scenarios.iter().any(|s| words.iter().any(|word| s.text.contains(word)))
+    };
+    let missing: Vec<_> = DropReason::ALL.iter().filter(|reason| !is_named(reason)).collect();
+    assert!(missing.is_empty(), "no scenario sends a packet for {missing:?}");
 }

@@ -67,6 +67,7 @@ async fn ask(host: &str, port: u16, request: &str) -> String {
     answer
 }
 
+/// Covers: 3.20
 #[tokio::test]
 async fn http_says_503_with_the_reasons_and_200_when_ready_in_both_families() {
     let rig = rig();
@@ -95,6 +96,7 @@ async fn http_says_503_with_the_reasons_and_200_when_ready_in_both_families() {
     assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("\nstopping: "), "{answer}");
 }
 
+/// Covers: 3.20
 #[tokio::test]
 async fn tcp_mode_refuses_until_ready_and_again_when_not() {
     let rig = rig();

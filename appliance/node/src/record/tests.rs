@@ -17,6 +17,7 @@ fn lines(path: &Path) -> Vec<serde_json::Value> {
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
+/// Covers: CC-AUD2
 #[test]
 fn records_are_json_lines_and_a_moved_file_is_opened_anew() {
     let directory = tempfile::tempdir().unwrap();

@@ -97,6 +97,7 @@ async fn the_role_in_the_certificate_decides() {
     node.stop().await;
 }
 
+/// Covers: 3.20, 6092-50
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_a_certificate_of_the_ca_nothing_is_answered() {
     let (home, ca, port) = (Home::new(), Ca::new(), free_port());

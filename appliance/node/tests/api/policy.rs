@@ -57,6 +57,7 @@ async fn a_commit_comes_into_force_and_survives_a_restart() {
     node.stop().await;
 }
 
+/// Covers: 3.20
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_refused_changes_nothing() {
     let home = Home::new();

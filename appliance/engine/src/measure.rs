@@ -8,7 +8,7 @@ use crate::event::{FlowId, Generation};
 use crate::flows::{
     Admission, DestinationChoice, Flow, FlowTable, Guess, Side, SourceChoice, Tracker,
 };
-use crate::nat::PortAllocator;
+use crate::nat::{PortAllocator, Reuse, Wanted};
 use crate::packet::protocol;
 use crate::translate::Lease;
 use crate::{BATCH, FlowKey, InterfaceId, Time, Usage};
@@ -58,12 +58,19 @@ impl Ports {
 
     /// Takes a port out of `range`, if there is one.
     pub fn allocate(&mut self, range: &RangeInclusive<u16>) -> Option<u16> {
-        self.0.allocate(EXTERNAL.into(), protocol::TCP, range, *range.end())
+        let wanted = Wanted {
+            address: EXTERNAL.into(),
+            protocol: protocol::TCP,
+            range,
+            port: *range.end(),
+            reuse: Reuse::AtOnce,
+        };
+        self.0.allocate(Time::ZERO, &wanted)
     }
 
     /// Gives a port back.
     pub fn release(&mut self, port: u16) {
-        self.0.release(EXTERNAL.into(), protocol::TCP, port);
+        self.0.release(Time::ZERO, EXTERNAL.into(), protocol::TCP, port);
     }
 }
 

@@ -142,8 +142,8 @@ impl Index {
         // an Interval", 2019), the lower ones, which that hardly looks at, make the tags.
         let count = self.buckets.len() as u64;
         let (low, high) = (hash & 0xffff_ffff, hash >> 32);
-        let first = (low * count >> 32) as usize;
-        let second = (high * count >> 32) as usize;
+        let first = ((low * count) >> 32) as usize;
+        let second = ((high * count) >> 32) as usize;
         Home {
             first,
             second: if second == first { (first + 1) % self.buckets.len() } else { second },
@@ -179,8 +179,8 @@ impl Bucket {
         let [a, b, c] = self.tags.as_chunks::<4>().0 else { return 0 };
         let [a, b, c] = [a, b, c].map(|tags| u128::from(u32::from_le_bytes(*tags)));
         // Zero where the tag is: adding to seven bits never carries into the next byte.
-        let other = (a | b << 32 | c << 64) ^ ONES * u128::from(tag);
-        !((other & LOW) + LOW | other | LOW) & PLACES
+        let other = (a | (b << 32) | (c << 64)) ^ (ONES * u128::from(tag));
+        !(((other & LOW) + LOW) | other | LOW) & PLACES
     }
 
     fn taken(&self) -> u32 {

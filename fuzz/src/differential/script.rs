@@ -9,7 +9,7 @@ use super::tcp;
 
 /// On which side of the router somebody is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Side {
+pub(super) enum Side {
     Outside = 0,
     Inside = 1,
 }

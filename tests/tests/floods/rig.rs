@@ -131,7 +131,7 @@ impl Rig {
             }
             self.deliver();
             self.repeat();
-            if millis % 50 == 0 {
+            if millis.is_multiple_of(50) {
                 self.talk();
             }
             self.engine.handle_timeout(self.now);

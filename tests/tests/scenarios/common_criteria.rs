@@ -25,7 +25,7 @@ fn tcp(from: &str, to: &str) -> Vec<u8> {
 fn logged(dialogue: &mut Dialogue, policy: &str) -> Option<String> {
     let loaded = gabion_rules::load("scenario.yaml", policy, None).unwrap();
     let name = |rule: gabion_rules::RuleId| &loaded.rule_set.rules()[rule.0 as usize].name;
-    let lines = dialogue.events.drain(..).filter_map(|event| match event {
+    let mut lines = dialogue.events.drain(..).filter_map(|event| match event {
         Event::FlowOpened(flow) => Some(format!("opened by {}", name(flow.rule))),
         Event::Denied(denial) => {
             let rule = denial.decided.map(|decided| format!(" by {}", name(decided.rule)));
@@ -33,7 +33,7 @@ fn logged(dialogue: &mut Dialogue, policy: &str) -> Option<String> {
         }
         _ => None,
     });
-    lines.last()
+    lines.next_back()
 }
 
 /// For each attribute: a packet that a rule names is permitted, the same is dropped by the same rule
@@ -133,7 +133,7 @@ fn a_record_names_addresses_ports_protocol_and_interface() {
     let mut dialogue = Dialogue::new(&rule("allow"));
     dialogue.send("ext", &frame);
     let opened = dialogue.events.iter().find_map(|event| match event {
-        Event::FlowOpened(flow) => Some(flow.clone()),
+        Event::FlowOpened(flow) => Some(*flow),
         _ => None,
     });
     let flow = opened.unwrap();

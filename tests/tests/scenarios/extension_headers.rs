@@ -21,6 +21,9 @@ enum Fate {
 }
 use Fate::{Dropped, DroppedAs, Passes};
 
+/// Headers by number, in their order.
+type Chain<'b> = Vec<(u8, &'b [u8])>;
+
 const HOP_BY_HOP: u8 = 0;
 const ROUTING: u8 = 43;
 const FRAGMENT: u8 = 44;
@@ -144,7 +147,7 @@ fn chains_are_short_and_in_order() {
         headers.iter().fold(udp(), add).frame()
     };
     #[rustfmt::skip]
-    let rows: &[(&str, Vec<(u8, &[u8])>, Fate)] = &[
+    let rows: &[(&str, Chain<'_>, Fate)] = &[
         ("in order", vec![(HOP_BY_HOP, pad), (DESTINATION, pad), (FRAGMENT, atomic), (AUTHENTICATION, authentication), (DESTINATION, pad)], Passes),
         ("hop-by-hop second",          vec![(DESTINATION, pad), (HOP_BY_HOP, pad)], Dropped),
         ("hop-by-hop twice",           vec![(HOP_BY_HOP, pad); 2], Dropped),
@@ -258,7 +261,7 @@ fn to_mobile(care_of: &str, home: &str) -> Vec<u8> {
 /// Covers: 6092-27
 #[test]
 fn a_type_2_routing_header_passes_where_the_home_address_is_the_flows() {
-    let mut dialogue = Dialogue::new(&super::OUTBOUND);
+    let mut dialogue = Dialogue::new(super::OUTBOUND);
     let answer = to_mobile(SERVER, HOME);
     dialogue.step("ext", &answer, &[], &["drop:extension-header"]);
     dialogue.send("int", &from_mobile(SERVER));

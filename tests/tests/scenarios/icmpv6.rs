@@ -26,7 +26,8 @@ fn errors_of_every_kind_pass_about_a_flow_and_end_none() {
         (11, 1),
         (12, 0),
     ];
-    let cases: [(&str, &str, &[(u8, u8)]); 2] =
+    type Kinds<'k> = &'k [(u8, u8)];
+    let cases: [(&str, &str, Kinds<'_>); 2] =
         [("[2600:2::10]:5000", "[2600:9::9]:53", &v6), ("10.1.0.10:5000", "198.51.100.9:53", &v4)];
     for (inside, outside, kinds) in cases {
         let mut dialogue = Dialogue::new(ALLOW_ALL);

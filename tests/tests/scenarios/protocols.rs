@@ -40,13 +40,15 @@ fn comes_in(dialogue: &mut Dialogue, frame: &[u8]) {
     assert_eq!(dialogue.sent[0].0, "int");
 }
 
-/// The last two columns: idle seconds that a flow outlives, before and after an answer.
-///
+/// A protocol, its headers out and in, and the idle seconds that a flow outlives before and after an
+/// answer.
+type Row = (&'static str, u8, Vec<u8>, Vec<u8>, u64, u64);
+
 /// Covers: 6092-11, 6092-12, 6092-20, 6092-22, 6092-26, 6092-28, 6092-38, 6092-43, 6092-47, 9288-pass
 #[test]
 fn every_protocol_goes_out_is_answered_and_ends_in_time() {
     #[rustfmt::skip]
-    let rows: &[(&str, u8, Vec<u8>, Vec<u8>, u64, u64)] = &[
+    let rows: &[Row] = &[
         ("GRE",      47,  vec![0; 8],        vec![0; 8],        300, 300),
         ("ESP",      50,  esp(7),            esp(8),            300, 300),
         ("mobility", 135, vec![0; 16],       vec![0; 16],       300, 300),
@@ -249,7 +251,7 @@ fn truncated_headers_do_not_escape() {
         [(47, 4), (50, 8), (51, 12), (132, 12), (33, 12), (136, 8), (135, 8), (139, 8), (140, 8)];
     for (protocol, least) in rows {
         let mut dialogue = Dialogue::new(super::ALLOW_ALL);
-        let whole = vec![1; 16];
+        let whole = [1; 16];
         for length in 0..least {
             let frame = sent(protocol, &whole[..length], OUTSIDE[0], INSIDE[0]);
             dialogue.step("ext", &frame, &[], &["drop:transport-truncated"]);

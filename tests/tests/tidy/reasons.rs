@@ -60,7 +60,7 @@ fn labels_are_names_that_metrics_can_carry() {
 #[test]
 fn every_reason_is_reached_by_a_scenario() {
     let scenarios: Vec<_> =
-        sources::all().into_iter().filter(|s| s.path.contains("tests/scenarios/")).collect();
+        sources::all().iter().filter(|s| s.path.contains("tests/scenarios/")).collect();
     let is_named = |reason: &DropReason| {
         let label = reason.label();
         let words = [

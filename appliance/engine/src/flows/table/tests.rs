@@ -17,7 +17,7 @@ use crate::{InterfaceId, Time, Usage};
 /// Keys that share parts with each other; every third is IPv6.
 fn key(number: u8) -> FlowKey {
     let endpoint = |host: u8, port: u16| {
-        let address = if number % 3 == 0 {
+        let address = if number.is_multiple_of(3) {
             Address::from([0x26, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, host])
         } else {
             Address::from([10, 0, 0, host])

@@ -19,7 +19,7 @@ use hashbrown::hash_map::Entry;
 use siphasher::sip::SipHasher13;
 
 use crate::InterfaceId;
-use crate::address::{Address, Family};
+use crate::address::{Address, Family, SourceNetwork};
 use crate::limits::Limits;
 use crate::packet::{Fragment, Packet};
 use crate::time::Time;
@@ -69,10 +69,6 @@ struct Key {
     protocol: u8,
     identification: u32,
 }
-
-/// Where fragments come from: an IPv4 address, or an IPv6 /64 since a host has all of one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct SourceNetwork([u8; 8]);
 
 /// What is kept of all sources, or of one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -339,11 +335,7 @@ impl Key {
     }
 
     fn source_network(&self) -> SourceNetwork {
-        let mut network = [0; 8];
-        let octets = self.source.wire_bytes();
-        let known = octets.len().min(network.len());
-        network[..known].copy_from_slice(&octets[..known]);
-        SourceNetwork(network)
+        SourceNetwork::from(self.source)
     }
 }
 

@@ -257,10 +257,11 @@ impl Node {
         let mut in_place = false;
         let report = move |state: GuardState| {
             let now = state == GuardState::InPlace;
-            worker.set_gate(now);
-            readiness.guard_in_place(now);
-            if now != in_place {
-                in_place = now;
+            // Packets pass no earlier than the log says, and none does any more when it says so.
+            if !now {
+                worker.set_gate(false);
+            }
+            if std::mem::replace(&mut in_place, now) != now {
                 recorder.node(match state {
                     GuardState::InPlace => "the guard is in place: packets may pass".to_owned(),
                     GuardState::Missing(why) => {
@@ -268,6 +269,10 @@ impl Node {
                     }
                 });
             }
+            if now {
+                worker.set_gate(true);
+            }
+            readiness.guard_in_place(now);
         };
         let guard = guard(config);
         self.tasks.spawn(async move {

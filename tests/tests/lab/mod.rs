@@ -39,10 +39,12 @@ fn run(scenario: &str, options: &[&str], at_least: usize) {
     assert!(checks.len() >= at_least, "only {} checks", checks.len());
 }
 
-/// Covers: CC-1.1a, CC-1.1c, CC-FAIL
+/// Among its checks: steady flows through start, crash, the guard's death and overload.
+///
+/// Covers: CC-1.1a, CC-1.1b, CC-1.1c, CC-FAIL
 #[test]
 fn path() {
-    run("path", &[], 50);
+    run("path", &[], 54);
 }
 
 /// Covers: 3.9, 3.14, 4787-14a

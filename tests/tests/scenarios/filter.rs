@@ -100,7 +100,7 @@ fn malformed_packets_are_dropped_before_rules() {
     assert_eq!(dialogue.flows(), [""; 0]);
 }
 
-/// Covers: CC-1.1a, CC-1.1b, CC-1.1c, 3.20
+/// Covers: CC-1.1a, CC-1.1c, 3.20
 #[test]
 fn nothing_passes_before_policy_guard_and_network_are_there() {
     let frame = build::tcp().from("198.51.100.9:1025").to("10.1.0.10:443").syn().frame();

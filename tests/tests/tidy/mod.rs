@@ -6,6 +6,7 @@
 
 mod conformance;
 mod crates;
+mod fail_closed;
 mod lints;
 mod reasons;
 mod scan;

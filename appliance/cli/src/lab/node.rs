@@ -111,6 +111,16 @@ impl NodePlace {
         self.plan.host
     }
 
+    /// The program of the guard.
+    pub(crate) fn guard(&self) -> PathBuf {
+        self.binary.with_file_name(BINARIES[1])
+    }
+
+    /// Where the node keeps its policies.
+    pub(crate) fn state(&self) -> PathBuf {
+        self.directory.join("state")
+    }
+
     /// The node's log of events: JSON lines.
     pub(crate) fn event_log(&self) -> String {
         fs::read_to_string(self.directory.join("events.jsonl")).unwrap_or_default()

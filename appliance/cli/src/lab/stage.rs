@@ -8,7 +8,7 @@ use gabion_api::v1::{
     CommitRequest, CountersRequest, CountersResponse, Flow, FlowFilter, GetRequest, GetResponse,
     ListFlowsRequest, Revision,
 };
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal};
 use tonic::Code;
 
 use super::build::{Lab, Offloads};
@@ -100,6 +100,10 @@ impl Stage {
 
     pub(crate) fn is_node_running(&self) -> bool {
         self.running.is_some()
+    }
+
+    pub(crate) fn node_pid(&self) -> Option<Pid> {
+        self.running.as_ref().map(Running::pid)
     }
 
     pub(crate) fn place(&self) -> &NodePlace {

@@ -356,6 +356,19 @@ fn addresses_of_one_ipv6_network_are_one_source() {
     assert_eq!(bench.table.len(), 25);
 }
 
+/// 38.0.0.1 begins like 2600:1::, which is somebody else.
+#[test]
+fn an_ipv4_address_is_no_ipv6_network() {
+    let mut bench = Bench::new(Limits { fragmented_datagrams: 100, ..Limits::default() });
+    for source in ["38.0.0.1", "[2600:1::9]"] {
+        for number in 1..=100 {
+            let whole = datagram(&format!("{source}:4000"), 792);
+            bench.send(&build::piece(&whole, 0..240, true, number));
+        }
+    }
+    assert_eq!(bench.table.len(), 50, "a quarter of the table each");
+}
+
 // --- Properties ------------------------------------------------------------------------------------
 
 /// Cuts of `0..units` into pieces, in an order, some of them twice.

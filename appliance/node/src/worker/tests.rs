@@ -67,7 +67,7 @@ fn rules() -> Arc<RuleSet> {
     gabion_rules::load("test", text, None).unwrap().rule_set
 }
 
-/// Covers: CC-1.1a, CC-1.1c, CC-FAIL
+/// Covers: CC-FAIL
 #[tokio::test]
 async fn nothing_passes_before_the_gate_is_open_and_after_it_has_closed() {
     let rig = rig();

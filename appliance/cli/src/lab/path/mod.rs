@@ -3,11 +3,13 @@
 mod network;
 
 mod bulk;
+mod closed;
 mod control;
 mod icmp;
 mod life;
 mod mtu;
 mod refused;
+mod steady;
 mod web;
 
 use std::net::IpAddr;
@@ -86,6 +88,7 @@ fn checks() -> Vec<Check> {
         bulk::checks(),
         mtu::checks(),
         control::checks(),
+        closed::checks(),
         life::end(),
     ];
     groups.into_iter().flatten().collect()

@@ -20,8 +20,10 @@ impl Drop for Rig {
     }
 }
 
-fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+/// Ports that nobody listens on, all different.
+fn free_ports<const N: usize>() -> [u16; N] {
+    let listeners = [(); N].map(|()| std::net::TcpListener::bind("127.0.0.1:0").unwrap());
+    listeners.map(|listener| listener.local_addr().unwrap().port())
 }
 
 fn config(http: u16, tcp: u16) -> config::Config {
@@ -32,7 +34,7 @@ fn config(http: u16, tcp: u16) -> config::Config {
 }
 
 fn rig() -> Rig {
-    let (http, tcp) = (free_port(), free_port());
+    let [http, tcp] = free_ports();
     let readiness = Arc::new(Readiness::new(Duration::from_secs(60)));
     let health = Health::new(&config(http, tcp), Arc::clone(&readiness));
     health.check_ports().unwrap();
@@ -155,7 +157,8 @@ fn a_port_in_use_is_named_with_its_setting() {
     let taken = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
     let port = taken.local_addr().unwrap().port();
     let readiness = Arc::new(Readiness::new(Duration::from_secs(1)));
-    let error = Health::new(&config(free_port(), port), readiness).check_ports().unwrap_err();
+    let [free] = free_ports();
+    let error = Health::new(&config(free, port), readiness).check_ports().unwrap_err();
     let message = error.to_string();
     assert!(
         message.contains(&port.to_string()) && message.contains("health.tcp_port"),

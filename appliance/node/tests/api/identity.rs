@@ -15,7 +15,7 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use tonic::Code;
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
 
-use crate::rig::{Client, Home, commit, free_port, policy};
+use crate::rig::{Client, Home, commit, policy};
 
 struct Ca {
     pem: String,
@@ -79,7 +79,8 @@ async fn client(port: u16, ca: &Ca, leaf: Option<Leaf>) -> Result<Client, tonic:
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_role_in_the_certificate_decides() {
-    let (home, ca, port) = (Home::new(), Ca::new(), free_port());
+    let (home, ca) = (Home::new(), Ca::new());
+    let port = home.api;
     let node = home.start_with(&write_node(&home, &ca, port)).await;
     let as_role = |name: &'static str, unit| client(port, &ca, Some(ca.leaf(name, unit)));
 
@@ -141,7 +142,8 @@ async fn first_answer(port: u16, ca: &Ca, leaf: Option<Leaf>) -> Option<Vec<u8>>
 /// Covers: 3.20, 6092-50
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_a_certificate_of_the_ca_nothing_is_answered() {
-    let (home, ca, port) = (Home::new(), Ca::new(), free_port());
+    let (home, ca) = (Home::new(), Ca::new());
+    let port = home.api;
     let node = home.start_with(&write_node(&home, &ca, port)).await;
     let stranger = Ca::new().leaf("olga", Some("admin"));
     for leaf in [None, Some(stranger)] {
@@ -163,7 +165,8 @@ fn refusal(settings: &str) -> String {
 
 #[tokio::test]
 async fn bad_files_are_named_at_the_start() {
-    let (home, ca, port) = (Home::new(), Ca::new(), free_port());
+    let (home, ca) = (Home::new(), Ca::new());
+    let port = home.api;
     let settings = home.settings(&write_node(&home, &ca, port));
     let other = ca.leaf("other", None);
     let spoil = |file: &str, with: &str| {

@@ -160,9 +160,9 @@ async fn explain_names_the_rule_and_its_line() {
     assert_eq!((told.verdict.as_str(), told.rule.as_str(), told.rule_line), ("allow", "web-in", 8));
     assert!(told.rule_source.starts_with("- { name: web-in,"), "{}", told.rule_source);
     commit(&mut client, &policy(443), 0).await.unwrap();
-    // The node has no routes, so the packet ends at the route; it has been through the stages before.
+    // Without a guard of the host nothing passes this node, whatever its rules say.
     let told = client.explain(ask(packet, String::new())).await.unwrap().into_inner();
-    assert_eq!((told.verdict.as_str(), told.reason.as_str()), ("reject", "no-route"), "{told:?}");
+    assert_eq!((told.verdict.as_str(), told.reason.as_str()), ("drop", "not-ready"), "{told:?}");
     let nonsense = client.explain(ask("tcp", String::new())).await.unwrap_err();
     assert_eq!(nonsense.code(), Code::InvalidArgument);
     node.stop().await;

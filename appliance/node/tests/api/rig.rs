@@ -18,11 +18,13 @@ pub(crate) type Client = FirewallClient<Channel>;
 pub(crate) struct Home {
     directory: TempDir,
     pub(crate) health: [u16; 2],
+    pub(crate) api: u16,
 }
 
 impl Home {
     pub(crate) fn new() -> Self {
-        Self { directory: tempfile::tempdir().unwrap(), health: [free_port(), free_port()] }
+        let [http, tcp, api] = free_ports();
+        Self { directory: tempfile::tempdir().unwrap(), health: [http, tcp], api }
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -80,8 +82,10 @@ pub(crate) async fn channel(socket: &Path) -> Channel {
     Endpoint::from_static("http://local").connect_with_connector(connector).await.unwrap()
 }
 
-pub(crate) fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+/// Ports that nobody listens on, all different.
+fn free_ports<const N: usize>() -> [u16; N] {
+    let listeners = [(); N].map(|()| std::net::TcpListener::bind("127.0.0.1:0").unwrap());
+    listeners.map(|listener| listener.local_addr().unwrap().port())
 }
 
 /// A policy that lets this port in.

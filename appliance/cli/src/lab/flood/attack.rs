@@ -38,12 +38,14 @@ pub(crate) struct Load {
     pub(crate) time: Duration,
 }
 
-/// Sends until the time is over or `stop` is set, and returns how many packets left and how long it
+/// Sends what the rate makes in the time, or until `stop` is set, and returns how many packets left and how long it
 /// took. Runs in the attacker's namespace.
 pub(super) fn send(kind: Kind, load: Load, stop: &Arc<AtomicBool>) -> Result<(u64, Duration)> {
     /// Packets between two looks at the clock.
     const BURST: u64 = 64;
     const PAUSE: Duration = Duration::from_micros(500);
+    /// How many times the time a slow machine may take: limits are reached by number.
+    const PATIENCE: u32 = 5;
     let begin = Instant::now();
     if kind == Kind::Nothing {
         while begin.elapsed() < load.time && !stop.load(Ordering::Relaxed) {
@@ -53,11 +55,15 @@ pub(super) fn send(kind: Kind, load: Load, stop: &Arc<AtomicBool>) -> Result<(u6
     }
     let socket = socket(AddressFamily::INET, SocketType::RAW, Some(ipproto::RAW))
         .context("the attacker cannot open a raw socket")?;
+    let packets_in = |time: Duration| {
+        (time.as_nanos() * u128::from(load.packets_per_second) / 1_000_000_000) as u64
+    };
     let mut sent = 0;
-    while begin.elapsed() < load.time && !stop.load(Ordering::Relaxed) {
-        let elapsed = begin.elapsed().as_nanos();
-        let due = elapsed * u128::from(load.packets_per_second) / 1_000_000_000;
-        let due = (due as u64).min(sent + BURST);
+    while sent < packets_in(load.time)
+        && begin.elapsed() < load.time * PATIENCE
+        && !stop.load(Ordering::Relaxed)
+    {
+        let due = packets_in(begin.elapsed()).min(packets_in(load.time)).min(sent + BURST);
         if sent >= due {
             std::thread::sleep(PAUSE);
         }

@@ -144,9 +144,10 @@ impl Pool {
             Family::V6 => {
                 let length =
                     [40, 48, 64, 128][network.level] - [0, 0, network.slack, 0][network.level];
-                // 2600::/12, the site and its networks in the next bits, the host at the end.
-                let (upper, host) = (u128::from(network.bits >> 8), u128::from(network.bits & 255));
-                let bits = 0x260 << 116 | upper << 68 | host;
+                // 2600::/12; each level numbers the same networks as with IPv4.
+                let [site, middle, low, host] = [(20, 12), (16, 4), (8, 8), (0, 8)]
+                    .map(|(at, width)| u128::from(network.bits >> at & ((1 << width) - 1)));
+                let bits = 0x260 << 116 | site << 88 | middle << 80 | low << 64 | host;
                 Addresses::prefix(Family::V6, bits, length)
             }
         }

@@ -7,12 +7,14 @@
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::os::fd::AsFd as _;
-use std::process::Command;
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::{Command, Output};
 use std::time::Instant;
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use gabion_benches::rulesets::{Addresses, Dice, Family, Rule, Service, policy_text};
 use gabion_rules::{Query, Transport, ZoneId};
+use rustix::process::Signal;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde::Serialize;
 
@@ -29,7 +31,8 @@ struct Row {
     name: String,
     /// Per first packet, medians; nothing where only the installation was measured.
     classify_ns: Option<f64>,
-    install_ms: f64,
+    /// Nothing where it did not end in [`INSTALL_SECONDS`].
+    install_ms: Option<f64>,
 }
 
 /// How nftables keeps the rules.
@@ -49,6 +52,8 @@ const SOURCE: Ipv4Addr = Ipv4Addr::new(10, 1, 2, 3);
 /// Packets of one sample: a chain of ten thousand rules takes some 50 µs for each.
 const PACKETS: usize = 2_000;
 const ROUNDS: usize = 7;
+/// As `timeout` takes it. A map of 100,000 concatenated ranges is known to take minutes.
+const INSTALL_SECONDS: &str = "60";
 
 pub(crate) fn measure() -> anyhow::Result<Report> {
     let (rules, many) = (distinct_rules(RULES), distinct_rules(MANY_RULES));
@@ -59,7 +64,11 @@ pub(crate) fn measure() -> anyhow::Result<Report> {
     let mut senders = Vec::new();
     let mut installs = Vec::new();
     for (namespace, form) in namespaces.iter().zip(forms) {
-        installs.push(namespace.install(&ruleset(&rules, form))?);
+        let install = namespace.install(&ruleset(&rules, form))?;
+        if install.is_none() {
+            bail!("nft did not load {RULES} rules as {} in {INSTALL_SECONDS} s", form.label());
+        }
+        installs.push(install);
         senders.push(namespace.sender()?);
     }
     let mut samples = [Vec::new(), Vec::new(), Vec::new()];
@@ -93,7 +102,9 @@ pub(crate) fn print(report: &Report) {
         &["", "ns per first packet", "install, ms"],
         report.rows.iter().map(|row| {
             let ns = row.classify_ns.map_or("-".to_owned(), |ns| format!("{ns:.0}"));
-            vec![row.name.clone(), ns, format!("{:.1}", row.install_ms)]
+            let over = || format!("over {INSTALL_SECONDS} s: given up");
+            let install = row.install_ms.map_or_else(over, |ms| format!("{ms:.1}"));
+            vec![row.name.clone(), ns, install]
         }),
     );
 }
@@ -128,7 +139,7 @@ fn ours(name: &str, rules: &[Rule]) -> Row {
     let start = Instant::now();
     let loaded = gabion_rules::load("peer.yaml", &text, None);
     let rule_set = loaded.unwrap_or_else(|diagnostics| panic!("{diagnostics}")).rule_set;
-    let install_ms = start.elapsed().as_secs_f64() * 1e3;
+    let install_ms = Some(start.elapsed().as_secs_f64() * 1e3);
     let trace: Vec<Query> = targets(rules.len(), 100_000, 1)
         .map(|target| Query {
             from: ZoneId(1),
@@ -237,14 +248,22 @@ impl Namespace {
         Ok(namespace)
     }
 
-    /// Milliseconds that `nft -f` takes.
-    fn install(&self, rules: &str) -> anyhow::Result<f64> {
+    /// Milliseconds that `nft -f` takes; `None` where it had to be killed.
+    fn install(&self, rules: &str) -> anyhow::Result<Option<f64>> {
         let file = tempfile::NamedTempFile::new()?;
         fs::write(file.path(), rules)?;
-        let path = file.path().to_str().context("a path that is no text")?;
         let start = Instant::now();
-        run("ip", &["netns", "exec", &self.0, "nft", "-f", path])?;
-        Ok(start.elapsed().as_secs_f64() * 1e3)
+        let output = Command::new("timeout")
+            .args(["--signal=KILL", INSTALL_SECONDS, "ip", "netns", "exec", &self.0, "nft", "-f"])
+            .arg(file.path())
+            .output()?;
+        let took = start.elapsed().as_secs_f64() * 1e3;
+        // `timeout` ends by the signal that it sends.
+        if output.status.signal() == Some(Signal::KILL.as_raw()) {
+            return Ok(None);
+        }
+        succeed("nft", &output)?;
+        Ok(Some(took))
     }
 
     /// A socket that belongs to the namespace.
@@ -267,7 +286,10 @@ impl Drop for Namespace {
 }
 
 fn run(program: &str, words: &[&str]) -> anyhow::Result<()> {
-    let output = Command::new(program).args(words).output()?;
+    succeed(program, &Command::new(program).args(words).output()?)
+}
+
+fn succeed(program: &str, output: &Output) -> anyhow::Result<()> {
     if !output.status.success() {
         bail!("{program}: {}", String::from_utf8_lossy(&output.stderr).trim());
     }

@@ -256,8 +256,36 @@ mod tests {
         )
     }
 
+    /// Characters that mean something to YAML somewhere, and some that do not.
+    const CHARACTERS: &str = " -{}[],:'\"#|>&*!%@`?~=<\\/\n\r\t\u{85}\u{a0}\u{feff}\u{2028}\0é0aN.";
+
+    /// Where, in thousandths of the text; how many characters it replaces; by what.
+    fn mutation() -> impl Strategy<Value = (usize, usize, Option<char>)> {
+        let character = select(CHARACTERS.chars().collect::<Vec<_>>());
+        (0..1_000_usize, 0..3_usize, prop::option::weighted(0.8, character))
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(3_000))]
+
+        #[test]
+        fn no_character_makes_a_line_mean_what_it_does_not(
+            item in select(&[
+                "  - { name: a, source: [10.0.0.0/8, '2600::/16'], action: allow }\n",
+                "- { a: b, c: 'd' }\n",
+                "  - { name: '2600::', to: any, service: tcp/1-2->80 }\n",
+            ][..]),
+            mutations in prop::collection::vec(mutation(), 1..4),
+        ) {
+            let mut text: Vec<char> = format!("rules:\n{}tests: x\n", item.repeat(3)).chars().collect();
+            for (place, replaced, by) in mutations {
+                let at = place * text.len() / 1_000;
+                let end = text.len().min(at + replaced);
+                text.splice(at..end, by);
+            }
+            let [quick, whole] = both(&text.iter().collect::<String>(), 10_000);
+            prop_assert_eq!(quick, whole);
+        }
 
         #[test]
         fn lines_mean_what_the_parser_says(

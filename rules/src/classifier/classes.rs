@@ -97,11 +97,24 @@ impl Classes {
         self.v4_count + u32::try_from(self.lows.len()).expect("limits keep ranges far below")
     }
 
+    /// The classes of a packet's source and destination.
     #[inline]
-    pub(super) fn of(&self, address: IpAddr) -> u32 {
-        match address {
-            IpAddr::V4(address) => self.of_v4(address.to_bits()),
-            IpAddr::V6(address) => self.of_v6(address.to_bits()),
+    pub(super) fn of_pair(&self, source: IpAddr, destination: IpAddr) -> [u32; 2] {
+        match (source, destination) {
+            (IpAddr::V4(source), IpAddr::V4(destination)) => {
+                let both = [source.to_bits(), destination.to_bits()];
+                self.v4.ranks(&self.v4_ranks, both).map(|rank| rank as u32)
+            }
+            (IpAddr::V6(source), IpAddr::V6(destination)) => {
+                self.of_v6([source.to_bits(), destination.to_bits()])
+            }
+            // No packet is like this, but questions may be.
+            (IpAddr::V4(source), IpAddr::V6(destination)) => {
+                [self.of_v4(source.to_bits()), self.of_one_v6(destination.to_bits())]
+            }
+            (IpAddr::V6(source), IpAddr::V4(destination)) => {
+                [self.of_one_v6(source.to_bits()), self.of_v4(destination.to_bits())]
+            }
         }
     }
 
@@ -116,7 +129,7 @@ impl Classes {
 
     fn of_set(&self, set: &AddressSet) -> Vec<ClassRange> {
         let v4 = set.v4_ranges().iter().map(|&(a, b)| (self.of_v4(a), self.of_v4(b)));
-        let v6 = set.v6_ranges().iter().map(|&(a, b)| (self.of_v6(a), self.of_v6(b)));
+        let v6 = set.v6_ranges().iter().map(|&(a, b)| (self.of_one_v6(a), self.of_one_v6(b)));
         v4.chain(v6).collect()
     }
 
@@ -125,10 +138,21 @@ impl Classes {
         self.v4.rank(&self.v4_ranks, address) as u32
     }
 
+    fn of_one_v6(&self, address: u128) -> u32 {
+        let [class] = self.of_v6([address]);
+        class
+    }
+
     #[inline]
-    fn of_v6(&self, address: u128) -> u32 {
+    fn of_v6<const N: usize>(&self, addresses: [u128; N]) -> [u32; N] {
+        let mut tops = self.tops.ranks(&self.tops_ranks, addresses.map(|a| split(a).0)).into_iter();
+        addresses.map(|address| self.below(tops.next().unwrap_or(0), address))
+    }
+
+    /// The class of an address by the place of its upper half.
+    #[inline]
+    fn below(&self, at: usize, address: u128) -> u32 {
         let (top, low) = split(address);
-        let at = self.tops.rank(&self.tops_ranks, top);
         let half = self.halves[at];
         if half.is_whole && half.top == top {
             return self.v4_count + half.start;

@@ -20,7 +20,7 @@ impl Point {
             Transport::Tcp { source_port, .. } | Transport::Udp { source_port, .. } => source_port,
             Transport::Icmp { .. } | Transport::Icmpv6 { .. } | Transport::Other { .. } => 0,
         };
-        let (source, destination) = (classes.of(query.source), classes.of(query.destination));
+        let [source, destination] = classes.of_pair(query.source, query.destination);
         Self([source, destination, service_key(&query.transport), u32::from(source_port)])
     }
 }

@@ -14,13 +14,14 @@ impl Key for u64 {
 }
 
 /// Where one list of rising numbers stands in a [`Lines`]: a search tree of as many children as a
-/// line has numbers, its root first.
-#[derive(Debug, Clone, Copy, Default)]
+/// line has numbers, level by level, its root first.
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Ranks {
-    count: u32,
+    /// The root's line.
+    first: u32,
+    /// Of all numbers, less one.
+    last: u32,
     depth: u8,
-    /// The first line of each level.
-    levels: [u32; LEVELS],
 }
 
 /// The lines of many lists.
@@ -30,9 +31,6 @@ pub(super) struct Lines<K, const LINE: usize>(Vec<Line<K, LINE>>);
 #[derive(Debug, Clone, Copy)]
 #[repr(align(64))]
 struct Line<K, const LINE: usize>([K; LINE]);
-
-/// With eight numbers in a line, enough for 16 million.
-const LEVELS: usize = 8;
 
 impl<K, const LINE: usize> Default for Lines<K, LINE> {
     fn default() -> Self {
@@ -52,14 +50,11 @@ impl<K: Key, const LINE: usize> Lines<K, LINE> {
         }
         let small = |n: usize| u32::try_from(n).expect("limits keep lines far below");
         let depth = u8::try_from(levels.len()).expect("there are few levels");
-        let mut ranks = Ranks { count: small(keys.len()), depth, levels: [0; LEVELS] };
-        for (place, level) in ranks.levels.iter_mut().zip(levels.iter().rev()) {
-            *place = small(self.0.len());
-            for chunk in level.chunks(LINE) {
-                let mut line = [K::MAX; LINE];
-                line[..chunk.len()].copy_from_slice(chunk);
-                self.0.push(Line(line));
-            }
+        let ranks = Ranks { first: small(self.0.len()), last: small(keys.len() - 1), depth };
+        for chunk in levels.iter().rev().flat_map(|level| level.chunks(LINE)) {
+            let mut line = [K::MAX; LINE];
+            line[..chunk.len()].copy_from_slice(chunk);
+            self.0.push(Line(line));
         }
         ranks
     }
@@ -68,17 +63,25 @@ impl<K: Key, const LINE: usize> Lines<K, LINE> {
     /// above it.
     #[inline]
     pub(super) fn rank(&self, ranks: &Ranks, wanted: K) -> usize {
-        if wanted == K::MAX {
-            // The filling of the last lines is the same number.
-            return ranks.count as usize - 1;
+        let [rank] = self.ranks(ranks, [wanted]);
+        rank
+    }
+
+    /// [`rank`](Self::rank) of several numbers: the memory is waited for at the same time.
+    #[inline]
+    pub(super) fn ranks<const N: usize>(&self, ranks: &Ranks, wanted: [K; N]) -> [usize; N] {
+        let (mut level, mut found) = (ranks.first as usize, [0; N]);
+        for below in (0..u32::from(ranks.depth)).rev() {
+            let last = (ranks.last >> (LINE.ilog2() * below)) as usize;
+            for (at, wanted) in found.iter_mut().zip(wanted) {
+                let line = &self.0[level + *at];
+                let count: u32 = line.0.iter().map(|key| u32::from(*key <= wanted)).sum();
+                // What fills the last line is not above the greatest number.
+                *at = (*at * LINE + (count as usize).saturating_sub(1)).min(last);
+            }
+            level += last / LINE + 1;
         }
-        let mut at = 0;
-        for level in &ranks.levels[..usize::from(ranks.depth)] {
-            let line = &self.0[*level as usize + at];
-            let below: u32 = line.0.iter().map(|key| u32::from(*key <= wanted)).sum();
-            at = at * LINE + (below as usize).saturating_sub(1);
-        }
-        at
+        found
     }
 
     pub(super) fn bytes(&self) -> usize {

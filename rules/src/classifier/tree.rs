@@ -19,6 +19,7 @@ pub(super) struct Tree {
 
 /// A division of boxes by their intervals in one field.
 #[derive(Debug)]
+#[repr(align(32))]
 pub(super) struct Split {
     pub field: u8,
     pub find: Find,

@@ -54,7 +54,8 @@ pub(crate) fn compile(policy: &Policy, today: Option<Date>) -> Result<RuleSet, C
     Ok(RuleSet {
         zones: policy.zones.iter().map(zone).collect(),
         networks: networks(policy),
-        rules,
+        outcomes: rules.iter().map(|rule| (rule.action, rule.log)).collect(),
+        rules: rules.into(),
         by_name,
         timeouts,
         first_default,

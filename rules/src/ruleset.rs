@@ -1,6 +1,7 @@
 //! The compiled policy: immutable, shared, asked once per flow.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use prefix_trie::PrefixMap;
@@ -19,7 +20,9 @@ pub struct RuleSet {
     pub(crate) zones: Vec<Zone>,
     pub(crate) networks: Networks,
     /// The written rules that are in force, then one default for each ordered zone pair.
-    pub(crate) rules: Vec<Rule>,
+    pub(crate) rules: Arc<[Rule]>,
+    /// What each of them decides, apart from what only people read: few cache lines.
+    pub(crate) outcomes: Box<[(Option<Action>, LogMode)]>,
     pub(crate) by_name: Vec<RuleId>,
     pub(crate) timeouts: RuleTimeouts,
     pub(crate) first_default: usize,
@@ -97,9 +100,9 @@ impl RuleSet {
         if !self.monitoring.is_empty() {
             self.monitoring.matching(query, index).for_each(|rule| monitor(RuleId(rule)));
         }
-        let rule = &self.rules[index as usize];
-        let action = rule.action.expect("monitor rules are kept apart, and a default decides");
-        Decision { rule: RuleId(index), action, log: rule.log }
+        let (action, log) = self.outcomes[index as usize];
+        let action = action.expect("monitor rules are kept apart, and a default decides");
+        Decision { rule: RuleId(index), action, log }
     }
 
     /// What becomes of a packet that no rule matches, whatever its zones.
@@ -214,6 +217,11 @@ impl RuleSet {
     /// The written rules in their order, then the defaults: index with [`RuleId`].
     pub fn rules(&self) -> &[Rule] {
         &self.rules
+    }
+
+    /// The same, for those who need them longer than the rest of the rule set.
+    pub fn shared_rules(&self) -> Arc<[Rule]> {
+        Arc::clone(&self.rules)
     }
 
     /// The rule, or the default, called `name`.

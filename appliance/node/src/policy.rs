@@ -368,7 +368,7 @@ impl Policies {
     ) -> Result<Committed, WorkerGone> {
         *last = Generation(last.0 + 1);
         let rules = Arc::clone(&in_force.loaded.rule_set);
-        self.generations.remember(*last, Arc::clone(&rules));
+        self.generations.remember(*last, &rules);
         let flows = self.worker.set_rules(*last, rules).await?;
         let in_force = Arc::new(in_force);
         self.in_force.store(Some(Arc::clone(&in_force)));

@@ -12,7 +12,7 @@ use std::collections::BinaryHeap;
 
 use super::blocks::{BLOCK, Block};
 use super::entry::{Entry, FIELDS};
-use super::tree::{Branch, Find, LONG_LEAF, Place, ROW, Split, Tree};
+use super::tree::{Branch, Find, LONG_LEAF, Place, Split, Tree};
 
 /// What is asked of a classifier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -201,49 +201,17 @@ impl Grower {
         let at = small(self.tree.branches.len());
         let (from, to) = region.0[field];
         let values = (to - from) as usize;
-        if starts.len() >= DIRECT_INTERVALS && values <= starts.len() * SPREAD {
-            return self.push_direct(first, region, field, starts, branches, wide);
-        }
-        self.tree.branches.extend_from_slice(branches);
-        let find = Find::Ranks(self.tree.lines.add(starts));
-        self.push(first, Split { field: small(field), find, branches: at, row: 1, wide })
-    }
-
-    /// A row of branches for each value: its own, and those of the wide boxes where the same field
-    /// divides them.
-    fn push_direct(
-        &mut self,
-        first: u32,
-        region: &Region,
-        field: usize,
-        starts: &[u32],
-        branches: &[Branch],
-        wide: Branch,
-    ) -> Branch {
-        let (from, to) = region.0[field];
-        let below = match wide.place() {
-            Place::Split(at) => Some(&self.tree.splits[at]),
-            Place::Leaf(..) | Place::Blocks(_) => None,
-        };
-        let below = below.filter(|split| usize::from(split.field) == field && split.row < ROW);
-        let row = below.map_or(1, |split| split.row + 1);
-        let rest = below.map_or(wide, |split| split.wide);
-        let mut rows = Vec::with_capacity((to - from) as usize * usize::from(row));
-        let ends = starts[1..].iter().copied().chain([to + 1]);
-        for ((start, end), branch) in starts.iter().zip(ends).zip(branches) {
-            for value in *start..end {
-                rows.push(*branch);
-                rows.extend(below.into_iter().flat_map(|split| self.tree.row(split, value)));
+        let find = if starts.len() >= DIRECT_INTERVALS && values <= starts.len() * SPREAD {
+            let ends = starts[1..].iter().copied().chain([to + 1]);
+            for ((start, end), branch) in starts.iter().zip(ends).zip(branches) {
+                self.tree.branches.extend((*start..end).map(|_| *branch));
             }
-        }
-        let at = small(self.tree.branches.len());
-        self.tree.branches.extend(rows);
-        let find = Find::Direct(from);
-        self.push(first, Split { field: small(field), find, branches: at, row, wide: rest })
-    }
-
-    fn push(&mut self, first: u32, split: Split) -> Branch {
-        self.tree.splits.push(split);
+            Find::Direct(from)
+        } else {
+            self.tree.branches.extend_from_slice(branches);
+            Find::Ranks(self.tree.lines.add(starts))
+        };
+        self.tree.splits.push(Split { field: small(field), find, branches: at, wide });
         Branch::new(first, Place::Split(self.tree.splits.len() - 1))
     }
 }

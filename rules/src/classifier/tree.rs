@@ -25,9 +25,6 @@ pub(super) struct Split {
     pub find: Find,
     /// The first of the split's own.
     pub branches: u32,
-    /// How many branches stand side by side for each value or interval: those of wide boxes that
-    /// the same field divides follow at once, in the same cache line.
-    pub row: u8,
     /// The boxes that hold too many intervals to stand in each of them.
     pub wide: Branch,
 }
@@ -35,14 +32,11 @@ pub(super) struct Split {
 /// How the branch of a value is found.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Find {
-    /// One row for each value from this one on: where nearly every value begins an interval.
+    /// One for each value from this one on: where nearly every value begins an interval.
     Direct(u32),
-    /// One row for each interval; these begin them.
+    /// One for each interval; these begin them.
     Ranks(Ranks),
 }
-
-/// The most branches of a row.
-pub(super) const ROW: u8 = 4;
 
 /// A part of the tree.
 #[derive(Debug, Clone, Copy)]
@@ -137,10 +131,9 @@ impl Tree {
                 }
                 Place::Split(at) => {
                     let split = &self.splits[at];
-                    for inner in self.row(split, point.0[usize::from(split.field)]) {
-                        // As deep as trees may grow; see `grow`.
-                        best = self.search(*inner, point, from, best, holds);
-                    }
+                    let inner = self.branch(split, point.0[usize::from(split.field)]);
+                    // As deep as trees may grow; see `grow`.
+                    best = self.search(inner, point, from, best, holds);
                     branch = split.wide;
                 }
                 Place::Blocks(at) => {
@@ -157,16 +150,14 @@ impl Tree {
         best
     }
 
-    /// The branches of a value.
+    /// The branch of a value.
     #[inline]
-    pub(super) fn row(&self, split: &Split, value: u32) -> &[Branch] {
+    fn branch(&self, split: &Split, value: u32) -> Branch {
         let index = match &split.find {
             Find::Direct(first) => (value - first) as usize,
             Find::Ranks(ranks) => self.lines.rank(ranks, value),
         };
-        let row = usize::from(split.row);
-        let at = split.branches as usize + index * row;
-        &self.branches[at..at + row]
+        self.branches[split.branches as usize + index]
     }
 
     pub(super) fn bytes(&self) -> usize {

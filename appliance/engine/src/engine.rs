@@ -245,7 +245,7 @@ impl Engine {
         let EngineConfig { limits, seed, offload } = config;
         Self {
             limits,
-            offloading: Offloading::new(offload),
+            offloading: Offloading::new(offload, limits.flows, subkey(&seed, 10)),
             open: false,
             policy: None,
             defaults: Settings::default(),

@@ -15,10 +15,10 @@ use std::hash::{Hash, Hasher};
 use std::time::Duration;
 
 use gabion_rules::FloodLimits;
-use hashbrown::HashTable;
 use siphasher::sip::SipHasher13;
 
 use crate::address::SourceNetwork;
+use crate::chains::{HasKey, Keyed};
 use crate::flows::Slot;
 use crate::links::{Links, List};
 use crate::recent::Recent;
@@ -58,7 +58,7 @@ pub(crate) struct HalfOpen {
     all: List,
     order: Links,
     order_of_destination: Links,
-    by_destination: HashTable<Destination>,
+    by_destination: Keyed<Destination>,
     refused: Recent,
     known: Recent,
     key: [u8; 16],
@@ -71,11 +71,19 @@ struct Place {
     since: Time,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 struct Destination {
     endpoint: Endpoint,
     count: u32,
     queue: List,
+}
+
+impl HasKey for Destination {
+    type Key = Endpoint;
+
+    fn key(&self) -> Endpoint {
+        self.endpoint
+    }
 }
 
 /// A SYN that wants to begin a handshake.
@@ -99,7 +107,7 @@ impl HalfOpen {
             all: List::default(),
             order: Links::new(flows),
             order_of_destination: Links::new(flows),
-            by_destination: HashTable::new(),
+            by_destination: Keyed::new(flows, key),
             refused: Recent::new(REFUSED_MARKS, REPEATED_WITHIN),
             known: Recent::new(KNOWN_MARKS, KNOWN_FOR),
             key,
@@ -116,7 +124,7 @@ impl HalfOpen {
         limits: &FloodLimits,
         newcomer: &Newcomer,
     ) -> Result<Option<Slot>, DropReason> {
-        let destination = self.find(newcomer.destination);
+        let destination = self.by_destination.get(&newcomer.destination);
         let oldest = match destination {
             Some(there) if there.count >= limits.half_open_per_destination => there.queue.first(),
             Some(_) | None if self.len() >= limits.half_open => self.all.first(),
@@ -158,18 +166,11 @@ impl HalfOpen {
         };
         self.place_of[flow.0 as usize] = index + 1;
         self.order.append(&mut self.all, index);
-        let Self { by_destination, order_of_destination, key, .. } = self;
-        let empty = Destination { endpoint: destination, count: 0, queue: List::default() };
-        let mut entry = by_destination
-            .entry(
-                hash(*key, &destination),
-                |there| there.endpoint == destination,
-                |there| hash(*key, &there.endpoint),
-            )
-            .or_insert(empty);
-        let there = entry.get_mut();
-        there.count += 1;
-        order_of_destination.append(&mut there.queue, index);
+        let fresh = Destination { endpoint: destination, count: 0, queue: List::default() };
+        if let Some(there) = self.by_destination.get_or_insert(fresh) {
+            there.count += 1;
+            self.order_of_destination.append(&mut there.queue, index);
+        }
     }
 
     /// A flow's handshake is complete, or the flow has ended.
@@ -180,16 +181,11 @@ impl HalfOpen {
         let destination = self.places[index as usize].destination;
         self.free.push(index);
         self.order.remove(&mut self.all, index);
-        let Self { by_destination, order_of_destination, key, .. } = self;
-        let same = |there: &Destination| there.endpoint == destination;
-        let Ok(mut entry) = by_destination.find_entry(hash(*key, &destination), same) else {
-            return;
-        };
-        let there = entry.get_mut();
+        let Some(there) = self.by_destination.get_mut(&destination) else { return };
         there.count -= 1;
-        order_of_destination.remove(&mut there.queue, index);
+        self.order_of_destination.remove(&mut there.queue, index);
         if there.count == 0 {
-            entry.remove();
+            self.by_destination.remove(&destination);
         }
     }
 
@@ -209,20 +205,11 @@ impl HalfOpen {
         (self.places.len() - self.free.len()) as u32
     }
 
-    fn find(&self, destination: Endpoint) -> Option<&Destination> {
-        let same = |there: &Destination| there.endpoint == destination;
-        self.by_destination.find(self.hash(&destination), same)
-    }
-
     fn hash<T: Hash>(&self, of: &T) -> u64 {
-        hash(self.key, of)
+        let mut hasher = SipHasher13::new_with_key(&self.key);
+        of.hash(&mut hasher);
+        hasher.finish()
     }
-}
-
-fn hash<T: Hash>(key: [u8; 16], of: &T) -> u64 {
-    let mut hasher = SipHasher13::new_with_key(&key);
-    of.hash(&mut hasher);
-    hasher.finish()
 }
 
 #[cfg(test)]

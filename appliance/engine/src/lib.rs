@@ -48,6 +48,7 @@ mod unsolicited;
 
 // Beside the path.
 mod hash;
+mod chains;
 mod index;
 mod timers;
 mod commit;

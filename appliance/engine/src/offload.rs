@@ -1,8 +1,9 @@
 //! Flows that the datapath moves by itself: told to it when they are established, and taken from it
 //! when they end. A datapath that moves none is never told.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 
+use crate::chains::{HasKey, Keyed};
 use crate::event::{FlowId, FlowState, Usage};
 use crate::flows::Slot;
 use crate::recheck::Standing;
@@ -13,12 +14,32 @@ use crate::{Direction, Engine, FlowChange, TcpState, Time};
 pub(crate) struct Offloading {
     wanted: bool,
     changes: VecDeque<FlowChange>,
-    installed: BTreeMap<FlowId, Slot>,
+    installed: Keyed<Installed>,
 }
 
+#[derive(Debug, Clone, Copy)]
+struct Installed {
+    id: FlowId,
+    slot: Slot,
+}
+
+impl HasKey for Installed {
+    type Key = FlowId;
+
+    fn key(&self) -> FlowId {
+        self.id
+    }
+}
+
+/// Changes that are held without new memory: the datapath takes them after each batch.
+const CHANGES: usize = 1_024;
+
 impl Offloading {
-    pub(crate) fn new(wanted: bool) -> Self {
-        Self { wanted, changes: VecDeque::new(), installed: BTreeMap::new() }
+    /// For a table of so many flows; `key` seeds the hash.
+    pub(crate) fn new(wanted: bool, flows: u32, key: [u8; 16]) -> Self {
+        let (room, changes) = if wanted { (flows, CHANGES) } else { (0, 0) };
+        let changes = VecDeque::with_capacity(changes);
+        Self { wanted, changes, installed: Keyed::new(room, key) }
     }
 
     pub(crate) fn poll(&mut self) -> Option<FlowChange> {
@@ -46,7 +67,10 @@ impl Engine {
             FlowState::Unreplied => false,
         };
         if settled {
-            if self.offloading.installed.insert(report.id, slot).is_none() {
+            let installed = &mut self.offloading.installed;
+            if installed.get(&report.id).is_none()
+                && installed.get_or_insert(Installed { id: report.id, slot }).is_some()
+            {
                 self.offloading.changes.push_back(FlowChange::Install { flow: report });
             }
         } else {
@@ -56,7 +80,7 @@ impl Engine {
 
     /// What an offloading datapath has moved of a flow since it last said so.
     pub fn handle_flow_usage(&mut self, now: Time, id: FlowId, original: Usage, reply: Usage) {
-        let Some(&slot) = self.offloading.installed.get(&id) else { return };
+        let Some(&Installed { slot, .. }) = self.offloading.installed.get(&id) else { return };
         // What was moved while the policy changed counts for the rule that now permits the flow.
         if self.still_permitted(now, slot) != Standing::Permitted {
             return;

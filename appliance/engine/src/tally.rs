@@ -1,51 +1,51 @@
-//! Counts per key, with a limit: who holds how many flows.
+//! Counts per key: who holds how many.
 
-use std::hash::{Hash, Hasher};
+use std::hash::Hash;
 
-use hashbrown::HashTable;
-use siphasher::sip::SipHasher13;
+use crate::chains::{HasKey, Keyed};
 
-/// A multiset; at most one entry per flow, so never larger than the flow table.
+/// A multiset of at most so many different keys; memory is allocated once.
 #[derive(Debug)]
-pub(crate) struct Tally<K> {
-    counts: HashTable<(K, u32)>,
-    key: [u8; 16],
+pub(crate) struct Tally<K>(Keyed<Count<K>>)
+where
+    K: Hash + Eq + Copy;
+
+#[derive(Debug, Clone, Copy)]
+struct Count<K> {
+    of: K,
+    count: u32,
+}
+
+impl<K: Hash + Eq + Copy> HasKey for Count<K> {
+    type Key = K;
+
+    fn key(&self) -> K {
+        self.of
+    }
 }
 
 impl<K: Hash + Eq + Copy> Tally<K> {
     pub(crate) fn new(capacity: u32, key: [u8; 16]) -> Self {
-        // Twice the room: what was removed never makes it grow.
-        Self { counts: HashTable::with_capacity(2 * capacity as usize), key }
+        Self(Keyed::new(capacity, key))
     }
 
     pub(crate) fn count(&self, of: &K) -> u32 {
-        self.counts.find(hash(self.key, of), |(k, _)| k == of).map_or(0, |(_, count)| *count)
+        self.0.get(of).map_or(0, |there| there.count)
     }
 
     pub(crate) fn add(&mut self, of: K) {
-        let Self { counts, key } = self;
-        counts
-            .entry(hash(*key, &of), |(k, _)| *k == of, |(k, _)| hash(*key, k))
-            .and_modify(|(_, count)| *count += 1)
-            .or_insert((of, 1));
+        if let Some(there) = self.0.get_or_insert(Count { of, count: 0 }) {
+            there.count += 1;
+        }
     }
 
     pub(crate) fn take(&mut self, of: &K) {
-        let Ok(mut entry) = self.counts.find_entry(hash(self.key, of), |(k, _)| k == of) else {
-            return;
-        };
-        let (_, count) = entry.get_mut();
-        *count -= 1;
-        if *count == 0 {
-            entry.remove();
+        let Some(there) = self.0.get_mut(of) else { return };
+        there.count -= 1;
+        if there.count == 0 {
+            self.0.remove(of);
         }
     }
-}
-
-fn hash<K: Hash>(key: [u8; 16], of: &K) -> u64 {
-    let mut hasher = SipHasher13::new_with_key(&key);
-    of.hash(&mut hasher);
-    hasher.finish()
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use gabion_rules::{Filtering, Mapping, NatId, RuleSet, SourceNat};
+use gabion_rules::{Filtering, Mapping, NatId, NatRule, RuleSet, SourceNat};
 
 use crate::limits::Limits;
 use crate::nat::{
@@ -12,7 +12,7 @@ use crate::nat::{
 use crate::packet::protocol;
 use crate::tally::Tally;
 use crate::{Address, DropReason, Endpoint, Time, flows};
-use crate::{FlowKey, flows::FlowTable};
+use crate::{FlowKey, flows::FlowTable, flows::Slot};
 
 /// Free ports of one address that are tried for one flow: a port that is free and yet has a flow
 /// is rare.
@@ -26,7 +26,8 @@ const HAIRPIN_PORTS: RangeInclusive<u16> = 1_024..=65_000;
 pub(crate) struct Translator {
     pub(crate) mappings: Mappings,
     ports: PortAllocator,
-    contacts: Tally<(MappingId, Address)>,
+    /// Where a rule lets in the addresses that its mappings have sent to.
+    contacts: Option<Tally<(MappingId, Address)>>,
     shared: SharedPorts,
     holders: Holders,
     names: RuleNames,
@@ -54,17 +55,30 @@ impl Translator {
         Self {
             mappings: Mappings::new(limits.mappings, key),
             ports: PortAllocator::new(seed),
-            contacts: Tally::new(limits.flows, key),
-            shared: SharedPorts::new(key),
-            holders: Holders::new(key),
+            contacts: None,
+            // One more: in a full table a flow is translated before another makes room for it.
+            shared: SharedPorts::new(limits.flows + 1, key),
+            holders: Holders::new(limits.flows + 1, key),
             names: RuleNames::default(),
             seed: key,
         }
     }
 
     /// Ties mappings to the rules of a new rule set, by name.
-    pub(crate) fn set_rules(&mut self, rules: &RuleSet) {
+    pub(crate) fn set_rules(&mut self, limits: &Limits, flows: &FlowTable, rules: &RuleSet) {
         self.names.set_rules(rules);
+        let is_wanted = rules.nat_rules().iter().any(lets_contacts_in);
+        if is_wanted && self.contacts.is_none() {
+            let mut contacts = Tally::new(limits.flows + 1, self.seed);
+            for flow in (0..flows.slots()).filter_map(|slot| flows.read(Slot(slot))) {
+                if let Lease::Mapping(id) = flow.lease {
+                    contacts.add((id, flow.original.destination.address));
+                }
+            }
+            self.contacts = Some(contacts);
+        } else if !is_wanted {
+            self.contacts = None;
+        }
     }
 
     /// Never gives out ports that are others' to use: on which the host itself answers, and those that
@@ -99,7 +113,9 @@ impl Translator {
                     None => self.make_mapping(now, flows, nat, rule, key, own)?,
                 };
                 self.mappings.retain(id);
-                self.contacts.add((id, sent_to));
+                if let Some(contacts) = &mut self.contacts {
+                    contacts.add((id, sent_to));
+                }
                 let external = self.mappings.get(id).external;
                 Ok(Translated { external, lease: Lease::Mapping(id) })
             }
@@ -318,7 +334,9 @@ impl Translator {
                 }
             }
             Lease::Mapping(id) => {
-                self.contacts.take(&(id, original.destination.address));
+                if let Some(contacts) = &mut self.contacts {
+                    contacts.take(&(id, original.destination.address));
+                }
                 let gone = self.mappings.release(id);
                 self.forget(now, gone);
             }
@@ -361,7 +379,10 @@ impl Translator {
         let in_use = self.mappings.get(id).flows > 0;
         match self.filtering(rules, id) {
             Some(Filtering::EndpointIndependent) => in_use,
-            Some(Filtering::AddressDependent) => self.contacts.count(&(id, remote)) > 0,
+            Some(Filtering::AddressDependent) => {
+                let contacts = self.contacts.as_ref();
+                contacts.is_some_and(|contacts| contacts.count(&(id, remote)) > 0)
+            }
             Some(Filtering::AddressAndPortDependent) | None => false,
         }
     }
@@ -398,5 +419,16 @@ impl Translator {
         let addresses = candidates(&nat.address, host.family(), own, paired, pick);
         let address = addresses.into_iter().flatten().next();
         Endpoint { address: address.unwrap_or(host), port: 0 }
+    }
+}
+
+/// Whether whom a mapping has sent to may send from other ports (RFC 4787 section 5).
+fn lets_contacts_in(rule: &NatRule) -> bool {
+    match rule {
+        NatRule::Source(nat) => {
+            nat.mapping == Mapping::EndpointIndependent
+                && nat.filtering == Filtering::AddressDependent
+        }
+        NatRule::Destination(_) => false,
     }
 }

@@ -1,22 +1,16 @@
 //! How many external ports each inside host holds under a NAT rule (RFC 6888 REQ-4), and on which
 //! external address its next one is looked for first (RFC 4787 REQ-2).
 
-use std::hash::Hasher;
-
 use gabion_rules::NatId;
-use hashbrown::HashTable;
-use siphasher::sip::SipHasher13;
 
 use crate::Address;
+use crate::chains::{HasKey, Keyed};
 
-/// One entry per inside address and rule that hold a port; never more than there are flows.
+/// One entry per inside address and rule that hold a port.
 #[derive(Debug)]
-pub(crate) struct Holders {
-    holders: HashTable<Holder>,
-    key: [u8; 16],
-}
+pub(crate) struct Holders(Keyed<Holder>);
 
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 struct Holder {
     internal: Address,
     rule: NatId,
@@ -24,56 +18,43 @@ struct Holder {
     ports: u32,
 }
 
+impl HasKey for Holder {
+    type Key = (Address, NatId);
+
+    fn key(&self) -> Self::Key {
+        (self.internal, self.rule)
+    }
+}
+
 impl Holders {
-    /// `key` seeds the hash.
-    pub(crate) fn new(key: [u8; 16]) -> Self {
-        Self { holders: HashTable::new(), key }
+    /// For a table of so many flows; `key` seeds the hash.
+    pub(crate) fn new(flows: u32, key: [u8; 16]) -> Self {
+        Self(Keyed::new(flows, key))
     }
 
     pub(crate) fn ports(&self, internal: Address, rule: NatId) -> u32 {
-        self.find(internal, rule).map_or(0, |holder| holder.ports)
+        self.0.get(&(internal, rule)).map_or(0, |holder| holder.ports)
     }
 
     /// The external address of the first of the ports that the host holds.
     pub(crate) fn paired_address(&self, internal: Address, rule: NatId) -> Option<Address> {
-        self.find(internal, rule).map(|holder| holder.external)
+        self.0.get(&(internal, rule)).map(|holder| holder.external)
     }
 
     /// The host holds one port more, on this address.
     pub(crate) fn add(&mut self, internal: Address, rule: NatId, external: Address) {
-        let Self { holders, key } = self;
-        holders
-            .entry(
-                hash(*key, internal, rule),
-                |holder| (holder.internal, holder.rule) == (internal, rule),
-                |holder| hash(*key, holder.internal, holder.rule),
-            )
-            .and_modify(|holder| holder.ports += 1)
-            .or_insert(Holder { internal, rule, external, ports: 1 });
-    }
-
-    pub(crate) fn take(&mut self, internal: Address, rule: NatId) {
-        let same = |holder: &Holder| (holder.internal, holder.rule) == (internal, rule);
-        let Ok(mut entry) = self.holders.find_entry(hash(self.key, internal, rule), same) else {
-            return;
-        };
-        entry.get_mut().ports -= 1;
-        if entry.get().ports == 0 {
-            entry.remove();
+        if let Some(holder) = self.0.get_or_insert(Holder { internal, rule, external, ports: 0 }) {
+            holder.ports += 1;
         }
     }
 
-    fn find(&self, internal: Address, rule: NatId) -> Option<&Holder> {
-        let same = |holder: &Holder| (holder.internal, holder.rule) == (internal, rule);
-        self.holders.find(hash(self.key, internal, rule), same)
+    pub(crate) fn take(&mut self, internal: Address, rule: NatId) {
+        let Some(holder) = self.0.get_mut(&(internal, rule)) else { return };
+        holder.ports -= 1;
+        if holder.ports == 0 {
+            self.0.remove(&(internal, rule));
+        }
     }
-}
-
-fn hash(key: [u8; 16], internal: Address, rule: NatId) -> u64 {
-    let mut hasher = SipHasher13::new_with_key(&key);
-    hasher.write(&internal.octets());
-    hasher.write_u16(rule.0);
-    hasher.finish()
 }
 
 #[cfg(test)]
@@ -89,7 +70,7 @@ mod tests {
         fn holders_are_counted_and_keep_their_first_address(
             steps in prop::collection::vec((any::<bool>(), 0..3_u8, 0..2_u16, 0..3_u8), 0..200),
         ) {
-            let mut holders = Holders::new([1; 16]);
+            let mut holders = Holders::new(16, [1; 16]);
             let mut model = BTreeMap::<(u8, u16), (u8, u32)>::new();
             let inside = |host: u8| Address::from([10, 0, 0, host]);
             let outside = |host: u8| Address::from([203, 0, 113, host]);
@@ -109,7 +90,7 @@ mod tests {
                 let paired = holders.paired_address(inside(host), NatId(rule));
                 prop_assert_eq!(paired, first.map(outside));
             }
-            prop_assert_eq!(holders.holders.len(), model.len());
+            prop_assert_eq!(holders.0.len(), model.len());
         }
     }
 }

@@ -3,10 +3,11 @@
 use std::hash::Hasher;
 
 use gabion_rules::NatId;
-use hashbrown::HashTable;
 use siphasher::sip::SipHasher13;
 
 use crate::address::Endpoint;
+use crate::chains::Chains;
+use crate::{Address, Family};
 
 /// A mapping in the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -26,35 +27,79 @@ pub(crate) struct Mapped {
     pub guests: u32,
 }
 
-/// All mappings, found by either endpoint; at most `capacity`, allocated once.
+/// All mappings, found by either endpoint; at most `capacity`. Memory is allocated once, and used as
+/// mappings come.
 #[derive(Debug)]
 pub(crate) struct Mappings {
-    slots: Vec<Option<Mapped>>,
+    entries: Vec<Entry>,
     free: Vec<u32>,
-    by_internal: HashTable<u32>,
-    by_external: HashTable<u32>,
+    /// The addresses of mappings whose addresses do not fit into an entry.
+    wide: Vec<Ends>,
+    free_wide: Vec<u32>,
+    capacity: usize,
+    by_internal: Chains,
+    by_external: Chains,
     key: [u8; 16],
+}
+
+/// A mapping as it is kept: there may be one for each flow.
+#[derive(Debug, Clone, Copy)]
+struct Entry {
+    /// Internal and external; of a wide mapping, twice the place where its addresses are.
+    addresses: [[u8; 4]; 2],
+    ports: [u16; 2],
+    rule: NatId,
+    flows: Count,
+    guests: Count,
+    /// The protocol, below two marks.
+    kind: u8,
+}
+
+const _: () = assert!(size_of::<Entry>() == 22);
+
+/// Internal and external address.
+type Ends = [Address; 2];
+
+/// Of `kind`: the protocols that have ports for NAT to change are below.
+const WIDE: u8 = 1 << 7;
+const TAKEN: u8 = 1 << 6;
+
+/// Of flows, which are one more than this at most, and not all of one mapping.
+#[derive(Debug, Clone, Copy, Default)]
+struct Count([u8; 3]);
+
+impl Count {
+    const fn get(self) -> u32 {
+        let [a, b, c] = self.0;
+        u32::from_le_bytes([a, b, c, 0])
+    }
+
+    fn change(&mut self, by: i32) {
+        let [a, b, c, _] = self.get().saturating_add_signed(by).min((1 << 24) - 1).to_le_bytes();
+        self.0 = [a, b, c];
+    }
 }
 
 impl Mappings {
     /// `key` seeds the hash.
     pub(crate) fn new(capacity: u32, key: [u8; 16]) -> Self {
         let places = capacity as usize;
-        // Twice the room: a table more than half full grows when removals have left their marks.
-        let room = 2 * places;
         Self {
-            slots: vec![None; places],
-            free: (0..capacity).rev().collect(),
-            by_internal: HashTable::with_capacity(room),
-            by_external: HashTable::with_capacity(room),
+            entries: Vec::with_capacity(places),
+            free: Vec::with_capacity(places),
+            wide: Vec::with_capacity(places),
+            free_wide: Vec::with_capacity(places),
+            capacity: places,
+            by_internal: Chains::new(places),
+            by_external: Chains::new(places),
             key,
         }
     }
 
     /// # Panics
     /// When the mapping has gone: ids are held by flows, which keep it.
-    pub(crate) fn get(&self, id: MappingId) -> &Mapped {
-        stored(&self.slots, id.0)
+    pub(crate) fn get(&self, id: MappingId) -> Mapped {
+        self.read(id).expect("indices and flows name live mappings only")
     }
 
     /// By (protocol, internal endpoint, NAT rule).
@@ -64,92 +109,153 @@ impl Mappings {
         internal: Endpoint,
         rule: NatId,
     ) -> Option<MappingId> {
-        let hash = hash_internal(self.key, protocol, internal, rule);
-        let same = |&slot: &u32| {
-            let mapped = stored(&self.slots, slot);
-            (mapped.protocol, mapped.internal, mapped.rule) == (protocol, internal, rule)
+        let is = |id| {
+            let entry = &self.entries[id as usize];
+            entry.rule == rule && self.is(entry, 0, protocol, internal)
         };
-        self.by_internal.find(hash, same).copied().map(MappingId)
+        self.by_internal.find(hash_internal(self.key, protocol, internal, rule), is).map(MappingId)
     }
 
     /// By (protocol, external endpoint).
     pub(crate) fn find_external(&self, protocol: u8, external: Endpoint) -> Option<MappingId> {
-        let same = |&slot: &u32| {
-            let mapped = stored(&self.slots, slot);
-            (mapped.protocol, mapped.external) == (protocol, external)
-        };
-        let hash = hash_external(self.key, protocol, external);
-        self.by_external.find(hash, same).copied().map(MappingId)
+        let is = |id| self.is(&self.entries[id as usize], 1, protocol, external);
+        self.by_external.find(hash_external(self.key, protocol, external), is).map(MappingId)
     }
 
     /// Adds a mapping with no flow yet; `None` when the table is full.
     pub(crate) fn insert(&mut self, mapping: Mapped) -> Option<MappingId> {
-        let slot = self.free.pop()?;
-        self.slots[slot as usize] = Some(mapping);
-        let Self { slots, by_internal, by_external, key, .. } = self;
-        let internal =
-            |mapped: &Mapped| hash_internal(*key, mapped.protocol, mapped.internal, mapped.rule);
-        let external = |mapped: &Mapped| hash_external(*key, mapped.protocol, mapped.external);
-        by_internal.insert_unique(internal(&mapping), slot, |&slot| internal(stored(slots, slot)));
-        by_external.insert_unique(external(&mapping), slot, |&slot| external(stored(slots, slot)));
-        Some(MappingId(slot))
+        let Mapped { internal, external, protocol, rule, .. } = mapping;
+        if self.len() as usize == self.capacity {
+            return None;
+        }
+        let entry = self.pack(&mapping);
+        let id = put(&mut self.entries, &mut self.free, entry);
+        self.by_internal.insert(hash_internal(self.key, protocol, internal, rule), id);
+        self.by_external.insert(hash_external(self.key, protocol, external), id);
+        Some(MappingId(id))
     }
 
     pub(crate) fn retain(&mut self, id: MappingId) {
-        if let Some(mapped) = &mut self.slots[id.0 as usize] {
-            mapped.flows += 1;
-        }
+        self.entries[id.0 as usize].flows.change(1);
     }
 
     pub(crate) fn retain_for_guest(&mut self, id: MappingId) {
-        if let Some(mapped) = &mut self.slots[id.0 as usize] {
-            mapped.guests += 1;
-        }
+        self.entries[id.0 as usize].guests.change(1);
     }
 
     /// The inside has answered a guest, and so uses the mapping (RFC 4787 REQ-6).
     pub(crate) fn adopt(&mut self, id: MappingId) {
-        if let Some(mapped) = &mut self.slots[id.0 as usize] {
-            mapped.guests = mapped.guests.saturating_sub(1);
-            mapped.flows += 1;
-        }
+        let entry = &mut self.entries[id.0 as usize];
+        entry.guests.change(-1);
+        entry.flows.change(1);
     }
 
     /// One flow less; the mapping is removed and returned when it was the last of both kinds.
     pub(crate) fn release(&mut self, id: MappingId) -> Option<Mapped> {
-        let mapped = self.slots[id.0 as usize].as_mut()?;
-        mapped.flows = mapped.flows.saturating_sub(1);
+        self.entries[id.0 as usize].flows.change(-1);
         self.remove_unused(id)
     }
 
     /// The same for a guest.
     pub(crate) fn release_guest(&mut self, id: MappingId) -> Option<Mapped> {
-        let mapped = self.slots[id.0 as usize].as_mut()?;
-        mapped.guests = mapped.guests.saturating_sub(1);
+        self.entries[id.0 as usize].guests.change(-1);
         self.remove_unused(id)
     }
 
     fn remove_unused(&mut self, id: MappingId) -> Option<Mapped> {
-        let gone = self.slots[id.0 as usize].filter(|mapped| mapped.flows + mapped.guests == 0)?;
+        let gone = self.read(id).filter(|mapped| mapped.flows + mapped.guests == 0)?;
         let internal = hash_internal(self.key, gone.protocol, gone.internal, gone.rule);
-        let external = hash_external(self.key, gone.protocol, gone.external);
-        for (index, hash) in [(&mut self.by_internal, internal), (&mut self.by_external, external)]
-        {
-            if let Ok(entry) = index.find_entry(hash, |&slot| slot == id.0) {
-                entry.remove();
-            }
+        self.by_internal.remove(internal, id.0);
+        self.by_external.remove(hash_external(self.key, gone.protocol, gone.external), id.0);
+        let entry = &mut self.entries[id.0 as usize];
+        if entry.kind & WIDE != 0 {
+            self.free_wide.push(u32::from_le_bytes(entry.addresses[0]));
         }
+        entry.kind = 0;
         self.free.push(id.0);
-        self.slots[id.0 as usize].take()
+        Some(gone)
     }
 
-    pub(crate) fn len(&self) -> u32 {
-        (self.slots.len() - self.free.len()) as u32
+    pub(crate) const fn len(&self) -> u32 {
+        (self.entries.len() - self.free.len()) as u32
+    }
+
+    fn pack(&mut self, mapping: &Mapped) -> Entry {
+        let Mapped { internal, external, protocol, rule, flows, guests } = *mapping;
+        debug_assert!(protocol < TAKEN);
+        let ends = [internal.address, external.address];
+        let narrow = ends.each_ref().map(|end| end.wire_bytes().first_chunk().copied());
+        let (addresses, wide) = match narrow {
+            [Some(internal), Some(external)] if ends.iter().all(is_short) => {
+                ([internal, external], 0)
+            }
+            _ => ([put(&mut self.wide, &mut self.free_wide, ends).to_le_bytes(); 2], WIDE),
+        };
+        let mut entry = Entry {
+            addresses,
+            ports: [internal.port, external.port],
+            rule,
+            flows: Count::default(),
+            guests: Count::default(),
+            kind: protocol | TAKEN | wide,
+        };
+        entry.flows.change(flows as i32);
+        entry.guests.change(guests as i32);
+        entry
+    }
+
+    fn read(&self, id: MappingId) -> Option<Mapped> {
+        let entry = &self.entries[id.0 as usize];
+        let [internal, external] = [0, 1].map(|side| self.end(entry, side));
+        (entry.kind & TAKEN != 0).then_some(Mapped {
+            internal,
+            external,
+            protocol: entry.protocol(),
+            rule: entry.rule,
+            flows: entry.flows.get(),
+            guests: entry.guests.get(),
+        })
+    }
+
+    fn is(&self, entry: &Entry, side: usize, protocol: u8, end: Endpoint) -> bool {
+        entry.ports[side] == end.port
+            && entry.protocol() == protocol
+            && self.end(entry, side).address == end.address
+    }
+
+    fn end(&self, entry: &Entry, side: usize) -> Endpoint {
+        let stored = entry.addresses[side];
+        let address = if entry.kind & WIDE != 0 {
+            self.wide[u32::from_le_bytes(stored) as usize][side]
+        } else {
+            Address::from(stored)
+        };
+        Endpoint { address, port: entry.ports[side] }
     }
 }
 
-fn stored(slots: &[Option<Mapped>], slot: u32) -> &Mapped {
-    slots[slot as usize].as_ref().expect("indices and flows name live mappings only")
+impl Entry {
+    const fn protocol(&self) -> u8 {
+        self.kind & (TAKEN - 1)
+    }
+}
+
+fn is_short(address: &Address) -> bool {
+    address.family() == Family::Ipv4
+}
+
+/// Where it stands: in a place that was used and is free again, or in a new one.
+fn put<T>(places: &mut Vec<T>, free: &mut Vec<u32>, fresh: T) -> u32 {
+    match free.pop() {
+        Some(place) => {
+            places[place as usize] = fresh;
+            place
+        }
+        None => {
+            places.push(fresh);
+            places.len() as u32 - 1
+        }
+    }
 }
 
 fn hash_internal(key: [u8; 16], protocol: u8, internal: Endpoint, rule: NatId) -> u64 {

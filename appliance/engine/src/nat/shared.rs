@@ -1,14 +1,12 @@
 //! Ports that connections share whose remote endpoints differ (RFC 7857 section 3): which are taken
 //! towards each remote endpoint.
 
-use std::hash::{Hash, Hasher};
-
-use hashbrown::HashTable;
-use siphasher::sip::SipHasher13;
+use std::num::NonZeroU32;
 
 use super::bitmap::Bitmap;
 use crate::Address;
 use crate::address::{Endpoint, FlowKey};
+use crate::chains::{HasKey, Keyed};
 use crate::tally::Tally;
 
 /// An external address and a remote endpoint: what a port must be unique together with.
@@ -31,27 +29,65 @@ impl Pairing {
     }
 }
 
-/// The ports taken, by pairing, and how many pairings have each.
+/// The ports taken, by pairing, and how many pairings have each. Memory is allocated once, but for
+/// pairings with many ports.
 #[derive(Debug)]
 pub(crate) struct SharedPorts {
-    groups: HashTable<(Pairing, Taken)>,
+    groups: Keyed<Group>,
+    /// Ports of groups that have few, in lists.
+    few: Vec<Listed>,
+    free: Vec<u32>,
+    /// Ports of groups that have many.
+    many: Vec<Option<Bitmap>>,
+    free_many: Vec<u32>,
     sharers: Tally<(Address, u8, u16)>,
-    key: [u8; 16],
 }
 
-#[derive(Debug)]
+/// The ports that are taken towards one remote endpoint.
+#[derive(Debug, Clone, Copy)]
+struct Group {
+    pairing: Pairing,
+    taken: Taken,
+    count: u16,
+}
+
+#[derive(Debug, Clone, Copy)]
 enum Taken {
-    Few(Vec<u16>),
-    Many(Box<Bitmap>),
+    /// The first of a list in `few`.
+    Few(Option<NonZeroU32>),
+    /// A place in `many`.
+    Many(u32),
+}
+
+/// A port and the next one of its list, by place plus one.
+#[derive(Debug, Clone, Copy)]
+struct Listed {
+    port: u16,
+    next: Option<NonZeroU32>,
 }
 
 /// From so many ports on a bitmap (8 KiB) takes the place of a list, and gives it back at half.
-const MANY: usize = 64;
+const MANY: u16 = 64;
+
+impl HasKey for Group {
+    type Key = Pairing;
+
+    fn key(&self) -> Pairing {
+        self.pairing
+    }
+}
 
 impl SharedPorts {
-    /// `key` seeds the hash.
-    pub(crate) fn new(key: [u8; 16]) -> Self {
-        Self { groups: HashTable::new(), sharers: Tally::new(0, key), key }
+    /// For a table of so many flows; `key` seeds the hash.
+    pub(crate) fn new(flows: u32, key: [u8; 16]) -> Self {
+        Self {
+            groups: Keyed::new(flows, key),
+            few: Vec::with_capacity(flows as usize),
+            free: Vec::with_capacity(flows as usize),
+            many: Vec::new(),
+            free_many: Vec::new(),
+            sharers: Tally::new(flows, key),
+        }
     }
 
     /// Whether anybody shares the port.
@@ -59,84 +95,147 @@ impl SharedPorts {
         self.sharers.count(&(external, protocol, port)) > 0
     }
 
+    /// Takes a port that is free.
     pub(crate) fn add(&mut self, pairing: Pairing, port: u16) {
         self.sharers.add((pairing.external, pairing.protocol, port));
-        let Self { groups, key, .. } = self;
-        let mut entry = groups
-            .entry(
-                hash(*key, &pairing),
-                |(known, _)| *known == pairing,
-                |(known, _)| hash(*key, known),
-            )
-            .or_insert_with(|| (pairing, Taken::Few(Vec::new())));
-        entry.get_mut().1.insert(port);
+        let fresh = Group { pairing, taken: Taken::Few(None), count: 0 };
+        let Some(mut group) = self.groups.get_or_insert(fresh).copied() else { return };
+        if group.count == MANY
+            && let Taken::Few(first) = group.taken
+        {
+            let mut bitmap = Bitmap::default();
+            self.drain(first, |port| {
+                bitmap.insert(port);
+            });
+            group.taken = Taken::Many(self.keep(bitmap));
+        }
+        match &mut group.taken {
+            Taken::Few(first) => *first = self.list(Listed { port, next: *first }),
+            Taken::Many(place) => {
+                if let Some(Some(bitmap)) = self.many.get_mut(*place as usize) {
+                    bitmap.insert(port);
+                }
+            }
+        }
+        group.count += 1;
+        self.put(group);
     }
 
+    /// Gives back a port that is taken.
     pub(crate) fn remove(&mut self, pairing: &Pairing, port: u16) {
-        let hash = hash(self.key, pairing);
-        let Ok(mut entry) = self.groups.find_entry(hash, |(known, _)| known == pairing) else {
-            return;
+        let Some(mut group) = self.groups.get(pairing).copied() else { return };
+        let was_there = match &mut group.taken {
+            Taken::Few(first) => self.unlist(first, port),
+            Taken::Many(place) => {
+                let bitmap = self.many.get_mut(*place as usize).and_then(Option::as_mut);
+                bitmap.is_some_and(|bitmap| bitmap.remove(port))
+            }
         };
-        if entry.get_mut().1.remove(port) == 0 {
-            entry.remove();
+        if !was_there {
+            return;
         }
         self.sharers.take(&(pairing.external, pairing.protocol, port));
+        group.count -= 1;
+        if group.count == 0 {
+            self.groups.remove(pairing);
+            return;
+        }
+        if group.count == MANY / 2
+            && let Taken::Many(place) = group.taken
+            && let Some(bitmap) = self.many[place as usize].take()
+        {
+            self.free_many.push(place);
+            let mut first = None;
+            for port in (0..=u16::MAX).filter(|port| bitmap.contains(*port)) {
+                first = self.list(Listed { port, next: first });
+            }
+            group.taken = Taken::Few(first);
+        }
+        self.put(group);
     }
 
     /// One bit for each port of a word of 64 that is taken.
     pub(crate) fn word<'a>(&'a self, pairing: &Pairing) -> impl Fn(usize) -> u64 + use<'a> {
-        let group = self.groups.find(hash(self.key, pairing), |(known, _)| known == pairing);
-        let taken = group.map(|(_, taken)| taken);
+        let taken = self.groups.get(pairing).map_or(Taken::Few(None), |group| group.taken);
         move |word| match taken {
-            None => 0,
-            Some(Taken::Many(ports)) => ports.word(word),
-            Some(Taken::Few(ports)) => ports
-                .iter()
-                .filter(|port| usize::from(**port) / 64 == word)
-                .fold(0, |bits, port| bits | 1 << (port % 64)),
+            Taken::Many(place) => {
+                self.many[place as usize].as_ref().map_or(0, |ports| ports.word(word))
+            }
+            Taken::Few(first) => {
+                std::iter::successors(self.listed(first), |one| self.listed(one.next))
+                    .filter(|one| usize::from(one.port) / 64 == word)
+                    .fold(0, |bits, one| bits | 1 << (one.port % 64))
+            }
         }
+    }
+
+    fn put(&mut self, group: Group) {
+        if let Some(there) = self.groups.get_mut(&group.pairing) {
+            *there = group;
+        }
+    }
+
+    fn listed(&self, at: Option<NonZeroU32>) -> Option<Listed> {
+        self.few.get(at?.get() as usize - 1).copied()
+    }
+
+    fn list(&mut self, listed: Listed) -> Option<NonZeroU32> {
+        let place = match self.free.pop() {
+            Some(place) => {
+                self.few[place as usize] = listed;
+                place
+            }
+            None => {
+                self.few.push(listed);
+                self.few.len() as u32 - 1
+            }
+        };
+        NonZeroU32::new(place + 1)
+    }
+
+    /// Takes a port out of a list; whether it was there.
+    fn unlist(&mut self, first: &mut Option<NonZeroU32>, port: u16) -> bool {
+        let (mut before, mut at) = (None::<usize>, *first);
+        while let Some(here) = at {
+            let place = here.get() as usize - 1;
+            let Listed { port: there, next } = self.few[place];
+            if there == port {
+                match before {
+                    None => *first = next,
+                    Some(before) => self.few[before].next = next,
+                }
+                self.free.push(place as u32);
+                return true;
+            }
+            (before, at) = (Some(place), next);
+        }
+        false
+    }
+
+    /// Gives up a whole list.
+    fn drain(&mut self, first: Option<NonZeroU32>, mut to: impl FnMut(u16)) {
+        let mut at = first;
+        while let Some(here) = at {
+            let place = here.get() - 1;
+            let Listed { port, next } = self.few[place as usize];
+            to(port);
+            self.free.push(place);
+            at = next;
+        }
+    }
+
+    fn keep(&mut self, bitmap: Bitmap) -> u32 {
+        let place = self.free_many.pop().unwrap_or_else(|| {
+            self.many.push(None);
+            self.many.len() as u32 - 1
+        });
+        self.many[place as usize] = Some(bitmap);
+        place
     }
 
     #[cfg(test)]
     fn len(&self) -> usize {
         self.groups.len()
-    }
-}
-
-impl Taken {
-    fn insert(&mut self, port: u16) {
-        match self {
-            Self::Few(ports) if ports.len() < MANY => ports.push(port),
-            Self::Few(ports) => {
-                let mut many = Bitmap::default();
-                ports.drain(..).chain([port]).for_each(|port| {
-                    many.insert(port);
-                });
-                *self = Self::Many(Box::new(many));
-            }
-            Self::Many(ports) => {
-                ports.insert(port);
-            }
-        }
-    }
-
-    /// Returns how many are left.
-    fn remove(&mut self, port: u16) -> usize {
-        match self {
-            Self::Few(ports) => {
-                ports.retain(|taken| *taken != port);
-                ports.len()
-            }
-            Self::Many(ports) => {
-                ports.remove(port);
-                let left = ports.len() as usize;
-                if left <= MANY / 2 {
-                    let ports = (0..=u16::MAX).filter(|port| ports.contains(*port)).collect();
-                    *self = Self::Few(ports);
-                }
-                left
-            }
-        }
     }
 }
 
@@ -161,12 +260,6 @@ pub(crate) fn free_port(
         })
     };
     scan(start, last).or_else(|| if start > first { scan(first, start - 1) } else { None })
-}
-
-fn hash(key: [u8; 16], pairing: &Pairing) -> u64 {
-    let mut hasher = SipHasher13::new_with_key(&key);
-    pairing.hash(&mut hasher);
-    hasher.finish()
 }
 
 #[cfg(test)]
@@ -194,7 +287,7 @@ mod tests {
         ) {
             let last = first.saturating_add(count - 1);
             let start = first + start % (last - first + 1);
-            let mut ports = SharedPorts::new([1; 16]);
+            let mut ports = SharedPorts::new(1_000, [1; 16]);
             let free: BTreeSet<u16> =
                 free.iter().filter_map(|free| first.checked_add(*free)).filter(|port| *port <= last).collect();
             for port in (first..=last).filter(|port| !free.contains(port)) {
@@ -209,7 +302,7 @@ mod tests {
         fn ports_are_taken_and_given_back_per_pairing(
             steps in prop::collection::vec((any::<bool>(), 0..2_u8, 0..120_u16), 0..600),
         ) {
-            let mut ports = SharedPorts::new([1; 16]);
+            let mut ports = SharedPorts::new(1_000, [1; 16]);
             let mut model = BTreeSet::new();
             for (add, host, port) in steps {
                 if add && model.insert((host, port)) {

@@ -19,24 +19,16 @@ pub(crate) fn candidates(
     own: Option<Address>,
     paired: Option<Address>,
     pick: u64,
-) -> Result<impl Iterator<Item = Address> + use<>, DropReason> {
-    let pool: Vec<RangeInclusive<u128>> = match address {
-        SourceAddress::OwnAddress => own.map(|own| own.bits()..=own.bits()).into_iter().collect(),
-        SourceAddress::Pool(ranges) => ranges
-            .iter()
-            .map(|range| Address::from(*range.start())..=Address::from(*range.end()))
-            .filter(|range| range.start().family() == family)
-            .map(|range| range.start().bits()..=range.end().bits())
-            .collect(),
-    };
-    let size: u128 = pool.iter().map(length).sum();
+) -> Result<impl Iterator<Item = Address>, DropReason> {
+    let pool = ranges(address, family, own);
+    let size: u128 = pool.clone().map(|range| length(&range)).sum();
     if size == 0 {
         return Err(DropReason::NatNoAddress);
     }
     let start = u128::from(pick) % size;
     let paired = paired.filter(|paired| is_member(address, *paired, own));
     let rest = (0..size.min(ADDRESSES_TRIED))
-        .filter_map(move |step| nth_address(&pool, (start + step) % size))
+        .filter_map(move |step| nth_address(pool.clone(), (start + step) % size))
         .filter(move |address| Some(*address) != paired);
     Ok(paired.into_iter().chain(rest))
 }
@@ -59,12 +51,30 @@ fn is_member(pool: &SourceAddress, address: Address, own: Option<Address>) -> bo
     }
 }
 
-fn nth_address(pool: &[RangeInclusive<u128>], mut n: u128) -> Option<Address> {
+/// The pool's addresses of a family, as numbers.
+fn ranges(
+    address: &SourceAddress,
+    family: Family,
+    own: Option<Address>,
+) -> impl Iterator<Item = RangeInclusive<u128>> + Clone {
+    let (own, pool) = match address {
+        SourceAddress::OwnAddress => (own, [].as_slice()),
+        SourceAddress::Pool(ranges) => (None, ranges.as_slice()),
+    };
+    let pool = pool
+        .iter()
+        .map(|range| Address::from(*range.start())..=Address::from(*range.end()))
+        .filter(move |range| range.start().family() == family)
+        .map(|range| range.start().bits()..=range.end().bits());
+    own.map(|own| own.bits()..=own.bits()).into_iter().chain(pool)
+}
+
+fn nth_address(pool: impl Iterator<Item = RangeInclusive<u128>>, mut n: u128) -> Option<Address> {
     for range in pool {
-        if n < length(range) {
+        if n < length(&range) {
             return Some(Address::from_bits(range.start() + n));
         }
-        n -= length(range);
+        n -= length(&range);
     }
     None
 }

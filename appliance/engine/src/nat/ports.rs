@@ -140,10 +140,10 @@ impl PortAllocator {
     /// One bit for each port of a word of 64 that a mapping has, or that is reserved.
     pub(crate) fn word(&self, address: Address, protocol: u8) -> impl Fn(usize) -> u64 {
         let pool = self.pools.get(&(address, protocol));
-        let reserved = reserved_of(&self.reserved, address, protocol);
         move |word| {
+            let reserved = reserved_for(&self.reserved, address, protocol);
             pool.map_or(0, |pool| pool.used.word(word))
-                | reserved.iter().fold(0, |bits, ports| bits | word_of(ports, word))
+                | reserved.fold(0, |bits, ports| bits | word_of(ports, word))
         }
     }
 
@@ -241,8 +241,16 @@ pub(crate) fn class(range: &RangeInclusive<u16>, port: u16) -> Option<(u16, u16)
 }
 
 fn reserved_of(reserved: &[Reserved], address: Address, protocol: u8) -> Vec<RangeInclusive<u16>> {
-    let here = |one: &&Reserved| one.protocol == protocol && one.addresses.contains(&address);
-    reserved.iter().filter(here).map(|one| one.ports.clone()).collect()
+    reserved_for(reserved, address, protocol).cloned().collect()
+}
+
+fn reserved_for(
+    reserved: &[Reserved],
+    address: Address,
+    protocol: u8,
+) -> impl Iterator<Item = &RangeInclusive<u16>> {
+    let here = move |one: &&Reserved| one.protocol == protocol && one.addresses.contains(&address);
+    reserved.iter().filter(here).map(|one| &one.ports)
 }
 
 /// The bits of the ports of a range in a word of 64.

@@ -1,12 +1,14 @@
 //! P6: what a connection through source NAT takes, all tables of the engine together.
 
 use std::fs;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use gabion_benches::{EXTERNAL, INTERNAL, START};
 use gabion_engine::build;
 use gabion_engine::{
-    Engine, EngineConfig, Event, Frame, Generation, Limits, Neighbour, Offload, Verdict,
+    Engine, EngineConfig, Event, Frame, Generation, InterfaceId, Limits, Neighbour, Offload, Time,
+    Verdict,
 };
 
 use crate::Line;
@@ -59,32 +61,34 @@ pub(crate) fn measure(lines: &mut Vec<Line>) -> anyhow::Result<()> {
 /// Opens connection `number`: 500 of each client, each to a server of its own.
 fn connect(engine: &mut Engine, number: u32, is_tcp: bool) {
     let (client, port) = (number / 500, 2_000 + number % 500);
+    // Neighbours that are not known yet are asked for at a limited rate.
+    let now = START + Duration::from_millis(10) * client;
     let client = format!("10.1.{}.{}:{port}", client / 250, client % 250 + 2);
     let server = format!("198.51.{}.{}:443", number / 250 % 250, number % 250);
     let builder = if is_tcp { build::tcp() } else { build::udp() };
     let opening = builder.from(&client).to(&server);
     let opening = if is_tcp { opening.syn().seq(1).window(9_000) } else { opening };
-    let external = pass(engine, INTERNAL, opening.frame());
+    let external = pass(engine, now, INTERNAL, opening.frame());
     if !is_tcp {
-        pass(engine, EXTERNAL, build::udp().from(&server).to(&external).frame());
+        pass(engine, now, EXTERNAL, build::udp().from(&server).to(&external).frame());
         return;
     }
     let answer = build::tcp().from(&server).to(&external).syn().seq(1).ack(2).window(9_000);
-    pass(engine, EXTERNAL, answer.frame());
+    pass(engine, now, EXTERNAL, answer.frame());
     let last = build::tcp().from(&client).to(&server).seq(2).ack(2).window(9_000);
-    pass(engine, INTERNAL, last.frame());
+    pass(engine, now, INTERNAL, last.frame());
 }
 
 /// Sends a frame until it leaves, and returns the source that it leaves with.
-fn pass(engine: &mut Engine, from: gabion_engine::InterfaceId, frame: Vec<u8>) -> String {
+fn pass(engine: &mut Engine, now: Time, from: InterfaceId, frame: Vec<u8>) -> String {
     loop {
         let mut bytes = frame.clone();
         let mut frame = Frame { bytes: &mut bytes, offload: Offload::default() };
-        let verdict = engine.handle_frame(START, from, &mut frame);
+        let verdict = engine.handle_frame(now, from, &mut frame);
         while let Some(event) = engine.poll_event() {
             if let Event::NeighbourWanted { interface, address } = event {
                 let known = Neighbour::Reachable { mac: [2, 0, 0, 0, 1, 1] };
-                engine.handle_neighbour(START, interface, address.to_ip(), known);
+                engine.handle_neighbour(now, interface, address.to_ip(), known);
             }
         }
         while engine.poll_transmit().is_some() {}

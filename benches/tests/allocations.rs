@@ -92,7 +92,6 @@ fn open_and_expire(subject: &mut Subject, now: Time, frames: &mut [Vec<u8>]) -> 
     forwarded
 }
 
-/// Covers: 3.10
 #[test]
 fn flows_with_and_without_nat_open_close_and_expire_without_allocating() {
     let mut subject = Subject::new(TRANSLATED, 4_096);

@@ -204,7 +204,9 @@ mod tests {
                     }
                     1 => prop_assert_eq!(things.remove(&name), model.remove(&name)),
                     _ => {
-                        things.get_mut(&name).map(|there| *there = thing);
+                        if let Some(there) = things.get_mut(&name) {
+                            *there = thing;
+                        }
                         model.entry(name).and_modify(|there| *there = thing);
                     }
                 }

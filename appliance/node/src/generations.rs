@@ -81,7 +81,7 @@ mod tests {
 
     fn rule_set(name: &str) -> Arc<RuleSet> {
         let text = format!(
-            "apiVersion: gabion/v1\nzones: {{ {name}-zone: {{ interfaces: [a] }} }}\nrules: [{{ name: {name}-rule, action: allow }}]\n",
+            "apiVersion: gabion/v1\nzones: {{ {name}-zone: {{ interfaces: [a] }} }}\nrules: [{{ name: {name}-rule, from: any, to: any, action: allow }}]\n",
         );
         gabion_rules::load("test", &text, None).unwrap().rule_set
     }

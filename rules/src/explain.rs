@@ -269,14 +269,7 @@ fn explain_destination_nat(
     transport: &Transport,
 ) -> Step {
     let stage = Stage::DestinationNat;
-    let Some(rule) = rule else {
-        return Step {
-            stage,
-            outcome: StepOutcome::Miss,
-            detail: "no rule".to_owned(),
-            line: None,
-        };
-    };
+    let Some(rule) = rule else { return no_rule(stage) };
     let port = destination_port(transport).map(|port| format!(" port {port}")).unwrap_or_default();
     let choice = match rule.targets.len() {
         1 => String::new(),
@@ -286,16 +279,13 @@ fn explain_destination_nat(
     Step { stage, outcome: StepOutcome::Translate, detail, line: Some(rule.line) }
 }
 
+fn no_rule(stage: Stage) -> Step {
+    Step { stage, outcome: StepOutcome::Miss, detail: "no rule".to_owned(), line: None }
+}
+
 fn explain_source_nat(rule: Option<&SourceNat>) -> Step {
     let stage = Stage::SourceNat;
-    let Some(rule) = rule else {
-        return Step {
-            stage,
-            outcome: StepOutcome::Miss,
-            detail: "no rule".to_owned(),
-            line: None,
-        };
-    };
+    let Some(rule) = rule else { return no_rule(stage) };
     let address = match (&rule.address, only_address(rule)) {
         (_, Some(address)) => address.to_string(),
         (SourceAddress::OwnAddress, None) => "the node's own address".to_owned(),

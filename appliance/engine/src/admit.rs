@@ -5,7 +5,7 @@ use std::fmt;
 use gabion_rules::{FloodLimits, RuleId, Transport};
 
 use crate::event::{CloseReason, Event, FlowId};
-use crate::flows::{Admission, DestinationChoice, Flow, Side, Slot, SourceChoice, Tracker};
+use crate::flows::{DestinationChoice, Flow, Side, Slot, SourceChoice, Tracker};
 use crate::half_open::Newcomer;
 use crate::judge::{Answer, Case, Outcome, Plan, Refusal, Witness};
 use crate::neighbours::NeighbourId;
@@ -124,14 +124,7 @@ impl Engine {
             }
             return Err(DropReason::NatConflict);
         }
-        let admission = Admission {
-            generation,
-            from: plan.query.from,
-            to: plan.query.to,
-            rule: plan.decision.rule,
-            destination: plan.destination,
-            source: plan.source,
-        };
+        let admission = plan.admission(generation);
         let expires = now + self.timeout(Some(admission.rule), &tracker);
         let logged = self.journal.may_log(now, plan.decision.rule, plan.decision.log);
         let flow = Flow {

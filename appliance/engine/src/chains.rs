@@ -6,9 +6,9 @@
 //! a key is found after a line of the cache for each key of its list, of which there are two on average
 //! in a full table.
 
-use std::hash::{Hash, Hasher};
+use std::hash::Hash;
 
-use siphasher::sip::SipHasher13;
+use crate::hash::keyed;
 
 /// Keys for each head in a full table.
 const KEYS_PER_HEAD: usize = 2;
@@ -153,9 +153,7 @@ impl<T: HasKey + Copy> Keyed<T> {
     }
 
     fn hash(&self, key: &T::Key) -> u64 {
-        let mut hasher = SipHasher13::new_with_key(&self.secret);
-        key.hash(&mut hasher);
-        hasher.finish()
+        keyed(self.secret, key)
     }
 }
 

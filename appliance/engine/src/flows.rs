@@ -7,10 +7,7 @@
 mod entry;
 mod table;
 
-use std::hash::Hasher;
-
 use gabion_rules::{NatId, RuleId, ZoneId};
-use siphasher::sip::SipHasher13;
 
 use crate::event::{FlowId, FlowReport, FlowState, Generation, Usage};
 use crate::hash::KeyedHash;
@@ -184,7 +181,5 @@ pub(crate) fn hash(seed: [u8; 16], key: &FlowKey) -> u64 {
 }
 
 pub(crate) fn hash_address(seed: [u8; 16], address: Address) -> u64 {
-    let mut hasher = SipHasher13::new_with_key(&seed);
-    hasher.write(&address.octets());
-    hasher.finish()
+    KeyedHash::new(seed).address(address)
 }

@@ -11,15 +11,15 @@
 //! packets, and a second for each, and still nobody who was let in loses the place before
 //! [`REPEATER_WAITS_FOR`].
 
-use std::hash::{Hash, Hasher};
+use std::hash::Hash;
 use std::time::Duration;
 
 use gabion_rules::FloodLimits;
-use siphasher::sip::SipHasher13;
 
 use crate::address::SourceNetwork;
 use crate::chains::{HasKey, Keyed};
 use crate::flows::Slot;
+use crate::hash::keyed;
 use crate::links::{Links, List};
 use crate::recent::Recent;
 use crate::{DropReason, Endpoint, FlowKey, Time};
@@ -206,9 +206,7 @@ impl HalfOpen {
     }
 
     fn hash<T: Hash>(&self, of: &T) -> u64 {
-        let mut hasher = SipHasher13::new_with_key(&self.key);
-        of.hash(&mut hasher);
-        hasher.finish()
+        keyed(self.key, of)
     }
 }
 

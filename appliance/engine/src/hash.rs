@@ -6,7 +6,11 @@
 //! The values are those of the `siphasher` crate for the same bytes, which takes twice as long for
 //! strings of any length. AES instructions would be faster, but calling them is unsafe.
 
-use crate::{Family, FlowKey};
+use std::hash::{Hash, Hasher as _};
+
+use siphasher::sip::SipHasher13;
+
+use crate::{Address, Family, FlowKey};
 
 /// A key that has been taken in already.
 #[derive(Clone, Copy)]
@@ -40,6 +44,11 @@ impl KeyedHash {
         }
     }
 
+    /// Of sixteen bytes, of either family.
+    pub(crate) fn address(self, address: Address) -> u64 {
+        self.words(address.words(), 16 << 56)
+    }
+
     /// Of whole words and what is left of the message, its length in the highest byte.
     #[inline]
     pub(crate) fn words<const N: usize>(self, words: [u64; N], last: u64) -> u64 {
@@ -55,6 +64,13 @@ impl KeyedHash {
         }
         state[0] ^ state[1] ^ state[2] ^ state[3]
     }
+}
+
+/// SipHash-1-3 of whatever can be hashed, for keys that are not a few words.
+pub(crate) fn keyed(key: [u8; 16], of: &impl Hash) -> u64 {
+    let mut hasher = SipHasher13::new_with_key(&key);
+    of.hash(&mut hasher);
+    hasher.finish()
 }
 
 impl std::fmt::Debug for KeyedHash {
@@ -83,13 +99,10 @@ const fn round([a, b, c, d]: &mut [u64; 4]) {
 
 #[cfg(test)]
 mod tests {
-    use std::hash::Hasher;
-
     use proptest::prelude::*;
-    use siphasher::sip::SipHasher13;
 
     use super::*;
-    use crate::{Address, Endpoint};
+    use crate::Endpoint;
 
     /// The bytes that are hashed, one after the other.
     fn message(key: &FlowKey) -> Vec<u8> {

@@ -7,8 +7,8 @@ use gabion_rules::{
     Action, Decision, LogMode, NatQuery, Query, RuleId, RuleSet, Transport, ZoneId,
 };
 
-use crate::event::Decided;
-use crate::flows::{self, DestinationChoice, SourceChoice};
+use crate::event::{Decided, Generation};
+use crate::flows::{self, Admission, DestinationChoice, SourceChoice};
 use crate::network::NextHop;
 use crate::reply::IcmpError;
 use crate::{Address, DropReason, Endpoint, Engine, FlowKey, InterfaceId};
@@ -66,6 +66,18 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
+    /// Under this policy.
+    pub(crate) fn admission(&self, generation: Generation) -> Admission {
+        Admission {
+            generation,
+            from: self.query.from,
+            to: self.query.to,
+            rule: self.decision.rule,
+            destination: self.destination,
+            source: self.source,
+        }
+    }
+
     /// Whether the packet leaves with the addresses that it came with.
     pub(crate) fn is_as_sent(&self) -> bool {
         self.destination == DestinationChoice::AsSent && self.source == SourceChoice::AsSent

@@ -76,7 +76,8 @@ impl Ports {
 
 const EXTERNAL: [u8; 4] = [203, 0, 113, 7];
 
-fn bare(original: FlowKey, reply: FlowKey) -> Flow {
+/// A flow of which nothing but its keys matters.
+pub(crate) fn bare(original: FlowKey, reply: FlowKey) -> Flow {
     let side = Side { ingress: InterfaceId(0), hop: None, usage: Usage::default() };
     Flow {
         id: FlowId(1),

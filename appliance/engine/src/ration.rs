@@ -12,6 +12,7 @@ use siphasher::sip::SipHasher13;
 
 use crate::Time;
 use crate::address::SourceNetwork;
+use crate::hash::keyed;
 
 /// One destination gets this part of all answers at most.
 const SHARES: u32 = 10;
@@ -95,10 +96,7 @@ impl Ration {
     }
 
     fn hash(&self, destination: Option<SourceNetwork>) -> u64 {
-        use std::hash::Hash as _;
-        let mut hasher = SipHasher13::new_with_key(&self.key);
-        destination.hash(&mut hasher);
-        hasher.finish()
+        keyed(self.key, &destination)
     }
 }
 

@@ -93,15 +93,7 @@ impl Engine {
             }
         })?;
         let kept = self.same_target(flow, &plan) && self.may_keep_source(flow, &plan);
-        let admission = Admission {
-            generation,
-            from: plan.query.from,
-            to: plan.query.to,
-            rule: plan.decision.rule,
-            destination: plan.destination,
-            source: plan.source,
-        };
-        if kept { Ok(admission) } else { Err(Standing::Revoked) }
+        if kept { Ok(plan.admission(generation)) } else { Err(Standing::Revoked) }
     }
 
     /// Answers to an address that the node no longer has come back to somebody else.

@@ -2,9 +2,11 @@
 //! network.
 #![allow(clippy::unwrap_used)]
 
+mod ending;
 mod hosts;
-mod rules;
+mod opening;
 mod tables;
+mod windows;
 
 use super::*;
 use crate::packet::TcpFlags;

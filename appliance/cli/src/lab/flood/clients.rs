@@ -57,19 +57,10 @@ pub(super) fn newcomers(
     pause: Duration,
     stop: &Arc<AtomicBool>,
 ) -> JoinHandle<Result<Attempts>> {
-    let (client, stop) = (stage.lab.namespace(CLIENT), Arc::clone(stop));
-    std::thread::spawn(move || {
-        let mut attempts = Vec::new();
-        let begin = Instant::now();
-        for number in 0u16.. {
-            if stop.load(Ordering::Relaxed) {
-                break;
-            }
-            let source = newcomer(first.wrapping_add(number));
-            attempts.push(client.spawn(move || Ok(fetch(source, PATIENCE).ok())));
-            sleep_until(begin + pause * (u32::from(number) + 1));
-        }
-        Ok(Attempts::of(joined(attempts)))
+    let client = stage.lab.namespace(CLIENT);
+    open_loop(pause, stop, move |number| {
+        let source = newcomer(first.wrapping_add(number));
+        client.spawn(move || Ok(fetch(source, PATIENCE).ok()))
     })
 }
 
@@ -79,14 +70,31 @@ pub(super) fn known(
     pause: Duration,
     stop: &Arc<AtomicBool>,
 ) -> JoinHandle<Result<Attempts>> {
-    let (client, stop) = (stage.lab.namespace(CLIENT), Arc::clone(stop));
+    let client = stage.lab.namespace(CLIENT);
+    open_loop(pause, stop, move |_| {
+        let client = client.clone();
+        std::thread::spawn(move || Ok(curl(&client).ok()))
+    })
+}
+
+type Attempt = JoinHandle<Result<Option<Duration>>>;
+
+/// Begins an attempt, with its number, every `pause` until told to stop.
+fn open_loop(
+    pause: Duration,
+    stop: &Arc<AtomicBool>,
+    attempt: impl Fn(u16) -> Attempt + Send + 'static,
+) -> JoinHandle<Result<Attempts>> {
+    let stop = Arc::clone(stop);
     std::thread::spawn(move || {
         let mut attempts = Vec::new();
         let begin = Instant::now();
-        while !stop.load(Ordering::Relaxed) {
-            let client = client.clone();
-            attempts.push(std::thread::spawn(move || Ok(curl(&client).ok())));
-            sleep_until(begin + pause * attempts.len() as u32);
+        for number in 0u16.. {
+            if stop.load(Ordering::Relaxed) {
+                break;
+            }
+            attempts.push(attempt(number));
+            sleep_until(begin + pause * (u32::from(number) + 1));
         }
         Ok(Attempts::of(joined(attempts)))
     })
@@ -96,7 +104,7 @@ fn sleep_until(time: Instant) {
     std::thread::sleep(time.saturating_duration_since(Instant::now()));
 }
 
-fn joined(attempts: Vec<JoinHandle<Result<Option<Duration>>>>) -> Vec<Option<Duration>> {
+fn joined(attempts: Vec<Attempt>) -> Vec<Option<Duration>> {
     attempts.into_iter().map(|attempt| attempt.join().ok()?.ok()?).collect()
 }
 

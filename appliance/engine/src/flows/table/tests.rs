@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::event::FlowId;
 use crate::flows::{DestinationChoice, Side, SourceChoice, Tracker};
+use crate::measure::bare;
 use crate::nat::MappingId;
 use crate::packet::{TcpFlags, TcpSegment};
 use crate::tcp::TcpTracker;
@@ -32,31 +33,7 @@ fn key(number: u8) -> FlowKey {
 }
 
 fn flow(id: u64, original: FlowKey, reply: FlowKey) -> Flow {
-    let side = Side { ingress: InterfaceId(0), hop: None, usage: Usage::default() };
-    Flow {
-        id: FlowId(id),
-        original,
-        reply,
-        sides: [side, side],
-        admission: Admission {
-            generation: Generation(1),
-            from: ZoneId(0),
-            to: ZoneId(1),
-            rule: RuleId(0),
-            destination: DestinationChoice::AsSent,
-            source: SourceChoice::AsSent,
-        },
-        tracker: Tracker::Udp { replied: false },
-        half_open: false,
-        expendable: false,
-        logged: false,
-        lease: Lease::Nothing,
-        guest_of: None,
-        is_from_own_address: false,
-        epoch: 1,
-        opened: Time::ZERO,
-        expires: Time::ZERO,
-    }
+    Flow { id: FlowId(id), ..bare(original, reply) }
 }
 
 proptest! {

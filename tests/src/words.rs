@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use etherparse::err::Layer;
+use etherparse::err::packet::SliceError;
 use etherparse::{NetSlice, SlicedPacket, TransportSlice};
 use gabion_engine::{Checksum, Offload};
 
@@ -14,7 +16,10 @@ pub fn describe(frame: &[u8], offload: Offload) -> String {
     if is_ipv4_authentication(frame) {
         return describe_authentication(&frame[14..]);
     }
-    let packet = SlicedPacket::from_ethernet(frame).expect("a sound frame leaves");
+    let packet = match SlicedPacket::from_ethernet(frame) {
+        Err(SliceError::Len(error)) if error.layer == Layer::Igmp => return describe_igmp(frame),
+        read => read.expect("a sound frame leaves"),
+    };
     let Some(net) = &packet.net else { return "not ip".to_owned() };
     let (source, destination, hop_limit, fragment): (IpAddr, IpAddr, u8, Option<String>) = match net
     {
@@ -80,6 +85,14 @@ fn sum_of(bytes: &[u8]) -> u16 {
 fn is_ipv4_authentication(frame: &[u8]) -> bool {
     frame.get(12..15).is_some_and(|start| start[..2] == [8, 0] && start[2] >> 4 == 4)
         && frame.get(23) == Some(&51)
+}
+
+/// etherparse wants eight bytes of IGMP; to a router it is one more protocol, and in IPv6 no known one.
+fn describe_igmp(frame: &[u8]) -> String {
+    match frame.get(12..14) {
+        Some([8, 0]) => describe_authentication(&frame[14..]),
+        _ => "ip, protocol 2, cut short".to_owned(),
+    }
 }
 
 fn describe_authentication(packet: &[u8]) -> String {

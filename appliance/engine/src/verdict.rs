@@ -180,6 +180,7 @@ impl DropReason {
             self,
             Self::FragmentTableFull
                 | Self::NatPortsExhausted
+                | Self::NatPortQuota
                 | Self::FlowTableFull
                 | Self::MappingTableFull
                 | Self::HalfOpenLimit

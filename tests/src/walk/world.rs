@@ -492,7 +492,9 @@ fn is_limit(reason: DropReason) -> bool {
             | DropReason::MappingTableFull
             | DropReason::HalfOpenLimit
             | DropReason::SourceQuota
+            | DropReason::SourceRate
             | DropReason::NatPortsExhausted
+            | DropReason::NatPortQuota
             | DropReason::NatConflict
             | DropReason::NatNoAddress
             | DropReason::TtlExpired

@@ -5,7 +5,7 @@
 
 use std::error::Error;
 
-use gabion_datapath::{Datapath, Disposition, Port, UserspaceDatapath, UserspaceLimits};
+use gabion_datapath::{Datapath, Port, UserspaceDatapath, UserspaceLimits};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let names: Vec<String> = std::env::args().skip(1).collect();
@@ -15,7 +15,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut datapath = UserspaceDatapath::open(&[first, second], UserspaceLimits::RECOMMENDED)?;
     loop {
         datapath.wait(None)?;
-        datapath.receive(256, &mut |from, _frame| Disposition::Transmit(Port(1 - from.0)))?;
+        datapath.receive(256, &mut |frames| {
+            for frame in frames {
+                frame.out = Some(Port(1 - frame.from.0));
+            }
+        })?;
         datapath.flush()?;
     }
 }

@@ -1,12 +1,11 @@
 //! A bad link: any datapath, with what it receives lost, doubled, delayed or corrupted by a seed.
 
 use std::collections::VecDeque;
-use std::io;
 use std::time::Duration;
+use std::{io, slice};
 
 use crate::{
-    Datapath, Disposition, FlowOffload, FrameMut, OwnedFrame, Port, PortCounters, ProbeError,
-    VnetHeader, Waker,
+    Datapath, FlowOffload, FrameMut, OwnedFrame, Port, PortCounters, ProbeError, VnetHeader, Waker,
 };
 
 /// How often each fault happens, in frames of a thousand.
@@ -56,24 +55,25 @@ impl<D: Datapath> Faulty<D> {
     /// Takes frames from the inner datapath through the faults to `ready`.
     fn fill(&mut self, budget: u32) -> io::Result<()> {
         let Self { inner, faults, random, ready, delayed } = self;
-        let taken = inner.receive(budget, &mut |from, frame| {
-            if random.strikes(faults.lost) {
-                return Disposition::Finished;
+        let taken = inner.receive(budget, &mut |frames| {
+            for FrameMut { from, bytes, vnet, .. } in frames {
+                if random.strikes(faults.lost) {
+                    continue;
+                }
+                let mut frame = OwnedFrame { bytes: bytes.to_vec(), vnet: *vnet };
+                if random.strikes(faults.corrupted) {
+                    random.corrupt(&mut frame.bytes);
+                }
+                if random.strikes(faults.doubled) {
+                    ready.push_back((*from, frame.clone()));
+                }
+                if delayed.is_none() && random.strikes(faults.delayed) {
+                    *delayed = Some((*from, frame));
+                } else {
+                    ready.push_back((*from, frame));
+                    ready.extend(delayed.take());
+                }
             }
-            let mut frame = OwnedFrame { bytes: frame.bytes.to_vec(), vnet: frame.vnet };
-            if random.strikes(faults.corrupted) {
-                random.corrupt(&mut frame.bytes);
-            }
-            if random.strikes(faults.doubled) {
-                ready.push_back((from, frame.clone()));
-            }
-            if delayed.is_none() && random.strikes(faults.delayed) {
-                *delayed = Some((from, frame));
-            } else {
-                ready.push_back((from, frame));
-                ready.extend(delayed.take());
-            }
-            Disposition::Finished
         })?;
         if taken == 0 {
             // Nothing comes that could overtake it.
@@ -94,15 +94,17 @@ impl<D: Datapath> Datapath for Faulty<D> {
     fn receive(
         &mut self,
         budget: u32,
-        handle: &mut dyn FnMut(Port, FrameMut<'_>) -> Disposition,
+        handle: &mut dyn FnMut(&mut [FrameMut<'_>]),
     ) -> io::Result<u32> {
         if self.ready.is_empty() {
             self.fill(budget)?;
         }
         for handled in 0..budget {
             let Some((from, mut frame)) = self.ready.pop_front() else { return Ok(handled) };
-            let borrowed = FrameMut { bytes: &mut frame.bytes, vnet: frame.vnet };
-            if let Disposition::Transmit(out) = handle(from, borrowed) {
+            let OwnedFrame { bytes, vnet } = &mut frame;
+            let mut borrowed = FrameMut { from, bytes, vnet: *vnet, out: None };
+            handle(slice::from_mut(&mut borrowed));
+            if let Some(out) = borrowed.out {
                 self.inner.transmit(out, &frame.bytes, frame.vnet);
             }
         }

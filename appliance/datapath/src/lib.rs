@@ -35,11 +35,18 @@ pub use waker::Waker;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Port(pub u16);
 
+/// Frames that are handed over together at most: as many as the engine looks up at once.
+pub const BATCH: usize = 32;
+
 /// A received frame, from the Ethernet header on; may be changed in place.
 #[derive(Debug)]
 pub struct FrameMut<'a> {
+    pub from: Port,
     pub bytes: &'a mut [u8],
     pub vnet: VnetHeader,
+    /// Where the handler wants it sent, as it then is. `None` at first: nothing more is to be done
+    /// with what is dropped, kept elsewhere or the host's.
+    pub out: Option<Port>,
 }
 
 /// A frame with memory of its own: what the test devices queue.
@@ -47,15 +54,6 @@ pub struct FrameMut<'a> {
 pub struct OwnedFrame {
     pub bytes: Vec<u8>,
     pub vnet: VnetHeader,
-}
-
-/// What the handler wants done with a received frame.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Disposition {
-    /// Send it, as it now is, out of this port.
-    Transmit(Port),
-    /// Nothing more: dropped, kept elsewhere, or the host's.
-    Finished,
 }
 
 /// What one port has done since it was opened.
@@ -93,8 +91,8 @@ pub trait Datapath {
     /// When the kernel refuses; a port that has gone is not an error but reported by `port_up`.
     fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()>;
 
-    /// Hands at most `budget` received frames to `handle`, in the order of their arrival per port,
-    /// and returns how many. Frames to be sent are queued until `flush`.
+    /// Hands at most `budget` received frames to `handle`, up to `BATCH` at a time and in the order
+    /// of their arrival per port, and returns how many. Frames to be sent are queued until `flush`.
     ///
     /// # Errors
     /// When the kernel refuses.
@@ -104,7 +102,7 @@ pub trait Datapath {
     fn receive(
         &mut self,
         budget: u32,
-        handle: &mut dyn FnMut(Port, FrameMut<'_>) -> Disposition,
+        handle: &mut dyn FnMut(&mut [FrameMut<'_>]),
     ) -> io::Result<u32>;
 
     /// Queues a frame of the engine's own making. Returns whether there was room.
@@ -151,7 +149,7 @@ impl<D: Datapath + ?Sized> Datapath for Box<D> {
     fn receive(
         &mut self,
         budget: u32,
-        handle: &mut dyn FnMut(Port, FrameMut<'_>) -> Disposition,
+        handle: &mut dyn FnMut(&mut [FrameMut<'_>]),
     ) -> io::Result<u32> {
         (**self).receive(budget, handle)
     }

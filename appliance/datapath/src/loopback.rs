@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::{
-    Datapath, Disposition, FlowOffload, FrameMut, OwnedFrame, Port, PortCounters, ProbeError,
+    BATCH, Datapath, FlowOffload, FrameMut, OwnedFrame, Port, PortCounters, ProbeError,
     RecordedFlows, VnetHeader, Waker,
 };
 
@@ -135,17 +135,33 @@ impl Datapath for Loopback {
     fn receive(
         &mut self,
         budget: u32,
-        handle: &mut dyn FnMut(Port, FrameMut<'_>) -> Disposition,
+        handle: &mut dyn FnMut(&mut [FrameMut<'_>]),
     ) -> io::Result<u32> {
-        for handled in 0..budget {
-            let Some((from, mut frame)) = self.wire.next() else { return Ok(handled) };
-            let borrowed = FrameMut { bytes: &mut frame.bytes, vnet: frame.vnet };
-            if let Disposition::Transmit(out) = handle(from, borrowed) {
-                frame.vnet = frame.vnet.for_sending();
-                self.queued.push((out, frame));
+        let mut handled = 0;
+        while handled < budget {
+            let limit = BATCH.min((budget - handled) as usize);
+            let mut taken: Vec<_> = std::iter::from_fn(|| self.wire.next()).take(limit).collect();
+            if taken.is_empty() {
+                break;
+            }
+            let mut frames: Vec<FrameMut<'_>> = taken
+                .iter_mut()
+                .map(|(from, OwnedFrame { bytes, vnet })| FrameMut {
+                    from: *from,
+                    bytes,
+                    vnet: *vnet,
+                    out: None,
+                })
+                .collect();
+            handle(&mut frames);
+            let outs: Vec<Option<Port>> = frames.into_iter().map(|frame| frame.out).collect();
+            handled += taken.len() as u32;
+            for ((_, OwnedFrame { bytes, vnet }), out) in taken.into_iter().zip(outs) {
+                let frame = OwnedFrame { bytes, vnet: vnet.for_sending() };
+                self.queued.extend(out.map(|out| (out, frame)));
             }
         }
-        Ok(budget)
+        Ok(handled)
     }
 
     fn transmit(&mut self, port: Port, bytes: &[u8], vnet: VnetHeader) -> bool {

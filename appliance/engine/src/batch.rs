@@ -19,6 +19,11 @@ impl Engine {
         verdicts: &mut Vec<Verdict>,
     ) {
         for batch in frames.chunks_mut(BATCH) {
+            // Nothing to wait for together.
+            if let [(from, frame)] = batch {
+                verdicts.push(self.handle_frame(now, *from, frame));
+                continue;
+            }
             let mut parsed = [Err(DropReason::NotReady); BATCH];
             for (parsed, (_, frame)) in parsed.iter_mut().zip(&*batch) {
                 *parsed = Packet::parse(frame);

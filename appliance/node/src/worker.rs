@@ -16,10 +16,10 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError};
-use gabion_datapath::{Datapath, Disposition, FrameMut, Port, PortCounters, ProbeError, Waker};
+use gabion_datapath::{BATCH, Datapath, FrameMut, Port, PortCounters, ProbeError, Waker};
 use gabion_engine::{
     Address, Counters, Engine, EngineConfig, Event, Explanation, FlowReport, Frame, Generation,
-    InterfaceId, Neighbour, Network, Probe, RuleCounters, TableUse, Time, Verdict,
+    InterfaceId, Neighbour, Network, Offload, Probe, RuleCounters, TableUse, Time, Verdict,
 };
 use gabion_rules::RuleSet;
 use tokio::sync::{mpsc, oneshot};
@@ -237,6 +237,8 @@ struct Turns<D> {
     readiness: Arc<Readiness>,
     recorder: Recorder,
     neighbours: mpsc::Sender<NeighbourWanted>,
+    /// Of the frames in hand; kept for its capacity.
+    verdicts: Vec<Verdict>,
 }
 
 impl<D: Datapath> Turns<D> {
@@ -259,6 +261,7 @@ impl<D: Datapath> Turns<D> {
             readiness: worker.readiness,
             recorder: worker.recorder,
             neighbours: worker.neighbours,
+            verdicts: Vec::with_capacity(BATCH),
         }
     }
 
@@ -312,19 +315,27 @@ impl<D: Datapath> Turns<D> {
     }
 
     fn receive(&mut self, now: Time) -> io::Result<()> {
-        let Self { engine, gate, open, .. } = self;
-        let mut handle = |port: Port, frame: FrameMut<'_>| {
-            // For each frame: none that comes after the gate has closed passes.
+        let Self { engine, gate, open, verdicts, .. } = self;
+        let mut handle = |frames: &mut [FrameMut<'_>]| {
+            // For each batch, all of which has come: nothing that comes after the gate has closed
+            // passes.
             follow_gate(gate, open, engine);
-            let mut frame = Frame { bytes: frame.bytes, offload: offload::from_vnet(frame.vnet) };
-            match engine.handle_frame(now, InterfaceId(port.0), &mut frame) {
-                Verdict::Forward { out } => Disposition::Transmit(Port(out.0)),
-                Verdict::Queued { .. }
-                | Verdict::Local
-                | Verdict::Answered
-                | Verdict::Held
-                | Verdict::Drop(_)
-                | Verdict::Reject(_) => Disposition::Finished,
+            verdicts.clear();
+            let count = frames.len();
+            let mut rest = frames.iter_mut();
+            let mut batch: [(InterfaceId, Frame<'_>); BATCH] =
+                std::array::from_fn(|_| rest.next().map_or_else(nothing, borrow));
+            engine.handle_frames(now, &mut batch[..count], verdicts);
+            for (frame, verdict) in frames.iter_mut().zip(&*verdicts) {
+                frame.out = match *verdict {
+                    Verdict::Forward { out } => Some(Port(out.0)),
+                    Verdict::Queued { .. }
+                    | Verdict::Local
+                    | Verdict::Answered
+                    | Verdict::Held
+                    | Verdict::Drop(_)
+                    | Verdict::Reject(_) => None,
+                };
             }
         };
         let received = self.datapath.receive(FRAMES_PER_TURN, &mut handle)?;
@@ -434,6 +445,17 @@ impl<D: Datapath> Turns<D> {
                 .collect(),
         }
     }
+}
+
+/// A received frame as the engine takes it.
+fn borrow<'a>(frame: &'a mut FrameMut<'_>) -> (InterfaceId, Frame<'a>) {
+    let offload = offload::from_vnet(frame.vnet);
+    (InterfaceId(frame.from.0), Frame { bytes: frame.bytes, offload })
+}
+
+/// Stands where a batch has no frame.
+fn nothing<'a>() -> (InterfaceId, Frame<'a>) {
+    (InterfaceId(0), Frame { bytes: &mut [], offload: Offload::default() })
 }
 
 fn follow_gate(gate: &AtomicBool, open: &mut bool, engine: &mut Engine) {

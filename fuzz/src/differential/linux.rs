@@ -15,7 +15,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use gabion_datapath::{
-    Datapath as _, Disposition, Port, UserspaceDatapath, UserspaceLimits, VnetHeader,
+    Datapath as _, FrameMut, Port, UserspaceDatapath, UserspaceLimits, VnetHeader,
 };
 use gabion_engine::build;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
@@ -249,16 +249,15 @@ impl Neighbours {
     }
 
     fn receive(&mut self, number: [u8; 4], left: &mut Vec<(Side, Vec<u8>)>, arrived: &mut bool) {
-        let handle = &mut |port: Port, frame: gabion_datapath::FrameMut<'_>| {
-            let bytes = &*frame.bytes;
-            let side = if port.0 == 0 { Side::Outside } else { Side::Inside };
+        let mut look = |FrameMut { from, bytes, .. }: &mut FrameMut<'_>| {
+            let side = if from.0 == 0 { Side::Outside } else { Side::Inside };
             if bytes.len() >= 46 && bytes[36..38] == MARKER_PORT.to_be_bytes() && bytes[23] == 17 {
                 *arrived |= bytes[42..46] == number;
             } else if bytes[0] & 1 == 0 && matches!(bytes[12..14], [8, 0] | [0x86, 0xdd]) {
                 left.push((side, bytes.to_vec()));
             }
-            Disposition::Finished
         };
+        let handle = &mut |frames: &mut [FrameMut<'_>]| frames.iter_mut().for_each(&mut look);
         while self.datapath.receive(64, handle).unwrap() > 0 {}
     }
 }

@@ -23,10 +23,7 @@ fn arrivals(seed: u64, faults: Faults, frames: u8) -> Vec<Vec<u8>> {
 
 fn turn(faulty: &mut Faulty<Loopback>, seen: &mut Vec<Vec<u8>>) {
     while faulty
-        .receive(4, &mut |_, frame| {
-            seen.push(frame.bytes.to_vec());
-            Disposition::Finished
-        })
+        .receive(4, &mut |frames| seen.extend(frames.iter().map(|frame| frame.bytes.to_vec())))
         .unwrap()
         > 0
     {}
@@ -91,7 +88,10 @@ fn frames_leave_by_the_inner_datapath() {
     let (inner, wire): (Loopback, Wire) = Loopback::new(2).unwrap();
     let mut faulty = Faulty::new(inner, 1, Faults { doubled: 1000, ..Faults::NONE });
     wire.inject(Port(0), *b"frame", VnetHeader::default());
-    faulty.receive(8, &mut |_, _| Disposition::Transmit(Port(1))).unwrap();
+    let to_other = &mut |frames: &mut [FrameMut<'_>]| {
+        frames.iter_mut().for_each(|frame| frame.out = Some(Port(1)));
+    };
+    faulty.receive(8, to_other).unwrap();
     faulty.flush().unwrap();
     assert_eq!(wire.take(Port(1)).unwrap().bytes, b"frame");
     assert_eq!(wire.take(Port(1)).unwrap().bytes, b"frame");

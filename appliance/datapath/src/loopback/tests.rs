@@ -16,10 +16,11 @@ fn a_frame_crosses_changed_and_is_counted_once() {
     assert!(wire.inject(LEFT, *b"frame", partial()));
     datapath.wait(None).unwrap();
     let handled = datapath
-        .receive(8, &mut |from, frame| {
-            assert_eq!((from, frame.vnet), (LEFT, partial()));
+        .receive(8, &mut |frames| {
+            let [frame] = frames else { panic!("{frames:?}") };
+            assert_eq!((frame.from, frame.vnet), (LEFT, partial()));
             frame.bytes[0] = b'F';
-            Disposition::Transmit(RIGHT)
+            frame.out = Some(RIGHT);
         })
         .unwrap();
     assert_eq!(handled, 1);
@@ -38,9 +39,8 @@ fn budget_bounds_a_turn_and_order_is_kept() {
     }
     let mut seen = Vec::new();
     for expected in [2, 2, 1, 0] {
-        let handled = datapath.receive(2, &mut |_, frame| {
-            seen.push(frame.bytes[0]);
-            Disposition::Finished
+        let handled = datapath.receive(2, &mut |frames| {
+            seen.extend(frames.iter().map(|frame| frame.bytes[0]));
         });
         assert_eq!(handled.unwrap(), expected);
     }
@@ -51,7 +51,7 @@ fn budget_bounds_a_turn_and_order_is_kept() {
 fn own_frames_leave_behind_forwarded_ones() {
     let (mut datapath, wire) = Loopback::new(2).unwrap();
     wire.inject(LEFT, *b"first", VnetHeader::default());
-    datapath.receive(1, &mut |_, _| Disposition::Transmit(RIGHT)).unwrap();
+    datapath.receive(1, &mut |frames| frames[0].out = Some(RIGHT)).unwrap();
     assert!(datapath.transmit(RIGHT, b"second", VnetHeader::default()));
     datapath.flush().unwrap();
     assert_eq!(wire.take(RIGHT).unwrap().bytes, b"first");
@@ -98,7 +98,7 @@ fn another_thread_injects_and_wakes() {
     let mut seen = 0;
     while seen == 0 {
         datapath.wait(None).unwrap();
-        seen = datapath.receive(1, &mut |_, _| Disposition::Finished).unwrap();
+        seen = datapath.receive(1, &mut |_| ()).unwrap();
     }
     assert!(thread.join().unwrap());
 }

@@ -4,10 +4,11 @@ use std::fs::File;
 use std::io::{self, BufReader, BufWriter};
 use std::iter::Peekable;
 use std::path::{Path, PathBuf};
+use std::slice;
 use std::time::Duration;
 
 use super::{PcapReader, PcapWriter, ReadPcapError};
-use crate::{Datapath, Disposition, FrameMut, Port, PortCounters, ProbeError, VnetHeader, Waker};
+use crate::{Datapath, FrameMut, Port, PortCounters, ProbeError, VnetHeader, Waker};
 
 /// Why a capture did not open.
 #[derive(Debug, thiserror::Error)]
@@ -117,7 +118,7 @@ impl Datapath for PcapDatapath {
     fn receive(
         &mut self,
         budget: u32,
-        handle: &mut dyn FnMut(Port, FrameMut<'_>) -> Disposition,
+        handle: &mut dyn FnMut(&mut [FrameMut<'_>]),
     ) -> io::Result<u32> {
         for handled in 0..budget {
             let Some(from) = self.next_port() else { return Ok(handled) };
@@ -128,8 +129,10 @@ impl Datapath for PcapDatapath {
             let mut record = record.map_err(io::Error::other)?;
             port.counters.received += 1;
             self.now = record.time;
-            let frame = FrameMut { bytes: &mut record.bytes, vnet: VnetHeader::default() };
-            if let Disposition::Transmit(out) = handle(Port(from as u16), frame) {
+            let (from, vnet) = (Port(from as u16), VnetHeader::default());
+            let mut frame = FrameMut { from, bytes: &mut record.bytes, vnet, out: None };
+            handle(slice::from_mut(&mut frame));
+            if let Some(out) = frame.out {
                 self.send(out, &record.bytes);
             }
         }

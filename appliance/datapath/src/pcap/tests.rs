@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::{Datapath, Disposition, Port, PortCounters};
+use crate::{Datapath, Port, PortCounters};
 
 fn write(records: &[Record]) -> Vec<u8> {
     let mut writer = PcapWriter::new(Vec::new()).unwrap();
@@ -98,9 +98,11 @@ fn the_device_plays_by_time_and_writes_what_is_sent() {
     let mut seen = Vec::new();
     while !datapath.is_finished() {
         datapath.wait(None).unwrap();
-        let turn = datapath.receive(1, &mut |from, frame| {
-            seen.push(frame.bytes.to_vec());
-            Disposition::Transmit(Port(1 - from.0))
+        let turn = datapath.receive(1, &mut |frames| {
+            for frame in frames {
+                seen.push(frame.bytes.to_vec());
+                frame.out = Some(Port(1 - frame.from.0));
+            }
         });
         assert_eq!(turn.unwrap(), 1);
     }

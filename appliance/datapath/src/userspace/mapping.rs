@@ -5,6 +5,7 @@
 //! becomes the kernel's by `release` alone, which borrows all slots.
 
 use std::io;
+use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -97,20 +98,24 @@ impl Mapping {
         }
         let start = self.start(slot);
         // SAFETY: `start` has the bytes of a slot behind it in the mapping. The slot is ours, so the kernel
-        // does not write to it before `release`, and both `release` and `slot_mut` borrow all of
-        // `self` exclusively. No safe way: the kernel shares the memory as a bare address.
+        // does not write to it before `release`, and both `release` and `slots_mut` borrow all
+        // of `self` exclusively. No safe way: the kernel shares the memory as a bare address.
         Some(unsafe { std::slice::from_raw_parts(start.as_ptr(), self.slots.bytes()) })
     }
 
-    /// The bytes of a slot that is ours, to be changed in place.
-    pub(super) fn slot_mut(&mut self, slot: usize) -> Option<&mut [u8]> {
-        if !self.is_ours(slot) {
-            return None;
-        }
-        let start = self.start(slot);
-        // SAFETY: as in `slot`; and `self` is borrowed exclusively, so this is the only reference
-        // into the mapping. No safe way: as in `slot`.
-        Some(unsafe { std::slice::from_raw_parts_mut(start.as_ptr(), self.slots.bytes()) })
+    /// The bytes of several slots, up to the first that is not ours, to be changed in place.
+    pub(super) fn slots_mut(&mut self, slots: Range<usize>) -> impl Iterator<Item = &mut [u8]> {
+        let this = &*self;
+        slots.map_while(move |slot| {
+            if !this.is_ours(slot) {
+                return None;
+            }
+            let start = this.start(slot);
+            // SAFETY: as in `slot`; the iterator borrows `self` exclusively for as long as what it
+            // lends lives, the range names each slot once, and slots do not overlap: this is the
+            // only reference into the slot. No safe way: as in `slot`.
+            Some(unsafe { std::slice::from_raw_parts_mut(start.as_ptr(), this.slots.bytes()) })
+        })
     }
 
     /// Gives a slot back to the kernel.
@@ -122,7 +127,8 @@ impl Mapping {
     fn status(&self, slot: usize) -> &AtomicU32 {
         // SAFETY: slots begin on half pages, so the pointer is aligned, and four bytes of the
         // mapping lie behind it. Slices of this slot are not alive: those that `slot` lends are only
-        // read, and `slot_mut` borrows `self` exclusively. The kernel accesses the word atomically.
+        // read, and `slots_mut` borrows `self` exclusively until they are gone, and asks before it
+        // lends. The kernel accesses the word atomically.
         // No safe way: an atomic is needed where the kernel has put its word.
         unsafe { AtomicU32::from_ptr(self.start(slot).as_ptr().cast()) }
     }

@@ -1,8 +1,8 @@
 //! Frames by packet sockets: every frame goes through the engine.
 //!
 //! Two sockets per interface with a receive ring each, for packets and for superframes, and virtio
-//! headers, so that superframes and partial checksums come and go whole. A frame is rewritten in its
-//! slot of the ring and sent from there; there is no send ring, because its pages are copied anyway
+//! headers, so that superframes and partial checksums come and go whole. Frames that wait are handed
+//! over together. A frame is rewritten in its slot of the ring and sent from there; there is no send ring, because its pages are copied anyway
 //! where frames go to another namespace and it can not say which frame the kernel refused. Errors of
 //! a single frame are counts. An interface that goes comes back by its name.
 //!
@@ -25,7 +25,7 @@ use rustix::event::{PollFd, PollFlags};
 use self::port::{PortState, send_queue};
 use self::ring::Received;
 use crate::waker::poll_for;
-use crate::{Datapath, Disposition, FrameMut, Port, PortCounters, ProbeError, VnetHeader, Waker};
+use crate::{BATCH, Datapath, FrameMut, Port, PortCounters, ProbeError, VnetHeader, Waker};
 
 /// Calls of `wait` that find frames before one asks the kernel for wakes and link changes.
 const BUSY_WAITS: u32 = 64;
@@ -137,35 +137,68 @@ impl UserspaceDatapath {
         &mut self,
         from: usize,
         budget: u32,
-        handle: &mut dyn FnMut(Port, FrameMut<'_>) -> Disposition,
+        handle: &mut dyn FnMut(&mut [FrameMut<'_>]),
     ) -> u32 {
-        let from_port = Port(from as u16);
-        for handled in 0..budget {
-            let port = &mut self.ports[from];
-            let disposition = match port.rings.peek() {
-                None => return handled,
-                Some(Received::Frame { bytes, vnet }) => {
-                    port.counters.received += 1;
-                    handle(from_port, FrameMut { bytes, vnet })
-                }
-                Some(Received::Truncated) => {
-                    port.counters.truncated += 1;
-                    Disposition::Finished
-                }
-                Some(Received::VlanTagged) => {
-                    port.counters.vlan_tagged += 1;
-                    Disposition::Finished
-                }
-            };
-            match disposition {
-                Disposition::Finished => port.rings.finish(),
-                Disposition::Transmit(out) => {
-                    let held = port.rings.hold().expect("the frame was peeked at");
-                    self.ports[usize::from(out.0)].queue.push_held(from_port, held);
-                }
+        let mut handled = 0;
+        while handled < budget {
+            let limit = BATCH.min((budget - handled) as usize);
+            match self.receive_batch(from, limit, handle) {
+                0 => break,
+                slots => handled += slots as u32,
             }
         }
-        budget
+        handled
+    }
+
+    /// Handles the next frames of one port together, in their slots, and returns how many.
+    fn receive_batch(
+        &mut self,
+        from: usize,
+        limit: usize,
+        handle: &mut dyn FnMut(&mut [FrameMut<'_>]),
+    ) -> usize {
+        let from_port = Port(from as u16);
+        let PortState { rings, counters, .. } = &mut self.ports[from];
+        let mut frames: [FrameMut<'_>; BATCH] = std::array::from_fn(|_| FrameMut {
+            from: from_port,
+            bytes: &mut [],
+            vnet: VnetHeader::default(),
+            out: None,
+        });
+        // Of each frame, the slot among those that are looked at now.
+        let mut places = [0; BATCH];
+        let (mut slots, mut count) = (0, 0);
+        for received in rings.peek(limit) {
+            match received {
+                Received::Frame { bytes, vnet } => {
+                    (frames[count].bytes, frames[count].vnet) = (bytes, vnet);
+                    places[count] = slots;
+                    count += 1;
+                }
+                Received::Truncated => counters.truncated += 1,
+                Received::VlanTagged => counters.vlan_tagged += 1,
+            }
+            slots += 1;
+        }
+        counters.received += count as u64;
+        let frames = &mut frames[..count];
+        if !frames.is_empty() {
+            handle(frames);
+        }
+        let mut outs = [None; BATCH];
+        for (frame, place) in frames.iter().zip(places) {
+            outs[place] = frame.out;
+        }
+        for out in &outs[..slots] {
+            let rings = &mut self.ports[from].rings;
+            if let Some(out) = out {
+                let held = rings.hold().expect("the frame was peeked at");
+                self.ports[usize::from(out.0)].queue.push_held(from_port, held);
+            } else {
+                rings.finish();
+            }
+        }
+        slots
     }
 
     /// Sends what waits at one port. Slots of rings stay held until `flush`.
@@ -201,7 +234,7 @@ impl Datapath for UserspaceDatapath {
     fn receive(
         &mut self,
         budget: u32,
-        handle: &mut dyn FnMut(Port, FrameMut<'_>) -> Disposition,
+        handle: &mut dyn FnMut(&mut [FrameMut<'_>]),
     ) -> io::Result<u32> {
         let count = self.ports.len();
         if count == 0 {

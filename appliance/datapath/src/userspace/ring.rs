@@ -52,6 +52,9 @@ pub(super) struct Held {
     end: usize,
 }
 
+/// Seconds and nanoseconds of the kernel's clock.
+pub(super) type Stamp = (u32, u32);
+
 #[derive(Debug)]
 pub(super) struct ReceiveRing {
     mapping: Mapping,
@@ -79,24 +82,38 @@ impl ReceiveRing {
         self.mapping.is_ours(self.cursor) && !self.is_held[self.cursor]
     }
 
-    /// When the frame that waits came, in seconds and nanoseconds of the kernel's clock.
-    pub(super) fn stamp(&self) -> Option<(u32, u32)> {
-        if self.is_held[self.cursor] {
+    /// When the frame that waits came.
+    pub(super) fn stamp(&self) -> Option<Stamp> {
+        self.stamp_of(self.cursor)
+    }
+
+    fn stamp_of(&self, slot: usize) -> Option<Stamp> {
+        if self.is_held[slot] {
             return None;
         }
-        let (header, _) = SlotHeader::read_from_prefix(self.mapping.slot(self.cursor)?).ok()?;
+        let (header, _) = SlotHeader::read_from_prefix(self.mapping.slot(slot)?).ok()?;
         Some((header.seconds, header.nanoseconds))
     }
 
-    /// The next frame, if one waits; it stays the next until `finish` or `hold`.
-    pub(super) fn peek(&mut self) -> Option<Received<'_>> {
-        if self.is_held[self.cursor] {
-            return None;
-        }
-        self.mapping.slot_mut(self.cursor).map(read_slot)
+    /// How many frames wait, up to `limit`; those behind the ring's end come another time.
+    pub(super) fn waiting(&self, limit: usize) -> usize {
+        let end = self.mapping.slots().min(self.cursor + limit);
+        let waits = |&slot: &usize| self.mapping.is_ours(slot) && !self.is_held[slot];
+        (self.cursor..end).take_while(waits).count()
     }
 
-    /// Gives the slot of the frame that `peek` showed back to the kernel.
+    /// How many of the next `count` frames, which wait, had come by then.
+    pub(super) fn came_by(&self, then: Stamp, count: usize) -> usize {
+        let came = |&slot: &usize| self.stamp_of(slot).is_some_and(|stamp| stamp <= then);
+        (self.cursor..self.cursor + count).take_while(came).count()
+    }
+
+    /// The next `count` frames, which wait; they stay the next until `finish` or `hold`.
+    pub(super) fn peek(&mut self, count: usize) -> impl Iterator<Item = Received<'_>> {
+        self.mapping.slots_mut(self.cursor..self.cursor + count).map(read_slot)
+    }
+
+    /// Gives the slot of the first frame that `peek` showed back to the kernel.
     pub(super) fn finish(&mut self) {
         if self.has_frame() {
             self.mapping.release(self.cursor);
@@ -104,13 +121,13 @@ impl ReceiveRing {
         }
     }
 
-    /// Keeps the frame that `peek` showed in its slot, ready to be sent; `None` if it was none.
+    /// Keeps the first frame that `peek` showed in its slot, ready to be sent; `None` if it was none.
     pub(super) fn hold(&mut self) -> Option<Held> {
         let slot = self.cursor;
         if self.is_held[slot] {
             return None;
         }
-        let bytes = self.mapping.slot_mut(slot)?;
+        let bytes = self.mapping.slots_mut(slot..slot + 1).next()?;
         let (header, _) = SlotHeader::read_from_prefix(bytes).ok()?;
         let (start, end) = sendable_range(&header, bytes.len())?;
         let (vnet, _) = VnetHeader::read_from_prefix(&bytes[start..end]).ok()?;

@@ -16,7 +16,7 @@ use super::socket::{self, Lengths};
 pub(super) struct ReceiveRings {
     packets: Lane,
     superframes: Lane,
-    /// The lane of the frame that `peek` showed last.
+    /// The lane of the frames that `peek` showed last.
     shown: Kind,
 }
 
@@ -78,10 +78,25 @@ impl ReceiveRings {
         self.packets.ring.has_frame() || self.superframes.ring.has_frame()
     }
 
-    /// The frame that came first of those that wait; it stays the next until `finish` or `hold`.
-    pub(super) fn peek(&mut self) -> Option<Received<'_>> {
-        self.shown = self.next()?;
-        self.shown_ring().peek()
+    /// The frames that came first of those that wait, up to `limit` and of one lane; they stay the
+    /// next until `finish` or `hold`, which take one each.
+    pub(super) fn peek(&mut self, limit: usize) -> impl Iterator<Item = Received<'_>> {
+        let (kind, count) = self.run(limit).unwrap_or((self.shown, 0));
+        self.shown = kind;
+        self.shown_ring().peek(count)
+    }
+
+    /// The lane of the frame that came first, and how many of it go before the other lane's first.
+    fn run(&self, limit: usize) -> Option<(Kind, usize)> {
+        let kind = self.next()?;
+        let (shown, other) = match kind {
+            Kind::Packet => (&self.packets.ring, &self.superframes.ring),
+            Kind::Superframe => (&self.superframes.ring, &self.packets.ring),
+        };
+        let waiting = shown.waiting(limit);
+        // Looked at last: what came before one of those that wait has become visible by now.
+        let before = other.stamp().map_or(waiting, |stamp| shown.came_by(stamp, waiting));
+        Some((kind, before.max(1)))
     }
 
     /// The lane of the frame that came first.
@@ -108,12 +123,12 @@ impl ReceiveRings {
         }
     }
 
-    /// Gives the slot of the frame that `peek` showed back to the kernel.
+    /// Gives the slot of the first frame that `peek` showed back to the kernel.
     pub(super) fn finish(&mut self) {
         self.shown_ring().finish();
     }
 
-    /// Keeps the frame that `peek` showed in its slot, ready to be sent; `None` if it was none.
+    /// Keeps the first frame that `peek` showed in its slot, ready to be sent; `None` if it was none.
     pub(super) fn hold(&mut self) -> Option<Held> {
         let slot = self.shown_ring().hold()?;
         Some(Held { kind: self.shown, slot })

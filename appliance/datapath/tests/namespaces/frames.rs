@@ -5,7 +5,7 @@ use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::mpsc::sync_channel;
 use std::time::Duration;
 
-use gabion_datapath::{Datapath, Disposition, Port, PortCounters, UserspaceDatapath, VnetHeader};
+use gabion_datapath::{Datapath, Port, PortCounters, UserspaceDatapath, VnetHeader};
 
 use crate::lab::{CLIENT, CLIENT_PORT, LIMITS, Lab, NODE, PATIENCE, SERVER, SERVER_PORT};
 
@@ -175,12 +175,13 @@ fn a_frame_of_our_own_is_sent_and_answered() {
         let mut answered = false;
         while !answered {
             datapath.wait(Some(PATIENCE)).unwrap();
-            let handled = datapath.receive(64, &mut |from, frame| {
+            let handled = datapath.receive(64, &mut |frames| {
                 // The client's address as sender of an ARP reply (RFC 826).
-                answered |= from == CLIENT_PORT
-                    && frame.bytes.get(20..22) == Some(&[0, 2])
-                    && frame.bytes.get(28..32) == Some(&[198, 51, 100, 1]);
-                Disposition::Finished
+                answered |= frames.iter().any(|frame| {
+                    frame.from == CLIENT_PORT
+                        && frame.bytes.get(20..22) == Some(&[0, 2])
+                        && frame.bytes.get(28..32) == Some(&[198, 51, 100, 1])
+                });
             });
             assert_ne!(handled.unwrap(), 0, "no answer");
         }
@@ -211,13 +212,11 @@ fn held_frames_stay_whole_until_the_flush_while_the_ring_goes_round() {
         let mut numbers = Vec::new();
         loop {
             datapath.wait(Some(Duration::ZERO)).unwrap();
-            let handled = datapath.receive(50, &mut |_, frame| {
-                let Some(bytes) = frame.bytes.get(42..44).filter(|_| frame.bytes.len() == 44)
-                else {
-                    return Disposition::Finished;
-                };
-                numbers.push(u16::from_be_bytes([bytes[0], bytes[1]]));
-                Disposition::Transmit(SERVER_PORT)
+            let handled = datapath.receive(50, &mut |frames| {
+                for frame in frames.iter_mut().filter(|frame| frame.bytes.len() == 44) {
+                    numbers.push(u16::from_be_bytes([frame.bytes[42], frame.bytes[43]]));
+                    frame.out = Some(SERVER_PORT);
+                }
             });
             if handled.unwrap() == 0 {
                 break;

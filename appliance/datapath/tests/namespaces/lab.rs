@@ -8,8 +8,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use gabion_datapath::{
-    Datapath, Disposition, Port, PortCounters, UserspaceDatapath, UserspaceLimits, VnetHeader,
-    Waker,
+    Datapath, Port, PortCounters, UserspaceDatapath, UserspaceLimits, VnetHeader, Waker,
 };
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
@@ -169,12 +168,14 @@ fn run_bridge(
     while !stop.load(Ordering::Acquire) {
         datapath.wait(None).unwrap();
         datapath
-            .receive(64, &mut |from, frame| {
-                seen.largest_frame = seen.largest_frame.max(frame.bytes.len());
-                seen.superframes += u64::from(frame.vnet.gso_type != VnetHeader::GSO_NONE);
-                seen.partial_checksums +=
-                    u64::from(frame.vnet.flags & VnetHeader::NEEDS_CHECKSUM != 0);
-                Disposition::Transmit(Port(1 - from.0))
+            .receive(64, &mut |frames| {
+                for frame in frames {
+                    seen.largest_frame = seen.largest_frame.max(frame.bytes.len());
+                    seen.superframes += u64::from(frame.vnet.gso_type != VnetHeader::GSO_NONE);
+                    seen.partial_checksums +=
+                        u64::from(frame.vnet.flags & VnetHeader::NEEDS_CHECKSUM != 0);
+                    frame.out = Some(Port(1 - frame.from.0));
+                }
             })
             .unwrap();
         datapath.flush().unwrap();

@@ -3,7 +3,7 @@
 use std::net::UdpSocket;
 
 use gabion_datapath::{
-    Datapath, Disposition, OpenDatapathError, Port, ProbeError, UserspaceDatapath, VnetHeader,
+    Datapath, OpenDatapathError, Port, ProbeError, UserspaceDatapath, VnetHeader,
 };
 
 use crate::lab::{Bridge, CLIENT, LIMITS, Lab, NODE, PATIENCE, SERVER, SERVER_PORT};
@@ -110,7 +110,7 @@ fn the_probe_asks_the_kernel() {
         // A carrier counts from when the kernel has announced it.
         while datapath.probe().is_err() {
             datapath.wait(Some(PATIENCE)).unwrap();
-            datapath.receive(8, &mut |_, _| Disposition::Finished).unwrap();
+            datapath.receive(8, &mut |_| ()).unwrap();
         }
         ip("link set int down");
         assert_eq!(datapath.probe(), Err(ProbeError::PortDown("int".to_owned())));
@@ -120,7 +120,7 @@ fn the_probe_asks_the_kernel() {
         ip("link del int");
         assert_eq!(datapath.probe(), Err(ProbeError::PortGone("int".to_owned())));
         // The other interface may still have had a frame of the host's own making.
-        datapath.receive(8, &mut |_, _| Disposition::Finished).unwrap();
+        datapath.receive(8, &mut |_| ()).unwrap();
     });
 }
 

@@ -316,7 +316,7 @@ impl TcpTracker {
         let expected = receiver.expected(sender);
         let exact = sequence == expected || sequence == sender.end;
         let in_window =
-            is_at_most(expected, sequence) && is_at_most(sequence, receiver.edge(sender));
+            is_at_most(expected, sequence) && !is_at_most(receiver.edge(sender), sequence);
         if exact {
             sender.repeated = true;
             return Ok(if closed { TcpEffect::NoRefresh } else { self.advance(Event::Reset) });
@@ -339,12 +339,14 @@ impl TcpTracker {
     }
 
     /// After the close, what a lost acknowledgement or a lost RST makes the endpoints send: segments
-    /// that were sent before, and the answers to those. Nothing new.
+    /// that were sent before, and the answers to those. Nothing new. Where both have acknowledged the
+    /// other's FIN, none but the FINs: CC FFW_RUL_EXT.1.5 has no data of a session after its end.
     fn linger(
         &mut self,
         direction: Direction,
         segment: &TcpSegment,
     ) -> Result<TcpEffect, DropReason> {
+        let finished = self.is_finished();
         let Some((sender, receiver)) = self.sides(direction) else {
             return Err(DropReason::TcpState);
         };
@@ -358,11 +360,11 @@ impl TcpTracker {
             // TIME-WAIT starts again too (RFC 9293 section 3.10.7.4).
             return Ok(TcpEffect::Continue);
         }
-        if segment.payload > 0 || segment.flags.syn {
-            sender.repeated = true;
-        } else if !receiver.repeated {
+        let repeats = segment.payload > 0 || segment.flags.syn;
+        if repeats && finished || !repeats && !receiver.repeated {
             return Err(DropReason::TcpState);
         }
+        sender.repeated |= repeats;
         Ok(TcpEffect::NoRefresh)
     }
 
@@ -395,13 +397,20 @@ impl TcpTracker {
         self.originator.fin.is_none() || self.replier.is_none_or(|side| side.fin.is_none())
     }
 
+    /// Whether both sides have acknowledged the other's FIN.
+    fn is_finished(&self) -> bool {
+        self.replier.is_some_and(|replier| {
+            self.originator.is_finished(&replier) && replier.is_finished(&self.originator)
+        })
+    }
+
     /// Draws the conclusions from what both sides have sent.
     fn settle(&mut self) -> TcpEffect {
         let Some(replier) = self.replier else { return TcpEffect::Continue };
         let originator = self.originator;
         let opened = originator.grant.is_some() && replier.grant.is_some();
         let fin = originator.fin.is_some() || replier.fin.is_some();
-        let finished = originator.is_finished(&replier) && replier.is_finished(&originator);
+        let finished = self.is_finished();
         let from = self.state;
         for (seen, event) in
             [(opened, Event::Opened), (fin, Event::Fin), (finished, Event::Finished)]

@@ -18,8 +18,8 @@ pub(super) struct Side {
     pub(super) scale: Option<u8>,
     /// One beyond its FIN.
     pub(super) fin: Option<u32>,
-    /// It has repeated something, or sent a RST, since the connection was closed: the other may
-    /// answer.
+    /// It has repeated its FIN, or since the connection was closed anything, or has sent a RST: the
+    /// other may answer after the close.
     pub(super) repeated: bool,
 }
 
@@ -101,6 +101,7 @@ impl Side {
     pub(super) fn note(&mut self, receiver: &Self, segment: &TcpSegment) {
         self.end = latest(self.end, end(segment));
         if segment.flags.fin {
+            self.repeated |= self.fin.is_some();
             self.fin = Some(end(segment));
         }
         let window = self.scaled_window(receiver, segment);

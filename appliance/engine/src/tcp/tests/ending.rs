@@ -13,6 +13,8 @@ fn rst_closes_only_when_exact() {
     let mut d = Dialogue::established();
     assert_eq!(d.client(segment("R", 0, 0)), DROPPED_WINDOW);
     assert_eq!(d.client(segment("R", 10_002, 0)), DROPPED_WINDOW);
+    assert_eq!(d.client(segment("R", 10_001, 0)), DROPPED_WINDOW, "the window ends before it");
+    assert_eq!(d.client(segment("R", 10_000, 0)), Ok(NoRefresh), "the window's last");
     assert_eq!(d.client(segment("R", 5_000, 0)), Ok(NoRefresh), "in the window");
     assert_eq!(d.0.state(), Established);
     assert_eq!(d.server(segment("A", 1, 1)), Ok(Continue), "challenge ACK");
@@ -193,6 +195,38 @@ fn nothing_new_passes_after_the_close() {
         assert!(d.client(segment("SA", 1, 2)).is_err());
         assert_eq!(d.0.state(), Closed);
     }
+}
+
+/// A replay of what had passed, data and SYN-ACK, passed again for ten seconds after the close.
+///
+/// Covers: CC-1.5b
+#[test]
+fn old_segments_do_not_pass_after_a_normal_close() {
+    let mut d = Dialogue::established();
+    let request = segment("A", 1, 1).payload(100);
+    let reply = segment("A", 1, 101).payload(200);
+    d.client(request).unwrap();
+    d.server(reply).unwrap();
+    d.client(segment("FA", 101, 201)).unwrap();
+    d.server(segment("FA", 201, 102)).unwrap();
+    assert_eq!(d.client(segment("A", 102, 202)), Ok(Moved { from: Closing, to: Closed }));
+    assert_eq!(d.client(request), DROPPED_STATE);
+    assert_eq!(d.server(reply), DROPPED_STATE);
+    assert_eq!(d.server(segment("SA", 0, 1)), DROPPED_STATE);
+    assert_eq!(d.client(segment("A", 102, 202)), DROPPED_STATE);
+}
+
+/// Both FINs crossed, both came again, and only then were they acknowledged: the acknowledgements
+/// were dropped.
+#[test]
+fn acknowledgements_of_fins_that_crossed_twice_pass() {
+    let mut d = Dialogue::established();
+    d.client(segment("FA", 1, 1)).unwrap();
+    d.server(segment("FA", 1, 1)).unwrap();
+    d.client(segment("FA", 1, 2)).unwrap();
+    assert_eq!(d.server(segment("FA", 1, 2)), Ok(Moved { from: Closing, to: Closed }));
+    assert_eq!(d.client(segment("A", 2, 2)), Ok(NoRefresh));
+    assert_eq!(d.server(segment("A", 2, 2)), Ok(NoRefresh));
 }
 
 /// The last ACK was lost behind us: FIN (or data and FIN) and ACK come again.

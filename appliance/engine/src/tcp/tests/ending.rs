@@ -29,6 +29,37 @@ fn rst_behind_data_that_is_not_acknowledged_yet_closes() {
     assert_eq!(d.client(segment("RA", 701, 1)), Ok(Moved { from: Established, to: Closed }));
 }
 
+/// The receiver may not have got the data: then what it has acknowledged is what it expects.
+///
+/// Covers: 5961-3b
+#[test]
+fn rst_where_the_receiver_has_acknowledged_closes() {
+    let mut d = Dialogue::established();
+    d.client(segment("A", 1, 1).payload(700)).unwrap();
+    assert_eq!(d.client(segment("R", 1, 0)), Ok(Moved { from: Established, to: Closed }));
+}
+
+/// An acknowledgement that was overtaken takes nothing back: a RST at what it says is an old one.
+///
+/// Covers: 5961-3a
+#[test]
+fn old_acknowledgement_does_not_make_an_old_rst_exact() {
+    let mut d = Dialogue::established();
+    d.client(segment("A", 1, 1).payload(700)).unwrap();
+    d.server(segment("A", 1, 701)).unwrap();
+    assert_eq!(d.server(segment("A", 1, 1)), Ok(Continue), "overtaken");
+    assert_eq!(d.client(segment("R", 1, 0)), DROPPED_WINDOW);
+    assert_eq!(d.0.state(), Established);
+}
+
+/// A RST of the client is never an answer to its own SYN, whatever it acknowledges.
+#[test]
+fn rst_of_the_client_refuses_no_syn_of_its_own() {
+    let mut d = Dialogue::answered();
+    let of_its_own_syn = C.wrapping_add(1).wrapping_sub(S);
+    assert_eq!(d.client(segment("RA", 1 << 30, of_its_own_syn)), DROPPED_WINDOW);
+}
+
 /// The data before the RST was lost behind us: the server's challenge ACK and the client's exact RST
 /// still pass.
 ///
@@ -85,6 +116,16 @@ fn client_may_take_its_syn_back() {
     assert_eq!(d.client(segment("R", 1, 0)), Ok(Moved { from: SynSent, to: Closed }));
     let mut d = Dialogue::answered();
     assert_eq!(d.client(segment("R", 1, 0)), Ok(Moved { from: SynReceived, to: Closed }));
+}
+
+/// RFC 9293 section 3.10.7.3: whichever of its SYNs was answered, the client may refuse the answer.
+#[test]
+fn client_may_take_its_second_syn_back() {
+    let mut d = Dialogue::open();
+    d.client(segment("S", 700, 0)).unwrap();
+    assert_eq!(d.client(segment("R", 702, 0)), DROPPED_WINDOW);
+    assert_eq!(d.client(segment("R", 701, 0)), Ok(NoRefresh));
+    assert_eq!(d.client(segment("R", 1, 0)), Ok(Moved { from: SynSent, to: Closed }));
 }
 
 /// ReDAN, CVE-2016-5696: a sweep over the sequence space by one who sees nothing.
@@ -249,6 +290,16 @@ fn lost_rst_is_repaired() {
     assert_eq!(d.client(segment("A", 1, 1).payload(100)), Ok(NoRefresh));
     assert_eq!(d.server(segment("R", 1, 0)), Ok(NoRefresh));
     assert_eq!(d.client(segment("A", 101, 1).payload(100)), DROPPED_STATE);
+}
+
+/// Only the SYN-ACK that was sent is one that may come again.
+#[test]
+fn only_the_same_syn_ack_comes_again_after_a_rst() {
+    let mut d = Dialogue::established();
+    d.server(segment("A", 1, 1).payload(100)).unwrap();
+    d.client(segment("R", 1, 0)).unwrap();
+    assert_eq!(d.server(segment("SA", 50, 1)), DROPPED_STATE);
+    assert_eq!(d.server(segment("SA", 0, 1)), Ok(NoRefresh));
 }
 
 /// RFC 9293 section 3.6.1: either side may open a closed connection anew.

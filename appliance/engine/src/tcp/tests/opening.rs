@@ -47,6 +47,15 @@ fn wrong_flags_in_the_handshake_are_not_part_of_it() {
     assert_eq!(Dialogue::answered().server(segment("S", 1, 0)), DROPPED_STATE);
 }
 
+/// Whoever replays the first SYN does not keep an idle connection in the table.
+#[test]
+fn copy_of_the_syn_refreshes_no_connection_that_is_open() {
+    let mut d = Dialogue::established();
+    assert_eq!(d.client(segment("S", 0, 0)), Ok(NoRefresh));
+    d.client(segment("FA", 1, 1)).unwrap();
+    assert_eq!(d.client(segment("S", 0, 0)), Ok(NoRefresh));
+}
+
 #[test]
 fn syn_again_passes() {
     let mut d = Dialogue::open();

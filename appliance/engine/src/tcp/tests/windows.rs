@@ -78,6 +78,54 @@ fn ack_of_what_was_not_sent_and_ack_from_the_past_are_dropped() {
     assert_eq!(d.server(segment("A", 1, 90_001).payload(1)), Ok(Continue));
 }
 
+/// Each side's segments are held against the other's window, each side's acknowledgements against its
+/// own.
+///
+/// Covers: 5961-5
+#[test]
+fn windows_of_unlike_sizes_are_not_mixed_up() {
+    let mut d = Dialogue(TcpTracker::open(&segment("S", C, 0).window(1_000)));
+    d.server(segment("SA", 0, 1).window(60_000)).unwrap();
+    d.client(segment("A", 1, 1).window(1_000)).unwrap();
+    for n in 0..200 {
+        d.client(segment("A", 1 + n * 1_000, 1 + n * 1_000).window(1_000).payload(1_000)).unwrap();
+        d.server(segment("A", 1 + n * 1_000, 1 + (n + 1) * 1_000).window(60_000).payload(1_000))
+            .unwrap();
+    }
+    // Both have sent 200,000 bytes; all of the client's are acknowledged.
+    let client = |sequence, ack| segment("A", sequence, ack).window(1_000);
+    let server = |sequence, ack| segment("A", sequence, ack).window(60_000);
+    for (segment, passes) in [
+        (client(140_001, 200_001), true),
+        (client(139_998, 200_001), false),
+        (client(200_001, 198_001), true),
+        (client(200_001, 198_000), false),
+        (client(260_001, 200_001), true),
+        (client(260_001, 200_001).payload(1), false),
+    ] {
+        assert_eq!(Dialogue(d.0).client(segment).is_ok(), passes, "client: {segment:?}");
+    }
+    for (segment, passes) in [
+        (server(199_001, 200_001), true),
+        (server(198_998, 200_001), false),
+        (server(200_001, 140_001), true),
+        (server(200_001, 140_000), false),
+        (server(200_001, 200_001).payload(1), false),
+    ] {
+        assert_eq!(Dialogue(d.0).server(segment).is_ok(), passes, "server: {segment:?}");
+    }
+}
+
+/// RFC 7323 section 2.2, also when the SYN-ACK comes again.
+#[test]
+fn window_of_a_repeated_syn_ack_is_not_scaled() {
+    let mut d = Dialogue(TcpTracker::open(&segment("S", C, 0).scale(7)));
+    d.server(segment("SA", 0, 1).scale(7)).unwrap();
+    assert_eq!(d.server(segment("SA", 0, 1).scale(7)), Ok(Continue));
+    d.client(segment("A", 1, 1)).unwrap();
+    assert_eq!(d.client(segment("A", 10_001, 1).payload(1)), DROPPED_WINDOW);
+}
+
 /// Covers: 5382-2
 #[test]
 fn zero_window_probe_and_its_answer_pass() {

@@ -221,17 +221,36 @@ impl Problems {
             self.dropped += 1;
             return;
         }
-        let (message, help) = (clip(message), clip(help));
+        let (message, help) = (clip(&message), clip(&help));
         self.kept.push(Problem { span, lint, message, help });
     }
 }
 
-fn clip(mut text: String) -> String {
-    if let Some((end, _)) = text.char_indices().nth(MESSAGE_LENGTH) {
-        text.truncate(end);
-        text.push('…');
+/// What a message quotes must neither fill a screen nor drive a terminal: characters that cannot be
+/// seen are written out.
+fn clip(text: &str) -> String {
+    let mut shown = String::new();
+    for (at, character) in text.chars().enumerate() {
+        if at == MESSAGE_LENGTH {
+            shown.push('…');
+            break;
+        }
+        if is_invisible(character) {
+            shown.extend(character.escape_unicode());
+        } else {
+            shown.push(character);
+        }
     }
-    text
+    shown
+}
+
+/// Controls, and what reorders or joins the text around it (Unicode, general category Cf).
+fn is_invisible(character: char) -> bool {
+    character.is_control()
+        || matches!(
+            character,
+            '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}'
+        )
 }
 
 impl Problem {

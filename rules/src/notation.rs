@@ -8,6 +8,7 @@ use crate::Transport;
 use crate::diagnostic::suggestion;
 use crate::service::icmp::{IcmpFamily, kind_name, kind_number, names};
 use crate::service::parse_protocol;
+use crate::term::number;
 
 /// A packet as written: `tcp 198.51.100.9:40000 -> 10.1.0.10:443 in internet [out spokes]`.
 ///
@@ -190,7 +191,8 @@ fn icmp(family: IcmpFamily, word: Word<'_>) -> Result<Transport, ParsePacketErro
         let near = if near.is_empty() { known.collect::<Vec<_>>().join(", ") } else { near };
         word.error(format!("`{kind}` is not an ICMP type: {near}"))
     })?;
-    let code = code.parse().map_err(|_| word.error("the ICMP code is a number from 0 to 255"))?;
+    let error = || word.error("the ICMP code is a number from 0 to 255");
+    let code = number(code).ok_or_else(error)?;
     Ok(match family {
         IcmpFamily::V4 => Transport::Icmp { kind, code },
         IcmpFamily::V6 => Transport::Icmpv6 { kind, code },

@@ -13,6 +13,7 @@ use serde::de::{
 use serde::{Deserialize, forward_to_deserialize_any};
 
 use crate::diagnostic::{Problems, Span, suggestion};
+use crate::term;
 use crate::yaml::{Entry, Kind, Node};
 
 /// A value and its place in the text.
@@ -138,8 +139,8 @@ impl<'n> NodeReader<'n, '_> {
     }
 
     fn number<T: std::str::FromStr>(self, most: u32) -> Result<T, ReadError> {
-        let number = self.text()?.parse();
-        number.map_err(|_| self.expected(&format!("a whole number from 0 to {most}")))
+        let number = term::number(self.text()?);
+        number.ok_or_else(|| self.expected(&format!("a whole number from 0 to {most}")))
     }
 }
 

@@ -15,6 +15,14 @@ impl TermError {
     }
 }
 
+/// Reads a number that is written in digits alone: no sign, and no zero in front, which YAML 1.1
+/// took for octal.
+pub(crate) fn number<T: std::str::FromStr>(word: &str) -> Option<T> {
+    let plain = word == "0" || !word.starts_with('0');
+    let digits = word.bytes().all(|byte| byte.is_ascii_digit());
+    if plain && digits { word.parse().ok() } else { None }
+}
+
 /// Whether a word could be the name of a zone, an object or a rule.
 pub(crate) fn is_name(word: &str) -> bool {
     let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';

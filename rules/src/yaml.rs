@@ -229,8 +229,12 @@ impl<'t, 'p> Builder<'t, 'p> {
             Some(Open::Mapping(_, entries, pending)) => match pending.take() {
                 Some((key, key_span)) => entries.push(Entry { key, key_span, value: node }),
                 None => match node.kind {
-                    Kind::Scalar(text) => *pending = Some((text, node.span)),
-                    Kind::Null | Kind::Sequence(_) | Kind::Mapping(_) | Kind::Broken => {
+                    Kind::Scalar(text) if !text.is_empty() => *pending = Some((text, node.span)),
+                    Kind::Scalar(_)
+                    | Kind::Null
+                    | Kind::Sequence(_)
+                    | Kind::Mapping(_)
+                    | Kind::Broken => {
                         self.problems.error(node.span, "a key must be a word");
                         *pending = Some((Cow::Borrowed(""), node.span));
                     }

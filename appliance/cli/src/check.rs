@@ -157,17 +157,29 @@ impl CheckedJson {
 /// If it cannot be read.
 pub(crate) fn read(path: &Path) -> Result<(String, String), Failure> {
     if path == Path::new("-") {
-        let mut text = String::new();
+        let mut bytes = Vec::new();
         std::io::stdin()
-            .read_to_string(&mut text)
+            .read_to_end(&mut bytes)
             .map_err(|error| Failure::new(format!("cannot read standard input: {error}")))?;
-        return Ok(("<stdin>".to_owned(), text));
+        return decode("<stdin>".to_owned(), bytes);
     }
     let file = path.display().to_string();
-    match std::fs::read_to_string(path) {
+    let bytes = std::fs::read(path)
+        .map_err(|error| Failure::new(format!("cannot read {file}: {error}")))?;
+    decode(file, bytes)
+}
+
+fn decode(file: String, bytes: Vec<u8>) -> Result<(String, String), Failure> {
+    match String::from_utf8(bytes) {
         Ok(text) => Ok((file, text)),
-        Err(error) => Err(Failure::new(format!("cannot read {file}: {error}"))),
+        Err(error) => Err(not_utf8(&file, error.as_bytes(), error.utf8_error().valid_up_to())),
     }
+}
+
+fn not_utf8(file: &str, bytes: &[u8], at: usize) -> Failure {
+    let line = bytes.iter().take(at).filter(|&&byte| byte == b'\n').count() + 1;
+    Failure::new(format!("{file}:{line}: the text is not UTF-8 from byte {at} on"))
+        .next(format!("save the file as UTF-8; iconv -f LATIN1 -t UTF-8 {file} may do it"))
 }
 
 /// The day by which rules expire, in UTC as on the nodes.

@@ -17,7 +17,12 @@ struct Problem<'a> {
     file: &'a str,
     at: &'a DiagnosticJson,
     offset: usize,
+    /// Whether the lines around are shown: there are any, and none is longer than [`EXCERPT_LINE`].
+    has_excerpt: bool,
 }
+
+/// Bytes of a line beyond which it explains nothing.
+const EXCERPT_LINE: usize = 2_000;
 
 impl fmt::Display for Problem<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -47,20 +52,22 @@ impl Diagnostic for Problem<'_> {
     }
 
     fn source_code(&self) -> Option<&dyn SourceCode> {
-        (self.at.line > 0).then_some(self.source as &dyn SourceCode)
+        self.has_excerpt.then_some(self.source as &dyn SourceCode)
     }
 
     fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
         let length = usize::try_from(self.at.length).unwrap_or(0);
         let label = LabeledSpan::underline((self.offset, length));
-        (self.at.line > 0)
+        self.has_excerpt
             .then(|| Box::new(std::iter::once(label)) as Box<dyn Iterator<Item = LabeledSpan>>)
     }
 }
 
 /// The problems as they are shown on standard error.
 pub(crate) fn render(file: &str, text: &str, problems: &[DiagnosticJson]) -> String {
-    let source = NamedSource::new(file, text.to_owned());
+    let text = &visible(text);
+    let lines: Vec<&str> = text.split('\n').collect();
+    let source = NamedSource::new(file, text.clone());
     // A pipe has no width: whoever reads it wants whole lines.
     let width = stderr_width().map_or(usize::from(u16::MAX), usize::from);
     let coloured = Paint::stderr().coloured;
@@ -69,12 +76,32 @@ pub(crate) fn render(file: &str, text: &str, problems: &[DiagnosticJson]) -> Str
     let handler = GraphicalReportHandler::new_themed(theme).with_links(false).with_width(width);
     let mut shown = String::new();
     for at in problems {
-        let problem = Problem { source: &source, file, at, offset: offset(text, at) };
+        // The excerpt is the line, the one before and the one behind.
+        let line = usize::try_from(at.line).unwrap_or(usize::MAX);
+        let around = lines.iter().skip(line.saturating_sub(2)).take(3);
+        let has_excerpt = line > 0 && around.clone().all(|line| line.len() <= EXCERPT_LINE);
+        let problem = Problem { source: &source, file, at, offset: offset(text, at), has_excerpt };
         // Writing to a string cannot fail.
         let _ = handler.render_report(&mut shown, &problem);
         shown.push('\n');
     }
     shown
+}
+
+/// The text with another character of as many bytes for each that would drive the terminal or
+/// reorder the line.
+fn visible(text: &str) -> String {
+    let shown = |character: char| match character {
+        '\n' | '\t' | '\r' => character,
+        '\u{61c}' | '\u{80}'..='\u{9f}' => '\u{bf}',
+        '\u{200b}'..='\u{200f}'
+        | '\u{2028}'..='\u{202e}'
+        | '\u{2060}'..='\u{206f}'
+        | '\u{feff}' => char::REPLACEMENT_CHARACTER,
+        character if character.is_control() => '?',
+        character => character,
+    };
+    text.chars().map(shown).collect()
 }
 
 /// The embedded tests as a table.
@@ -140,6 +167,20 @@ fn offset(text: &str, at: &DiagnosticJson) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A name of a million characters and one with an escape sequence went to the terminal as they
+    /// were.
+    #[test]
+    fn hostile_text_neither_fills_nor_drives_the_terminal() {
+        let long = format!("rules:\n  - {}\n", "x".repeat(1_000_000));
+        let shown = render("p.yaml", &long, &[problem(2, 5)]);
+        assert!(shown.len() < 1_000 && shown.contains("p.yaml:2:5"), "{} bytes", shown.len());
+        let driving = "name: \u{1b}[31m \u{202e}abc \u{85}\n";
+        let shown = render("p.yaml", driving, &[problem(1, 7)]);
+        assert!(shown.contains("name: ?[31m"), "{shown}");
+        assert!(!shown.contains(['\u{1b}', '\u{202e}', '\u{85}']), "{shown:?}");
+        assert_eq!(visible(driving).len(), driving.len());
+    }
 
     fn problem(line: u32, column: u32) -> DiagnosticJson {
         DiagnosticJson {

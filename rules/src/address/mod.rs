@@ -3,11 +3,11 @@
 mod set;
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 
-use crate::term::{TermError, is_name};
+use crate::term::{self, TermError, is_name};
 
 pub(crate) use set::AddressSet;
 
@@ -16,6 +16,29 @@ pub(crate) use set::AddressSet;
 pub(crate) struct IpRange {
     first: IpAddr,
     last: IpAddr,
+}
+
+/// What no packet that is forwarded comes from or goes to (RFC 6890).
+const NOBODYS: [(IpAddr, IpAddr); 8] = [
+    (v4([0, 0, 0, 0]), v4([0, 255, 255, 255])),
+    (v4([127, 0, 0, 0]), v4([127, 255, 255, 255])),
+    (v4([169, 254, 0, 0]), v4([169, 254, 255, 255])),
+    // Multicast, and what is reserved behind it.
+    (v4([224, 0, 0, 0]), v4([255, 255, 255, 255])),
+    // Unspecified, loopback and IPv4-compatible, then IPv4-mapped.
+    (v6(0), v6(0xffff_ffff)),
+    (v6(0xffff_0000_0000), v6(0xffff_ffff_ffff)),
+    // Link-local and site-local, then multicast.
+    (v6(0xfe80 << 112), v6((0xff00 << 112) - 1)),
+    (v6(0xff00 << 112), v6(u128::MAX)),
+];
+
+const fn v4(octets: [u8; 4]) -> IpAddr {
+    IpAddr::V4(Ipv4Addr::from_octets(octets))
+}
+
+const fn v6(bits: u128) -> IpAddr {
+    IpAddr::V6(Ipv6Addr::from_bits(bits))
 }
 
 /// A word of an address list.
@@ -38,6 +61,13 @@ impl IpRange {
 
     pub(crate) fn last(&self) -> IpAddr {
         self.last
+    }
+
+    /// Whether it holds an address of [`NOBODYS`].
+    pub(crate) fn has_nobodys(&self) -> bool {
+        NOBODYS.iter().any(|(first, last)| {
+            first.is_ipv4() == self.first.is_ipv4() && *first <= self.last && self.first <= *last
+        })
     }
 }
 
@@ -92,7 +122,8 @@ pub(crate) fn parse_network(word: &str) -> Result<IpNet, TermError> {
     if let Ok(address) = word.parse::<IpAddr>() {
         return Ok(address.into());
     }
-    let net: IpNet = word.parse().map_err(|_| not_an_address(word))?;
+    let length: Option<u8> = word.split_once('/').and_then(|(_, length)| term::number(length));
+    let net: IpNet = length.and(word.parse().ok()).ok_or_else(|| not_an_address(word))?;
     if net.trunc() != net {
         let message = format!("`{word}` has bits set behind its prefix");
         return Err(TermError::new(message, format!("did you mean `{}`?", net.trunc())));
@@ -159,6 +190,8 @@ mod tests {
             "-web",
             "fe80::1%eth0",
             "010.0.0.1",
+            "10.0.0.0/08",
+            "10.0.0.0/+8",
             "tcp/443",
         ] {
             assert!(parse_address_word(word).is_err(), "{word}");

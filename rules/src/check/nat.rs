@@ -201,6 +201,12 @@ impl Checker<'_, '_> {
             return None;
         }
         let set = self.resolved.address_set(&terms);
+        if let Some(range) = set.ranges().find(IpRange::has_nobodys) {
+            let message = format!("no host can have {range}");
+            let help = "name addresses of hosts: not multicast, loopback, link-local or reserved";
+            self.problems.error_with(list.span, message, help);
+            return None;
+        }
         if set.has_ipv4() && set.has_ipv6() {
             let message = "IPv4 and IPv6 addresses stand in one list";
             self.problems.error_with(list.span, message, ONE_FAMILY);

@@ -1,5 +1,7 @@
 //! Names of ICMP types.
 
+use crate::term::number;
+
 /// ICMP for IPv4 or for IPv6.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum IcmpFamily {
@@ -46,7 +48,7 @@ pub(crate) fn names(family: IcmpFamily) -> &'static [(&'static str, u8)] {
 /// The number of a type that is written as its name or its number.
 pub(crate) fn kind_number(family: IcmpFamily, word: &str) -> Option<u8> {
     let named = names(family).iter().find(|(name, _)| *name == word).map(|(_, kind)| *kind);
-    named.or_else(|| word.parse().ok())
+    named.or_else(|| number(word))
 }
 
 /// The name of a type, or its number.

@@ -8,7 +8,7 @@ use std::fmt;
 use std::ops::RangeInclusive;
 
 use crate::diagnostic::suggestion;
-use crate::term::{TermError, is_name};
+use crate::term::{self, TermError, is_name};
 
 pub(crate) use icmp::IcmpFamily;
 pub(crate) use set::{ANY_SERVICE, ServiceBox, ServiceSet, service_key};
@@ -97,8 +97,8 @@ pub(crate) fn parse_port_range(word: &str, text: &str) -> Result<RangeInclusive<
     }
     let port = |text: &str| {
         let help = "ports are numbers from 0 to 65535, as in 443 or 27015-27030";
-        let error = |_| TermError::new(format!("`{text}` in `{word}` is not a port"), help);
-        text.parse::<u16>().map_err(error)
+        let error = || TermError::new(format!("`{text}` in `{word}` is not a port"), help);
+        term::number::<u16>(text).ok_or_else(error)
     };
     let (first, last) = text.split_once('-').unwrap_or((text, text));
     let (first, last) = (port(first)?, port(last)?);
@@ -123,14 +123,14 @@ fn parse_icmp(word: &str, family: IcmpFamily, rest: Option<&str>) -> Result<Serv
         let help = if near.is_empty() { known().collect::<Vec<_>>().join(", ") } else { near };
         TermError::new(format!("`{kind}` in `{word}` is not an ICMP type"), help)
     })?;
-    let error = |_| TermError::new(format!("`{word}` has no code from 0 to 255"), "");
-    let code = code.map(str::parse).transpose().map_err(error)?;
+    let error = || TermError::new(format!("`{word}` has no code from 0 to 255"), "");
+    let code = code.map(|code| term::number(code).ok_or_else(error)).transpose()?;
     Ok(Service::Icmp(family, Some(number), code))
 }
 
 /// Reads a protocol number that has no name of its own.
 pub(crate) fn parse_protocol(word: &str, rest: Option<&str>) -> Result<u8, TermError> {
-    let number: Option<u8> = rest.and_then(|rest| rest.parse().ok());
+    let number: Option<u8> = rest.and_then(term::number);
     let help = "write the number from 0 to 255, as in `proto/47` for GRE";
     let number =
         number.ok_or_else(|| TermError::new(format!("`{word}` has no protocol number"), help))?;

@@ -11,10 +11,11 @@ use time::Date;
 
 use crate::address::{AddressSet, IpRange};
 use crate::classifier::{AddressMatch, Answers, Classified, Classifier, Conditions, ServiceMatch};
+use crate::diagnostic::Place;
 use crate::limits::{COMPILED_RANGES, ZONE_PAIR_RULES};
+use crate::object::{ObjectId, Term};
 use crate::policy::{
-    Match, NatKind, NatPolicy, ObjectId, Place, Policy, PoolPolicy, RulePolicy, SourcePolicy, Term,
-    ZonePolicy, Zones,
+    Match, NatKind, NatPolicy, Policy, PoolPolicy, RulePolicy, SourcePolicy, ZonePolicy, Zones,
 };
 use crate::ruleset::{NatTable, Networks, default_name};
 use crate::service::{Service, ServiceSet, TCP, UDP};

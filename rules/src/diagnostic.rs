@@ -74,6 +74,20 @@ pub(crate) struct Span {
     pub length: u32,
 }
 
+/// Where something stands. All places are equal: where a thing is written is not what it says.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Place {
+    pub span: Span,
+    /// From 1.
+    pub line: u32,
+}
+
+impl PartialEq for Place {
+    fn eq(&self, _other: &Self) -> bool {
+        true
+    }
+}
+
 impl Span {
     /// Texts are at most [`POLICY_BYTES`](crate::limits::POLICY_BYTES) long, which fits.
     pub(crate) fn new(start: usize, length: usize) -> Self {

@@ -20,6 +20,7 @@ mod term;
 
 mod check;
 mod lint;
+mod object;
 mod policy;
 mod print;
 mod resolve;

@@ -9,7 +9,8 @@ use ipnet::IpNet;
 use time::Date;
 
 use crate::address::IpRange;
-use crate::diagnostic::Span;
+use crate::diagnostic::Place;
+use crate::object::{Object, Term};
 use crate::resolve::Resolved;
 use crate::service::Service;
 use crate::settings::Timer;
@@ -58,45 +59,12 @@ impl Policy {
     }
 }
 
-/// Where something stands. All places are equal: where a thing is written is not what it says.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Place {
-    pub span: Span,
-    /// From 1.
-    pub line: u32,
-}
-
-impl PartialEq for Place {
-    fn eq(&self, _other: &Self) -> bool {
-        true
-    }
-}
-
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct ZonePolicy {
     pub name: String,
     pub place: Place,
     pub interfaces: Vec<String>,
     pub networks: Vec<IpNet>,
-}
-
-/// An address or service object: index into the policy's list of its kind.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct ObjectId(pub usize);
-
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Object<T> {
-    pub name: String,
-    pub place: Place,
-    /// Objects form no cycle.
-    pub terms: Vec<Term<T>>,
-}
-
-/// An entry of a list.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Term<T> {
-    Value(T),
-    Object(ObjectId),
 }
 
 /// What a rule asks of an address or a service.

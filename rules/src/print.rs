@@ -6,9 +6,10 @@ use std::time::Duration;
 use crate::address::IpRange;
 use crate::check::API_VERSION;
 use crate::duration::print_duration;
+use crate::object::{Object, Term};
 use crate::policy::{
-    DEFAULT_FILTERING, DEFAULT_NAT_PORTS, Match, Meta, NatDirection, NatKind, NatPolicy, Object,
-    Policy, PoolPolicy, RulePolicy, SourcePolicy, Term, TestPolicy, Zones,
+    DEFAULT_FILTERING, DEFAULT_NAT_PORTS, Match, Meta, NatDirection, NatKind, NatPolicy, Policy,
+    PoolPolicy, RulePolicy, SourcePolicy, TestPolicy, Zones,
 };
 use crate::service::{Service, print_port_range};
 use crate::settings::Timer;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::address::{AddressSet, IpRange};
 use crate::limits::COMPILED_RANGES;
-use crate::policy::{Object, ObjectId, Term};
+use crate::object::{Object, ObjectId, Term};
 use crate::service::Service;
 
 /// What each object means in the end: index with [`ObjectId`].

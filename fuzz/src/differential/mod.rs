@@ -5,6 +5,7 @@
 //! then remember different things. A difference that is in no class of [`classes`] fails.
 
 pub mod classes;
+mod datagrams;
 mod linux;
 mod ours;
 mod rng;
@@ -127,7 +128,7 @@ pub fn run(seed: u64, count: u64) -> Option<Report> {
         let mut ours = Ours::new();
         for number in start..count.min(start + PER_ROUND) {
             let mut rng = Rng::new(seed.wrapping_add(number));
-            let conversation = script::conversation(&mut rng, number % PER_ROUND);
+            let conversation = conversation(&mut rng, number % PER_ROUND);
             report.conversations += 1;
             hold(&conversation, seed.wrapping_add(number), &mut linux, &mut ours, &mut report);
         }
@@ -244,5 +245,16 @@ fn frame(step: &Step, shown: &Shown) -> Option<Vec<u8>> {
             let whole = builder.frame();
             Some(gabion_engine::build::piece(&whole, range.clone(), *more, *identification))
         }
+    }
+}
+
+/// The conversation of a seed. `number` keeps conversations of one round apart.
+fn conversation(rng: &mut Rng, number: u64) -> Conversation {
+    let port = 10_000 + number as u16 * 8;
+    match rng.below(10) {
+        0..=5 => tcp::conversation(rng, port),
+        6..=7 => datagrams::udp(rng, port),
+        8 => datagrams::echo(rng, port),
+        _ => datagrams::fragments(rng, port),
     }
 }

@@ -3,7 +3,8 @@
 use crate::ZoneId;
 use crate::address::{AddressWord, IpRange, parse_address_word};
 use crate::limits::LIST_ENTRIES;
-use crate::policy::{Match, Term, Zones};
+use crate::object::Term;
+use crate::policy::{Match, Zones};
 use crate::read::{At, OneOrMany};
 use crate::service::{Service, ServiceWord, parse_service_word};
 

@@ -11,10 +11,12 @@ mod zones;
 
 use std::collections::{BTreeMap, HashMap};
 
+use crate::diagnostic::Place;
 use crate::diagnostic::{Problems, Source, Span};
 use crate::document::{Document, MetaText};
 use crate::limits::{NAME_LENGTH, TEXT_LENGTH};
-use crate::policy::{Meta, ObjectId, Place, ZonePolicy};
+use crate::object::ObjectId;
+use crate::policy::{Meta, ZonePolicy};
 use crate::read::{At, OneOrMany};
 use crate::resolve::Resolved;
 use crate::term::{TermError, is_name, name_like};

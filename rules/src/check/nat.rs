@@ -11,9 +11,10 @@ use crate::document::{
     DestinationNatText, DirectionText, FilteringText, MappingText, NatText, SourceNatText,
 };
 use crate::limits::{NAT_RULES, NAT_TARGETS, TRANSLATED_ADDRESSES};
+use crate::object::Term;
 use crate::policy::{
     DEFAULT_FILTERING, DEFAULT_NAT_PORTS, DestinationPolicy, Match, NatDirection, NatKind,
-    NatPolicy, PoolPolicy, SourcePolicy, Term,
+    NatPolicy, PoolPolicy, SourcePolicy,
 };
 use crate::read::{At, OneOrMany};
 use crate::service::{Service, parse_port_range};

@@ -6,7 +6,7 @@ use crate::address::IpRange;
 use crate::diagnostic::Span;
 use crate::document::{Named, Objects};
 use crate::limits::{COMPILED_RANGES, OBJECT_NESTING, OBJECTS_PER_KIND};
-use crate::policy::{Object, ObjectId, Term};
+use crate::object::{Object, ObjectId, Term};
 use crate::read::OneOrMany;
 use crate::resolve::{Resolved, TooLarge};
 use crate::service::{Service, is_protocol};

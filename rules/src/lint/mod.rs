@@ -14,8 +14,9 @@ mod unused;
 
 use time::Date;
 
+use crate::diagnostic::Place;
 use crate::diagnostic::Problems;
-use crate::policy::{Meta, Place, Policy};
+use crate::policy::{Meta, Policy};
 
 pub use names::{Lint, LintGroup};
 

@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use crate::address::{AddressSet, IpRange};
-use crate::policy::{Match, ObjectId, Policy, Term, Zones};
+use crate::object::{ObjectId, Term};
+use crate::policy::{Match, Policy, Zones};
 use crate::service::{ICMP, ICMPV6, IcmpFamily, Ports, Service, TCP, UDP};
 
 /// Numbers from the first to the second, both included.

@@ -132,7 +132,7 @@ fn text(rules: &[String]) -> String {
 /// The rules that a lint speaks of, with what it says.
 fn found(text: &str, lints: &[Lint]) -> Vec<(usize, Diagnostic)> {
     let policy = load("it", text, None).unwrap().policy;
-    let line = |place: crate::policy::Place| place.line;
+    let line = |place: crate::diagnostic::Place| place.line;
     let find = |diagnostic: Diagnostic| {
         let lint = diagnostic.lint.unwrap();
         let rules = policy.rules.iter().map(|rule| line(rule.place));

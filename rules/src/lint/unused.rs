@@ -1,6 +1,7 @@
 //! What nobody names: objects, zones, tests.
 
-use crate::policy::{Match, NatKind, Object, ObjectId, Policy, PoolPolicy, Term, Zones};
+use crate::object::{Object, ObjectId, Term};
+use crate::policy::{Match, NatKind, Policy, PoolPolicy, Zones};
 
 use super::{Lint, Report};
 
@@ -111,7 +112,10 @@ fn mark<T>(terms: &[Term<T>], objects: &[Object<T>], used: &mut [bool]) {
     }
 }
 
-fn unused<'o, T>(objects: &'o [Object<T>], used: &[bool]) -> Vec<(&'o str, crate::policy::Place)> {
+fn unused<'o, T>(
+    objects: &'o [Object<T>],
+    used: &[bool],
+) -> Vec<(&'o str, crate::diagnostic::Place)> {
     let unused = objects.iter().zip(used).filter(|(_, used)| !**used);
     unused.map(|(object, _)| (&*object.name, object.place)).collect()
 }

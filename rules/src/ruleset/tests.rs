@@ -8,7 +8,8 @@ use proptest::sample::{select, subsequence};
 use time::Date;
 
 use crate::address::IpRange;
-use crate::policy::{Match, Meta, NatKind, Policy, PoolPolicy, Term, Zones};
+use crate::object::Term;
+use crate::policy::{Match, Meta, NatKind, Policy, PoolPolicy, Zones};
 use crate::service::{IcmpFamily, Service};
 use crate::{Loaded, NatQuery, Query, RuleId, Transport, ZoneId, load};
 

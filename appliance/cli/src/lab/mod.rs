@@ -16,6 +16,7 @@ mod process;
 mod servers;
 
 mod progress;
+mod runner;
 mod scenario;
 mod stage;
 
@@ -136,7 +137,7 @@ pub(crate) fn run(command: Command) -> Result<()> {
             let mut setup = setup(&run.common, run.keep, true)?;
             let time = Duration::from_secs(run.seconds);
             setup.load = Load { packets_per_second: run.rate, time };
-            scenario::run(find(&run.common.scenario)?, &setup, &run)
+            runner::run(find(&run.common.scenario)?, &setup, &run)
         }
     }
 }

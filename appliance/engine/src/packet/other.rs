@@ -1,7 +1,7 @@
 //! Protocols that are followed by their addresses alone, and by their ports where they begin with
 //! some. Nothing else of them is read: no chunk, parameter or option of theirs costs any work here.
 
-use super::{Network, Segment, protocol, transport};
+use super::{Network, Segment, protocol};
 use crate::verdict::DropReason;
 
 /// How long the header of a protocol is at least; zero for one that is not known.
@@ -32,7 +32,7 @@ pub(super) fn parse(bytes: &[u8], network: &Network) -> Result<Segment, DropReas
     }
     let &[a, b, c, d, ..] = bytes else { return Err(network.truncated()) };
     let (source_port, destination_port) = (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]));
-    transport::check_ports(source_port, destination_port)?;
+    check_ports(source_port, destination_port)?;
     Ok(Segment::Other { source_port, destination_port })
 }
 
@@ -44,4 +44,9 @@ fn covers_itself(bytes: &[u8], network: &Network) -> bool {
         0 => true,
         covered => covered >= 8 && (network.fragment.is_some() || covered <= bytes.len()),
     }
+}
+
+/// Port zero is reserved (RFC 6335 section 6) and stands for "any" in many an interface.
+pub(super) fn check_ports(source: u16, destination: u16) -> Result<(), DropReason> {
+    if source == 0 || destination == 0 { Err(DropReason::PortZero) } else { Ok(()) }
 }

@@ -83,7 +83,7 @@ impl Network {
 
 fn parse_tcp(bytes: &[u8], network: &Network) -> Result<TcpSegment, DropReason> {
     let header = TcpPacket::new_checked(bytes).map_err(|_| network.truncated())?;
-    check_ports(header.src_port(), header.dst_port())?;
+    other::check_ports(header.src_port(), header.dst_port())?;
     let flags = TcpFlags {
         syn: header.syn(),
         ack: header.ack(),
@@ -146,13 +146,8 @@ fn parse_udp(bytes: &[u8], network: &Network, family: Family) -> Result<Segment,
     if family == Family::Ipv6 && header.checksum() == 0 {
         return Err(DropReason::TransportChecksum);
     }
-    check_ports(header.src_port(), header.dst_port())?;
+    other::check_ports(header.src_port(), header.dst_port())?;
     Ok(Segment::Udp { source_port: header.src_port(), destination_port: header.dst_port() })
-}
-
-/// Port zero is reserved (RFC 6335 section 6) and stands for "any" in many an interface.
-pub(super) fn check_ports(source: u16, destination: u16) -> Result<(), DropReason> {
-    if source == 0 || destination == 0 { Err(DropReason::PortZero) } else { Ok(()) }
 }
 
 fn parse_icmpv4(bytes: &[u8], network: &Network) -> Result<Segment, DropReason> {

@@ -18,6 +18,28 @@ fn the_default_drops_and_is_named() {
     assert_eq!(dialogue.engine.rule_counters()[rule.0 as usize].hits, 1);
 }
 
+/// Two zones may both be where an address comes from, but a flow is of one: whoever sits behind the
+/// other and knows its numbers can not take part in it.
+///
+/// Covers: CC-1.4, CC-1.5a, CC-1.5d
+#[test]
+fn a_flow_is_of_the_zones_that_it_began_between() {
+    let policy = POLICY.replace(
+        "  internet: { interfaces: [ext] }",
+        "  internet: { interfaces: [ext] }\n  partner: { interfaces: [spare] }",
+    );
+    let mut dialogue = Dialogue::new(&policy);
+    let query = build::udp().from("198.51.100.9:4000").to("10.1.0.10:53").frame();
+    let onwards = "int: udp 198.51.100.9:4000 > 10.1.0.10:53 +0 ttl 63";
+    dialogue.step("ext", &query, &[onwards], &["forwarded"]);
+    dialogue.step("spare", &query, &[], &["drop:wrong-zone"]);
+    let syn = build::tcp().from("198.51.100.9:4000").to("10.1.0.10:443").seq(1);
+    dialogue.send("ext", &syn.clone().syn().frame());
+    dialogue.step("spare", &syn.clone().syn().frame(), &[], &["drop:wrong-zone"]);
+    dialogue.step("spare", &syn.seq(2).rst().frame(), &[], &["drop:wrong-zone"]);
+    assert!(dialogue.flows().iter().any(|flow| flow.starts_with("syn-sent")));
+}
+
 #[test]
 fn reject_answers_and_drop_is_silent() {
     let mut dialogue = Dialogue::new(POLICY);

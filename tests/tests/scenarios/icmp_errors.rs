@@ -484,3 +484,37 @@ fn the_nodes_own_answers_tell_nothing_of_the_hosts_behind_it() {
         }
     }
 }
+
+/// An error is the first packet after the policy has changed, or after the flow's time is up and
+/// nobody has looked yet: the flow that it is about is gone, and the error with it.
+///
+/// Covers: 6092-10, 5508-4, CC-1.5c
+#[test]
+fn an_error_about_a_flow_that_is_over_does_not_pass() {
+    for is_v4 in [true, false] {
+        let mut sent = Sent::udp(is_v4);
+        let error = sent.about(&sent.frame).frame();
+        let denied =
+            POLICY.replace("to: internet, action: allow }", "to: internet, action: drop }");
+        sent.dialogue.commit(&denied);
+        sent.dialogue.step("ext", &error, &[], &["drop:icmp-error-unmatched"]);
+
+        let mut sent = Sent::udp(is_v4);
+        sent.dialogue.now = sent.dialogue.now + Duration::from_secs(120);
+        sent.dialogue.step("ext", &error, &[], &["drop:icmp-error-unmatched"]);
+    }
+}
+
+/// Covers: 3.1, 5508-4
+#[test]
+fn an_error_about_an_answer_that_was_not_given_is_forged() {
+    let mut dialogue = Dialogue::new(POLICY);
+    let (client, server) = ("198.51.100.9", "10.1.0.10");
+    dialogue.send("ext", &build::icmp_echo().from(client).to(server).id(7).frame());
+    let answer = build::icmp_echo_reply().from(server).to(client).id(7).frame();
+    let error = build::icmp_error_about(&answer, 3, 1, [0; 4]).from(client).frame();
+    dialogue.step("ext", &error, &[], &["drop:icmp-error-forged"]);
+    dialogue.send("int", &answer);
+    dialogue.send("ext", &error);
+    assert_eq!(dialogue.sent.len(), 1, "now it was");
+}

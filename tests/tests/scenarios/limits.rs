@@ -64,6 +64,23 @@ fn a_table_full_of_live_flows_refuses_new_ones() {
     dialogue.step("int", &reply, &[back], &["forwarded"]);
 }
 
+/// To send twice is no sign of life: only to send again after an answer is.
+///
+/// Covers: 3.9
+#[test]
+fn who_repeats_without_an_answer_makes_room() {
+    let limits = Limits { flows: 64, ..Limits::default() };
+    let mut dialogue = Dialogue::with_limits(POLICY, limits);
+    for number in 0..200 {
+        let from = format!("198.51.100.{}:1025", number + 1);
+        for _ in 0..3 {
+            dialogue.send("ext", &build::udp().from(&from).to("10.1.0.10:53").frame());
+            assert_eq!(dialogue.sent.len(), 1, "the newcomer is let in");
+        }
+    }
+    assert_eq!(dialogue.engine.counters().evicted, 200 - 64);
+}
+
 /// Covers: 3.9
 #[test]
 fn connections_that_are_over_make_room() {
@@ -166,8 +183,12 @@ fn who_repeats_a_syn_gets_the_place_of_the_oldest() {
         dialogue.send("ext", &invented(number, "10.1.0.10:443"));
         dialogue.wait(Duration::from_millis(1), &[], &[]);
     }
+    dialogue.wait(Duration::from_secs(2), &[], &[]);
     dialogue.step("ext", &syn(1_025), &[], &["drop:half-open-limit"]);
-    dialogue.wait(Duration::from_secs(1), &[], &[]);
+    // A copy that the network made, or a flood that sends everything twice, is no repetition.
+    dialogue.wait(Duration::from_millis(199), &[], &[]);
+    dialogue.step("ext", &syn(1_025), &[], &["drop:half-open-limit"]);
+    dialogue.wait(Duration::from_millis(1), &[], &[]);
     let reached = "int: tcp 198.51.100.9:1025 > 10.1.0.10:443 S ttl 63";
     dialogue.step("ext", &syn(1_025), &[reached], &["forwarded"]);
     assert_eq!(dialogue.engine.counters().evicted, 1);
@@ -241,6 +262,30 @@ fn a_subscriber_is_told_of_its_quota_and_its_rate() {
     dialogue.send("int", &query(1_028));
     assert_eq!(dialogue.left(), [told(1_028)]);
     assert_eq!(dialogue.engine.counters().rejected(DropReason::SourceQuota), 1);
+}
+
+/// A source that holds flows from before is limited in each second, not in its first alone.
+///
+/// Covers: 6888-5
+#[test]
+fn new_flows_are_limited_in_every_second() {
+    let policy = POLICY.replace(
+        "  default: { action: drop, log: sampled }",
+        "  default: { action: drop, log: sampled }\n  flood: { new-flows-per-source-per-second: 3 }",
+    );
+    let mut dialogue = Dialogue::new(&policy);
+    for second in 0..4 {
+        for number in 0..3 {
+            let from = format!("198.51.100.9:{}", 1_025 + second * 10 + number);
+            dialogue.send("ext", &build::udp().from(&from).to("10.1.0.10:53").frame());
+            assert_eq!(dialogue.sent.len(), 1, "second {second}, flow {number}");
+        }
+        let beyond = build::udp().from("198.51.100.9:9999").to("10.1.0.10:53").frame();
+        dialogue.step("ext", &beyond, &[], &["drop:source-rate"]);
+        dialogue.wait(Duration::from_millis(999), &[], &[]);
+        dialogue.step("ext", &beyond, &[], &["drop:source-rate"]);
+        dialogue.wait(Duration::from_millis(1), &[], &[]);
+    }
 }
 
 #[test]

@@ -270,3 +270,22 @@ fn an_external_endpoint_that_a_stranger_came_in_by_is_nobody_elses() {
     let next = "unreplied 10.1.0.12:5000 > 198.51.100.9:53 | 198.51.100.9:53 > 203.0.113.4:2000";
     assert_eq!(dialogue.flows(), [next]);
 }
+
+/// The published server has itself begun to speak with the client from the published port: to the
+/// server a second connection would look like the first.
+///
+/// Covers: 3.3, 4787-3
+#[test]
+fn two_flows_never_look_alike_to_the_server() {
+    let mut dialogue = Dialogue::new(POLICY);
+    let (client, server) = ("198.51.100.9:40000", "10.1.0.10:443");
+    dialogue.send("int", &build::tcp().from(server).to(client).syn().seq(1).frame());
+    assert_eq!(dialogue.sent.len(), 1);
+    let flows = dialogue.flows();
+    let alike = build::tcp().from(client).to("203.0.113.7:443").syn().seq(1).frame();
+    dialogue.step("ext", &alike, &[], &["drop:nat-conflict"]);
+    assert_eq!(dialogue.flows(), flows);
+    let other = build::tcp().from("198.51.100.9:40001").to("203.0.113.7:443").syn().seq(1).frame();
+    dialogue.send("ext", &other);
+    assert_eq!(dialogue.sent.len(), 1);
+}

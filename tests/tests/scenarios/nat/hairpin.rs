@@ -2,7 +2,7 @@
 
 use gabion_engine::build;
 
-use super::probe::{BOTH, Probe, Protocol, out};
+use super::probe::{BOTH, Probe, Protocol, address, out};
 
 const X: &str = "10.1.0.10:5000";
 const Y: &str = "10.1.0.11:6000";
@@ -153,7 +153,22 @@ fn without_a_rule_of_its_own_a_host_is_hairpinned_to_the_nodes_address() {
     let mut probe = Probe::new(&out(how));
     let y = probe.outward(Protocol::Udp, Y, SERVER).unwrap();
     let (x, to) = pass(&mut probe, Protocol::Udp, X, &y).unwrap();
-    assert_eq!((super::probe::address(&x), &*to), ("10.1.0.1", Y));
+    assert_eq!((address(&x), &*to), ("10.1.0.1", Y));
     let answer = probe.pass("int", &Protocol::Udp.frame(Y, &x), "int");
     assert_eq!(answer, seen(&y, X));
+}
+
+/// What filtering has kept from a host was not seen by it, and it has nothing to report.
+///
+/// Covers: 5508-7, 3.1
+#[test]
+fn an_error_about_what_was_filtered_does_not_pass() {
+    let how = "address: 203.0.113.16, filtering: address-and-port-dependent";
+    let mut probe = Probe::new(&out(how));
+    let x = probe.outward(Protocol::Udp, X, SERVER).unwrap();
+    let y = probe.outward(Protocol::Udp, Y, SERVER).unwrap();
+    assert_eq!(pass(&mut probe, Protocol::Udp, X, &y), None);
+    let never_seen = build::udp().from(&x).to(Y).payload(b"probe").frame();
+    let error = build::icmp_error_about(&never_seen, 3, 3, [0; 4]).from(address(Y)).frame();
+    probe.dialogue.step("int", &error, &[], &["drop:icmp-error-unmatched"]);
 }

@@ -154,3 +154,31 @@ fn a_closed_node_tells_nobody() {
     dialogue.engine.close();
     dialogue.wait(Duration::from_secs(60), &[], &[]);
 }
+
+/// The answers that wait keep within the rate of all answers, and no more wait than the node has room
+/// for.
+///
+/// Covers: 5508-10d
+#[test]
+fn answers_to_unsolicited_syns_keep_within_the_limits() {
+    let (mut dialogue, external) = mapped("drop", "allow");
+    dialogue.commit(&policy("drop, log: none }, flood: { answers-per-second: 5", "allow"));
+    let knock = |number: u16| {
+        let peer = format!("198.51.{}.{}:7000", 100 + number / 200, number % 200 + 1);
+        build::tcp().from(&peer).to(&external).syn().frame()
+    };
+    for number in 0..20 {
+        dialogue.send("ext", &knock(number));
+    }
+    let before = dialogue.engine.counters().answers_sent;
+    dialogue.now = dialogue.now + Duration::from_secs(6);
+    dialogue.engine.handle_timeout(dialogue.now);
+    assert_eq!(dialogue.engine.counters().answers_sent - before, 5);
+    assert_eq!(dialogue.engine.counters().answers_limited, 15);
+
+    let (mut dialogue, _) = mapped("drop", "allow");
+    for number in 0..1_100 {
+        dialogue.send("ext", &knock(number));
+    }
+    assert_eq!(dialogue.engine.counters().answers_limited, 1_100 - 1_024, "nobody waits for them");
+}

@@ -2,8 +2,10 @@
 
 use std::net::IpAddr;
 
-use etherparse::{LaxNetSlice, LaxSlicedPacket, TransportSlice};
+use etherparse::{Ipv6ExtensionSlice, LaxNetSlice, LaxSlicedPacket, TransportSlice};
 use gabion_engine::{Address, Endpoint, FlowKey};
+
+const IPV6_HEADER: usize = 40;
 
 /// What an IP packet says of its flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,28 +35,34 @@ pub enum Kind {
 /// Reads an IP packet; `None` for anything else.
 pub fn packet(bytes: &[u8]) -> Option<Seen> {
     let packet = LaxSlicedPacket::from_ip(bytes).ok()?;
-    let (source, destination, protocol, later): (IpAddr, IpAddr, u8, bool) = match packet.net? {
-        LaxNetSlice::Ipv4(v4) => {
-            let header = v4.header();
-            let later = header.fragments_offset().value() > 0;
-            let number = header.protocol().0;
-            (header.source_addr().into(), header.destination_addr().into(), number, later)
-        }
-        LaxNetSlice::Ipv6(v6) => {
-            let header = v6.header();
-            let payload = v6.payload();
-            let later = payload.fragmented && packet.transport.is_none() && offset(bytes) > 0;
-            (
-                header.source_addr().into(),
-                header.destination_addr().into(),
-                payload.ip_number.0,
-                later,
-            )
-        }
-        LaxNetSlice::Arp(_) => return None,
-    };
+    let (source, destination, protocol, later, at): (IpAddr, IpAddr, u8, bool, usize) =
+        match packet.net? {
+            LaxNetSlice::Ipv4(v4) => {
+                let header = v4.header();
+                let later = header.fragments_offset().value() > 0;
+                let number = header.protocol().0;
+                let at = header.slice().len();
+                (header.source_addr().into(), header.destination_addr().into(), number, later, at)
+            }
+            LaxNetSlice::Ipv6(v6) => {
+                let header = v6.header();
+                let payload = v6.payload();
+                let later = v6.extensions().clone().into_iter().any(|extension| {
+                    matches!(extension, Ipv6ExtensionSlice::Fragment(fragment)
+                    if fragment.to_header().fragment_offset.value() > 0)
+                });
+                let end = bytes.len().min(IPV6_HEADER + usize::from(header.payload_length()));
+                (
+                    header.source_addr().into(),
+                    header.destination_addr().into(),
+                    payload.ip_number.0,
+                    later,
+                    end.checked_sub(payload.payload.len())?,
+                )
+            }
+            LaxNetSlice::Arp(_) => return None,
+        };
     // Of a fragment that has one, the transport header is read all the same.
-    let at = transport_at(bytes)?;
     let word = |place: usize| {
         Some(u16::from_be_bytes([*bytes.get(at + place)?, *bytes.get(at + place + 1)?]))
     };
@@ -101,23 +109,6 @@ fn tcp(bytes: &[u8], at: usize) -> Option<Kind> {
         syn: flags & 2 != 0,
         length: length + u32::from(flags & 3 != 0),
     })
-}
-
-fn transport_at(bytes: &[u8]) -> Option<usize> {
-    match bytes.first()? >> 4 {
-        4 => Some(usize::from(bytes[0] & 15) * 4),
-        6 if *bytes.get(6)? == 44 => Some(48),
-        6 => Some(40),
-        _ => None,
-    }
-}
-
-/// The offset field of an IPv6 fragment header that follows at once.
-fn offset(bytes: &[u8]) -> u16 {
-    match bytes.get(42..44) {
-        Some(field) if bytes[6] == 44 => u16::from_be_bytes([field[0], field[1]]) >> 3,
-        _ => 0,
-    }
 }
 
 /// Whether the sum over a TCP segment or UDP datagram is right, if the frame is one.

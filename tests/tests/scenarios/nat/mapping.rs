@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::probe::{BOTH, Probe, Protocol, address, out, port};
+use super::probe::{BOTH, Probe, Protocol, address, out, policy, port};
 
 const POOL: &str = "address: 203.0.113.16-203.0.113.19, ports: 1024-65535";
 
@@ -133,4 +133,20 @@ fn translation_ends_where_the_rule_ends() {
     assert_eq!(address(&seen), "203.0.113.16");
     let seen = probe.outward(Protocol::Udp, "10.1.0.10:5000", "198.51.100.200:53").unwrap();
     assert_eq!((address(&seen), port(&seen)), ("10.1.0.10", 5_000));
+}
+
+/// The commit has not come round to the flows yet: a new one takes no endpoint that the rule no
+/// longer has.
+///
+/// Covers: 4787-1
+#[test]
+fn a_mapping_outside_the_pool_in_force_is_not_used_again() {
+    let mut probe = Probe::new(&out("address: 203.0.113.16"));
+    let before = probe.outward(Protocol::Udp, "10.1.0.10:5000", "198.51.100.9:53").unwrap();
+    assert_eq!(address(&before), "203.0.113.16");
+    probe.dialogue.commit(&policy(&out("address: 203.0.113.17")));
+    let after = probe.outward(Protocol::Udp, "10.1.0.10:5000", "198.51.100.200:53").unwrap();
+    assert_eq!(address(&after), "203.0.113.17");
+    let again = probe.outward(Protocol::Udp, "10.1.0.10:5000", "198.51.100.9:53");
+    assert_eq!(again, Some(after), "one endpoint for both");
 }

@@ -184,3 +184,27 @@ fn a_routed_pool_is_the_nodes_even_without_a_mapping() {
     let ping = build::icmp_echo().from("198.51.100.77").to("192.88.99.3").id(7).frame();
     probe.dialogue.step("ext", &ping, &[], &["drop:nat-filtered"]);
 }
+
+/// A port that connections share is theirs until the last of them has ended.
+///
+/// Covers: 4787-3, 7857-3
+#[test]
+fn a_shared_port_is_nobodys_else_while_one_connection_has_it() {
+    let mut probe = Probe::new(
+        "  - { name: shared, kind: snat, from: spokes, out: internet, service: udp/53,
+      address: 203.0.113.16, ports: 2000, mapping: symmetric }
+  - { name: mapped, kind: snat, from: spokes, out: internet, address: 203.0.113.16, ports: 2000 }
+",
+    );
+    let external = Some("203.0.113.16:2000".to_owned());
+    let (inside, later) = ("10.1.0.10:5000", "198.51.100.77:53");
+    assert_eq!(probe.outward(Protocol::Udp, inside, "198.51.100.9:53"), external);
+    assert_eq!(probe.outward(Protocol::Udp, inside, later), external);
+    probe.wait(119);
+    assert_eq!(probe.outward(Protocol::Udp, inside, later), external);
+    probe.wait(2);
+    assert_eq!(probe.dialogue.flows().len(), 1, "the first has ended");
+    assert_eq!(probe.outward(Protocol::Udp, "10.1.0.11:7000", "198.51.100.9:99"), None);
+    probe.wait(120);
+    assert_eq!(probe.outward(Protocol::Udp, "10.1.0.11:7000", "198.51.100.9:99"), external);
+}

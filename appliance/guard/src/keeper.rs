@@ -212,9 +212,10 @@ impl<W: Write> Keeper<W> {
         self.tell(installed)
     }
 
-    /// Puts both tables in place. Nobody else can touch the held one: it is put there only once.
+    /// Puts both tables in place. Nobody else can touch the held one: it is put there only once, and
+    /// first, so that where another guard holds it the table that anybody can change stays as it is.
     fn install(&mut self) -> Result<(), RunError> {
-        let installed = self.try_install().and_then(|()| self.hold());
+        let installed = self.hold().and_then(|()| self.try_install());
         self.tell(installed)
     }
 

@@ -177,8 +177,9 @@ impl NetfilterError {
 fn hint(error: &io::Error) -> &'static str {
     match error.raw_os_error() {
         Some(libc::EPERM | libc::EACCES) => {
-            ": CAP_NET_ADMIN is missing. Start it as root or with \
-             AmbientCapabilities=CAP_NET_ADMIN, in a container with --cap-add NET_ADMIN"
+            ": another gabion-guard holds the rules (one gabiond at a time in a network namespace), or \
+             CAP_NET_ADMIN is missing. Start it as root or with AmbientCapabilities=CAP_NET_ADMIN, \
+             in a container with --cap-add NET_ADMIN"
         }
         Some(libc::EPROTONOSUPPORT | libc::EAFNOSUPPORT | libc::EOPNOTSUPP | libc::EINVAL) => {
             ": the kernel seems to lack nf_tables with the inet family. Load it with \

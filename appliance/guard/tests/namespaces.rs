@@ -174,6 +174,26 @@ fn nothing_passes_between_a_flush_and_its_repair() {
     network.kernel_is_silent();
 }
 
+/// The first one's node is ready all the while, and the second one's never is.
+#[test]
+fn a_second_guard_does_not_disturb_the_first() {
+    let Some(network) = network() else { return };
+    let first = Guard::in_place(&network);
+    let mut second = Guard::start(&network);
+    second.say(CONFIGURE);
+    let error = second.hears();
+    assert!(error.contains("another gabion-guard holds the rules"), "{error}");
+    assert!(first.events.try_recv().is_err(), "the first one has noticed");
+    network.kernel_is_silent();
+    first.kill();
+    // Now it is the second one's turn; it tries again by itself.
+    let mut heard = second.hears();
+    while heard != INSTALLED {
+        heard = second.hears();
+    }
+    network.kernel_is_silent();
+}
+
 #[test]
 fn what_others_do_elsewhere_is_none_of_our_business() {
     let Some(network) = network() else { return };

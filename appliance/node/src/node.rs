@@ -232,10 +232,10 @@ impl Node {
             Ok(())
         });
         if config.node.datapath == DatapathKind::Null {
-            // Nothing to guard and nothing to prove: nothing passes.
+            // Nothing to guard, and nothing passes: that is what probes have to hear.
             devices.send_replace(Devices::from([("lo".to_owned(), 1)]));
             self.worker.send(Command::SetNetwork(bare_network(config))).await?;
-            self.readiness.network(Ok(()));
+            self.readiness.network(Err("node.datapath is `null`: no packet moves".to_owned()));
             self.readiness.guard_in_place(true);
             return Ok(());
         }

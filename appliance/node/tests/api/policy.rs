@@ -205,6 +205,10 @@ async fn health_follows_readiness() {
     let mut client = home.client().await;
     commit(&mut client, &policy(443), 0).await.unwrap();
     let mut health = HealthClient::new(crate::rig::channel(&home.socket()).await);
+    // The node has no datapath, which is in the way until somebody says otherwise.
+    let status = client.status(StatusRequest {}).await.unwrap().into_inner();
+    assert!(!status.ready, "{status:?}");
+    node.readiness().network(Ok(()));
     let service = "gabion.v1.Firewall".to_owned();
     let mut states = health.watch(HealthCheckRequest { service }).await.unwrap().into_inner();
     let serving = tonic_health::pb::health_check_response::ServingStatus::Serving;

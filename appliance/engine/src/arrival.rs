@@ -34,7 +34,8 @@ impl Engine {
         Ok(())
     }
 
-    /// BCP 38: the source lies behind the zone that the packet comes from, and is not the node.
+    /// BCP 38: the source lies behind the zone that the packet comes from, and is not the node, which
+    /// also is who sends from the addresses of a pool.
     pub(crate) fn check_source(
         &self,
         from: InterfaceId,
@@ -43,7 +44,7 @@ impl Engine {
         let policy = self.policy.as_ref().ok_or(DropReason::NotReady)?;
         let zone = self.topology.zone(from).ok_or(DropReason::NoZone)?;
         let belongs = policy.rules.source_belongs(zone, source.to_ip());
-        if belongs && !self.topology.is_own(source) {
+        if belongs && !self.topology.is_own(source) && !self.topology.is_pooled(source) {
             Ok(())
         } else {
             Err(DropReason::SpoofedSource)

@@ -296,6 +296,8 @@ impl Engine {
     ) {
         let address = Address::from(address);
         match neighbour {
+            // RFC 1812 section 3.3.2: a group is nobody's link address.
+            Neighbour::Reachable { mac } if mac[0] & 1 == 1 => {}
             Neighbour::Reachable { mac } => self.release_parked(now, interface, address, mac),
             Neighbour::Failed => {
                 let lost = self.neighbours.fail(now, interface, address);

@@ -12,7 +12,8 @@ use crate::{
 };
 
 /// RFC 791: what every host takes in one piece. No link that is left has less, and who says so wants
-/// packets small (RFC 5927 section 7).
+/// packets small (RFC 5927 section 7). Zero, as routers from before RFC 1191 say, is less too: hosts
+/// take the smallest MTU for it that they know.
 const MTU_BELIEVED_IPV4: u32 = 576;
 /// RFC 8200 section 5.
 const MTU_BELIEVED_IPV6: u32 = 1_280;
@@ -81,8 +82,6 @@ impl Engine {
         // RFC 5927 section 7: an MTU that the quoted packet fitted into, or that no link has.
         let is_plausible = quote.mtu.is_none_or(|mtu| {
             let least = match packet.source.family() {
-                // Routers from before RFC 1191 do not say.
-                Family::Ipv4 if mtu == 0 => 0,
                 Family::Ipv4 => MTU_BELIEVED_IPV4,
                 Family::Ipv6 => MTU_BELIEVED_IPV6,
             };

@@ -209,7 +209,8 @@ impl Topology {
     }
 }
 
-/// The broadcast addresses of the links; two hosts or one have none (RFC 3021 section 2.1).
+/// The broadcast addresses of the links, the old ones with a host part of zero too (RFC 1812 section
+/// 4.2.3.1); two hosts or one have none (RFC 3021 section 2.1).
 fn broadcasts(network: &Network) -> Vec<Address> {
     const POINT_TO_POINT: u8 = 31;
     let mut broadcasts: Vec<Address> = network
@@ -217,9 +218,12 @@ fn broadcasts(network: &Network) -> Vec<Address> {
         .iter()
         .flat_map(|interface| &interface.addresses)
         .filter_map(|prefix| match prefix {
-            IpNet::V4(v4) if v4.prefix_len() < POINT_TO_POINT => Some(v4.broadcast().octets()),
+            IpNet::V4(v4) if v4.prefix_len() < POINT_TO_POINT => {
+                Some([v4.broadcast().octets(), v4.network().octets()])
+            }
             IpNet::V4(_) | IpNet::V6(_) => None,
         })
+        .flatten()
         .map(Address::from)
         .collect();
     broadcasts.sort_unstable();
@@ -227,11 +231,18 @@ fn broadcasts(network: &Network) -> Vec<Address> {
     broadcasts
 }
 
+/// The node's addresses, those of every router of a link among them (RFC 4291 section 2.6.1); on a
+/// link of two there is none (RFC 6164 section 6).
 fn own_addresses(network: &Network) -> Vec<Address> {
-    let mut own: Vec<Address> = network
-        .interfaces
-        .iter()
-        .flat_map(|interface| interface.addresses.iter().map(IpNet::addr))
+    const POINT_TO_POINT: u8 = 127;
+    let of_links = || network.interfaces.iter().flat_map(|interface| &interface.addresses);
+    let routers = of_links().filter_map(|prefix| match prefix {
+        IpNet::V6(v6) if v6.prefix_len() < POINT_TO_POINT => Some(IpAddr::V6(v6.network())),
+        IpNet::V4(_) | IpNet::V6(_) => None,
+    });
+    let mut own: Vec<Address> = of_links()
+        .map(IpNet::addr)
+        .chain(routers)
         .chain(network.host_addresses.iter().copied())
         .map(Address::from)
         .collect();

@@ -26,8 +26,7 @@ pub(crate) struct Quote {
     pub request: Option<bool>,
     /// Length of the quoted packet as its IP header claims, headers included.
     pub claimed_length: u32,
-    /// The MTU that the error announces, for "fragmentation needed" and "packet too big". Routers
-    /// from before RFC 1191 announce zero.
+    /// The MTU that the error announces, for "fragmentation needed" and "packet too big".
     pub mtu: Option<u32>,
     /// The address of the node that sent the error.
     pub reporter: Address,

@@ -163,6 +163,7 @@ pub(crate) fn solicited_target(bytes: &[u8], packet: &Packet) -> Option<Address>
     };
     let is_probe = source.is_unspecified();
     if target_addr.is_multicast()
+        || source.is_multicast()
         || is_probe && (lladdr.is_some() || !is_solicited_node(&destination))
     {
         return None;

@@ -140,6 +140,16 @@ fn discovery_from_beyond_the_link_is_dropped() {
     dialogue.step("ext", &wrong, &[], &["drop:transport-checksum"]);
 }
 
+/// RFC 4291 section 2.7: nothing comes from a group, and an answer would go to all of it.
+#[test]
+fn a_solicitation_from_a_group_is_not_answered() {
+    let mut dialogue = Dialogue::new(POLICY);
+    for group in ["ff02::1", "ff0e::9"] {
+        let asked = build::neighbour_solicitation([2, 0, 0, 0, 0, 9], group, "2600:1::7");
+        dialogue.step("ext", &asked, &[], &["local"]);
+    }
+}
+
 /// Each type and code is a rule's to name.
 ///
 /// Covers: CC-1.2

@@ -57,8 +57,49 @@ fn refused_as_destination(dialogue: &mut Dialogue, destinations: &[&str]) {
 fn nobody_sends_from_or_to_all_hosts_of_a_network() {
     let mut dialogue = Dialogue::new(ALLOW_ALL);
     let broadcasts = ["255.255.255.255", "203.0.113.255", "10.1.255.255", "192.0.2.255"];
+    // RFC 1812 section 4.2.3.1: the broadcasts of old.
+    let old_ones = ["203.0.113.0", "10.1.0.0", "192.0.2.0"];
     refused_as_source(&mut dialogue, &broadcasts, DropReason::MartianSource);
     refused_as_destination(&mut dialogue, &broadcasts);
+    refused_as_source(&mut dialogue, &old_ones, DropReason::MartianSource);
+    refused_as_destination(&mut dialogue, &old_ones);
+}
+
+/// RFC 4291 section 2.6.1: each router of a link has the address of the link itself, so this node
+/// has it and nobody behind it.
+///
+/// Covers: CC-1.7a
+#[test]
+fn the_address_of_all_routers_of_a_link_is_the_nodes() {
+    let mut dialogue = Dialogue::new(ALLOW_ALL);
+    for (from, other, links) in [
+        ("ext", "2600:9::9", ["2600:1::", "2600:2::"]),
+        ("int", "2600:2::9", ["2600:1::", "2600:2::"]),
+    ] {
+        for link in links {
+            let frame = build::protocol(99).from(other).to(link).frame();
+            refused(&mut dialogue, from, &frame, DropReason::ToNode);
+        }
+        refused_as_source(&mut dialogue, &links, DropReason::SpoofedSource);
+    }
+}
+
+/// Who could would take the place of a connection that source NAT has yet to make.
+///
+/// Covers: CC-1.7a, 3.3, 3.17
+#[test]
+fn nobody_sends_from_an_address_of_a_pool() {
+    let mut dialogue = Dialogue::new(super::POLICY);
+    let syn = build::tcp().syn().from("203.0.113.4:1025").to("203.0.113.7:443").frame();
+    refused(&mut dialogue, "ext", &syn, DropReason::SpoofedSource);
+    // A published address may be another host's own, for other ports than those.
+    let published = build::udp().from("203.0.113.8:1025").to("10.1.0.10:53").frame();
+    dialogue.step(
+        "ext",
+        &published,
+        &["int: udp 203.0.113.8:1025 > 10.1.0.10:53 +0 ttl 63"],
+        &["forwarded"],
+    );
 }
 
 /// Covers: CC-1.6d, CC-1.6e, CC-1.6f, CC-1.7b, 6092-1, 6092-2, 6092-3, 3.17

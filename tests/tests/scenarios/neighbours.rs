@@ -68,6 +68,26 @@ fn what_waits_does_not_leave_after_the_engine_has_closed() {
     dialogue.neighbour("int", "10.1.0.10", known(), &[], &[]);
 }
 
+/// RFC 1812 section 3.3.2: whoever tells such a link address is not believed, and what was known
+/// before stays known.
+#[test]
+fn a_group_is_nobodys_link_address() {
+    let mut dialogue = Dialogue::new(POLICY);
+    dialogue.resolve = false;
+    dialogue.step("ext", &SYN(), &[], &["held"]);
+    for mac in [[0xff; 6], [1, 0, 0x5e, 0, 0, 9], [0x33, 0x33, 0, 0, 0, 1]] {
+        dialogue.neighbour("int", "10.1.0.10", Neighbour::Reachable { mac }, &[], &[]);
+    }
+    let waited = "int: tcp 198.51.100.9:40000 > 10.1.0.10:443 S ttl 63";
+    let mac = [2, 0, 0, 0, 9, 9];
+    let known = Neighbour::Reachable { mac };
+    dialogue.neighbour("int", "10.1.0.10", known, &[waited], &["forwarded", "held=-1"]);
+    let lie = Neighbour::Reachable { mac: [0xff; 6] };
+    dialogue.neighbour("int", "10.1.0.10", lie, &[], &[]);
+    dialogue.send("ext", &SYN());
+    assert_eq!(dialogue.sent[0].1[..6], mac);
+}
+
 /// A policy that lets anybody reach any host of the inside network, and the `n`th of them.
 const SCANNED: &str = r"
 apiVersion: gabion/v1

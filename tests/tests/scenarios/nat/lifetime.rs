@@ -120,7 +120,8 @@ fn no_error_ends_a_mapping_whoever_sends_it() {
         let mut probe = probe();
         let external = probe.outward(protocol, HOST, SERVER).unwrap();
         let (_, as_sent) = probe.dialogue.sent[0].clone();
-        for code in 0..16 {
+        // "Fragmentation needed" has an MTU to be believed, which these packets are too small for.
+        for code in (0..16).filter(|code| *code != 4) {
             for from in ["198.51.100.9", "192.0.2.77"] {
                 let error = build::icmp_error_about(&as_sent, 3, code, [0; 4]).from(from).frame();
                 probe.dialogue.send("ext", &error);

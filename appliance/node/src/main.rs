@@ -103,6 +103,8 @@ async fn run(mut node: Node) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hang_up = signal(SignalKind::hangup())?;
+    // Taken, so that a limit on the size of files refuses a commit as a full disk does, and ends nothing.
+    let _file_size = signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))?;
     let told = tokio::spawn(service::keep_told(node.readiness()));
     let failed = loop {
         tokio::select! {

@@ -364,7 +364,9 @@ impl<F: Files> Store<F> {
 impl WriteRevisionError {
     fn new(path: PathBuf, source: io::Error) -> Self {
         let is = |kinds: &[io::ErrorKind]| kinds.contains(&source.kind());
-        if is(&[io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded]) {
+        let full =
+            [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded, io::ErrorKind::FileTooLarge];
+        if is(&full) {
             Self::Full(path)
         } else if is(&[io::ErrorKind::ReadOnlyFilesystem]) {
             Self::ReadOnly(path)

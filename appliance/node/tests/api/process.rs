@@ -127,6 +127,28 @@ impl Drop for TinyDisk<'_> {
     }
 }
 
+/// The kernel's answer to such a write ends a process that does not say otherwise.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_limit_on_the_size_of_files_refuses_the_commit_and_ends_nothing() {
+    let home = Home::new();
+    let (daemon, mut client) = start(&home, &home.settings("")).await;
+    commit(&mut client, &policy(1), 0).await.unwrap();
+    let process = rustix::process::Pid::from_child(&daemon.0);
+    let nothing = rustix::process::Rlimit { current: Some(0), maximum: None };
+    let resource = rustix::process::Resource::Fsize;
+    rustix::process::prlimit(Some(process), resource, nothing).unwrap();
+    let refused = commit(&mut client, &policy(2), 1).await.unwrap_err();
+    assert!(refused.message().contains("nothing was changed"), "{refused}");
+    assert_eq!(in_force(&mut client).await.policy, policy(1));
+    rustix::process::prlimit(
+        Some(process),
+        resource,
+        rustix::process::Rlimit { current: None, maximum: None },
+    )
+    .unwrap();
+    commit(&mut client, &policy(3), 1).await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_disk_refuses_the_commit_and_changes_nothing() {
     let home = Home::new();

@@ -1,6 +1,6 @@
 //! Who may send to an external endpoint (RFC 4787 section 5), asked as RFC 5780 section 4.4 does.
 
-use super::probe::{BOTH, Probe, Protocol, out};
+use super::probe::{BOTH, Probe, Protocol, out, policy};
 
 const HOST: &str = "10.1.0.10:5000";
 const SERVER: &str = "198.51.100.9:53";
@@ -29,6 +29,35 @@ fn each_filtering_lets_in_whom_it_says() {
     }
 }
 
+/// Whom a mapping has sent to is read from its flows when a policy first asks for it, and again when
+/// one asks that comes after one that did not.
+///
+/// Covers: 4787-8a
+#[test]
+fn a_policy_that_asks_whom_a_mapping_has_sent_to_is_told_of_those_before_it() {
+    let strict = out("address: 203.0.113.16");
+    let by_address = policy(&out("address: 203.0.113.16, filtering: address-dependent"));
+    for protocol in BOTH {
+        let mut probe = Probe::new(&strict);
+        let external = probe.outward(protocol, HOST, SERVER).unwrap();
+        assert_eq!(probe.inward(protocol, "198.51.100.9:90", &external), None);
+        probe.dialogue.commit(&by_address);
+        let known = probe.inward(protocol, "198.51.100.9:91", &external);
+        assert_eq!(known.as_deref(), Some(HOST), "{protocol:?}");
+        assert_eq!(probe.inward(protocol, "198.51.100.77:91", &external), None);
+
+        probe.dialogue.commit(&policy(&strict));
+        assert_eq!(probe.outward(protocol, HOST, "198.51.100.44:53"), Some(external.clone()));
+        assert_eq!(probe.inward(protocol, "198.51.100.44:92", &external), None);
+        probe.dialogue.commit(&by_address);
+        for known in ["198.51.100.9:93", "198.51.100.44:93"] {
+            let inside = probe.inward(protocol, known, &external);
+            assert_eq!(inside.as_deref(), Some(HOST), "{protocol:?} {known}");
+        }
+        assert_eq!(probe.inward(protocol, "198.51.100.77:93", &external), None);
+    }
+}
+
 /// Covers: 5382-3b
 #[test]
 fn filtering_may_differ_between_tcp_and_udp() {
@@ -50,7 +79,7 @@ fn filtering_may_differ_between_tcp_and_udp() {
 #[test]
 fn rules_still_decide_about_strangers_that_a_mapping_admits() {
     let nat = out("address: 203.0.113.16, filtering: endpoint-independent");
-    let policy = super::probe::policy(&nat).replace(
+    let policy = policy(&nat).replace(
         "rules: []",
         "rules: [{ name: no-strangers, from: internet, to: spokes, action: drop }]",
     );

@@ -158,9 +158,15 @@ impl Engine {
             return None;
         }
         let Ok(admission) = self.judge_again(&flow) else {
-            // A real packet would end the flow first, and with it perhaps a mapping that is still
-            // seen below: the reason may then be another one.
-            steps.step("flow", Outcome::Miss, format_args!("the flow is no longer permitted"));
+            // A real packet would end the flow first; below, what the flow holds is still seen.
+            steps.step(
+                "flow",
+                Outcome::Miss,
+                format_args!(
+                    "the flow is no longer permitted: the packet ends it, and may then be dropped for \
+                     another reason than is said here, as a NAT mapping may end with it"
+                ),
+            );
             return None;
         };
         let (id, state) = (flow.id.0, flow.state().label());

@@ -373,7 +373,8 @@ impl World {
     /// A packet may meet a limit that `explain` does not look at, and nothing else.
     fn agrees(&self, told: &gabion_engine::Explanation, verdict: Verdict) {
         // The packet ended a revoked flow, and its mapping with it; `explain` ends nothing.
-        let revoked = |step: &gabion_engine::Step| step.detail == "the flow is no longer permitted";
+        let revoked =
+            |step: &gabion_engine::Step| step.detail.starts_with("the flow is no longer permitted");
         if told.steps.iter().any(revoked) {
             return;
         }

@@ -64,9 +64,10 @@ impl Engine {
         {
             return Err(Refusal::answered(DropReason::TooBig, IcmpError::TooBig { mtu }));
         }
+        let source = self.flows.key(slot, direction).source.address.into();
         let journal = &mut self.journal;
         let reachability =
-            self.neighbours.reachability(now, neighbour, &mut |interface, address| {
+            self.neighbours.reachability(now, neighbour, source, &mut |interface, address| {
                 journal.push(Event::NeighbourWanted { interface, address });
             });
         match reachability {
@@ -204,7 +205,8 @@ impl Engine {
 
     fn parked(&self, exit: &Exit, bytes: Vec<u8>, offload: Offload, frames: u32) -> Parked {
         let Exit { slot, direction, .. } = *exit;
-        Parked { bytes, offload, frames, slot, flow: self.flows[slot].id(), direction }
+        let source = self.flows.key(slot, direction).source.address.into();
+        Parked { bytes, offload, frames, source, slot, flow: self.flows[slot].id(), direction }
     }
 
     /// The neighbour is known: packets that waited for it leave, if their flow still may.

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+use crate::address::SourceNetwork;
 use crate::event::FlowId;
 use crate::flows::Slot;
 use crate::limits::Limits;
@@ -20,6 +21,10 @@ const RETRY: Duration = Duration::from_secs(1);
 /// 1,024 (gc_thresh3) and a question stands there for three seconds, so that a scan of a network does
 /// not crowd out who is there.
 const QUESTIONS_PER_SECOND: u32 = 256;
+
+/// The part of the queue, and so of the questions, that one source may take: who scans a network leaves
+/// the rest to others.
+const PART_OF_SOURCE: u32 = 8;
 
 /// A neighbour in the table. A place is given to another when the table is full and nobody waits
 /// there; ids of its former holder are then found to be outdated.
@@ -75,6 +80,8 @@ pub(crate) struct Parked {
     pub(crate) offload: Offload,
     /// Frames that it stands for: of one that was cut, the first part counts and the others do not.
     pub(crate) frames: u32,
+    /// Whose part of the queue it takes.
+    pub(crate) source: SourceNetwork,
     /// The flow that it belongs to, or is an ICMP error about, and its way.
     pub(crate) slot: Slot,
     pub(crate) flow: FlowId,
@@ -87,6 +94,8 @@ pub(crate) struct Neighbours {
     entries: Vec<Entry>,
     index: BTreeMap<(InterfaceId, Address), NeighbourId>,
     parked: u32,
+    /// How many packets of each source wait; none that has none.
+    shares: BTreeMap<SourceNetwork, u32>,
     /// Frames whose packets have made room for others since `take_given_way`.
     given_way: u32,
     /// The second of the last question about somebody never known, and how many there were in it.
@@ -104,6 +113,7 @@ impl Neighbours {
             entries: Vec::new(),
             index: BTreeMap::new(),
             parked: 0,
+            shares: BTreeMap::new(),
             given_way: 0,
             questions: (Time::ZERO, 0),
             waiting: VecDeque::new(),
@@ -172,20 +182,22 @@ impl Neighbours {
         self.entries[id.place as usize].interface
     }
 
-    /// What is known now. `ask` is told when the kernel has to be asked.
+    /// What is known now, for a packet of `source`. `ask` is told when the kernel has to be asked.
     pub(crate) fn reachability(
         &mut self,
         now: Time,
         id: NeighbourId,
+        source: SourceNetwork,
         ask: &mut dyn FnMut(InterfaceId, Address),
     ) -> Reachability {
+        let may_wait = self.has_share(source);
         let entry = &mut self.entries[id.place as usize];
         match entry.state {
             State::Known(mac) => Reachability::Known(mac),
             State::Waiting { until } if now < until => Reachability::Waiting,
             State::Dead { until } if now < until => Reachability::Dead,
             State::Unknown | State::Waiting { .. } | State::Dead { .. } => {
-                if !entry.was_known && !may_ask(&mut self.questions, now) {
+                if !may_wait || !entry.was_known && !may_ask(&mut self.questions, now) {
                     return Reachability::NotAsked;
                 }
                 let until = now + WAIT;
@@ -215,15 +227,22 @@ impl Neighbours {
     /// `NeighbourQueueFull`; the packet is dropped.
     pub(crate) fn park(&mut self, id: NeighbourId, packet: Parked) -> Result<(), DropReason> {
         let crowd = self.entries[id.place as usize].parked.len() as u32;
-        if crowd >= self.limits.parked_per_neighbour {
+        if crowd >= self.limits.parked_per_neighbour || !self.has_share(packet.source) {
             return Err(DropReason::NeighbourQueueFull);
         }
         if self.parked >= self.limits.parked && !self.give_way(id) {
             return Err(DropReason::NeighbourQueueFull);
         }
+        *self.shares.entry(packet.source).or_default() += 1;
         self.entries[id.place as usize].parked.push_back(packet);
         self.parked += 1;
         Ok(())
+    }
+
+    /// Whether one more packet of the source may wait.
+    fn has_share(&self, source: SourceNetwork) -> bool {
+        let taken = self.shares.get(&source).copied().unwrap_or_default();
+        taken < self.limits.parked.div_ceil(PART_OF_SOURCE)
     }
 
     /// Gives up the packets of the neighbour that was asked for first: who is there answers sooner than
@@ -314,6 +333,7 @@ impl Neighbours {
     /// Drops the packets that wait, and returns how many.
     pub(crate) fn drop_parked(&mut self) -> u32 {
         self.parked = 0;
+        self.shares.clear();
         self.entries.iter_mut().map(|entry| frames(&std::mem::take(&mut entry.parked))).sum()
     }
 
@@ -339,6 +359,14 @@ impl Neighbours {
     fn take_parked(&mut self, id: NeighbourId) -> VecDeque<Parked> {
         let parked = std::mem::take(&mut self.entries[id.place as usize].parked);
         self.parked -= parked.len() as u32;
+        for packet in &parked {
+            if let Some(taken) = self.shares.get_mut(&packet.source) {
+                *taken -= 1;
+                if *taken == 0 {
+                    self.shares.remove(&packet.source);
+                }
+            }
+        }
         parked
     }
 }

@@ -99,8 +99,12 @@ rules:
 ";
 
 fn probe(n: u16) -> Vec<u8> {
+    probe_of(n, &format!("198.51.{}.{}", n / 250 + 1, n % 250 + 1))
+}
+
+fn probe_of(n: u16, source: &str) -> Vec<u8> {
     let to = format!("10.1.{}.{}:443", n / 250 + 1, n % 250 + 1);
-    build::udp().from(&format!("198.51.100.9:{}", 2_000 + n)).to(&to).frame()
+    build::udp().from(&format!("{source}:2000")).to(&to).frame()
 }
 
 /// Covers: 3.9
@@ -145,6 +149,30 @@ fn packets_that_have_waited_longest_make_room() {
     dialogue.neighbour("int", "10.1.0.10", known, &[waited], &["forwarded", "held=-1"]);
     // All others are given up in time.
     dialogue.wait(Duration::from_secs(4), &[], &["drop:neighbour-unresolved=7", "held=-7"]);
+}
+
+/// Nor does it take all the questions that may be asked.
+///
+/// Covers: 3.9
+#[test]
+fn one_source_that_scans_leaves_the_queue_to_others() {
+    let mut dialogue = Dialogue::new(SCANNED);
+    dialogue.resolve = false;
+    dialogue.step("ext", &SYN(), &[], &["held"]);
+    for n in 0..600 {
+        dialogue.send("ext", &probe_of(n, "198.51.100.66"));
+    }
+    // An eighth of 1,024, and the one that was there before.
+    assert_eq!(dialogue.engine.counters().held, 129);
+    assert_eq!(dialogue.engine.counters().dropped(DropReason::NeighbourQueueFull), 472);
+    for n in 0..100 {
+        dialogue.step("ext", &probe(n + 1_000), &[], &["held"]);
+    }
+    // What it asked for is given up in time, and then it may ask for others.
+    dialogue.now = dialogue.now + Duration::from_secs(4);
+    dialogue.engine.handle_timeout(dialogue.now);
+    assert_eq!(dialogue.engine.counters().held, 0);
+    dialogue.step("ext", &probe_of(2_000, "198.51.100.66"), &[], &["held"]);
 }
 
 #[test]

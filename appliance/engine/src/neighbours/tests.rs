@@ -19,6 +19,7 @@ fn packet(number: u8) -> Parked {
         bytes: vec![number],
         offload: Offload::default(),
         frames: 1,
+        source: address(number).into(),
         slot: Slot(0),
         flow: FlowId(0),
         direction: Direction::Original,
@@ -33,7 +34,7 @@ fn a_table_full_of_known_neighbours_takes_one_that_is_wanted() {
     }
     assert_eq!(neighbours.len(), 4);
     let id = neighbours.entry(OUT, address(9)).unwrap();
-    let asked = neighbours.reachability(Time::ZERO, id, &mut |_, _| {});
+    let asked = neighbours.reachability(Time::ZERO, id, address(1).into(), &mut |_, _| {});
     assert_eq!(asked, Reachability::Waiting);
     assert_eq!(neighbours.len(), 4);
 }
@@ -75,7 +76,7 @@ proptest! {
                     let Some(id) = neighbours.entry(OUT, address(host)) else { continue };
                     old_ids.insert((host, id.place, id.tenancy));
                     prop_assert!(neighbours.is_current(id));
-                    match neighbours.reachability(now, id, &mut |_, _| {}) {
+                    match neighbours.reachability(now, id, address(number).into(), &mut |_, _| {}) {
                         Reachability::Known(mac) => prop_assert_eq!(Some(&mac), told.get(&host)),
                         Reachability::Waiting => {
                             let before = neighbours.parked();
@@ -129,6 +130,8 @@ proptest! {
             }
             let parked: usize = waiting.values().map(Vec::len).sum();
             prop_assert_eq!(neighbours.parked() as usize, parked);
+            prop_assert_eq!(neighbours.shares.values().sum::<u32>() as usize, parked);
+            prop_assert!(neighbours.shares.values().all(|&taken| taken == 1));
             prop_assert!(parked <= 5 && neighbours.len() <= 4);
             prop_assert_eq!(neighbours.index.len() as u32, neighbours.len());
             for (host, place, tenancy) in &old_ids {

@@ -258,7 +258,7 @@ pub const SETTINGS: &[Setting] = &[
         1_024,
         (1, 65_536),
         "packets",
-        "Packets that wait for neighbours in all. Full: `neighbour-queue-full`.",
+        "Packets that wait for neighbours in all; one source may have an eighth of them. Full: `neighbour-queue-full`.",
     ),
     number(
         "limits.neighbours",

@@ -78,10 +78,11 @@ fn is_ipv4_mapped(address: &Ipv6Address) -> bool {
     address.to_ipv4_mapped().is_some()
 }
 
-/// Router alerts are for messages to this link's routers alone; those messages come unfragmented.
+/// Hop-by-hop options are for messages to this link's routers alone (RFC 9288 section 3.4.1 lets a
+/// router drop all others); those messages come unfragmented.
 fn check_link_local(chain: &Chain, segment: &Segment) -> Result<(), DropReason> {
     let link_local = matches!(segment, Segment::LinkLocal { .. });
-    if chain.router_alert && !link_local {
+    if chain.hop_by_hop && !link_local {
         return Err(DropReason::ExtensionHeader);
     }
     // RFC 6980 section 5, also of atomic fragments.
@@ -102,7 +103,7 @@ pub(crate) struct Chain {
     /// Where the fragment header starts.
     fragment_header: Option<usize>,
     homes: Homes,
-    router_alert: bool,
+    hop_by_hop: bool,
     routing: bool,
     destination_options: u8,
     authentication: bool,
@@ -142,17 +143,13 @@ impl Chain {
         Err(ChainError::Refused)
     }
 
-    /// Padding passes, and the router alert of multicast listener discovery (RFC 3810 section 5).
+    /// Padding is taken, and the router alert of multicast listener discovery (RFC 3810 section 5).
     fn hop_by_hop(&mut self, bytes: &[u8]) -> Result<(u8, usize), ChainError> {
+        self.hop_by_hop = true;
         let header = self.options_header(bytes)?;
-        for option in options(&header)? {
-            let alert =
-                Ipv6OptionRepr::RouterAlert(Ipv6OptionRouterAlert::MulticastListenerDiscovery);
-            if option == alert {
-                self.router_alert = true;
-            } else if !is_padding(&option) {
-                return Err(ChainError::Refused);
-            }
+        let alert = Ipv6OptionRepr::RouterAlert(Ipv6OptionRouterAlert::MulticastListenerDiscovery);
+        if options(&header)?.any(|option| option != alert && !is_padding(&option)) {
+            return Err(ChainError::Refused);
         }
         Ok(extent(&header))
     }

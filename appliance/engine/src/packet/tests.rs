@@ -51,7 +51,7 @@ fn samples() -> Vec<Vec<u8>> {
         v6(build::icmp_echo_reply()).frame(),
         build::icmp_error_about(&syn.frame(), 3, 1, [0; 4]).frame(),
         build::icmp_error_about(&v6(udp.clone()).frame(), 2, 0, [0, 0, 5, 0]).frame(),
-        v6(build::tcp().syn()).extension_header(0, &padded).extension_header(60, &padded).frame(),
+        v6(build::tcp().syn()).extension_header(60, &padded).frame(),
         v6(build::udp()).extension_header(51, &[4; 23]).frame(),
         build::protocol(47).payload(&[1; 20]).frame(),
         build::arp_request([2; 6], "10.0.0.1", "10.0.0.2"),
@@ -282,8 +282,8 @@ fn ipv6_extension_headers() {
             .fold(tcp.clone(), |tcp, (number, bytes)| tcp.extension_header(*number, bytes))
     };
     let ah: &[u8] = &[4; 23];
-    let whole = passes(&chain(&[(0, pad), (60, pad), (51, ah), (60, pad)]));
-    assert_eq!((whole.protocol, whole.transport), (6, 14 + 40 + 48));
+    let whole = passes(&chain(&[(60, pad), (51, ah), (60, pad)]));
+    assert_eq!((whole.protocol, whole.transport), (6, 14 + 40 + 40));
 
     let refused: &[&[(u8, &[u8])]] = &[
         &[(60, pad), (0, pad)],             // hop-by-hop not first
@@ -293,6 +293,7 @@ fn ipv6_extension_headers() {
         &[(51, &[3; 19])],                  // not aligned
         &[(43, &[0; 7])],                   // routing, type 0
         &[(43, &[0, 4, 0, 0, 0, 0, 0])],    // segment routing
+        &[(0, &[0, 1, 4, 0, 0, 0, 0])],     // hop-by-hop padding
         &[(0, &[0, 5, 2, 0, 1, 0, 0])],     // router alert, RSVP
         &[(0, &[0, 5, 2, 0, 0, 0, 0])],     // router alert for MLD on TCP
         &[(0, &[0, 0xc2, 4, 0, 1, 0, 0])],  // jumbo payload

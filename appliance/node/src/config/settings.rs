@@ -97,7 +97,7 @@ pub const SETTINGS: &[Setting] = &[
         "node.datapath",
         "userspace",
         "`userspace` or `null`",
-        "`userspace` moves packets through AF_PACKET rings. `null` moves none, needs no privilege and is for trying the API.",
+        "`userspace` moves packets through AF_PACKET rings. `null` moves none, is never ready, needs no privilege and is for trying the API.",
     ),
     number(
         "node.device_wait_ms",

@@ -182,3 +182,43 @@ fn unique_local_addresses_stay_inside() {
     let to_outside = dns("[fd00:2::10]:1025", "[2600:9::9]:53");
     dialogue.step("int", &to_outside, &[], &["drop:martian-source"]);
 }
+
+/// The guard lets probes through to the node's own addresses; the same port of others is the rules'.
+#[test]
+fn the_ports_of_the_host_are_others_too() {
+    let mut dialogue = Dialogue::new(super::ALLOW_ALL);
+    let syn = build::tcp().syn().seq(1).from("198.51.100.9:40000").to("10.1.0.10:4480").frame();
+    dialogue.step(
+        "ext",
+        &syn,
+        &["int: tcp 198.51.100.9:40000 > 10.1.0.10:4480 S ttl 63"],
+        &["forwarded"],
+    );
+}
+
+/// An answer would go to all of it.
+#[test]
+fn who_has_a_groups_link_address_is_not_answered() {
+    let mut dialogue = Dialogue::new(POLICY);
+    let mut syn = build::tcp().syn().seq(1).from("198.51.100.9:40000").to("10.1.0.10:23").frame();
+    syn[6] |= 1;
+    dialogue.step("ext", &syn, &[], &["drop:rule-reject"]);
+}
+
+/// RFC 1812 section 5.3.1: a packet that has one hop left has reached its last, here as anywhere.
+///
+/// Covers: 5508-10a
+#[test]
+fn nobody_takes_a_packets_last_hop() {
+    for (from, to, told) in [
+        ("198.51.100.9:2000", "10.1.0.10:53", "ext: icmp 203.0.113.1 > 198.51.100.9 error 11/0"),
+        ("[2600:9::9]:2000", "[2600:2::10]:53", "ext: icmpv6 2600:1::1 > 2600:9::9 error 3/0"),
+    ] {
+        let mut dialogue = Dialogue::new(POLICY);
+        for (hops, begins) in [(0, told), (1, told), (2, "int: udp")] {
+            dialogue.send("ext", &build::udp().from(from).to(to).hop_limit(hops).frame());
+            let left = dialogue.left();
+            assert!(left.len() == 1 && left[0].starts_with(begins), "{hops}: {left:?}");
+        }
+    }
+}

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use gabion_engine::build;
+use gabion_engine::{Checksum, Offload, build};
+use smoltcp::wire::Ipv4Packet;
 
 use super::POLICY;
 use super::dialogue::Dialogue;
@@ -193,4 +194,80 @@ fn too_big_quotes_the_packet_as_it_was_sent() {
            [udp 10.1.0.10:5000 > 198.51.100.9:53] ttl 64"],
         &["reject:too-big"],
     );
+}
+
+/// A question in three pieces, of which one is changed; an IPv4 header's checksum is made right again.
+fn question(is_v4: bool, changed: usize, change: impl Fn(&mut [u8])) -> Vec<Vec<u8>> {
+    let (client, server) = if is_v4 {
+        ("198.51.100.9:2000", "10.1.0.10:53")
+    } else {
+        ("[2600:9::9]:2000", "[2600:2::10]:53")
+    };
+    let whole = build::udp().from(client).to(server).payload(&[7; 3_000]).dont_fragment(false);
+    let mut pieces = build::fragmented(&whole.frame(), 1_500, 42);
+    change(&mut pieces[changed]);
+    if is_v4 {
+        Ipv4Packet::new_unchecked(&mut pieces[changed][14..]).fill_checksum();
+    }
+    pieces
+}
+
+/// Covers: F-3, F-9, 3.5
+#[test]
+fn the_checksum_of_a_datagram_in_pieces_is_verified() {
+    for is_v4 in [true, false] {
+        let mut dialogue = Dialogue::new(POLICY);
+        let pieces = question(is_v4, 2, |last| *last.last_mut().unwrap() ^= 1);
+        dialogue.step("ext", &pieces[0], &[], &["held"]);
+        dialogue.step("ext", &pieces[1], &[], &["held"]);
+        dialogue.step("ext", &pieces[2], &[], &["drop:transport-checksum=3", "held=-2"]);
+    }
+}
+
+/// What has the least hops left of all decides, not what has the ports.
+#[test]
+fn a_later_fragment_without_hops_left_keeps_its_datagram_back() {
+    for is_v4 in [true, false] {
+        let mut dialogue = Dialogue::new(POLICY);
+        let hop_limit = 14 + if is_v4 { 8 } else { 7 };
+        for piece in question(is_v4, 1, |second| second[hop_limit] = 1) {
+            dialogue.send("ext", &piece);
+        }
+        let left = dialogue.left();
+        assert!(left.len() == 1 && left[0].starts_with("ext: icmp"), "{left:?}");
+    }
+}
+
+/// IPv4's protocol is a part of what a datagram is known by; of IPv6's only the first counts
+/// (RFC 8200 section 4.5).
+///
+/// Covers: F-9, 4787-14
+#[test]
+fn a_later_fragment_may_name_another_protocol_in_ipv6_alone() {
+    for (is_v4, protocol, passed) in [(true, 14 + 9, 0), (false, 14 + 40, 3)] {
+        let mut dialogue = Dialogue::new(POLICY);
+        for piece in question(is_v4, 1, |second| second[protocol] = 47) {
+            dialogue.send("ext", &piece);
+        }
+        assert_eq!(dialogue.sent.len(), passed, "{:?}", dialogue.left());
+    }
+}
+
+/// Covers: F-8, 3.5
+#[test]
+fn the_header_counts_in_what_a_datagram_may_have() {
+    // 48 octets behind 65,480 are 65,528, and 65,548 with the header.
+    let pieces = question(true, 2, |last| last[14 + 6..14 + 8].copy_from_slice(&[0x1f, 0xf9]));
+    Dialogue::new(POLICY).step("ext", &pieces[2], &[], &["drop:fragment-invalid"]);
+}
+
+#[test]
+fn what_is_cut_has_no_checksum_left_to_others() {
+    for is_v4 in [true, false] {
+        let first = &question(is_v4, 0, |_| {})[0];
+        let checksum = Checksum::Partial { start: 34, offset: 6 };
+        let offload = Offload { checksum, segments: None };
+        let mut dialogue = Dialogue::new(POLICY);
+        dialogue.step_offloaded("ext", first, offload, &[], &["drop:fragment-invalid"]);
+    }
 }

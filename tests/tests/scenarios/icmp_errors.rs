@@ -286,6 +286,32 @@ fn errors_about_what_was_never_sent_pass_nowhere() {
         let (kind, code, _) = sent.unreachable();
         let error = build::icmp_error_about(&answer, kind, code, [0; 4]).from(&bare(sent.host));
         sent.dialogue.step("int", &error.frame(), &[], &["drop:icmp-error-forged"]);
+
+        let mut sent = Sent::echo(is_v4);
+        let answer = build::icmp_echo_reply().from(sent.server).to(sent.host).id(77).frame();
+        let error = build::icmp_error_about(&answer, kind, code, [0; 4]).from(sent.host);
+        sent.dialogue.step("int", &error.frame(), &[], &["drop:icmp-error-forged"]);
+    }
+}
+
+/// What is over or permitted no longer is as if it had never been, though nothing has yet taken it
+/// away.
+///
+/// Covers: 3.1, 5508-4, 6092-10
+#[test]
+fn errors_about_flows_that_are_over_or_revoked_pass_nowhere() {
+    for is_v4 in [true, false] {
+        let sent = || [Sent::tcp(is_v4), Sent::udp(is_v4), Sent::echo(is_v4)];
+        for mut sent in sent() {
+            let error = sent.about(&sent.frame).frame();
+            sent.dialogue.now = sent.dialogue.now + Duration::from_secs(3 * 60 * 60);
+            sent.dialogue.step("ext", &error, &[], &["drop:icmp-error-unmatched"]);
+        }
+        for mut sent in sent() {
+            let error = sent.about(&sent.frame).frame();
+            sent.dialogue.commit(&POLICY.replace("action: allow", "action: drop"));
+            sent.dialogue.step("ext", &error, &[], &["drop:icmp-error-unmatched"]);
+        }
     }
 }
 
@@ -349,6 +375,25 @@ fn the_quote_becomes_what_the_host_has_sent() {
     assert_eq!(ours[12..], as_sent[14 + 12..], "addresses, ports, checksum, payload");
     assert!(rest[..128 - length].iter().all(|octet| *octet == 0), "padding");
     assert_eq!(rest[128 - length..], extension);
+}
+
+/// RFC 4884 section 3: in ICMPv6 the length of the quote counts eight octets, in ICMP four.
+///
+/// Covers: 5508-3d, 6092-18
+#[test]
+fn a_quote_with_options_is_found_before_what_extends_the_error() {
+    let mut dialogue = Dialogue::new(POLICY);
+    let mut padding = [0; 31];
+    padding[..3].copy_from_slice(&[3, 1, 28]);
+    let inside = build::udp().from("[2600:2::10]:5000").to("[2600:9::9]:53").payload(b"question");
+    dialogue.send("int", &inside.extension_header(60, &padding).frame());
+    let mut quote = dialogue.sent[0].1[14..].to_vec();
+    quote.resize(128, 0);
+    quote.extend_from_slice(&[0x20, 0, 0xde, 0xad, 0, 8, 1, 1, 1, 2, 3, 4]);
+    let error = build::icmp(1, 3, [16, 0, 0, 0]).payload(&quote);
+    dialogue.send("ext", &error.from("2600:77::1").to("2600:2::10").frame());
+    assert_eq!(dialogue.sent.len(), 1);
+    assert_eq!(dialogue.sent[0].1[14 + 40 + 8..], quote);
 }
 
 /// Covers: 5508-5, 3.18

@@ -198,6 +198,13 @@ fn the_node_answers_for_addresses_that_it_translates() {
         let request = build::arp_request([2, 0, 0, 0, 0, 1], "203.0.113.254", other);
         dialogue.step("ext", &request, &[], &["local"]);
     }
+    // Nor are answers questions, and on other links those addresses are nobody's.
+    let reply = build::arp_reply([2, 0, 0, 0, 0, 1], "203.0.113.254", [2; 6], "203.0.113.4");
+    dialogue.step("ext", &reply, &[], &["local"]);
+    let request = build::arp_request([2, 0, 0, 0, 0, 1], "10.1.0.9", "203.0.113.4");
+    dialogue.step("int", &request, &[], &["local"]);
+    let solicitation = build::neighbour_solicitation([2, 0, 0, 0, 0, 1], "2600:2::9", "2600:1::7");
+    dialogue.step("int", &solicitation, &[], &["local"]);
     let solicitation = build::neighbour_solicitation([2, 0, 0, 0, 0, 1], "2600:1::fe", "2600:1::7");
     dialogue.step(
         "ext",

@@ -21,8 +21,8 @@ use crate::ruleset::{NatTable, Networks, default_name};
 use crate::service::{Service, ServiceSet, TCP, UDP};
 use crate::timeouts::RuleTimeouts;
 use crate::{
-    DestinationNat, NatId, NatRule, Published, Rule, RuleId, RuleSet, SourceAddress, SourceNat,
-    Zone, ZoneId,
+    Decision, DestinationNat, NatId, NatRule, Published, Rule, RuleId, RuleSet, SourceAddress,
+    SourceNat, Zone, ZoneId,
 };
 
 /// A policy that is right but too large.
@@ -46,7 +46,6 @@ pub(crate) fn compile(policy: &Policy, today: Option<Date>) -> Result<RuleSet, C
         let list = if rule.action.is_some() { &mut deciding } else { &mut monitoring };
         list.push(compiler.classified(number, rule)?);
     }
-    let first_default = rules.len();
     rules.extend(default_rules(policy));
     let by_name = by_name(&rules);
     let nat = compiler.nat_tables(today)?;
@@ -55,11 +54,10 @@ pub(crate) fn compile(policy: &Policy, today: Option<Date>) -> Result<RuleSet, C
     Ok(RuleSet {
         zones: policy.zones.iter().map(zone).collect(),
         networks: networks(policy),
-        outcomes: rules.iter().map(|rule| (rule.action, rule.log)).collect(),
+        decisions: decisions(&rules),
         rules: rules.into(),
         by_name,
         timeouts,
-        first_default,
         deciding: Classifier::new(policy.zones.len(), deciding, Answers::First),
         monitoring: Classifier::new(policy.zones.len(), monitoring, Answers::All),
         nat: entries.map(|(index, rule)| nat_entry(nat_id(index), rule, most_flows)).collect(),
@@ -295,6 +293,14 @@ fn published_ports(policy: &Policy, rule: &NatPolicy) -> Vec<Published> {
 
 fn rule_entry(rule: &RulePolicy) -> Rule {
     Rule { name: rule.name.clone(), line: rule.place.line, action: rule.action, log: rule.log }
+}
+
+/// Of all rules but those that monitor.
+fn decisions(rules: &[Rule]) -> Box<[Decision]> {
+    let decision = |(rule, entry): (RuleId, &Rule)| {
+        entry.action.map(|action| Decision { rule, action, log: entry.log })
+    };
+    (0..).map(RuleId).zip(rules).filter_map(decision).collect()
 }
 
 /// One per ordered zone pair, by source zone, then by destination zone.

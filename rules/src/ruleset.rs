@@ -21,11 +21,11 @@ pub struct RuleSet {
     pub(crate) networks: Networks,
     /// The written rules that are in force, then one default for each ordered zone pair.
     pub(crate) rules: Arc<[Rule]>,
-    /// What each of them decides, apart from what only people read: few cache lines.
-    pub(crate) outcomes: Box<[(Option<Action>, LogMode)]>,
+    /// What the deciding rules and then the defaults decide, apart from what only people read: few
+    /// cache lines.
+    pub(crate) decisions: Box<[Decision]>,
     pub(crate) by_name: Vec<RuleId>,
     pub(crate) timeouts: RuleTimeouts,
-    pub(crate) first_default: usize,
     pub(crate) deciding: Classifier,
     /// The monitor rules, apart from the others: they only count.
     pub(crate) monitoring: Classifier,
@@ -91,18 +91,19 @@ impl RuleSet {
     ///
     /// If a zone of `query` is not one of [`zones`](Self::zones), here and in all other lookups.
     pub fn decide(&self, query: &Query, monitor: &mut dyn FnMut(RuleId)) -> Decision {
-        let default = || {
-            let pair = usize::from(query.from.0) * self.zones.len() + usize::from(query.to.0);
-            let index = self.first_default + pair;
-            u32::try_from(index).expect("limits keep rules and zone pairs far below")
-        };
-        let index = self.deciding.first(query).unwrap_or_else(default);
+        let index = self.deciding.first_index(query).map_or_else(
+            || {
+                let pair = usize::from(query.from.0) * self.zones.len() + usize::from(query.to.0);
+                self.deciding.len() + pair
+            },
+            |index| index as usize,
+        );
+        let decision = self.decisions[index];
         if !self.monitoring.is_empty() {
-            self.monitoring.matching(query, index).for_each(|rule| monitor(RuleId(rule)));
+            let above = self.monitoring.matching(query, decision.rule.0);
+            above.for_each(|rule| monitor(RuleId(rule)));
         }
-        let (action, log) = self.outcomes[index as usize];
-        let action = action.expect("monitor rules are kept apart, and a default decides");
-        Decision { rule: RuleId(index), action, log }
+        decision
     }
 
     /// What becomes of a packet that no rule matches, whatever its zones.

@@ -126,7 +126,12 @@ impl Classifier {
 
     /// The first rule that `query` meets.
     pub(crate) fn first(&self, query: &Query) -> Option<u32> {
-        self.first_from(query, 0).map(|at| self.rules[at as usize])
+        self.first_index(query).map(|at| self.rules[at as usize])
+    }
+
+    /// Which of the classifier's own rules `query` meets first.
+    pub(crate) fn first_index(&self, query: &Query) -> Option<u32> {
+        self.first_from(query, 0)
     }
 
     /// All rules below `end` that `query` meets, rising; of a classifier that was built for all
@@ -143,6 +148,10 @@ impl Classifier {
             Some(found)
         });
         indices.map(|at| self.rules[at as usize]).take_while(move |rule| *rule < end)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.rules.len()
     }
 
     pub(crate) fn is_empty(&self) -> bool {

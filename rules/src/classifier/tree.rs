@@ -1,5 +1,7 @@
 //! The tree of boxes, and the search in it.
 
+use std::hint::black_box;
+
 use super::blocks::Block;
 use super::entry::{Entry, Point};
 use super::ranks::{Lines, Ranks};
@@ -120,39 +122,86 @@ impl Tree {
     ) -> u32 {
         while branch.first < best {
             match branch.place() {
-                Place::Leaf(at, len) => {
-                    let entries = self.entries[at..at + len].iter();
-                    let found = entries.take_while(|entry| entry.rule() < best).find(|entry| {
-                        entry.contains(point)
-                            && entry.rule() >= from
-                            && (!entry.is_loose() || holds(entry.rule()))
-                    });
-                    return found.map_or(best, Entry::rule);
-                }
+                Place::Leaf(at, len) => return self.leaf(at, len, point, from, best, holds),
+                Place::Blocks(at) => return self.run(at, point, from, best, holds),
                 Place::Split(at) => {
                     let split = &self.splits[at];
-                    let inner = self.branch(split, point.0[usize::from(split.field)]);
-                    // As deep as trees may grow; see `grow`.
-                    best = self.search(inner, point, from, best, holds);
-                    branch = split.wide;
-                }
-                Place::Blocks(at) => {
-                    for block in &self.blocks[at..] {
-                        let found = block.first(&self.lines, point, from, best, holds);
-                        if found < best || block.is_last {
-                            return found;
-                        }
+                    let inner = self.branch(split, point);
+                    if matches!(split.find, Find::Direct(_)) {
+                        self.look_ahead(inner, split.wide, point);
                     }
-                    return best;
+                    best = match inner.place() {
+                        _ if inner.first >= best => best,
+                        Place::Leaf(at, len) => self.leaf(at, len, point, from, best, holds),
+                        // As deep as trees may grow; see `grow`.
+                        Place::Split(_) | Place::Blocks(_) => {
+                            self.search(inner, point, from, best, holds)
+                        }
+                    };
+                    branch = split.wide;
                 }
             }
         }
         best
     }
 
-    /// The branch of a value.
+    /// Large splits are seldom in the cache, nor are their leaves: reads what two that stand beside
+    /// each other lead to before either is searched, so that the memory is waited for once.
     #[inline]
-    fn branch(&self, split: &Split, value: u32) -> Branch {
+    fn look_ahead(&self, inner: Branch, wide: Branch, point: &Point) {
+        let Place::Split(at) = wide.place() else { return };
+        let split = &self.splits[at];
+        if !matches!(split.find, Find::Direct(_)) {
+            return;
+        }
+        let rules = [inner, self.branch(split, point)].map(|branch| match branch.place() {
+            Place::Leaf(at, _) => self.entries.get(at).map_or(0, Entry::rule),
+            Place::Split(_) | Place::Blocks(_) => 0,
+        });
+        black_box(rules);
+    }
+
+    #[inline]
+    fn leaf(
+        &self,
+        at: usize,
+        len: usize,
+        point: &Point,
+        from: u32,
+        best: u32,
+        holds: &impl Fn(u32) -> bool,
+    ) -> u32 {
+        let entries = self.entries[at..at + len].iter();
+        let found = entries.take_while(|entry| entry.rule() < best).find(|entry| {
+            entry.contains(point)
+                && entry.rule() >= from
+                && (!entry.is_loose() || holds(entry.rule()))
+        });
+        found.map_or(best, Entry::rule)
+    }
+
+    /// The blocks from `at` on.
+    fn run(
+        &self,
+        at: usize,
+        point: &Point,
+        from: u32,
+        best: u32,
+        holds: &impl Fn(u32) -> bool,
+    ) -> u32 {
+        for block in &self.blocks[at..] {
+            let found = block.first(&self.lines, point, from, best, holds);
+            if found < best || block.is_last {
+                return found;
+            }
+        }
+        best
+    }
+
+    /// The branch of a packet.
+    #[inline]
+    fn branch(&self, split: &Split, point: &Point) -> Branch {
+        let value = point.0[usize::from(split.field)];
         let index = match &split.find {
             Find::Direct(first) => (value - first) as usize,
             Find::Ranks(ranks) => self.lines.rank(ranks, value),

@@ -3,6 +3,7 @@
 
 mod addresses;
 mod cover;
+mod hulls;
 mod index;
 mod names;
 mod nat;

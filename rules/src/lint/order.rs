@@ -2,6 +2,7 @@
 //! Al-Shaer and H. Hamed, "Modeling and Management of Firewall Policies", 2004, section 3).
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::time::Duration;
 
 use crate::policy::{Match, Policy, RulePolicy};
@@ -9,6 +10,7 @@ use crate::settings::Timer;
 use crate::{Action, LogMode};
 
 use super::cover::{Cover, Ground, Work};
+use super::hulls::Hulls;
 use super::space::{Family, Regions};
 use super::{Lint, Report, is_something};
 
@@ -18,11 +20,10 @@ type Effect = (Action, LogMode, Vec<(Timer, Duration)>);
 struct Order<'o> {
     policy: &'o Policy,
     ground: &'o Ground,
+    hulls: Hulls,
     /// Equal numbers for equal effects; `None` for monitor rules, which are never equal.
     effects: Vec<Option<u32>>,
     default: Option<u32>,
-    /// For each rule the next one with another effect.
-    next_other: Vec<usize>,
 }
 
 pub(super) fn lint_rules(
@@ -66,12 +67,8 @@ impl<'o> Order<'o> {
         let effects: Vec<_> =
             policy.rules.iter().map(|rule| effect(rule).map(&mut number)).collect();
         let default = number((policy.default.action, policy.default.log, Vec::new()));
-        let mut next_other = vec![effects.len(); effects.len()];
-        for index in (1..effects.len()).rev() {
-            let same = effects[index - 1].is_some() && effects[index - 1] == effects[index];
-            next_other[index - 1] = if same { next_other[index] } else { index };
-        }
-        Self { policy, ground, effects, default: Some(default), next_other }
+        let hulls = Hulls::new(&ground.rules);
+        Self { policy, ground, hulls, effects, default: Some(default) }
     }
 
     fn report_covered(&self, rule: &RulePolicy, above: Vec<usize>, report: &mut Report<'_>) {
@@ -159,42 +156,57 @@ impl<'o> Order<'o> {
 
     /// Whether a rule with another effect stands between the rule and `end` and meets its packets.
     fn meets_other(&self, index: usize, end: usize, work: &mut Work) -> bool {
-        let mut between = index + 1;
-        while between < end {
-            if self.effects[between] == self.effects[index] {
-                between = self.next_other[between];
-                continue;
-            }
-            if work.spend(1).is_none() {
-                return true;
-            }
-            if overlap(&self.ground.rules[between], &self.ground.rules[index]) {
-                return true;
-            }
-            between += 1;
-        }
-        false
+        let wanted = &self.ground.rules[index];
+        let effect = self.effects[index];
+        let found = self.first_near(index, index + 1..end, work, |other| {
+            (self.effects[other].is_none() || self.effects[other] != effect)
+                && overlap(&self.ground.rules[other], wanted)
+        });
+        // Not known is not said.
+        !matches!(found, Some(None))
     }
 
     /// The first rule above that disagrees on a part of the packets; neither holds the other.
     fn conflict(&self, index: usize, work: &mut Work) -> Option<usize> {
         let (rules, wanted) = (&self.ground.rules, &self.ground.rules[index]);
-        let disagrees = |above: usize| {
+        let found = self.first_near(index, 0..index, work, |above| {
             let action = self.policy.rules[above].action;
-            action.is_some() && action != self.policy.rules[index].action
-        };
-        for above in (0..index).filter(|above| disagrees(*above)) {
-            if work.spend(1).is_none() {
-                work.unknown += 1;
-                return None;
-            }
-            if overlap(&rules[above], wanted) && !includes(wanted, &rules[above]) {
-                return Some(above);
+            action.is_some()
+                && action != self.policy.rules[index].action
+                && overlap(&rules[above], wanted)
+                && !includes(wanted, &rules[above])
+        });
+        if found.is_none() {
+            work.unknown += 1;
+        }
+        found.flatten()
+    }
+
+    /// The first rule of a range for which `holds` holds, asked of those that may have a packet in
+    /// common with the rule. `None` when the budget is spent.
+    fn first_near(
+        &self,
+        index: usize,
+        others: Range<usize>,
+        work: &mut Work,
+        holds: impl Fn(usize) -> bool,
+    ) -> Option<Option<usize>> {
+        for start in others.clone().step_by(HULLS_PER_STEP) {
+            work.spend(1)?;
+            let stretch = start..others.end.min(start + HULLS_PER_STEP);
+            for other in self.hulls.near(index, stretch) {
+                work.spend(1)?;
+                if holds(other) {
+                    return Some(Some(other));
+                }
             }
         }
-        None
+        Some(None)
     }
 }
+
+/// As many are compared as fast as two rules are.
+const HULLS_PER_STEP: usize = 16;
 
 enum Below {
     Rule(usize),

@@ -8,9 +8,11 @@ fn text(bytes: &[u8]) -> Option<&str> {
 }
 
 /// A policy is refused with places in its text, or it prints itself so that it is read again as
-/// the same, and answers every question.
+/// the same, and answers every question. The two ways of reading lines agree.
 pub(crate) fn policy(bytes: &[u8]) {
     let Some(text) = text(bytes) else { return };
+    let [quick, whole] = gabion_rules::both_readings(text, 10_000);
+    assert_eq!(quick, whole, "plain lines are read otherwise than the parser reads them");
     let loaded = match gabion_rules::load("fuzz.yaml", text, None) {
         Ok(loaded) => loaded,
         Err(diagnostics) => {

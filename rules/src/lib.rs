@@ -52,3 +52,5 @@ pub use policy::{Expiry, Policy};
 pub use ruleset::{Rule, RuleSet, Zone, ZoneLookup};
 pub use schema::json_schema;
 pub use settings::{FloodLimits, Profile, Settings, Timeouts};
+#[doc(hidden)]
+pub use yaml::both_readings;

@@ -12,6 +12,7 @@ use crate::limits::YAML_NESTING;
 mod lines;
 
 pub(crate) use lines::Skeleton;
+pub use lines::both_readings;
 
 /// A value with its place.
 #[derive(Debug)]

@@ -11,8 +11,8 @@ use std::ops::Range;
 
 use serde_saphyr::granit_parser::ScalarStyle;
 
-use super::{Entry, Kind, Node, scalar};
-use crate::diagnostic::Span;
+use super::{Entry, Kind, Node, parse, scalar};
+use crate::diagnostic::{Problems, Source, Span};
 
 /// A text without those lines.
 #[derive(Debug)]
@@ -197,6 +197,18 @@ impl<'t> Words<'t> {
     }
 }
 
+/// What a text is and what is wrong with it, by the quick way and by the parser alone. They are
+/// equal, whatever the text: the property that tests and fuzzing look at.
+#[doc(hidden)]
+pub fn both_readings(text: &str, node_limit: usize) -> [String; 2] {
+    let reading = |skeleton: Option<&Skeleton>| {
+        let mut problems = Problems::default();
+        let root = format!("{:?}", parse(text, skeleton, node_limit, &mut problems));
+        format!("{root} {:?}", problems.into_diagnostics(&Source::new("text", text)))
+    };
+    [reading(Skeleton::new(text).as_ref()), reading(None)]
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -204,19 +216,6 @@ mod tests {
     use proptest::sample::select;
 
     use super::*;
-    use crate::diagnostic::{Problems, Source};
-    use crate::yaml::{parse, parse_whole};
-
-    /// The tree and the problems, by the quick way and by the parser alone.
-    fn both(text: &str, limit: usize) -> [String; 2] {
-        let mut problems = Problems::default();
-        let skeleton = Skeleton::new(text);
-        let root = format!("{:?}", parse(text, skeleton.as_ref(), limit, &mut problems));
-        let quick = format!("{root} {:?}", problems.into_diagnostics(&Source::new("x", text)));
-        let mut problems = Problems::default();
-        let root = format!("{:?}", parse_whole(text, limit, &mut problems));
-        [quick, format!("{root} {:?}", problems.into_diagnostics(&Source::new("x", text)))]
-    }
 
     fn pieces() -> impl Strategy<Value = &'static str> {
         select(
@@ -283,7 +282,7 @@ mod tests {
                 let end = text.len().min(at + replaced);
                 text.splice(at..end, by);
             }
-            let [quick, whole] = both(&text.iter().collect::<String>(), 10_000);
+            let [quick, whole] = both_readings(&text.iter().collect::<String>(), 10_000);
             prop_assert_eq!(quick, whole);
         }
 
@@ -293,7 +292,7 @@ mod tests {
             limit in prop_oneof![Just(10_000_usize), 1..60_usize],
         ) {
             let text = format!("rules:\n{}", pieces.concat());
-            let [quick, whole] = both(&text, limit);
+            let [quick, whole] = both_readings(&text, limit);
             prop_assert_eq!(quick, whole);
         }
     }
@@ -303,7 +302,7 @@ mod tests {
         let text = format!("rules:\n{}tests: 1\n", "  - { name: a, to: [b, 'c'] }\n".repeat(50));
         let skeleton = Skeleton::new(&text).unwrap();
         assert_eq!(skeleton.text, "rules:\n  - { name: a, to: [b, 'c'] }\ntests: 1\n");
-        let [quick, whole] = both(&text, 10_000);
+        let [quick, whole] = both_readings(&text, 10_000);
         assert_eq!(quick, whole);
     }
 }

@@ -1,7 +1,7 @@
 //! How long the first packet of a flow waits for the rules, and how long a policy takes to be in
 //! force: for rule sets of our own generator, with the kernel's firewall beside us.
 //!
-//! Needs no root but for the peer, which stands in a namespace of its own that is removed in the end.
+//! Needs no root but for the peer, which stands in namespaces that end with this process.
 
 mod classify;
 mod install;

@@ -138,6 +138,8 @@ rules:
 pub(crate) struct Gabiond {
     // Stopped before its directory goes.
     process: Running,
+    gabion: PathBuf,
+    socket: PathBuf,
     _directory: TempDir,
 }
 
@@ -156,21 +158,18 @@ impl Gabiond {
         let gabiond = program("gabiond")?;
         let words = [&*gabiond.to_string_lossy(), "--config", &*config.to_string_lossy()];
         let process = Running::start(&place.node, &words, Stdio::from(File::create(&log)?))?;
-        let mut gabiond = Self { process, _directory: directory };
-        gabiond
-            .push_and_wait(place, &program("gabion")?, &policy_file, &socket, interrupt)
-            .with_context(|| {
-                format!("gabiond said: {}", fs::read_to_string(&log).unwrap_or_default().trim())
-            })?;
+        let gabion = program("gabion")?;
+        let mut gabiond = Self { process, gabion, socket, _directory: directory };
+        gabiond.push_and_wait(place, &policy_file, interrupt).with_context(|| {
+            format!("gabiond said: {}", fs::read_to_string(&log).unwrap_or_default().trim())
+        })?;
         Ok(gabiond)
     }
 
     fn push_and_wait(
         &mut self,
         place: &Place,
-        gabion: &Path,
         policy: &Path,
-        socket: &Path,
         interrupt: &Interrupt,
     ) -> anyhow::Result<()> {
         let deadline = Instant::now() + READY_WITHIN;
@@ -179,11 +178,10 @@ impl Gabiond {
         loop {
             interrupt.check()?;
             ensure!(!self.process.has_ended()?, "gabiond has ended");
-            if !pushed && socket.exists() {
-                let [gabion, policy, socket] = [gabion, policy, socket].map(Path::to_string_lossy);
+            if !pushed && self.socket.exists() {
                 // Refused as long as the node is still starting.
-                match run(&gabion, &["push", &policy, "--socket", &socket]) {
-                    Ok(_) => pushed = true,
+                match self.push(policy) {
+                    Ok(()) => pushed = true,
                     Err(error) => last = format!("{error:#}"),
                 }
             }
@@ -198,6 +196,13 @@ impl Gabiond {
             }
             std::thread::sleep(Duration::from_millis(50));
         }
+    }
+
+    /// As an operator would; returns when the policy is in force.
+    pub(crate) fn push(&self, policy: &Path) -> anyhow::Result<()> {
+        let [gabion, policy, socket] =
+            [&*self.gabion, policy, &*self.socket].map(Path::to_string_lossy);
+        run(&gabion, &["push", &policy, "--socket", &socket]).map(drop)
     }
 
     pub(crate) fn process_id(&self) -> u32 {

@@ -10,6 +10,7 @@ mod load;
 mod machine;
 mod process;
 mod ratio;
+mod replace;
 mod report;
 
 use std::io::{IsTerminal as _, Write as _};
@@ -43,6 +44,9 @@ struct Options {
     /// What to measure [default: everything]
     #[arg(long, value_delimiter = ',', value_name = "METRIC")]
     only: Vec<Metric>,
+    /// Instead: replaces policies of so many rules under load, and says what became of the packets
+    #[arg(long, value_name = "RULES", value_parser = clap::value_parser!(u32).range(3..=100_000))]
+    replace: Option<u32>,
     /// Leaves the appliance out: the kernel's two arms and the control
     #[arg(long)]
     without_gabion: bool,
@@ -78,6 +82,10 @@ fn run(options: &Options) -> anyhow::Result<Outcome> {
         None => std::env::current_exe()?.parent().context("no directory")?.to_owned(),
     };
     let appliance = Appliance { programs, settings: options.node_setting.clone() };
+    if let Some(rules) = options.replace {
+        let is_clean = replace::measure(rules as usize, &appliance, &interrupt)?;
+        return Ok(if is_clean { Outcome::Met } else { Outcome::Missed });
+    }
     let kinds: Vec<ArmKind> = ArmKind::ALL
         .into_iter()
         .filter(|&kind| kind != ArmKind::Gabion || !options.without_gabion)

@@ -10,6 +10,9 @@ use gabion_rules::{NatId, Rule, RuleId, RuleSet, ZoneId};
 /// How many generations can still be read. Live flows are asked again under each new one, so
 /// this only has to cover what is under way to the log.
 const GENERATIONS_KEPT: usize = 16;
+/// How many rules' names all generations but the last two may hold together: 16 generations of a
+/// hundred thousand rules would take 90 MB.
+const NAMES_KEPT: usize = 1 << 18;
 
 /// Shared by whoever has to name rules.
 #[derive(Debug, Clone, Default)]
@@ -34,9 +37,7 @@ impl Generations {
         };
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         kept.push_back((generation, Arc::new(names)));
-        if kept.len() > GENERATIONS_KEPT {
-            kept.pop_front();
-        }
+        forget(&mut kept, NAMES_KEPT);
     }
 
     /// The names of a generation.
@@ -44,6 +45,16 @@ impl Generations {
         let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let found = kept.iter().rev().find(|(kept, _)| *kept == generation);
         Names(found.map(|(_, names)| Arc::clone(names)))
+    }
+}
+
+/// Drops the oldest names. Those of the last two generations stay: events of the one before are under
+/// way when the next comes.
+fn forget(kept: &mut VecDeque<Kept>, most_names: usize) {
+    let mut names: usize = kept.iter().map(|(_, names)| names.rules.len()).sum();
+    while kept.len() > GENERATIONS_KEPT || (kept.len() > 2 && names > most_names) {
+        let Some((_, oldest)) = kept.pop_front() else { return };
+        names -= oldest.rules.len();
     }
 }
 
@@ -100,6 +111,20 @@ mod tests {
         assert_eq!(names.rule(RuleId(1)), "default:old-zone->old-zone");
         assert_eq!(names.zone(ZoneId(0)), "old-zone");
         assert_eq!(generations.names(Generation(2)).rule(RuleId(0)), "new-rule");
+    }
+
+    #[test]
+    fn many_names_are_kept_for_few_generations_but_for_two_at_least() {
+        let generations = Generations::default();
+        let rules = rule_set("a");
+        (0..6).for_each(|number| generations.remember(Generation(number), &rules));
+        let mut kept = generations.0.lock().unwrap();
+        let each = rules.rules().len();
+        for (most_names, expected) in [(6 * each, 6), (5 * each - 1, 4), (3 * each, 3), (0, 2)] {
+            forget(&mut kept, most_names);
+            assert_eq!(kept.len(), expected, "{most_names} names");
+        }
+        assert_eq!(kept.back().unwrap().0, Generation(5));
     }
 
     #[test]

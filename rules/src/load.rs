@@ -64,8 +64,8 @@ pub fn load_and_test(
 
 /// As [`load_and_test`]; what the lints of `group` find is among the warnings.
 ///
-/// The lints of a hundred thousand rules take about a second: whoever waits for a policy to come into
-/// force loads it, and asks [`Policy::lint`] afterwards.
+/// The lints of a hundred thousand rules take about two seconds: whoever waits for a policy to come
+/// into force loads it, and asks [`Policy::lint`] afterwards.
 ///
 /// # Errors
 ///

@@ -5,6 +5,7 @@
 //! has begun goes on, see `policy`). Limits on connections, requests, message sizes and watchers come
 //! from the configuration.
 
+mod accept;
 pub mod convert;
 mod identity;
 mod serve;

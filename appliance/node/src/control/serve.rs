@@ -6,23 +6,22 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures::stream::{self, Stream};
 use gabion_api::v1::firewall_server::FirewallServer;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tonic::transport::server::{Connected, Router};
 use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 use tonic_health::pb::health_server::{Health, HealthServer};
 
 use super::Control;
+use super::accept::{Accept, Admitted};
 use crate::config::{Api, ApiTls};
 use crate::readiness::Readiness;
 
@@ -31,8 +30,8 @@ const SOCKET_MODE: u32 = 0o660;
 /// A client that has not finished its TLS handshake by then is cut off.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Idle connections are asked for a sign of life, and cut off without one.
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
-const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
+pub(super) const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// What requests still get when the node stops.
 const GRACE: Duration = Duration::from_millis(300);
 /// A pause after a failed accept, which mostly means that descriptors have run out.
@@ -234,7 +233,8 @@ impl Services {
         Ok(server.add_service(firewall).add_service(health).add_service(reflection))
     }
 
-    /// Connections, of which only so many are there at a time; more wait in the kernel's backlog.
+    /// Connections, of which only so many are there at a time; more wait in the kernel's backlog
+    /// until one ends or has been silent for too long.
     fn incoming<L: Accept>(
         &self,
         listener: L,
@@ -251,7 +251,7 @@ impl Services {
                     }
                 }
             };
-            Some((Ok(Admitted { io, _place: place }), (listener, places)))
+            Some((Ok(Admitted::new(io, place)), (listener, places)))
         })
     }
 }
@@ -277,71 +277,4 @@ fn health(readiness: Arc<Readiness>) -> HealthServer<impl Health> {
         }
     });
     service
-}
-
-/// Either kind of listener.
-trait Accept: Send + Sync + 'static {
-    type Io: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static;
-
-    fn accept(&self) -> impl Future<Output = io::Result<Self::Io>> + Send;
-}
-
-impl Accept for tokio::net::UnixListener {
-    type Io = tokio::net::UnixStream;
-
-    async fn accept(&self) -> io::Result<Self::Io> {
-        Ok(self.accept().await?.0)
-    }
-}
-
-impl Accept for tokio::net::TcpListener {
-    type Io = tokio::net::TcpStream;
-
-    async fn accept(&self) -> io::Result<Self::Io> {
-        let (stream, _) = self.accept().await?;
-        stream.set_nodelay(true)?;
-        Ok(stream)
-    }
-}
-
-/// A connection that has one of the places, and gives it back when it ends.
-struct Admitted<I> {
-    io: I,
-    _place: OwnedSemaphorePermit,
-}
-
-impl<I: Connected> Connected for Admitted<I> {
-    type ConnectInfo = I::ConnectInfo;
-
-    fn connect_info(&self) -> Self::ConnectInfo {
-        self.io.connect_info()
-    }
-}
-
-impl<I: AsyncRead + Unpin> AsyncRead for Admitted<I> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_read(context, buffer)
-    }
-}
-
-impl<I: AsyncWrite + Unpin> AsyncWrite for Admitted<I> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(context, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(context)
-    }
 }

@@ -1,24 +1,25 @@
 //! Finds places of a slab by the hash of what stands there: the one hash table of the packet path.
 //!
-//! Each key may stand in either of two buckets, which its hash names, and goes where there is more
-//! room (Y. Azar et al., "Balanced Allocations", 1999). A bucket is a line of the cache, so that a key
-//! is found or missed with two lines, whose addresses are known as soon as the hash is: a batch loads
-//! them all at once. Nothing is ever moved, grown or marked as removed.
+//! A bucket is a line of the cache, and a key stands in the bucket that its hash names, or where that
+//! is full in the next one that is not. Each bucket counts the keys that have passed it by, so that a
+//! search ends at the first that none has, and a key that had to is moved back when a place becomes
+//! free. So with two thirds of all places taken nearly every key is found or missed with one line, whose
+//! address is known as soon as the hash is: a batch loads them all at once. Nothing grows, and nothing
+//! is marked as removed.
 //!
-//! With two thirds of all places taken, both buckets of a key are full about never. What finds no
-//! place then goes to a short list that only keys of full buckets look at; when that is full too the
-//! key is refused. Who does not know the hash's key can not bring this about.
+//! A key that finds no place in [`BUCKETS_TRIED`] is refused. Who does not know the hash's key can not
+//! bring that about.
 
 use zerocopy::FromZeros;
 
 /// Places of a bucket: a byte of tag and four bytes of entry each fill a line of the cache.
 const WAYS: usize = 12;
 
-/// Of these places so many are taken when the index is full.
+/// Of these places so many are taken when the index is full: one key of fifty passes a bucket by.
 const WAYS_TAKEN: usize = 8;
 
-/// Keys that find no place in their buckets; in a full index of 33 million keys not one is expected.
-const STRAYS_MAX: usize = 64;
+/// In a full index of 33 million keys not one is expected to pass by half as many.
+const BUCKETS_TRIED: usize = 64;
 
 /// Ids are below this: two for each of 16,777,216 flows.
 pub(crate) const IDS_MAX: u32 = 1 << 25;
@@ -27,7 +28,6 @@ pub(crate) const IDS_MAX: u32 = 1 << 25;
 #[derive(Debug)]
 pub(crate) struct Index {
     buckets: Vec<Bucket>,
-    strays: Vec<(u64, u32)>,
 }
 
 /// Zero is an empty bucket, so that memory of zeros from the system is an empty table.
@@ -36,19 +36,23 @@ pub(crate) struct Index {
 struct Bucket {
     /// A part of each key's hash; zero where the place is free.
     tags: [u8; WAYS],
-    /// Keys whose first bucket this is and which stand among the strays.
-    strays: u32,
-    /// An id and, above it, more of the key's hash.
+    /// Keys that would stand here or before, and stand behind.
+    passed_by: u32,
+    /// An id, above it how many buckets the key has passed by, and above that more of its hash.
     entries: [u32; WAYS],
 }
 
 const _: () = assert!(size_of::<Bucket>() == 64);
 
-/// What a hash says: two buckets, and what the key's entry looks like but for its id.
+/// One bucket passed by. What has passed seven or more is not moved back.
+const STEP: u32 = IDS_MAX;
+const STEPS: u32 = 7 * STEP;
+const UPPER: u32 = !(STEPS | (IDS_MAX - 1));
+
+/// What a hash says: a bucket, and what the key's entry looks like but for its id.
 #[derive(Debug, Clone, Copy)]
 struct Home {
-    first: usize,
-    second: usize,
+    bucket: usize,
     tag: u8,
     upper: u32,
 }
@@ -59,10 +63,9 @@ impl Index {
     /// # Panics
     /// When there is no memory for it.
     pub(crate) fn new(keys: usize) -> Self {
-        let buckets = keys.div_ceil(WAYS_TAKEN).max(2);
+        let buckets = keys.div_ceil(WAYS_TAKEN).max(1);
         Self {
             buckets: Bucket::new_vec_zeroed(buckets).expect("the node has memory for its tables"),
-            strays: Vec::with_capacity(STRAYS_MAX),
         }
     }
 
@@ -70,17 +73,18 @@ impl Index {
     #[inline]
     pub(crate) fn find(&self, hash: u64, mut is: impl FnMut(u32) -> bool) -> Option<u32> {
         let home = self.home(hash);
-        let first = &self.buckets[home.first];
-        let found = first.find(&home, &mut is);
-        let found = found.or_else(|| self.buckets[home.second].find(&home, &mut is));
-        match found {
-            Some((_, id)) => Some(id),
-            None if first.strays > 0 => {
-                let same = |stray: &&(u64, u32)| stray.0 == hash && is(stray.1);
-                self.strays.iter().find(same).map(|stray| stray.1)
+        let mut at = home.bucket;
+        for _ in 0..BUCKETS_TRIED {
+            let bucket = &self.buckets[at];
+            if let Some((_, id)) = bucket.find(&home, &mut is) {
+                return Some(id);
             }
-            None => None,
+            if bucket.passed_by == 0 {
+                break;
+            }
+            at = self.after(at);
         }
+        None
     }
 
     /// Adds an id, which is not there under this hash; `false` where there is no place for it.
@@ -88,67 +92,87 @@ impl Index {
     pub(crate) fn insert(&mut self, hash: u64, id: u32) -> bool {
         debug_assert!(id < IDS_MAX);
         let home = self.home(hash);
-        let [first, second] = [home.first, home.second].map(|at| self.buckets[at].taken());
-        let emptier = if second < first { home.second } else { home.first };
-        if first.min(second) < WAYS as u32 {
-            self.buckets[emptier].put(&home, id);
-            return true;
+        let mut at = home.bucket;
+        for passed in 0..BUCKETS_TRIED.min(self.buckets.len()) as u32 {
+            if self.buckets[at].put(home.tag, home.upper | passed.min(7) * STEP | id) {
+                self.pass_by(home.bucket, at, 1);
+                return true;
+            }
+            at = self.after(at);
         }
-        if self.strays.len() == STRAYS_MAX {
-            return false;
-        }
-        self.strays.push((hash, id));
-        self.buckets[home.first].strays += 1;
-        true
+        false
     }
 
     /// Takes an id out; `false` where it is not there under this hash.
     pub(crate) fn remove(&mut self, hash: u64, id: u32) -> bool {
         let home = self.home(hash);
-        for at in [home.first, home.second] {
-            if let Some((way, _)) = self.buckets[at].find(&home, &mut |there| there == id) {
-                self.buckets[at].tags[way] = 0;
+        let mut at = home.bucket;
+        for _ in 0..BUCKETS_TRIED {
+            let bucket = &mut self.buckets[at];
+            if let Some((way, _)) = bucket.find(&home, &mut |there| there == id) {
+                bucket.tags[way] = 0;
+                self.pass_by(home.bucket, at, -1);
+                self.refill(at);
                 return true;
             }
+            if bucket.passed_by == 0 {
+                break;
+            }
+            at = self.after(at);
         }
-        let Some(at) = self.strays.iter().position(|stray| *stray == (hash, id)) else {
-            return false;
-        };
-        self.strays.swap_remove(at);
-        self.buckets[home.first].strays -= 1;
-        true
+        false
     }
 
-    /// Loads the buckets of a hash into the cache. The value means nothing; a processor that is
-    /// asked for the sum of many goes for all of them at once.
+    /// Loads the bucket of a hash into the cache. The value means nothing; a processor that is asked
+    /// for the sum of many goes for all of them at once.
     #[inline]
     pub(crate) fn touch(&self, hash: u64) -> u32 {
-        let home = self.home(hash);
-        self.buckets[home.first].strays.wrapping_add(self.buckets[home.second].strays)
+        self.buckets[self.home(hash).bucket].passed_by
     }
 
     /// The first id that may be the one that is meant, and hardly ever is another: what to load next.
     #[inline]
     pub(crate) fn guess(&self, hash: u64) -> Option<u32> {
-        let home = self.home(hash);
-        let any = &mut |_| true;
-        let [first, second] = [home.first, home.second].map(|at| self.buckets[at].find(&home, any));
-        first.or(second).map(|(_, id)| id)
+        self.find(hash, |_| true)
+    }
+
+    /// Gives a place that has become free to a key that has passed it by, the place of that to another
+    /// one, and so on.
+    fn refill(&mut self, mut free: usize) {
+        let (mut at, mut passed) = (free, 0);
+        while passed < 6 && self.buckets[at].passed_by > 0 {
+            (at, passed) = (self.after(at), passed + 1);
+            if let Some((tag, entry)) = self.buckets[at].take_displaced(passed) {
+                self.buckets[free].put(tag, entry - passed * STEP);
+                self.pass_by(free, at, -1);
+                (free, passed) = (at, 0);
+            }
+        }
+    }
+
+    /// Counts a key that stands in one bucket, and not in those from another one up to it.
+    fn pass_by(&mut self, from: usize, to: usize, by: i32) {
+        let mut at = from;
+        while at != to {
+            let passed_by = &mut self.buckets[at].passed_by;
+            *passed_by = passed_by.wrapping_add_signed(by);
+            at = self.after(at);
+        }
+    }
+
+    const fn after(&self, at: usize) -> usize {
+        if at + 1 == self.buckets.len() { 0 } else { at + 1 }
     }
 
     #[inline]
     fn home(&self, hash: u64) -> Home {
-        // The upper bits of each half pick a bucket (D. Lemire, "Fast Random Integer Generation in
-        // an Interval", 2019), the lower ones, which that hardly looks at, make the tags.
-        let count = self.buckets.len() as u64;
+        // The lower half picks a bucket (D. Lemire, "Fast Random Integer Generation in an Interval",
+        // 2019), the upper one makes the tags.
         let (low, high) = (hash & 0xffff_ffff, hash >> 32);
-        let first = ((low * count) >> 32) as usize;
-        let second = ((high * count) >> 32) as usize;
         Home {
-            first,
-            second: if second == first { (first + 1) % self.buckets.len() } else { second },
-            tag: (low as u8).max(1),
-            upper: (high as u32) << IDS_MAX.trailing_zeros(),
+            bucket: ((low * self.buckets.len() as u64) >> 32) as usize,
+            tag: ((high >> 24) as u8).max(1),
+            upper: (high as u32) << UPPER.trailing_zeros(),
         }
     }
 }
@@ -162,7 +186,7 @@ impl Bucket {
             let way = same.trailing_zeros() as usize / 8;
             let entry = self.entries[way % WAYS];
             let id = entry & (IDS_MAX - 1);
-            if entry & !(IDS_MAX - 1) == home.upper && is(id) {
+            if entry & UPPER == home.upper && is(id) {
                 return Some((way, id));
             }
             same &= same - 1;
@@ -183,14 +207,24 @@ impl Bucket {
         !(((other & LOW) + LOW) | other | LOW) & PLACES
     }
 
-    fn taken(&self) -> u32 {
-        WAYS as u32 - self.ways_with(0).count_ones()
+    /// Whether there was a place for it.
+    fn put(&mut self, tag: u8, entry: u32) -> bool {
+        let way = self.ways_with(0).trailing_zeros() as usize / 8;
+        if way >= WAYS {
+            return false;
+        }
+        self.tags[way] = tag;
+        self.entries[way] = entry;
+        true
     }
 
-    fn put(&mut self, home: &Home, id: u32) {
-        let way = self.ways_with(0).trailing_zeros() as usize / 8;
-        self.tags[way] = home.tag;
-        self.entries[way] = home.upper | id;
+    /// Takes out a key that has passed by so many buckets or more, if it is known how many.
+    fn take_displaced(&mut self, passed: u32) -> Option<(u8, u32)> {
+        let way = (0..WAYS).find(|way| {
+            let steps = (self.entries[*way] & STEPS) / STEP;
+            self.tags[*way] != 0 && steps < 7 && steps >= passed
+        })?;
+        Some((std::mem::take(&mut self.tags[way]), self.entries[way]))
     }
 }
 

@@ -15,6 +15,15 @@ pub(crate) enum Family {
     Ipv6,
 }
 
+impl Family {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Ipv4 => "udp4",
+            Self::Ipv6 => "udp6",
+        }
+    }
+}
+
 /// Keys of a round: they stay in the second-level cache, and are made outside the timed part.
 const ROUND: usize = 4_096;
 
@@ -32,6 +41,7 @@ pub(crate) fn measure(
         let (original, reply) = keys(family, number);
         assert!(table.insert(original, reply), "flow {number} of {flows}");
     }
+    lines.push(huge_pages(family, flows));
     let goals = if flows > 1_000_000 { (90.0, 50.0) } else { (60.0, 35.0) };
     let case = Case { flows, family, rounds };
     for misses in [0, 50, 100] {
@@ -60,6 +70,47 @@ pub(crate) fn measure(
     }
 }
 
+/// How much of this program's memory stands in huge pages.
+fn huge_pages(family: Family, flows: u32) -> Line {
+    let share = || {
+        let (huge, all) = (crate::memory::measured("AnonHugePages:"), crate::memory::resident());
+        anyhow::Ok(100.0 * huge? as f64 / all? as f64)
+    };
+    let name = format!("memory/in-huge-pages/{}/{flows}", family.name());
+    Line::of(name, "%", vec![share().unwrap_or(f64::NAN)])
+}
+
+/// What the machine allows: lines of 256 MiB read at random, 32 at a time, and each where the one
+/// before says.
+pub(crate) fn measure_machine(lines: &mut Vec<Line>, rounds: usize) {
+    const LINES: u32 = 1 << 22;
+    let mut memory = vec![[0_u64; 8]; LINES as usize];
+    gabion_datapath::use_huge_pages();
+    for line in &mut memory {
+        line[0] = black_box(0);
+    }
+    let mut dice = Dice::new(6);
+    let mut times = [Vec::new(), Vec::new()];
+    for _ in 0..rounds {
+        let places: Vec<u32> = (0..ROUND).map(|_| dice.below(LINES)).collect();
+        let (batches, _) = places.as_chunks::<BATCH>();
+        let begin = Instant::now();
+        for batch in batches {
+            let loaded = batch.iter().map(|place| memory[*place as usize][0]);
+            black_box(loaded.fold(0, |all, one| all ^ one));
+        }
+        times[0].push(begin.elapsed().as_nanos() as f64 / ROUND as f64);
+        let begin = Instant::now();
+        let last =
+            places.iter().fold(0, |found, place| memory[(*place as u64 ^ found) as usize][0]);
+        black_box(last);
+        times[1].push(begin.elapsed().as_nanos() as f64 / ROUND as f64);
+    }
+    for (how, times) in ["batch", "chain"].into_iter().zip(times) {
+        lines.push(Line::of(format!("time/load-{how}/machine/256-MiB"), "ns", times));
+    }
+}
+
 struct Case {
     flows: u32,
     family: Family,
@@ -77,10 +128,7 @@ impl Case {
             black_box(look(black_box(&keys)));
             times.push(begin.elapsed().as_nanos() as f64 / ROUND as f64);
         }
-        let family = match self.family {
-            Family::Ipv4 => "udp4",
-            Family::Ipv6 => "udp6",
-        };
+        let family = self.family.name();
         let name = format!("time/lookup-{how}/{family}-snat/{}-{misses}%-missed", self.flows);
         Line::of(name, "ns", times)
     }

@@ -58,6 +58,7 @@ fn main() -> anyhow::Result<()> {
     // Memory first: what was freed before would be used again and not be seen.
     memory::measure(&mut lines)?;
     ports::measure(&mut lines);
+    lookup::measure_machine(&mut lines, options.rounds);
     for flows in &options.flows {
         for family in [lookup::Family::Ipv4, lookup::Family::Ipv6] {
             lookup::measure(&mut lines, *flows, family, options.rounds, !options.alone);

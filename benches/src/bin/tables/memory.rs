@@ -108,9 +108,14 @@ fn pass(engine: &mut Engine, now: Time, from: InterfaceId, frame: Vec<u8>) -> St
 }
 
 /// Bytes of this process that are in memory.
-fn resident() -> anyhow::Result<u64> {
+pub(crate) fn resident() -> anyhow::Result<u64> {
+    measured("Rss:")
+}
+
+/// Bytes on one line of the kernel's summary of this process's memory.
+pub(crate) fn measured(what: &str) -> anyhow::Result<u64> {
     let text = fs::read_to_string("/proc/self/smaps_rollup")?;
-    let line = text.lines().find_map(|line| line.strip_prefix("Rss:")).context("no line Rss")?;
+    let line = text.lines().find_map(|line| line.strip_prefix(what)).context("no such line")?;
     let kilobytes: u64 = line.trim().trim_end_matches(" kB").parse()?;
     Ok(kilobytes << 10)
 }

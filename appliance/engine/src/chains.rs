@@ -127,7 +127,6 @@ impl<T: HasKey + Copy> Keyed<T> {
         Some(self.places[id as usize])
     }
 
-    #[cfg(test)]
     pub(crate) const fn len(&self) -> usize {
         self.places.len() - self.free.len()
     }

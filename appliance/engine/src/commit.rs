@@ -18,6 +18,7 @@ impl Engine {
         self.rule_counters = self.carry_counters(&rules);
         let flood = rules.settings().flood;
         self.journal.set_rules(generation, rules.rules().len(), flood);
+        self.monitors.reserve(rules.rules().iter().filter(|rule| rule.action.is_none()).count());
         self.translator.set_rules(&self.limits, &self.flows, &rules);
         self.policy = Some(Policy { generation, rules });
         self.rebuild_topology();

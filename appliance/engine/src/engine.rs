@@ -254,7 +254,7 @@ impl Engine {
             epoch: 1,
             fragments: Fragments::new(&limits, subkey(&seed, 0)),
             flows: FlowTable::new(limits.flows, subkey(&seed, 1)),
-            homes: HomesOfFlows::default(),
+            homes: HomesOfFlows::new(limits.flows, subkey(&seed, 11)),
             timers: TimerWheel::new(now),
             identifications: Identifications::new(subkey(&seed, 9)),
             translator: Translator::new(&limits, seed, subkey(&seed, 2)),

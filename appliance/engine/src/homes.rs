@@ -1,24 +1,42 @@
 //! The home addresses of mobile hosts' flows (RFC 6092 REC-27). Few flows have any, so they are kept
 //! beside the flow table, and no more than it has flows.
 
-use std::collections::BTreeMap;
-
+use crate::chains::{HasKey, Keyed};
 use crate::flows::Slot;
 use crate::judge::Plan;
 use crate::packet::{Homes, Packet, Segment};
 use crate::{Direction, DropReason, Engine, InterfaceId, sanity};
 
 /// By slot: the homes that packets of the original direction name.
-#[derive(Debug, Default)]
-pub(crate) struct HomesOfFlows(BTreeMap<u32, Homes>);
+#[derive(Debug)]
+pub(crate) struct HomesOfFlows(Keyed<HomesOfFlow>);
+
+#[derive(Debug, Clone, Copy)]
+struct HomesOfFlow {
+    slot: u32,
+    homes: Homes,
+}
+
+impl HasKey for HomesOfFlow {
+    type Key = u32;
+
+    fn key(&self) -> u32 {
+        self.slot
+    }
+}
 
 impl HomesOfFlows {
+    /// For a table of so many flows; `key` seeds the hash.
+    pub(crate) fn new(flows: u32, key: [u8; 16]) -> Self {
+        Self(Keyed::new(flows, key))
+    }
+
     /// Whether a flow's packets of this direction name these homes.
     pub(crate) fn are_of(&self, slot: Slot, direction: Direction, homes: &Homes) -> bool {
-        if self.0.is_empty() {
+        if self.0.len() == 0 {
             return homes.is_none();
         }
-        let known = self.0.get(&slot.0).copied().unwrap_or_default();
+        let known = self.0.get(&slot.0).map(|known| known.homes).unwrap_or_default();
         match direction {
             Direction::Original => known == *homes,
             Direction::Reply => known.reversed() == *homes,
@@ -27,12 +45,12 @@ impl HomesOfFlows {
 
     pub(crate) fn remember(&mut self, slot: Slot, homes: Homes) {
         if !homes.is_none() {
-            self.0.insert(slot.0, homes);
+            self.0.get_or_insert(HomesOfFlow { slot: slot.0, homes });
         }
     }
 
     pub(crate) fn forget(&mut self, slot: Slot) {
-        if !self.0.is_empty() {
+        if self.0.len() > 0 {
             self.0.remove(&slot.0);
         }
     }

@@ -149,22 +149,22 @@ impl Journal {
     }
 
     fn say_suppressed(&mut self, take: impl Fn(&mut Budget) -> Option<u64>) {
-        let generation = self.generation;
+        let Self { events, limit, lost, generation, rules, checks, .. } = self;
+        let generation = *generation;
         let rules = (0u32..)
-            .zip(&mut self.rules)
+            .zip(rules)
             .map(|(rule, budget)| (LogSource::Rule { generation, rule: RuleId(rule) }, budget));
         let checks = DropReason::ALL
             .iter()
-            .zip(&mut self.checks)
+            .zip(checks)
             .map(|(reason, budget)| (LogSource::Check(*reason), budget));
-        let mut said = Vec::new();
         for (source, budget) in rules.chain(checks) {
-            if let Some(records) = take(budget) {
-                said.push(Event::Suppressed { source, records });
+            let Some(records) = take(budget) else { continue };
+            if events.len() < *limit {
+                events.push_back(Event::Suppressed { source, records });
+            } else {
+                *lost += 1;
             }
-        }
-        for event in said {
-            self.push(event);
         }
     }
 }

@@ -216,17 +216,19 @@ impl Translator {
             };
         let (range, port) = (&nat.ports, key.source.port);
         let wanted = Wanted { address, protocol: key.protocol, range, port, reuse };
-        let mut unfit = Vec::new();
+        let mut unfit = [0; CONFLICTS_TRIED as usize];
+        let mut unfit_count = 0;
         let found = (0..CONFLICTS_TRIED).find_map(|_| {
             let external = Endpoint { address, port: self.ports.allocate(now, &wanted)? };
             let is_fit = flows.find(&key.reply_to(external)).is_none();
             if !is_fit {
-                unfit.push(external.port);
+                unfit[unfit_count] = external.port;
+                unfit_count += 1;
             }
             is_fit.then_some(external)
         });
-        for port in unfit {
-            self.ports.release(now, address, key.protocol, port);
+        for port in &unfit[..unfit_count] {
+            self.ports.release(now, address, key.protocol, *port);
         }
         found
     }

@@ -1,8 +1,8 @@
 //! A set of ports.
 
-/// One bit per port.
+/// One bit per port: 8 KiB.
 pub(crate) struct Bitmap {
-    words: Box<[u64; 1_024]>,
+    words: [u64; 1_024],
     count: u32,
 }
 
@@ -18,6 +18,21 @@ impl Bitmap {
 
     pub(crate) fn contains(&self, port: u16) -> bool {
         self.words[usize::from(port) / 64] & 1 << (port % 64) != 0
+    }
+
+    /// All of them in their order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = u16> {
+        let ports = |(word, bits): (usize, &u64)| {
+            let rest = |bits: &u64| Some(bits & (bits - 1)).filter(|bits| *bits != 0);
+            let first = Some(*bits).filter(|bits| *bits != 0);
+            std::iter::successors(first, rest)
+                .map(move |bits| (word * 64) as u16 + bits.trailing_zeros() as u16)
+        };
+        self.words.iter().enumerate().flat_map(ports)
+    }
+
+    pub(crate) fn clear(&mut self) {
+        *self = Self::default();
     }
 
     /// Whether it was not there before.
@@ -39,7 +54,7 @@ impl Bitmap {
 
 impl Default for Bitmap {
     fn default() -> Self {
-        Self { words: Box::new([0; 1_024]), count: 0 }
+        Self { words: [0; 1_024], count: 0 }
     }
 }
 

@@ -26,26 +26,49 @@ pub(crate) enum Reuse {
 /// 3.3), then the ports that were given back, first the one that has rested longest.
 #[derive(Debug)]
 pub(super) struct Order {
-    first: u16,
+    /// The first and the last port.
+    range: (u16, u16),
     permutation: Permutation,
     /// How much of the permutation has been given out.
     started: u32,
-    /// Ports that were given back, and when.
-    rested: VecDeque<(u16, Time)>,
+    /// Ports that were given back: room for all of the range, used as they come.
+    rested: VecDeque<Resting>,
     /// Ports that are in neither part now.
-    out: Bitmap,
+    out: Box<Bitmap>,
+}
+
+/// A port and when it was given back, in units of 2^16 ns: rounded up, so that none rests too short.
+#[derive(Debug, Clone, Copy)]
+struct Resting(u64);
+
+impl Resting {
+    const fn new(port: u16, since: Time) -> Self {
+        Self(since.as_nanos().div_ceil(1 << 16) << 16 | port as u64)
+    }
+
+    const fn port(self) -> u16 {
+        self.0 as u16
+    }
+
+    const fn since(self) -> Time {
+        Time::from_nanos(self.0 & !0xffff)
+    }
 }
 
 impl Order {
-    pub(super) fn new((first, last): (u16, u16), key: [u8; 16]) -> Self {
-        let count = u32::from(last - first) + 1;
+    pub(super) fn new(range: (u16, u16), key: [u8; 16]) -> Self {
+        let count = u32::from(range.1 - range.0) + 1;
         Self {
-            first,
+            range,
             permutation: Permutation::new(count, key),
             started: 0,
-            rested: VecDeque::new(),
-            out: Bitmap::default(),
+            rested: VecDeque::with_capacity(count as usize),
+            out: Box::default(),
         }
+    }
+
+    pub(super) const fn range(&self) -> (u16, u16) {
+        self.range
     }
 
     pub(super) fn next(&mut self, now: Time, reuse: Reuse) -> Option<u16> {
@@ -53,20 +76,20 @@ impl Order {
             let place = self.permutation.place(self.started);
             self.started += 1;
             // The permutation stays within the range.
-            self.first + place as u16
+            self.range.0 + place as u16
         } else {
             let ready =
-                |(_, since): &mut (u16, Time)| reuse == Reuse::AtOnce || now.since(*since) >= REST;
-            self.rested.pop_front_if(ready)?.0
+                |port: &mut Resting| reuse == Reuse::AtOnce || now.since(port.since()) >= REST;
+            self.rested.pop_front_if(ready)?.port()
         };
         self.out.insert(port);
         Some(port)
     }
 
-    /// Puts a port at the end, unless its turn is still to come.
+    /// Puts a port of the range at the end, unless its turn is still to come.
     pub(super) fn give_back(&mut self, now: Time, port: u16) {
         if self.out.remove(port) {
-            self.rested.push_back((port, now));
+            self.rested.push_back(Resting::new(port, now));
         }
     }
 }

@@ -18,8 +18,9 @@ use crate::packet::protocol;
 /// Ports below are the system's (RFC 6335 section 6): one class of RFC 4787 REQ-3a, all above the other.
 const FIRST_USER_PORT: u16 = 1_024;
 
-/// External addresses with ports in use or remembered, each protocol counted. One takes 8 KiB, 8 KiB
-/// for each of its ranges, 8 KiB where ports are shared, and 16 bytes for each port that rests.
+/// External addresses with ports in use or remembered, each protocol counted. The first port of one
+/// takes 8 KiB, the first of each of its ranges 8 KiB and room for 8 bytes for each port that rests, the
+/// first that is shared 8 KiB; no other takes memory. For all of these it would be 2 GiB at the start.
 const POOLS_MAX: usize = 4_096;
 
 /// Ranges remembered per address and protocol: twice as many NAT rules as may sensibly share one.
@@ -50,17 +51,23 @@ pub(crate) struct Wanted<'a> {
 
 #[derive(Debug, Default)]
 struct Pool {
-    /// By mappings.
-    used: Bitmap,
-    /// By connections that share them (see `SharedPorts`): no mapping gets one of these, as it would
-    /// meet those connections' remote endpoints.
-    shared: Option<Bitmap>,
-    /// Not to be given out; a mapping may have one from before.
-    reserved: Vec<RangeInclusive<u16>>,
-    /// By range; ports of overlapping ranges are in several, and skipped where used.
-    orders: BTreeMap<(u16, u16), Order>,
+    taken: Taken,
+    /// One for each range; ports of overlapping ranges are in several, and skipped where used.
+    orders: Vec<Order>,
     /// When the last port was given back that has to rest.
     freed: Option<Time>,
+}
+
+/// Ports that are not to be given out.
+#[derive(Debug, Default)]
+struct Taken {
+    /// By mappings.
+    used: Box<Bitmap>,
+    /// By connections that share them (see `SharedPorts`): no mapping gets one of these, as it would
+    /// meet those connections' remote endpoints.
+    shared: Option<Box<Bitmap>>,
+    /// A mapping may have one of these from before.
+    reserved: Vec<RangeInclusive<u16>>,
 }
 
 impl PortAllocator {
@@ -91,7 +98,7 @@ impl PortAllocator {
     /// Gives a port back.
     pub(crate) fn release(&mut self, now: Time, address: Address, protocol: u8, port: u16) {
         let Some(pool) = self.pools.get_mut(&(address, protocol)) else { return };
-        if !pool.used.remove(port) {
+        if !pool.taken.used.remove(port) {
             return;
         }
         pool.give_back(now, port);
@@ -105,7 +112,7 @@ impl PortAllocator {
     pub(crate) fn lend(&mut self, now: Time, address: Address, protocol: u8, port: u16) -> bool {
         let Some(pool) = self.pool(now, address, protocol) else { return false };
         let was_idle = pool.is_idle();
-        pool.shared.get_or_insert_default().insert(port);
+        pool.taken.shared.get_or_insert_default().insert(port);
         self.idle -= usize::from(was_idle);
         true
     }
@@ -113,10 +120,9 @@ impl PortAllocator {
     /// No connection shares the port any more.
     pub(crate) fn take_back(&mut self, now: Time, address: Address, protocol: u8, port: u16) {
         let Some(pool) = self.pools.get_mut(&(address, protocol)) else { return };
-        if !pool.shared.as_mut().is_some_and(|shared| shared.remove(port)) {
+        if !pool.taken.shared.as_mut().is_some_and(|shared| shared.remove(port)) {
             return;
         }
-        pool.shared = pool.shared.take().filter(|shared| shared.len() > 0);
         pool.give_back(now, port);
         self.idle += usize::from(pool.is_idle());
     }
@@ -126,11 +132,11 @@ impl PortAllocator {
         self.reserved = reserved;
         for ((address, protocol), pool) in &mut self.pools {
             let before = std::mem::replace(
-                &mut pool.reserved,
+                &mut pool.taken.reserved,
                 reserved_of(&self.reserved, *address, *protocol),
             );
             for port in before.into_iter().flatten() {
-                if pool.is_free(port) {
+                if pool.taken.is_free(port) {
                     pool.give_back(Time::ZERO, port);
                 }
             }
@@ -142,7 +148,7 @@ impl PortAllocator {
         let pool = self.pools.get(&(address, protocol));
         move |word| {
             let reserved = reserved_for(&self.reserved, address, protocol);
-            pool.map_or(0, |pool| pool.used.word(word))
+            pool.map_or(0, |pool| pool.taken.used.word(word))
                 | reserved.fold(0, |bits, ports| bits | word_of(ports, word))
         }
     }
@@ -155,7 +161,7 @@ impl PortAllocator {
     /// How many ports mappings have.
     #[cfg(test)]
     pub(crate) fn used(&self, address: Address, protocol: u8) -> u32 {
-        self.pools.get(&(address, protocol)).map_or(0, |pool| pool.used.len())
+        self.pools.get(&(address, protocol)).map_or(0, |pool| pool.taken.used.len())
     }
 
     /// The pool of an address, in the place of idle ones if there are too many; `None` if there is
@@ -177,7 +183,8 @@ impl PortAllocator {
                 }
             }
             let reserved = reserved_of(&self.reserved, address, protocol);
-            self.pools.insert(key, Pool { reserved, ..Pool::default() });
+            let taken = Taken { reserved, ..Taken::default() };
+            self.pools.insert(key, Pool { taken, ..Pool::default() });
             self.idle += 1;
         }
         self.pools.get_mut(&key)
@@ -192,41 +199,50 @@ impl Pool {
         reuse: Reuse,
         fresh: impl FnOnce() -> Order,
     ) -> Option<u16> {
-        if self.orders.len() >= ORDERS_MAX && !self.orders.contains_key(&range) {
-            // Ranges of rules that have gone; those that have not are shuffled anew.
-            self.orders.clear();
-        }
-        let mut order = self.orders.remove(&range).unwrap_or_else(fresh);
+        let Self { taken, orders, .. } = self;
+        let known = orders.iter().position(|order| order.range() == range);
+        let place = known.unwrap_or_else(|| {
+            if orders.len() >= ORDERS_MAX {
+                // Ranges of rules that have gone; those that have not are shuffled anew.
+                orders.clear();
+            }
+            orders.push(fresh());
+            orders.len() - 1
+        });
+        let order = &mut orders[place];
         // Ports that are taken in another way meanwhile fall out here, and come back when they are
         // free: each is skipped once for each time that it was taken.
-        let port = std::iter::from_fn(|| order.next(now, reuse)).find(|port| self.is_free(*port));
-        self.orders.insert(range, order);
+        let port = std::iter::from_fn(|| order.next(now, reuse)).find(|port| taken.is_free(*port));
         port.inspect(|port| {
-            self.used.insert(*port);
+            taken.used.insert(*port);
         })
     }
 
     /// Puts a port at the end of its orders, if it is free.
     fn give_back(&mut self, now: Time, port: u16) {
-        if !self.is_free(port) {
+        if !self.taken.is_free(port) {
             return;
         }
-        for ((first, last), order) in &mut self.orders {
-            if (*first..=*last).contains(&port) {
+        for order in &mut self.orders {
+            let (first, last) = order.range();
+            if (first..=last).contains(&port) {
                 order.give_back(now, port);
             }
         }
     }
 
+    /// Whether no port is taken.
+    fn is_idle(&self) -> bool {
+        let shared = self.taken.shared.as_ref();
+        self.taken.used.len() == 0 && shared.is_none_or(|shared| shared.len() == 0)
+    }
+}
+
+impl Taken {
     fn is_free(&self, port: u16) -> bool {
         !self.used.contains(port)
             && !self.shared.as_ref().is_some_and(|shared| shared.contains(port))
             && !self.reserved.iter().any(|ports| ports.contains(&port))
-    }
-
-    /// Whether no port is taken.
-    fn is_idle(&self) -> bool {
-        self.used.len() == 0 && self.shared.is_none()
     }
 }
 

@@ -29,16 +29,16 @@ impl Pairing {
     }
 }
 
-/// The ports taken, by pairing, and how many pairings have each. Memory is allocated once, but for
-/// pairings with many ports.
+/// The ports taken, by pairing, and how many pairings have each. Memory is allocated once, and used as
+/// pairings come.
 #[derive(Debug)]
 pub(crate) struct SharedPorts {
     groups: Keyed<Group>,
     /// Ports of groups that have few, in lists.
     few: Vec<Listed>,
     free: Vec<u32>,
-    /// Ports of groups that have many.
-    many: Vec<Option<Bitmap>>,
+    /// Ports of groups that have many: room for as many as there can be.
+    many: Vec<Bitmap>,
     free_many: Vec<u32>,
     sharers: Tally<(Address, u8, u16)>,
 }
@@ -66,8 +66,9 @@ struct Listed {
     next: Option<NonZeroU32>,
 }
 
-/// From so many ports on a bitmap (8 KiB) takes the place of a list, and gives it back at half.
-const MANY: u16 = 64;
+/// From so many ports on a bitmap (8 KiB) takes the place of a list, and gives it back at [`FEW`].
+const MANY: u16 = 128;
+const FEW: u16 = 64;
 
 impl HasKey for Group {
     type Key = Pairing;
@@ -80,12 +81,13 @@ impl HasKey for Group {
 impl SharedPorts {
     /// For a table of so many flows; `key` seeds the hash.
     pub(crate) fn new(flows: u32, key: [u8; 16]) -> Self {
+        let groups_with_many = (flows / u32::from(FEW)) as usize;
         Self {
             groups: Keyed::new(flows, key),
             few: Vec::with_capacity(flows as usize),
             free: Vec::with_capacity(flows as usize),
-            many: Vec::new(),
-            free_many: Vec::new(),
+            many: Vec::with_capacity(groups_with_many),
+            free_many: Vec::with_capacity(groups_with_many),
             sharers: Tally::new(flows, key),
         }
     }
@@ -103,18 +105,14 @@ impl SharedPorts {
         if group.count == MANY
             && let Taken::Few(first) = group.taken
         {
-            let mut bitmap = Bitmap::default();
-            self.drain(first, |port| {
-                bitmap.insert(port);
-            });
-            group.taken = Taken::Many(self.keep(bitmap));
+            group.taken = Taken::Many(self.gather(first));
         }
         match &mut group.taken {
-            Taken::Few(first) => *first = self.list(Listed { port, next: *first }),
+            Taken::Few(first) => {
+                *first = list(&mut self.few, &mut self.free, Listed { port, next: *first });
+            }
             Taken::Many(place) => {
-                if let Some(Some(bitmap)) = self.many.get_mut(*place as usize) {
-                    bitmap.insert(port);
-                }
+                self.many[*place as usize].insert(port);
             }
         }
         group.count += 1;
@@ -126,10 +124,7 @@ impl SharedPorts {
         let Some(mut group) = self.groups.get(pairing).copied() else { return };
         let was_there = match &mut group.taken {
             Taken::Few(first) => self.unlist(first, port),
-            Taken::Many(place) => {
-                let bitmap = self.many.get_mut(*place as usize).and_then(Option::as_mut);
-                bitmap.is_some_and(|bitmap| bitmap.remove(port))
-            }
+            Taken::Many(place) => self.many[*place as usize].remove(port),
         };
         if !was_there {
             return;
@@ -140,16 +135,10 @@ impl SharedPorts {
             self.groups.remove(pairing);
             return;
         }
-        if group.count == MANY / 2
+        if group.count == FEW
             && let Taken::Many(place) = group.taken
-            && let Some(bitmap) = self.many[place as usize].take()
         {
-            self.free_many.push(place);
-            let mut first = None;
-            for port in (0..=u16::MAX).filter(|port| bitmap.contains(*port)) {
-                first = self.list(Listed { port, next: first });
-            }
-            group.taken = Taken::Few(first);
+            group.taken = Taken::Few(self.scatter(place));
         }
         self.put(group);
     }
@@ -158,9 +147,7 @@ impl SharedPorts {
     pub(crate) fn word<'a>(&'a self, pairing: &Pairing) -> impl Fn(usize) -> u64 + use<'a> {
         let taken = self.groups.get(pairing).map_or(Taken::Few(None), |group| group.taken);
         move |word| match taken {
-            Taken::Many(place) => {
-                self.many[place as usize].as_ref().map_or(0, |ports| ports.word(word))
-            }
+            Taken::Many(place) => self.many[place as usize].word(word),
             Taken::Few(first) => {
                 std::iter::successors(self.listed(first), |one| self.listed(one.next))
                     .filter(|one| usize::from(one.port) / 64 == word)
@@ -177,20 +164,6 @@ impl SharedPorts {
 
     fn listed(&self, at: Option<NonZeroU32>) -> Option<Listed> {
         self.few.get(at?.get() as usize - 1).copied()
-    }
-
-    fn list(&mut self, listed: Listed) -> Option<NonZeroU32> {
-        let place = match self.free.pop() {
-            Some(place) => {
-                self.few[place as usize] = listed;
-                place
-            }
-            None => {
-                self.few.push(listed);
-                self.few.len() as u32 - 1
-            }
-        };
-        NonZeroU32::new(place + 1)
     }
 
     /// Takes a port out of a list; whether it was there.
@@ -212,31 +185,51 @@ impl SharedPorts {
         false
     }
 
-    /// Gives up a whole list.
-    fn drain(&mut self, first: Option<NonZeroU32>, mut to: impl FnMut(u16)) {
-        let mut at = first;
-        while let Some(here) = at {
-            let place = here.get() - 1;
-            let Listed { port, next } = self.few[place as usize];
-            to(port);
-            self.free.push(place);
-            at = next;
-        }
-    }
-
-    fn keep(&mut self, bitmap: Bitmap) -> u32 {
+    /// Puts the ports of a list into a bitmap, in its stead.
+    fn gather(&mut self, first: Option<NonZeroU32>) -> u32 {
         let place = self.free_many.pop().unwrap_or_else(|| {
-            self.many.push(None);
+            self.many.push(Bitmap::default());
             self.many.len() as u32 - 1
         });
-        self.many[place as usize] = Some(bitmap);
+        let mut at = first;
+        while let Some(here) = at {
+            let Listed { port, next } = self.few[here.get() as usize - 1];
+            self.many[place as usize].insert(port);
+            self.free.push(here.get() - 1);
+            at = next;
+        }
         place
+    }
+
+    /// Puts the ports of a bitmap into a list, in its stead.
+    fn scatter(&mut self, place: u32) -> Option<NonZeroU32> {
+        let Self { many, few, free, .. } = self;
+        let bitmap = &mut many[place as usize];
+        let first = bitmap.iter().fold(None, |next, port| list(few, free, Listed { port, next }));
+        bitmap.clear();
+        self.free_many.push(place);
+        first
     }
 
     #[cfg(test)]
     fn len(&self) -> usize {
         self.groups.len()
     }
+}
+
+/// A place for one more port of a list.
+fn list(few: &mut Vec<Listed>, free: &mut Vec<u32>, listed: Listed) -> Option<NonZeroU32> {
+    let place = match free.pop() {
+        Some(place) => {
+            few[place as usize] = listed;
+            place
+        }
+        None => {
+            few.push(listed);
+            few.len() as u32 - 1
+        }
+    };
+    NonZeroU32::new(place + 1)
 }
 
 /// The first port of a range from `start` on, and round to it again, of which no bit is set in the
@@ -300,9 +293,10 @@ mod tests {
 
         #[test]
         fn ports_are_taken_and_given_back_per_pairing(
-            steps in prop::collection::vec((any::<bool>(), 0..2_u8, 0..120_u16), 0..600),
+            steps in prop::collection::vec((any::<bool>(), 0..2_u8, 0..280_u16), 0..1_200),
         ) {
-            let mut ports = SharedPorts::new(1_000, [1; 16]);
+            let mut ports = SharedPorts::new(560, [1; 16]);
+            let room = (ports.few.capacity(), ports.many.capacity());
             let mut model = BTreeSet::new();
             for (add, host, port) in steps {
                 if add && model.insert((host, port)) {
@@ -312,7 +306,7 @@ mod tests {
                 }
                 for host in 0..2 {
                     let taken = ports.word(&pairing(host));
-                    for word in 0..2 {
+                    for word in 0..5 {
                         let expected = (0..64).filter(|bit| model.contains(&(host, word * 64 + bit)));
                         let expected = expected.fold(0, |bits, bit| bits | 1_u64 << bit);
                         prop_assert_eq!(taken(usize::from(word)), expected);
@@ -321,6 +315,7 @@ mod tests {
             }
             let groups: BTreeSet<u8> = model.iter().map(|(host, _)| *host).collect();
             prop_assert_eq!(ports.len(), groups.len());
+            prop_assert_eq!((ports.few.capacity(), ports.many.capacity()), room);
         }
     }
 }

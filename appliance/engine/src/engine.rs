@@ -276,6 +276,12 @@ impl Engine {
         }
     }
 
+    /// Has the system give the memory of the flow table now, and not flow by flow; calls `turn` now
+    /// and then. To be called once before the first packet, after huge pages have been asked for.
+    pub fn take_memory(&mut self, turn: impl FnMut()) {
+        self.flows.take_memory(turn);
+    }
+
     pub fn handle_timeout(&mut self, now: Time) {
         self.expire_flows(now);
         self.expire_fragments(now);

@@ -21,6 +21,9 @@ const WAYS_TAKEN: usize = 8;
 /// In a full index of 33 million keys not one is expected to pass by half as many.
 const BUCKETS_TRIED: usize = 64;
 
+/// Bytes of a table that are taken at a time: a few milliseconds.
+pub(crate) const MEMORY_STEP: usize = 16 << 20;
+
 /// Ids are below this: two for each of 16,777,216 flows.
 pub(crate) const IDS_MAX: u32 = 1 << 25;
 
@@ -121,6 +124,15 @@ impl Index {
             at = self.after(at);
         }
         false
+    }
+
+    /// Writes to all of it while it is empty, so that the system gives the memory; calls `turn` now and
+    /// then.
+    pub(crate) fn take_memory(&mut self, mut turn: impl FnMut()) {
+        for some in self.buckets.chunks_mut(MEMORY_STEP / size_of::<Bucket>()) {
+            some.fill(Bucket::new_zeroed());
+            turn();
+        }
     }
 
     /// Loads the bucket of a hash into the cache. The value means nothing; a processor that is asked

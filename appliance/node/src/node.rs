@@ -163,7 +163,6 @@ impl Prepared {
             readiness: Arc::clone(&readiness),
         };
         let policies = Arc::new(Policies::new(self.store, around));
-        policies.restore(self.stored, &self.notices).await?;
         let mut node = Node {
             tasks: JoinSet::new(),
             api: JoinSet::new(),
@@ -175,6 +174,9 @@ impl Prepared {
             _lock: self._lock,
         };
         node.connect(&config, wanted).await?;
+        // Waits for the packet thread, which makes large tables for seconds; probes are answered
+        // meanwhile. Nothing passes without a policy.
+        policies.restore(self.stored, &self.notices).await?;
         if let Some(listener) = self.metrics {
             let metrics = Metrics {
                 interfaces: interfaces.clone(),

@@ -243,8 +243,11 @@ struct Turns<D> {
 
 impl<D: Datapath> Turns<D> {
     fn new(worker: Worker<D>, commands: Receiver<Command>, gate: Arc<AtomicBool>) -> Self {
-        let engine = Engine::new(worker.clock.now(), worker.engine);
+        let mut engine = Engine::new(worker.clock.now(), worker.engine);
         let bytes = gabion_datapath::use_huge_pages();
+        // Where the system has not got it, better here than under load. The node is not ready until
+        // the first turn has proved the datapath.
+        engine.take_memory(|| worker.readiness.beat());
         tracing::debug!(bytes, "tables made, huge pages asked for");
         Self {
             engine,

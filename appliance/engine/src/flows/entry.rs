@@ -90,29 +90,49 @@ const SHARED_PORT_OF: u32 = 2;
 const MAPPING: u32 = SHARED_PORT_OF + u16::MAX as u32 + 1;
 
 impl Entry {
+    /// A place that was never taken.
+    pub(super) fn free() -> Self {
+        Self {
+            addresses: [0; 2],
+            ports: [0; 2],
+            expires: Time::ZERO,
+            hops: [None; 2],
+            epoch: 0,
+            generation: 0,
+            zones: [ZoneId(0); 2],
+            kind: Kind::Free,
+            protocol: 0,
+            marks: 0,
+            bytes: [0; 2],
+            id: FlowId(0),
+            opened: Time::ZERO,
+            tcp: StoredTcp::default(),
+            packets: [0; 2],
+            packets_upper: [0; 2],
+            rule: RuleId(0),
+            lease: NOTHING,
+            guest_of: 0,
+            destination: 0,
+            source: 0,
+            ingress: [InterfaceId(0); 2],
+            timer: Links::NONE,
+        }
+    }
+
     /// A taken place but for the keys' addresses, which the table puts in.
     pub(super) fn new(flow: &Flow, is_wide: bool) -> Self {
         let Flow { id, original, reply, sides, admission, tracker, opened, expires, .. } = flow;
         let ports = [original, reply]
             .map(|key| u32::from(key.source.port) | u32::from(key.destination.port) << 16);
         let mut entry = Self {
-            addresses: [0; 2],
             ports,
             expires: *expires,
             hops: sides.map(|side| side.hop),
             epoch: flow.epoch,
-            generation: 0,
-            zones: [admission.from, admission.to],
             kind: Kind::Other,
             protocol: original.protocol,
-            marks: 0,
-            bytes: [0; 2],
             id: *id,
             opened: *opened,
-            tcp: StoredTcp::default(),
-            packets: [0; 2],
-            packets_upper: [0; 2],
-            rule: RuleId(0),
             lease: match flow.lease {
                 Lease::Nothing => NOTHING,
                 Lease::SharedPort(None) => SHARED_PORT,
@@ -120,10 +140,8 @@ impl Entry {
                 Lease::Mapping(id) => MAPPING + id.0,
             },
             guest_of: flow.guest_of.map_or(0, |id| id.0 + 1),
-            destination: 0,
-            source: 0,
             ingress: sides.map(|side| side.ingress),
-            timer: Links::NONE,
+            ..Self::free()
         };
         for (direction, side) in [Direction::Original, Direction::Reply].into_iter().zip(sides) {
             entry.add_usage(direction, side.usage);

@@ -7,7 +7,7 @@ use super::{Admission, Flow, Slot};
 use crate::address::Endpoint;
 use crate::event::{FlowReport, Generation};
 use crate::hash::KeyedHash;
-use crate::index::Index;
+use crate::index::{Index, MEMORY_STEP};
 use crate::rewrite::Rewrite;
 use crate::timers::{Links, Slab};
 use crate::{Address, Direction, Family, FlowKey};
@@ -61,6 +61,23 @@ impl FlowTable {
             hash: KeyedHash::new(key),
             newest: Generation(0),
         }
+    }
+
+    /// Has the system give all memory that packets of established flows will read; calls `turn` now
+    /// and then. To be called before there is a flow.
+    pub(crate) fn take_memory(&mut self, mut turn: impl FnMut()) {
+        if !self.entries.is_empty() {
+            return;
+        }
+        self.index.take_memory(&mut turn);
+        let places = self.capacity as usize;
+        while self.entries.len() < places {
+            let more = self.entries.len() + MEMORY_STEP / size_of::<Entry>();
+            self.entries.resize(more.min(places), Entry::free());
+            turn();
+        }
+        // What is dropped is written, and stays in memory.
+        self.entries.clear();
     }
 
     pub(crate) fn hash(&self, key: &FlowKey) -> u64 {

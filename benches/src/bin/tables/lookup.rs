@@ -27,14 +27,9 @@ impl Family {
 /// Keys of a round: they stay in the second-level cache, and are made outside the timed part.
 const ROUND: usize = 4_096;
 
-/// Lines for hits, misses and both, for our table and for hashbrown with the standard library's hash.
-pub(crate) fn measure(
-    lines: &mut Vec<Line>,
-    flows: u32,
-    family: Family,
-    rounds: usize,
-    compare: bool,
-) {
+/// Hits, misses and both.
+pub(crate) fn measure(family: Family, flows: u32, rounds: usize) -> Vec<Line> {
+    let mut lines = Vec::new();
     let mut table = Flows::new(flows, [9; 16]);
     gabion_datapath::use_huge_pages();
     for number in 0..flows {
@@ -52,22 +47,22 @@ pub(crate) fn measure(
         lines.push(line.against(goals.0, goals.1));
     }
     lines.push(case.time("single", 0, |keys| table.count_singly(keys)));
-    drop(table);
-    if compare {
-        let mut map =
-            HashMap::with_capacity_and_hasher(2 * flows as usize, std::hash::RandomState::new());
-        gabion_datapath::use_huge_pages();
-        for number in 0..flows {
-            let (original, reply) = keys(family, number);
-            map.insert(original, number << 1);
-            map.insert(reply, number << 1 | 1);
-        }
-        for misses in [0, 50, 100] {
-            lines.push(case.time("hashbrown", misses, |keys| {
-                keys.iter().filter(|key| map.contains_key(*key)).count()
-            }));
-        }
+    lines
+}
+
+/// The same for hashbrown with the standard library's hash, which is as hard to guess.
+pub(crate) fn measure_hashbrown(family: Family, flows: u32, rounds: usize) -> Vec<Line> {
+    let mut map =
+        HashMap::with_capacity_and_hasher(2 * flows as usize, std::hash::RandomState::new());
+    gabion_datapath::use_huge_pages();
+    for number in 0..flows {
+        let (original, reply) = keys(family, number);
+        map.insert(original, number << 1);
+        map.insert(reply, number << 1 | 1);
     }
+    let case = Case { flows, family, rounds };
+    let look = |keys: &[FlowKey]| keys.iter().filter(|key| map.contains_key(*key)).count();
+    [0, 50, 100].map(|misses| case.time("hashbrown", misses, look)).into()
 }
 
 /// How much of this program's memory stands in huge pages.
@@ -82,7 +77,7 @@ fn huge_pages(family: Family, flows: u32) -> Line {
 
 /// What the machine allows: lines of 256 MiB read at random, 32 at a time, and each where the one
 /// before says.
-pub(crate) fn measure_machine(lines: &mut Vec<Line>, rounds: usize) {
+pub(crate) fn measure_machine(rounds: usize) -> Vec<Line> {
     const LINES: u32 = 1 << 22;
     let mut memory = vec![[0_u64; 8]; LINES as usize];
     gabion_datapath::use_huge_pages();
@@ -106,9 +101,11 @@ pub(crate) fn measure_machine(lines: &mut Vec<Line>, rounds: usize) {
         black_box(last);
         times[1].push(begin.elapsed().as_nanos() as f64 / ROUND as f64);
     }
-    for (how, times) in ["batch", "chain"].into_iter().zip(times) {
-        lines.push(Line::of(format!("time/load-{how}/machine/256-MiB"), "ns", times));
-    }
+    let [batch, chain] = times;
+    vec![
+        Line::of("time/load-batch/machine/256-MiB".to_owned(), "ns", batch),
+        Line::of("time/load-chain/machine/256-MiB".to_owned(), "ns", chain),
+    ]
 }
 
 struct Case {

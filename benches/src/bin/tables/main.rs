@@ -1,5 +1,8 @@
 //! The engine's tables alone: what it takes to find a flow (P5), to keep a connection (P6) and to find
-//! a free port (P13), against the gates. Needs 4 GiB and no rights; pins itself to no CPU.
+//! a free port (P13), against the gates. Needs 8 GiB and no rights; pins itself to no CPU.
+//!
+//! Each part is measured by a process of its own: memory that one part has used and freed would be
+//! given to the next one, in small pages and without being seen.
 
 mod lookup;
 mod machine;
@@ -7,11 +10,12 @@ mod memory;
 mod ports;
 
 use std::path::PathBuf;
+use std::process::{Command, Stdio};
 
 use anyhow::Context as _;
 use clap::Parser;
 use comfy_table::{CellAlignment, Table, TableStyle};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Measures the engine's flow table and port allocator
 #[derive(Debug, Parser)]
@@ -28,14 +32,28 @@ struct Options {
     /// Writes the results as one JSON object
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Measures one part in this process
+    #[arg(long, hide = true)]
+    part: Option<String>,
+}
+
+/// What one process measures.
+#[derive(Debug, Clone, Copy)]
+enum Part {
+    Memory(memory::Protocol),
+    Ports,
+    Machine,
+    Start(u32),
+    Lookup(lookup::Family, u32),
+    Hashbrown(lookup::Family, u32),
 }
 
 /// One line of the report.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 struct Line {
     /// metric/action/family/case
     name: String,
-    unit: &'static str,
+    unit: String,
     p10: f64,
     p50: f64,
     p99: f64,
@@ -53,16 +71,21 @@ struct Report {
 
 fn main() -> anyhow::Result<()> {
     let options = Options::parse();
+    if let Some(wanted) = &options.part {
+        let part = options.parts().into_iter().find(|part| format!("{part:?}") == *wanted);
+        let lines = part.context("no such part")?.measure(options.rounds)?;
+        println!("{}", serde_json::to_string(&lines)?);
+        return Ok(());
+    }
     let machine = machine::Machine::look();
     let mut lines = Vec::new();
-    // Memory first: what was freed before would be used again and not be seen.
-    memory::measure(&mut lines)?;
-    ports::measure(&mut lines);
-    lookup::measure_machine(&mut lines, options.rounds);
-    for flows in &options.flows {
-        for family in [lookup::Family::Ipv4, lookup::Family::Ipv6] {
-            lookup::measure(&mut lines, *flows, family, options.rounds, !options.alone);
-        }
+    for part in options.parts() {
+        eprintln!("{part:?}");
+        let mut child = Command::new(std::env::current_exe()?);
+        let child = child.args(std::env::args_os().skip(1)).arg("--part").arg(format!("{part:?}"));
+        let output = child.stderr(Stdio::inherit()).output()?;
+        anyhow::ensure!(output.status.success(), "{part:?}: {}", output.status);
+        lines.extend(serde_json::from_slice::<Vec<Line>>(&output.stdout)?);
     }
     let report = Report { machine, load_after: machine::load(), lines };
     report.print();
@@ -71,6 +94,40 @@ fn main() -> anyhow::Result<()> {
         std::fs::write(path, text).with_context(|| format!("writing {}", path.display()))?;
     }
     Ok(())
+}
+
+impl Options {
+    fn parts(&self) -> Vec<Part> {
+        let mut parts = vec![
+            Part::Memory(memory::Protocol::Tcp),
+            Part::Memory(memory::Protocol::Udp),
+            Part::Ports,
+            Part::Machine,
+        ];
+        for flows in &self.flows {
+            parts.push(Part::Start(*flows));
+            for family in [lookup::Family::Ipv4, lookup::Family::Ipv6] {
+                parts.push(Part::Lookup(family, *flows));
+                if !self.alone {
+                    parts.push(Part::Hashbrown(family, *flows));
+                }
+            }
+        }
+        parts
+    }
+}
+
+impl Part {
+    fn measure(self, rounds: usize) -> anyhow::Result<Vec<Line>> {
+        Ok(match self {
+            Self::Memory(protocol) => memory::measure(protocol)?,
+            Self::Ports => ports::measure(),
+            Self::Machine => lookup::measure_machine(rounds),
+            Self::Start(flows) => memory::measure_start(flows)?,
+            Self::Lookup(family, flows) => lookup::measure(family, flows, rounds),
+            Self::Hashbrown(family, flows) => lookup::measure_hashbrown(family, flows, rounds),
+        })
+    }
 }
 
 impl Report {
@@ -104,7 +161,7 @@ impl Report {
                 number(line.p10),
                 number(line.p50),
                 number(line.p99),
-                line.unit.to_owned(),
+                line.unit.clone(),
                 limit(line.gate),
                 limit(line.goal),
             ]);
@@ -115,9 +172,10 @@ impl Report {
 
 impl Line {
     /// Of times or sizes, of which there is one at least.
-    fn of(name: String, unit: &'static str, mut values: Vec<f64>) -> Self {
+    fn of(name: String, unit: &str, mut values: Vec<f64>) -> Self {
         values.sort_by(f64::total_cmp);
         let at = |share: f64| values[((values.len() - 1) as f64 * share) as usize];
+        let unit = unit.to_owned();
         Self { name, unit, p10: at(0.1), p50: at(0.5), p99: at(0.99), gate: None, goal: None }
     }
 

@@ -1,7 +1,7 @@
 //! P6: what a connection through source NAT takes, all tables of the engine together.
 
 use std::fs;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use gabion_benches::{EXTERNAL, INTERNAL, START};
@@ -14,7 +14,13 @@ use gabion_engine::{
 use crate::Line;
 
 /// Connections, and room for no more.
-const FLOWS: u32 = 500_000;
+const FLOWS: u32 = 1_000_000;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Protocol {
+    Tcp,
+    Udp,
+}
 
 const POLICY: &str = "
 apiVersion: gabion/v1
@@ -31,31 +37,58 @@ rules:
 
 /// The growth of resident memory by an engine and its connections. All of the tables' pages are in
 /// use then, as connections are spread over them by their hashes.
-pub(crate) fn measure(lines: &mut Vec<Line>) -> anyhow::Result<()> {
-    for (name, is_tcp) in [("tcp4", true), ("udp4", false)] {
-        let before = resident()?;
-        let limits = Limits { flows: FLOWS, mappings: FLOWS, ..Limits::default() };
-        let config = EngineConfig { limits, seed: [7; 32], offload: false };
-        let mut engine = Engine::new(START, config);
-        let loaded = gabion_rules::load("memory.yaml", POLICY, None)
-            .unwrap_or_else(|diagnostics| panic!("{diagnostics}"));
-        engine.set_network(gabion_benches::network());
-        engine.set_rules(Generation(1), loaded.rule_set);
-        engine.open();
-        let empty = resident()?;
-        for number in 0..FLOWS {
-            connect(&mut engine, number, is_tcp);
-        }
-        let flows = engine.table_use().into_iter().find(|table| table.name == "flows");
-        anyhow::ensure!(flows.is_some_and(|flows| flows.used == u64::from(FLOWS)), "{flows:?}");
-        let each = |bytes: u64| bytes as f64 / f64::from(FLOWS);
-        let all = each(resident()?.saturating_sub(before));
-        let name = format!("memory/connection/{name}-snat/{FLOWS}");
-        lines.push(Line::of(name.clone(), "B", vec![all]).against(256.0, 128.0));
-        let idle = each(empty.saturating_sub(before));
-        lines.push(Line::of(format!("{name}/of-it-before-the-first"), "B", vec![idle]));
+pub(crate) fn measure(protocol: Protocol) -> anyhow::Result<Vec<Line>> {
+    let before = resident()?;
+    let mut engine = engine(FLOWS);
+    let loaded = gabion_rules::load("memory.yaml", POLICY, None)
+        .unwrap_or_else(|diagnostics| panic!("{diagnostics}"));
+    engine.set_network(gabion_benches::network());
+    engine.set_rules(Generation(1), loaded.rule_set);
+    engine.open();
+    let empty = resident()?;
+    for number in 0..FLOWS {
+        connect(&mut engine, number, protocol == Protocol::Tcp);
     }
-    Ok(())
+    let flows = engine.table_use().into_iter().find(|table| table.name == "flows");
+    anyhow::ensure!(flows.is_some_and(|flows| flows.used == u64::from(FLOWS)), "{flows:?}");
+    let each = |bytes: u64| bytes as f64 / f64::from(FLOWS);
+    let all = each(resident()?.saturating_sub(before));
+    let name = match protocol {
+        Protocol::Tcp => format!("memory/connection/tcp4-snat/{FLOWS}"),
+        Protocol::Udp => format!("memory/connection/udp4-snat/{FLOWS}"),
+    };
+    let idle = each(empty.saturating_sub(before));
+    Ok(vec![
+        Line::of(name.clone(), "B", vec![all]).against(256.0, 128.0),
+        Line::of(format!("{name}/of-it-before-the-first"), "B", vec![idle]),
+    ])
+}
+
+/// How long an engine is being made, as a node makes it, and what it takes before the first flow.
+pub(crate) fn measure_start(flows: u32) -> anyhow::Result<Vec<Line>> {
+    let before = resident()?;
+    let begin = Instant::now();
+    let mut engine = engine(flows);
+    gabion_datapath::use_huge_pages();
+    let mut longest = Duration::ZERO;
+    let mut last = Instant::now();
+    engine.take_memory(|| {
+        longest = longest.max(std::mem::replace(&mut last, Instant::now()).elapsed())
+    });
+    let time = begin.elapsed();
+    let memory = resident()?.saturating_sub(before);
+    drop(engine);
+    let milliseconds = |time: Duration| vec![time.as_secs_f64() * 1e3];
+    Ok(vec![
+        Line::of(format!("time/start/engine/{flows}"), "ms", milliseconds(time)),
+        Line::of(format!("time/start/engine/{flows}/longest-silence"), "ms", milliseconds(longest)),
+        Line::of(format!("memory/start/engine/{flows}"), "MiB", vec![memory as f64 / 1_048_576.0]),
+    ])
+}
+
+fn engine(flows: u32) -> Engine {
+    let limits = Limits { flows, mappings: flows, ..Limits::default() };
+    Engine::new(START, EngineConfig { limits, seed: [7; 32], offload: false })
 }
 
 /// Opens connection `number`: 500 of each client, each to a server of its own.

@@ -5,8 +5,8 @@
 
 use std::time::Duration;
 
-use gabion_benches::{Established, INTERNAL, Kind, START, Subject, policy};
-use gabion_engine::{Frame, Offload, Time, Verdict, build};
+use gabion_benches::{EXTERNAL, Established, INTERNAL, Kind, START, Subject, policy};
+use gabion_engine::{Frame, InterfaceId, Offload, Time, Verdict, build};
 
 /// Enough to meet anything that allocates once in a while.
 const ROUNDS: usize = 1_000;
@@ -53,16 +53,15 @@ rules:
 /// Long enough for all flows to expire.
 const LATER: Duration = Duration::from_secs(20_000);
 
-/// Flows of each kind in a round. Two rounds before the one that is counted: what is kept of each
-/// external address and of ports that rest is made when it is first needed, and doubles.
+/// Flows of each kind in a round: more than a list of ports takes for either server.
 const FLOWS: u16 = 300;
 
-/// The packets of round `round`: each opens a flow, or ends one.
+/// The packets of round `round` from inside: each opens a flow, or ends one.
 fn opening_packets(round: u16) -> Vec<Vec<u8>> {
     let mut frames = Vec::new();
     for number in 0..FLOWS {
         let port = 1_024 + round * FLOWS + number;
-        let (from, server) = (format!("10.1.1.1:{port}"), format!("198.51.100.{}:443", number % 7));
+        let (from, server) = (format!("10.1.1.1:{port}"), format!("198.51.100.{}:443", number % 2));
         let tcp = || build::tcp().from(&from).to(&server).window(9_000);
         frames.push(tcp().syn().seq(1_000).frame());
         frames.push(build::udp().from(&from).to(&server).frame());
@@ -71,44 +70,82 @@ fn opening_packets(round: u16) -> Vec<Vec<u8>> {
         frames.push(build::icmp_echo().id(port).from("10.1.1.1").to("198.51.100.1").frame());
         let long = format!("[2600:2::77]:{port}");
         frames.push(build::udp().from(&long).to("[2600:9::1]:53").frame());
-        // Every other connection is given up, and its flow closed.
-        if number % 2 == 0 {
+        // Some connections are given up, and their flows closed.
+        if number % 4 == 0 {
             frames.push(tcp().rst().seq(1_001).frame());
         }
     }
     frames
 }
 
-fn open_and_expire(subject: &mut Subject, now: Time, frames: &mut [Vec<u8>]) -> usize {
+/// What the server answers to an IPv4 packet as it left; nothing to a reset.
+fn answer(frame: &[u8]) -> Option<Vec<u8>> {
+    let address =
+        |at: usize| format!("{}.{}.{}.{}", frame[at], frame[at + 1], frame[at + 2], frame[at + 3]);
+    let number = |at: usize| u16::from_be_bytes([frame[at], frame[at + 1]]);
+    let [client, server] =
+        [(26, 34), (30, 36)].map(|(at, port)| format!("{}:{}", address(at), number(port)));
+    let is_ipv4 = number(12) == 0x0800;
+    match frame[23] {
+        1 if is_ipv4 => {
+            let echo = build::icmp_echo_reply().id(number(38));
+            Some(echo.from(&address(30)).to(&address(26)).frame())
+        }
+        6 if is_ipv4 && frame[47] & 4 == 0 => {
+            let tcp = build::tcp().from(&server).to(&client).window(9_000);
+            Some(tcp.syn().seq(1).ack(1_001).frame())
+        }
+        17 if is_ipv4 => Some(build::udp().from(&server).to(&client).frame()),
+        _ => None,
+    }
+}
+
+/// How many of the frames are forwarded; they are changed as they leave.
+fn pass(subject: &mut Subject, now: Time, from: InterfaceId, frames: &mut [Vec<u8>]) -> usize {
     let mut forwarded = 0;
     for bytes in frames {
         let mut frame = Frame { bytes, offload: Offload::default() };
-        let verdict = subject.engine.handle_frame(now, INTERNAL, &mut frame);
+        let verdict = subject.engine.handle_frame(now, from, &mut frame);
         forwarded += usize::from(matches!(verdict, Verdict::Forward { .. }));
         while subject.engine.poll_event().is_some() {}
     }
-    subject.engine.handle_timeout(now + LATER);
-    while subject.engine.poll_event().is_some() {}
     forwarded
 }
 
 #[test]
 fn flows_with_and_without_nat_open_close_and_expire_without_allocating() {
     let mut subject = Subject::new(TRANSLATED, 4_096);
+    // The first of each kind makes neighbours known, and what is kept of an external address.
     for frame in &opening_packets(0)[..5] {
         subject.pass(INTERNAL, frame);
+    }
+    let mut first = opening_packets(0);
+    pass(&mut subject, START, INTERNAL, &mut first[..5]);
+    for answer in first[..5].iter().filter_map(|frame| answer(frame)) {
+        subject.pass(EXTERNAL, &answer);
     }
     let mut now = START;
     for round in 1..4 {
         now = now + LATER * 2;
         let mut frames = opening_packets(round);
         let mut forwarded = 0;
-        let counted = allocation_counter::measure(|| {
-            forwarded = open_and_expire(&mut subject, now, &mut frames);
+        let opening = allocation_counter::measure(|| {
+            forwarded = pass(&mut subject, now, INTERNAL, &mut frames);
         });
-        assert_eq!(forwarded, frames.len());
+        assert_eq!((forwarded, opening.count_total), (frames.len(), 0), "{round}: {opening:?}");
+        let reset = |number: usize| number.is_multiple_of(4);
+        let mut answers: Vec<_> = frames.iter().filter_map(|frame| answer(frame)).collect();
+        let answering = allocation_counter::measure(|| {
+            forwarded = pass(&mut subject, now, EXTERNAL, &mut answers);
+        });
+        let expected = answers.len() - (0..usize::from(FLOWS)).filter(|flow| reset(*flow)).count();
+        assert_eq!((forwarded, answering.count_total), (expected, 0), "{round}: {answering:?}");
+        let ending = allocation_counter::measure(|| {
+            subject.engine.handle_timeout(now + LATER);
+            while subject.engine.poll_event().is_some() {}
+        });
         assert_eq!(subject.engine.flows(0, u32::MAX).0.len(), 0);
-        assert_eq!(counted.count_total, 0, "round {round}: {counted:?}");
+        assert_eq!(ending.count_total, 0, "{round}: {ending:?}");
     }
 }
 

@@ -3,20 +3,18 @@
 //! A bucket is a line of the cache, and a key stands in the bucket that its hash names, or where that
 //! is full in the next one that is not. Each bucket counts the keys that have passed it by, so that a
 //! search ends at the first that none has, and a key that had to is moved back when a place becomes
-//! free. So with two thirds of all places taken nearly every key is found or missed with one line, whose
+//! free. So with three quarters of all places taken most keys are found or missed with one line, whose
 //! address is known as soon as the hash is: a batch loads them all at once. Nothing grows, and nothing
 //! is marked as removed.
 //!
 //! A key that finds no place in [`BUCKETS_TRIED`] is refused. Who does not know the hash's key can not
 //! bring that about.
 
-use zerocopy::FromZeros;
-
 /// Places of a bucket: a byte of tag and four bytes of entry each fill a line of the cache.
 const WAYS: usize = 12;
 
-/// Of these places so many are taken when the index is full: one key of fifty passes a bucket by.
-const WAYS_TAKEN: usize = 8;
+/// Of these places so many are taken when the index is full: one key of thirty passes a bucket by.
+const WAYS_TAKEN: usize = 9;
 
 /// In a full index of 33 million keys not one is expected to pass by half as many.
 const BUCKETS_TRIED: usize = 64;
@@ -30,11 +28,12 @@ pub(crate) const IDS_MAX: u32 = 1 << 25;
 /// Ids by hash. Different ids may have one hash: whoever asks says which one is meant.
 #[derive(Debug)]
 pub(crate) struct Index {
+    /// All of them or none: see `take_memory`.
     buckets: Vec<Bucket>,
+    count: usize,
 }
 
-/// Zero is an empty bucket, so that memory of zeros from the system is an empty table.
-#[derive(Debug, Clone, Copy, FromZeros)]
+#[derive(Debug, Clone, Copy, Default)]
 #[repr(C, align(64))]
 struct Bucket {
     /// A part of each key's hash; zero where the place is free.
@@ -62,13 +61,18 @@ struct Home {
 
 impl Index {
     /// An empty index for so many keys; memory is allocated once.
-    ///
-    /// # Panics
-    /// When there is no memory for it.
     pub(crate) fn new(keys: usize) -> Self {
-        let buckets = keys.div_ceil(WAYS_TAKEN).max(1);
-        Self {
-            buckets: Bucket::new_vec_zeroed(buckets).expect("the node has memory for its tables"),
+        let count = keys.div_ceil(WAYS_TAKEN).max(1);
+        Self { buckets: Vec::with_capacity(count), count }
+    }
+
+    /// Has the system give all memory now, and not with the first key; calls `turn` now and then. Not
+    /// done by `new`, as huge pages can be asked for only after that.
+    pub(crate) fn take_memory(&mut self, mut turn: impl FnMut()) {
+        while self.buckets.len() < self.count {
+            let more = self.buckets.len() + MEMORY_STEP / size_of::<Bucket>();
+            self.buckets.resize(more.min(self.count), Bucket::default());
+            turn();
         }
     }
 
@@ -78,7 +82,7 @@ impl Index {
         let home = self.home(hash);
         let mut at = home.bucket;
         for _ in 0..BUCKETS_TRIED {
-            let bucket = &self.buckets[at];
+            let bucket = self.buckets.get(at)?;
             if let Some((_, id)) = bucket.find(&home, &mut is) {
                 return Some(id);
             }
@@ -94,9 +98,10 @@ impl Index {
     #[must_use]
     pub(crate) fn insert(&mut self, hash: u64, id: u32) -> bool {
         debug_assert!(id < IDS_MAX);
+        self.take_memory(|| ());
         let home = self.home(hash);
         let mut at = home.bucket;
-        for passed in 0..BUCKETS_TRIED.min(self.buckets.len()) as u32 {
+        for passed in 0..BUCKETS_TRIED.min(self.count) as u32 {
             if self.buckets[at].put(home.tag, home.upper | passed.min(7) * STEP | id) {
                 self.pass_by(home.bucket, at, 1);
                 return true;
@@ -111,7 +116,7 @@ impl Index {
         let home = self.home(hash);
         let mut at = home.bucket;
         for _ in 0..BUCKETS_TRIED {
-            let bucket = &mut self.buckets[at];
+            let Some(bucket) = self.buckets.get_mut(at) else { return false };
             if let Some((way, _)) = bucket.find(&home, &mut |there| there == id) {
                 bucket.tags[way] = 0;
                 self.pass_by(home.bucket, at, -1);
@@ -126,20 +131,11 @@ impl Index {
         false
     }
 
-    /// Writes to all of it while it is empty, so that the system gives the memory; calls `turn` now and
-    /// then.
-    pub(crate) fn take_memory(&mut self, mut turn: impl FnMut()) {
-        for some in self.buckets.chunks_mut(MEMORY_STEP / size_of::<Bucket>()) {
-            some.fill(Bucket::new_zeroed());
-            turn();
-        }
-    }
-
     /// Loads the bucket of a hash into the cache. The value means nothing; a processor that is asked
     /// for the sum of many goes for all of them at once.
     #[inline]
     pub(crate) fn touch(&self, hash: u64) -> u32 {
-        self.buckets[self.home(hash).bucket].passed_by
+        self.buckets.get(self.home(hash).bucket).map_or(0, |bucket| bucket.passed_by)
     }
 
     /// The first id that may be the one that is meant, and hardly ever is another: what to load next.
@@ -173,7 +169,7 @@ impl Index {
     }
 
     const fn after(&self, at: usize) -> usize {
-        if at + 1 == self.buckets.len() { 0 } else { at + 1 }
+        if at + 1 == self.count { 0 } else { at + 1 }
     }
 
     #[inline]
@@ -182,7 +178,7 @@ impl Index {
         // 2019), the upper one makes the tags.
         let (low, high) = (hash & 0xffff_ffff, hash >> 32);
         Home {
-            bucket: ((low * self.buckets.len() as u64) >> 32) as usize,
+            bucket: ((low * self.count as u64) >> 32) as usize,
             tag: ((high >> 24) as u8).max(1),
             upper: (high as u32) << UPPER.trailing_zeros(),
         }

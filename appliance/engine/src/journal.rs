@@ -90,7 +90,12 @@ impl Journal {
     }
 
     pub(crate) fn pop(&mut self) -> Option<Event> {
-        self.events.pop_front()
+        let event = self.events.pop_front();
+        if self.events.is_empty() {
+            // The next ones stand where these stood, in the cache, and not all round the ring.
+            self.events.clear();
+        }
+        event
     }
 
     pub(crate) const fn lost(&self) -> u64 {

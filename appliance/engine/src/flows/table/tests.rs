@@ -204,3 +204,18 @@ fn lookups_do_not_depend_on_how_full_the_table_is() {
         assert_eq!(table.find(&reply.reversed()), None);
     }
 }
+
+#[test]
+fn memory_is_taken_in_pieces_before_the_first_flow_and_not_after() {
+    let mut table = FlowTable::new(200_000, [1; 16]);
+    let room = table.entries.capacity();
+    assert_eq!(table.find(&key(1)), None);
+    let mut turns = 0;
+    table.take_memory(|| turns += 1);
+    assert!(turns > 3, "{turns}");
+    assert_eq!((table.len(), table.slots(), table.entries.capacity()), (0, 0, room));
+    let (original, reply) = (key(1), key(70).reversed());
+    let slot = table.insert(&flow(7, original, reply)).unwrap();
+    table.take_memory(|| panic!("there is a flow"));
+    assert_eq!(table.find(&reply), Some((slot, Direction::Reply)));
+}

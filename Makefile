@@ -8,7 +8,7 @@ TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 BIN        := $(TARGET_DIR)/$(if $(filter dev test,$(PROFILE)),debug,$(PROFILE))
 BINARIES   := -p gabion -p gabiond -p gabion-guard
 
-.PHONY: help demo build test check bench bench-tables fuzz lab-down clean setup-build setup-lab
+.PHONY: help demo build test check bench bench-rules bench-tables fuzz lab-down clean setup-build setup-lab
 .DEFAULT_GOAL := help
 
 help: ## Lists what make can do here
@@ -54,7 +54,7 @@ fuzz: setup-build ## Looks for bytes that break one target: TARGET=walk SECONDS=
 bench-rules: setup-build ## Measures the rule matcher and policy changes, with nftables beside them (root)
 	$(CARGO) build --locked --profile $(PROFILE) -p gabion-benches
 	@$(BIN)/rules $(BENCH)
-bench-tables: setup-build ## Measures the flow table and the port allocator alone: two minutes, 4 GiB
+bench-tables: setup-build ## Measures the flow table and the port allocator alone: two minutes, 8 GiB
 	$(CARGO) build --locked --profile $(PROFILE) -p gabion-benches --bin tables
 	@$(BIN)/tables $(BENCH)
 

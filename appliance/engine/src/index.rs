@@ -102,7 +102,7 @@ impl Index {
         let home = self.home(hash);
         let mut at = home.bucket;
         for passed in 0..BUCKETS_TRIED.min(self.count) as u32 {
-            if self.buckets[at].put(home.tag, home.upper | passed.min(7) * STEP | id) {
+            if self.buckets[at].put(home.tag, home.upper | (passed.min(7) * STEP) | id) {
                 self.pass_by(home.bucket, at, 1);
                 return true;
             }

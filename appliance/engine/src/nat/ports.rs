@@ -19,8 +19,8 @@ use crate::packet::protocol;
 const FIRST_USER_PORT: u16 = 1_024;
 
 /// External addresses with ports in use or remembered, each protocol counted. The first port of one
-/// takes 8 KiB, the first of each of its ranges 8 KiB and room for 8 bytes for each port that rests, the
-/// first that is shared 8 KiB; no other takes memory. For all of these it would be 2 GiB at the start.
+/// takes 8 KiB, the first of each of its ranges 8 KiB and room for 12 bytes for each port that rests, the
+/// first that is shared 8 KiB; no other takes memory. For all of these it would be 3 GiB at the start.
 const POOLS_MAX: usize = 4_096;
 
 /// Ranges remembered per address and protocol: twice as many NAT rules as may sensibly share one.

@@ -8,7 +8,7 @@ use clap::Parser;
 use gabiond::config::{Config, Log, reference};
 use gabiond::node::{Node, Prepared};
 use gabiond::{privilege, service};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
@@ -77,8 +77,9 @@ fn start(options: &Options) -> anyhow::Result<()> {
         .build()
         .context("cannot start the control threads")?;
     runtime.block_on(async {
+        let signals = Signals::take()?;
         let node = prepared.start().await?;
-        run(node).await
+        run(node, signals).await
     })
 }
 
@@ -99,18 +100,34 @@ fn start_messages(log: &Log) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn run(mut node: Node) -> anyhow::Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut hang_up = signal(SignalKind::hangup())?;
-    // Taken, so that a limit on the size of files refuses a commit as a full disk does, and ends nothing.
-    let _file_size = signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))?;
+/// Signals that would else end the process where it stands.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+    /// Taken, so that a limit on the size of files refuses a commit as a full disk does, and ends nothing.
+    _file_size: Signal,
+}
+
+impl Signals {
+    /// To be taken before anything is served: one that comes meanwhile is heard after the start.
+    fn take() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hang_up: signal(SignalKind::hangup())?,
+            _file_size: signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))?,
+        })
+    }
+}
+
+async fn run(mut node: Node, mut signals: Signals) -> anyhow::Result<()> {
     let told = tokio::spawn(service::keep_told(node.readiness()));
     let failed = loop {
         tokio::select! {
-            _ = terminate.recv() => break None,
-            _ = interrupt.recv() => break None,
-            _ = hang_up.recv() => node.reopen_logs(),
+            _ = signals.terminate.recv() => break None,
+            _ = signals.interrupt.recv() => break None,
+            _ = signals.hang_up.recv() => node.reopen_logs(),
             why = node.failed() => break Some(why),
         }
     };

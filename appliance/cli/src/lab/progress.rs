@@ -8,10 +8,10 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use super::scenario::{Check, Figure, Outcome, Scenario};
 use crate::present::{Paint, Tone};
 
-/// Widths of the report's columns; with the mark the indent, 73; what was seen follows.
+/// Widths of the report's columns; with the mark and the indent, 75; what was seen follows.
 pub(crate) const TRIED: usize = 48;
 const TOOL: usize = 11;
-const EXPECT: usize = 10;
+pub(crate) const EXPECT: usize = 12;
 
 /// Prints to standard output, or to standard error where JSON has the former.
 #[derive(Debug)]

@@ -136,6 +136,8 @@ mod tests {
                 assert!(names.insert(check.name), "{} twice", check.name);
                 let fits = check.tried.chars().count() < crate::lab::progress::TRIED;
                 assert!(fits, "{} is too long", check.tried);
+                let expected = check.expect.label();
+                assert!(expected.len() < crate::lab::progress::EXPECT, "{expected} is too long");
             }
         }
     }

@@ -32,7 +32,7 @@ pub(super) fn checks() -> Vec<Check> {
         request("bad-policy-refused", "a policy with a wrong key", "refused", bad_policy),
         request("failing-test-refused", "a policy whose own test fails", "refused", failing_test),
         request("stale-revision-refused", "a policy on an old revision", "refused", stale_revision),
-        request("dry-run", "a dry run that prints JSON", "changes nothing", dry_run),
+        request("dry-run", "a dry run that prints JSON", "unchanged", dry_run),
         request("mutual-tls", "the API over TCP with a certificate", "accepted", right_certificate),
         request("stranger-refused", "the same with another CA's", "refused", wrong_certificate),
         request("event-log", "the log names rule and reason", "written", event_log),

@@ -9,6 +9,7 @@
 use std::hash::Hash;
 
 use crate::hash::keyed;
+use crate::places::Places;
 
 /// Keys for each head in a full table.
 const KEYS_PER_HEAD: usize = 2;
@@ -75,8 +76,7 @@ impl Chains {
 #[derive(Debug)]
 pub(crate) struct Keyed<T> {
     chains: Chains,
-    places: Vec<T>,
-    free: Vec<u32>,
+    places: Places<T>,
     capacity: usize,
     secret: [u8; 16],
 }
@@ -92,21 +92,15 @@ impl<T: HasKey + Copy> Keyed<T> {
     /// Room for so many, allocated once and used as they come.
     pub(crate) fn new(capacity: u32, secret: [u8; 16]) -> Self {
         let capacity = capacity as usize;
-        Self {
-            chains: Chains::new(capacity),
-            places: Vec::with_capacity(capacity),
-            free: Vec::with_capacity(capacity),
-            capacity,
-            secret,
-        }
+        Self { chains: Chains::new(capacity), places: Places::new(capacity), capacity, secret }
     }
 
     pub(crate) fn get(&self, key: &T::Key) -> Option<&T> {
-        self.find(key).map(|id| &self.places[id as usize])
+        self.find(key).map(|id| &self.places[id])
     }
 
     pub(crate) fn get_mut(&mut self, key: &T::Key) -> Option<&mut T> {
-        self.find(key).map(|id| &mut self.places[id as usize])
+        self.find(key).map(|id| &mut self.places[id])
     }
 
     /// The thing with the key of `fresh`, which is put in where there is none; `None` when there is
@@ -117,38 +111,31 @@ impl<T: HasKey + Copy> Keyed<T> {
             Some(id) => id,
             None => self.insert(&key, fresh)?,
         };
-        Some(&mut self.places[id as usize])
+        Some(&mut self.places[id])
     }
 
     pub(crate) fn remove(&mut self, key: &T::Key) -> Option<T> {
         let id = self.find(key)?;
         self.chains.remove(self.hash(key), id);
-        self.free.push(id);
-        Some(self.places[id as usize])
+        self.places.give_back(id);
+        Some(self.places[id])
     }
 
     pub(crate) const fn len(&self) -> usize {
-        self.places.len() - self.free.len()
+        self.places.len()
     }
 
     fn insert(&mut self, key: &T::Key, fresh: T) -> Option<u32> {
-        let id = match self.free.pop() {
-            Some(id) => {
-                self.places[id as usize] = fresh;
-                id
-            }
-            None if self.places.len() < self.capacity => {
-                self.places.push(fresh);
-                self.places.len() as u32 - 1
-            }
-            None => return None,
-        };
+        if self.len() == self.capacity {
+            return None;
+        }
+        let id = self.places.put(fresh);
         self.chains.insert(self.hash(key), id);
         Some(id)
     }
 
     fn find(&self, key: &T::Key) -> Option<u32> {
-        self.chains.find(self.hash(key), |id| self.places[id as usize].key() == *key)
+        self.chains.find(self.hash(key), |id| self.places[id].key() == *key)
     }
 
     fn hash(&self, key: &T::Key) -> u64 {
@@ -187,7 +174,7 @@ mod tests {
             steps in prop::collection::vec((0..3_u8, 0..20_u8, any::<u16>()), 0..400),
         ) {
             let mut things = Keyed::new(capacity, [1; 16]);
-            let room = (things.places.capacity(), things.free.capacity());
+            let room = things.places.room();
             let mut model = BTreeMap::new();
             for (step, name, value) in steps {
                 let thing = Thing { name, value };
@@ -212,7 +199,7 @@ mod tests {
                     prop_assert_eq!(things.get(&name), model.get(&name));
                 }
             }
-            prop_assert_eq!((things.places.capacity(), things.free.capacity()), room);
+            prop_assert_eq!(things.places.room(), room);
         }
     }
 }

@@ -21,6 +21,7 @@ use crate::chains::{HasKey, Keyed};
 use crate::flows::Slot;
 use crate::hash::keyed;
 use crate::links::{Links, List};
+use crate::places::Places;
 use crate::recent::Recent;
 use crate::{DropReason, Endpoint, FlowKey, Time};
 
@@ -50,8 +51,7 @@ const KNOWN_WAITS_FOR: Duration = Duration::from_millis(500);
 /// All handshakes that are not complete.
 #[derive(Debug)]
 pub(crate) struct HalfOpen {
-    places: Vec<Place>,
-    free: Vec<u32>,
+    places: Places<Place>,
     /// By the flow's slot: its place, plus one; 0 for none.
     place_of: Vec<u32>,
     /// All of them, oldest first, and those to each destination.
@@ -101,8 +101,7 @@ impl HalfOpen {
     /// For a table of `flows`; `key` seeds the hashes.
     pub(crate) fn new(flows: u32, key: [u8; 16]) -> Self {
         Self {
-            places: Vec::with_capacity(flows as usize),
-            free: Vec::with_capacity(flows as usize),
+            places: Places::new(flows as usize),
             place_of: vec![0; flows as usize],
             all: List::default(),
             order: Links::new(flows),
@@ -144,7 +143,7 @@ impl HalfOpen {
                 }
             }
         };
-        let oldest = oldest.map(|place| self.places[place as usize]);
+        let oldest = oldest.map(|place| self.places[place]);
         match oldest {
             Some(place) if now.since(place.since) >= has_waited_for => Ok(Some(place.flow)),
             Some(_) | None => Err(DropReason::HalfOpenLimit),
@@ -154,16 +153,7 @@ impl HalfOpen {
     /// A flow's handshake has begun, or has begun anew.
     pub(crate) fn add(&mut self, now: Time, flow: Slot, destination: Endpoint) {
         let place = Place { flow, destination, since: now };
-        let index = match self.free.pop() {
-            Some(index) => {
-                self.places[index as usize] = place;
-                index
-            }
-            None => {
-                self.places.push(place);
-                self.places.len() as u32 - 1
-            }
-        };
+        let index = self.places.put(place);
         self.place_of[flow.0 as usize] = index + 1;
         self.order.append(&mut self.all, index);
         let fresh = Destination { endpoint: destination, count: 0, queue: List::default() };
@@ -178,8 +168,8 @@ impl HalfOpen {
         let Some(index) = std::mem::take(&mut self.place_of[flow.0 as usize]).checked_sub(1) else {
             return;
         };
-        let destination = self.places[index as usize].destination;
-        self.free.push(index);
+        let destination = self.places[index].destination;
+        self.places.give_back(index);
         self.order.remove(&mut self.all, index);
         let Some(there) = self.by_destination.get_mut(&destination) else { return };
         there.count -= 1;
@@ -197,12 +187,12 @@ impl HalfOpen {
 
     /// The flow whose handshake has stood open for the longest time, and since when.
     pub(crate) fn oldest(&self) -> Option<(Slot, Time)> {
-        let place = self.places[self.all.first()? as usize];
+        let place = self.places[self.all.first()?];
         Some((place.flow, place.since))
     }
 
     pub(crate) fn len(&self) -> u32 {
-        (self.places.len() - self.free.len()) as u32
+        self.places.len() as u32
     }
 
     fn hash<T: Hash>(&self, of: &T) -> u64 {

@@ -48,6 +48,7 @@ mod unsolicited;
 
 // Beside the path.
 mod hash;
+mod places;
 mod chains;
 mod index;
 mod timers;

@@ -8,6 +8,7 @@ use crate::address::Endpoint;
 use crate::event::{FlowReport, Generation};
 use crate::hash::KeyedHash;
 use crate::index::{Index, MEMORY_STEP};
+use crate::places::Places;
 use crate::rewrite::Rewrite;
 use crate::timers::{Links, Slab};
 use crate::{Address, Direction, Family, FlowKey};
@@ -20,8 +21,7 @@ pub(crate) struct FlowTable {
     /// Slots that were used and are free again.
     free: Vec<u32>,
     /// The addresses of flows whose addresses do not fit into an entry.
-    wide: Vec<Wide>,
-    free_wide: Vec<u32>,
+    wide: Places<Wide>,
     capacity: u32,
     /// Each flow twice: its slot, doubled, plus one for the reply key.
     index: Index,
@@ -54,8 +54,7 @@ impl FlowTable {
         Self {
             entries: Vec::with_capacity(places),
             free: Vec::with_capacity(places),
-            wide: Vec::with_capacity(places),
-            free_wide: Vec::with_capacity(places),
+            wide: Places::new(places),
             capacity,
             index: Index::new(2 * places),
             hash: KeyedHash::new(key),
@@ -104,7 +103,7 @@ impl FlowTable {
         let mut loaded = 0;
         for entry in guesses.iter().filter_map(|guess| self.guessed(*guess)) {
             if entry.is_wide() {
-                let [[source, _], _] = self.wide[entry.addresses[0] as usize].0;
+                let [[source, _], _] = self.wide[entry.addresses[0] as u32].0;
                 loaded ^= source.words()[0];
             }
         }
@@ -173,16 +172,7 @@ impl FlowTable {
         let is_wide = sought.iter().any(|key| key.wide.is_some());
         let mut entry = Entry::new(flow, is_wide);
         if is_wide {
-            let place = match self.free_wide.pop() {
-                Some(place) => {
-                    self.wide[place as usize] = Wide(wide);
-                    place
-                }
-                None => {
-                    self.wide.push(Wide(wide));
-                    self.wide.len() as u32 - 1
-                }
-            };
+            let place = self.wide.put(Wide(wide));
             entry.addresses = [place.into(); 2];
         } else {
             entry.addresses = sought.map(|key| key.addresses);
@@ -199,7 +189,7 @@ impl FlowTable {
         let entry = &mut self.entries[slot.0 as usize];
         entry.kind = Kind::Free;
         if entry.is_wide() {
-            self.free_wide.push(entry.addresses[0] as u32);
+            self.wide.give_back(entry.addresses[0] as u32);
         }
         self.free.push(slot.0);
         Some(flow)
@@ -270,9 +260,7 @@ impl FlowTable {
         }
         match &sought.wide {
             None => entry.addresses[side] == sought.addresses && !entry.is_wide(),
-            Some(wide) => {
-                entry.is_wide() && self.wide[entry.addresses[0] as usize].0[side] == *wide
-            }
+            Some(wide) => entry.is_wide() && self.wide[entry.addresses[0] as u32].0[side] == *wide,
         }
     }
 
@@ -280,7 +268,7 @@ impl FlowTable {
         let side = direction.index();
         let addresses = entry.addresses[side];
         let [source, destination] = if entry.is_wide() {
-            self.wide[addresses as usize].0[side]
+            self.wide[addresses as u32].0[side]
         } else {
             [addresses as u32, (addresses >> 32) as u32]
                 .map(|address| Address::from(address.to_le_bytes()))

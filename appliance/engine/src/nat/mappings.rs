@@ -1,12 +1,11 @@
 //! Endpoint-independent mappings (RFC 4787 section 4.1), with the flows that use each counted.
 
-use std::hash::Hasher;
-
 use gabion_rules::NatId;
-use siphasher::sip::SipHasher13;
 
 use crate::address::Endpoint;
 use crate::chains::Chains;
+use crate::hash::keyed;
+use crate::places::Places;
 use crate::{Address, Family};
 
 /// A mapping in the table.
@@ -31,11 +30,9 @@ pub(crate) struct Mapped {
 /// mappings come.
 #[derive(Debug)]
 pub(crate) struct Mappings {
-    entries: Vec<Entry>,
-    free: Vec<u32>,
+    entries: Places<Entry>,
     /// The addresses of mappings whose addresses do not fit into an entry.
-    wide: Vec<Ends>,
-    free_wide: Vec<u32>,
+    wide: Places<Ends>,
     capacity: usize,
     by_internal: Chains,
     by_external: Chains,
@@ -85,10 +82,8 @@ impl Mappings {
     pub(crate) fn new(capacity: u32, key: [u8; 16]) -> Self {
         let places = capacity as usize;
         Self {
-            entries: Vec::with_capacity(places),
-            free: Vec::with_capacity(places),
-            wide: Vec::with_capacity(places),
-            free_wide: Vec::with_capacity(places),
+            entries: Places::new(places),
+            wide: Places::new(places),
             capacity: places,
             by_internal: Chains::new(places),
             by_external: Chains::new(places),
@@ -110,16 +105,16 @@ impl Mappings {
         rule: NatId,
     ) -> Option<MappingId> {
         let is = |id| {
-            let entry = &self.entries[id as usize];
+            let entry = &self.entries[id];
             entry.rule == rule && self.is(entry, 0, protocol, internal)
         };
-        self.by_internal.find(hash_internal(self.key, protocol, internal, rule), is).map(MappingId)
+        self.by_internal.find(keyed(self.key, &(protocol, internal, rule)), is).map(MappingId)
     }
 
     /// By (protocol, external endpoint).
     pub(crate) fn find_external(&self, protocol: u8, external: Endpoint) -> Option<MappingId> {
-        let is = |id| self.is(&self.entries[id as usize], 1, protocol, external);
-        self.by_external.find(hash_external(self.key, protocol, external), is).map(MappingId)
+        let is = |id| self.is(&self.entries[id], 1, protocol, external);
+        self.by_external.find(keyed(self.key, &(protocol, external)), is).map(MappingId)
     }
 
     /// Adds a mapping with no flow yet; `None` when the table is full.
@@ -129,55 +124,55 @@ impl Mappings {
             return None;
         }
         let entry = self.pack(&mapping);
-        let id = put(&mut self.entries, &mut self.free, entry);
-        self.by_internal.insert(hash_internal(self.key, protocol, internal, rule), id);
-        self.by_external.insert(hash_external(self.key, protocol, external), id);
+        let id = self.entries.put(entry);
+        self.by_internal.insert(keyed(self.key, &(protocol, internal, rule)), id);
+        self.by_external.insert(keyed(self.key, &(protocol, external)), id);
         Some(MappingId(id))
     }
 
     pub(crate) fn retain(&mut self, id: MappingId) {
-        self.entries[id.0 as usize].flows.change(1);
+        self.entries[id.0].flows.change(1);
     }
 
     pub(crate) fn retain_for_guest(&mut self, id: MappingId) {
-        self.entries[id.0 as usize].guests.change(1);
+        self.entries[id.0].guests.change(1);
     }
 
     /// The inside has answered a guest, and so uses the mapping (RFC 4787 REQ-6).
     pub(crate) fn adopt(&mut self, id: MappingId) {
-        let entry = &mut self.entries[id.0 as usize];
+        let entry = &mut self.entries[id.0];
         entry.guests.change(-1);
         entry.flows.change(1);
     }
 
     /// One flow less; the mapping is removed and returned when it was the last of both kinds.
     pub(crate) fn release(&mut self, id: MappingId) -> Option<Mapped> {
-        self.entries[id.0 as usize].flows.change(-1);
+        self.entries[id.0].flows.change(-1);
         self.remove_unused(id)
     }
 
     /// The same for a guest.
     pub(crate) fn release_guest(&mut self, id: MappingId) -> Option<Mapped> {
-        self.entries[id.0 as usize].guests.change(-1);
+        self.entries[id.0].guests.change(-1);
         self.remove_unused(id)
     }
 
     fn remove_unused(&mut self, id: MappingId) -> Option<Mapped> {
         let gone = self.read(id).filter(|mapped| mapped.flows + mapped.guests == 0)?;
-        let internal = hash_internal(self.key, gone.protocol, gone.internal, gone.rule);
+        let internal = keyed(self.key, &(gone.protocol, gone.internal, gone.rule));
         self.by_internal.remove(internal, id.0);
-        self.by_external.remove(hash_external(self.key, gone.protocol, gone.external), id.0);
-        let entry = &mut self.entries[id.0 as usize];
+        self.by_external.remove(keyed(self.key, &(gone.protocol, gone.external)), id.0);
+        let entry = &mut self.entries[id.0];
         if entry.kind & WIDE != 0 {
-            self.free_wide.push(u32::from_le_bytes(entry.addresses[0]));
+            self.wide.give_back(u32::from_le_bytes(entry.addresses[0]));
         }
         entry.kind = 0;
-        self.free.push(id.0);
+        self.entries.give_back(id.0);
         Some(gone)
     }
 
     pub(crate) const fn len(&self) -> u32 {
-        (self.entries.len() - self.free.len()) as u32
+        self.entries.len() as u32
     }
 
     fn pack(&mut self, mapping: &Mapped) -> Entry {
@@ -189,7 +184,7 @@ impl Mappings {
             [Some(internal), Some(external)] if ends.iter().all(is_short) => {
                 ([internal, external], 0)
             }
-            _ => ([put(&mut self.wide, &mut self.free_wide, ends).to_le_bytes(); 2], WIDE),
+            _ => ([self.wide.put(ends).to_le_bytes(); 2], WIDE),
         };
         let mut entry = Entry {
             addresses,
@@ -205,7 +200,7 @@ impl Mappings {
     }
 
     fn read(&self, id: MappingId) -> Option<Mapped> {
-        let entry = &self.entries[id.0 as usize];
+        let entry = &self.entries[id.0];
         let [internal, external] = [0, 1].map(|side| self.end(entry, side));
         (entry.kind & TAKEN != 0).then_some(Mapped {
             internal,
@@ -226,7 +221,7 @@ impl Mappings {
     fn end(&self, entry: &Entry, side: usize) -> Endpoint {
         let stored = entry.addresses[side];
         let address = if entry.kind & WIDE != 0 {
-            self.wide[u32::from_le_bytes(stored) as usize][side]
+            self.wide[u32::from_le_bytes(stored)][side]
         } else {
             Address::from(stored)
         };
@@ -242,39 +237,6 @@ impl Entry {
 
 fn is_short(address: &Address) -> bool {
     address.family() == Family::Ipv4
-}
-
-/// Where it stands: in a place that was used and is free again, or in a new one.
-fn put<T>(places: &mut Vec<T>, free: &mut Vec<u32>, fresh: T) -> u32 {
-    match free.pop() {
-        Some(place) => {
-            places[place as usize] = fresh;
-            place
-        }
-        None => {
-            places.push(fresh);
-            places.len() as u32 - 1
-        }
-    }
-}
-
-fn hash_internal(key: [u8; 16], protocol: u8, internal: Endpoint, rule: NatId) -> u64 {
-    let mut hasher = SipHasher13::new_with_key(&key);
-    write_endpoint(&mut hasher, protocol, internal);
-    hasher.write_u16(rule.0);
-    hasher.finish()
-}
-
-fn hash_external(key: [u8; 16], protocol: u8, external: Endpoint) -> u64 {
-    let mut hasher = SipHasher13::new_with_key(&key);
-    write_endpoint(&mut hasher, protocol, external);
-    hasher.finish()
-}
-
-fn write_endpoint(hasher: &mut SipHasher13, protocol: u8, endpoint: Endpoint) {
-    hasher.write(&endpoint.address.octets());
-    hasher.write_u16(endpoint.port);
-    hasher.write_u8(protocol);
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use super::bitmap::Bitmap;
 use crate::Address;
 use crate::address::{Endpoint, FlowKey};
 use crate::chains::{HasKey, Keyed};
+use crate::places::Places;
 use crate::tally::Tally;
 
 /// An external address and a remote endpoint: what a port must be unique together with.
@@ -35,8 +36,7 @@ impl Pairing {
 pub(crate) struct SharedPorts {
     groups: Keyed<Group>,
     /// Ports of groups that have few, in lists.
-    few: Vec<Listed>,
-    free: Vec<u32>,
+    few: Places<Listed>,
     /// Ports of groups that have many: room for as many as there can be.
     many: Vec<Bitmap>,
     free_many: Vec<u32>,
@@ -84,8 +84,7 @@ impl SharedPorts {
         let groups_with_many = (flows / u32::from(FEW)) as usize;
         Self {
             groups: Keyed::new(flows, key),
-            few: Vec::with_capacity(flows as usize),
-            free: Vec::with_capacity(flows as usize),
+            few: Places::new(flows as usize),
             many: Vec::with_capacity(groups_with_many),
             free_many: Vec::with_capacity(groups_with_many),
             sharers: Tally::new(flows, key),
@@ -109,7 +108,7 @@ impl SharedPorts {
         }
         match &mut group.taken {
             Taken::Few(first) => {
-                *first = list(&mut self.few, &mut self.free, Listed { port, next: *first });
+                *first = list(&mut self.few, Listed { port, next: *first });
             }
             Taken::Many(place) => {
                 self.many[*place as usize].insert(port);
@@ -163,21 +162,21 @@ impl SharedPorts {
     }
 
     fn listed(&self, at: Option<NonZeroU32>) -> Option<Listed> {
-        self.few.get(at?.get() as usize - 1).copied()
+        at.map(|here| self.few[here.get() - 1])
     }
 
     /// Takes a port out of a list; whether it was there.
     fn unlist(&mut self, first: &mut Option<NonZeroU32>, port: u16) -> bool {
-        let (mut before, mut at) = (None::<usize>, *first);
+        let (mut before, mut at) = (None::<u32>, *first);
         while let Some(here) = at {
-            let place = here.get() as usize - 1;
+            let place = here.get() - 1;
             let Listed { port: there, next } = self.few[place];
             if there == port {
                 match before {
                     None => *first = next,
                     Some(before) => self.few[before].next = next,
                 }
-                self.free.push(place as u32);
+                self.few.give_back(place);
                 return true;
             }
             (before, at) = (Some(place), next);
@@ -193,9 +192,9 @@ impl SharedPorts {
         });
         let mut at = first;
         while let Some(here) = at {
-            let Listed { port, next } = self.few[here.get() as usize - 1];
+            let Listed { port, next } = self.few[here.get() - 1];
             self.many[place as usize].insert(port);
-            self.free.push(here.get() - 1);
+            self.few.give_back(here.get() - 1);
             at = next;
         }
         place
@@ -203,9 +202,9 @@ impl SharedPorts {
 
     /// Puts the ports of a bitmap into a list, in its stead.
     fn scatter(&mut self, place: u32) -> Option<NonZeroU32> {
-        let Self { many, few, free, .. } = self;
+        let Self { many, few, .. } = self;
         let bitmap = &mut many[place as usize];
-        let first = bitmap.iter().fold(None, |next, port| list(few, free, Listed { port, next }));
+        let first = bitmap.iter().fold(None, |next, port| list(few, Listed { port, next }));
         bitmap.clear();
         self.free_many.push(place);
         first
@@ -218,18 +217,8 @@ impl SharedPorts {
 }
 
 /// A place for one more port of a list.
-fn list(few: &mut Vec<Listed>, free: &mut Vec<u32>, listed: Listed) -> Option<NonZeroU32> {
-    let place = match free.pop() {
-        Some(place) => {
-            few[place as usize] = listed;
-            place
-        }
-        None => {
-            few.push(listed);
-            few.len() as u32 - 1
-        }
-    };
-    NonZeroU32::new(place + 1)
+fn list(few: &mut Places<Listed>, listed: Listed) -> Option<NonZeroU32> {
+    NonZeroU32::new(few.put(listed) + 1)
 }
 
 /// The first port of a range from `start` on, and round to it again, of which no bit is set in the
@@ -296,7 +285,7 @@ mod tests {
             steps in prop::collection::vec((any::<bool>(), 0..2_u8, 0..280_u16), 0..1_200),
         ) {
             let mut ports = SharedPorts::new(560, [1; 16]);
-            let room = (ports.few.capacity(), ports.many.capacity());
+            let room = (ports.few.room(), ports.many.capacity());
             let mut model = BTreeSet::new();
             for (add, host, port) in steps {
                 if add && model.insert((host, port)) {
@@ -315,7 +304,7 @@ mod tests {
             }
             let groups: BTreeSet<u8> = model.iter().map(|(host, _)| *host).collect();
             prop_assert_eq!(ports.len(), groups.len());
-            prop_assert_eq!((ports.few.capacity(), ports.many.capacity()), room);
+            prop_assert_eq!((ports.few.room(), ports.many.capacity()), room);
         }
     }
 }

@@ -117,6 +117,16 @@ fn policy() -> String {
             )
         })
         .collect();
+    let settings = format!(
+        "  timeouts: {{ tcp-closed: {CLOSED_SECONDS}s }}
+  flood: {{ flows-per-source: {FLOWS} }}
+"
+    );
+    masquerade(&settings, &rules)
+}
+
+/// A policy that hides the inside behind the node's own address: more lines of its settings, and its rules.
+pub(crate) fn masquerade(settings: &str, rules: &str) -> String {
     format!(
         "apiVersion: gabion/v1
 zones:
@@ -124,9 +134,7 @@ zones:
   inside: {{ interfaces: [int], networks: [10.1.0.0/24] }}
 settings:
   default: {{ action: drop }}
-  timeouts: {{ tcp-closed: {CLOSED_SECONDS}s }}
-  flood: {{ flows-per-source: {FLOWS} }}
-nat:
+{settings}nat:
   - {{ name: out, kind: snat, from: inside, out: outside, address: self }}
 rules:
 {rules}"

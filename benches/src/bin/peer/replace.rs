@@ -19,7 +19,7 @@ use gabion_benches::rulesets::{Class, Family, Rule, generate, policy_text};
 use gabion_rules::{Query, Transport, ZoneId};
 use rustix::net::sockopt::set_socket_recv_buffer_size_force;
 
-use crate::arms::{Appliance, Arm};
+use crate::arms::{Appliance, Arm, masquerade};
 use crate::lab::{ArmKind, CLIENT_ADDRESS, Lab, Place, SERVER_ADDRESS};
 use crate::process::{join, spawn_in};
 use crate::{Interrupt, machine};
@@ -88,33 +88,30 @@ fn push(arm: &Arm, policy: &Path) -> anyhow::Result<()> {
 
 /// Rules of an access list that leave our packets alone, then our two: `rules` in all, or a few less.
 fn policy(rules: usize, index: usize) -> String {
-    let queries = PORTS.map(|port| Query {
-        from: ZoneId(1),
-        to: ZoneId(0),
-        source: address(CLIENT_ADDRESS, 0).ip().to_owned().into(),
-        destination: address(SERVER_ADDRESS, 0).ip().to_owned().into(),
-        transport: Transport::Udp { source_port: SOURCE_PORT, destination_port: port },
-    });
+    let queries = PORTS.map(query);
     let mut list: Vec<Rule> = generate(Class::Acl, Family::V4, rules - 2, index as u64 + 1);
     list.retain(|rule| !queries.iter().any(|query| rule.holds(query)));
     let text = policy_text(&list);
     let lines = text.split_once("rules:\n").map_or("", |(_, lines)| lines);
     let [stream, probes @ ..] = PORTS;
     let probe = probes[index];
-    format!(
-        "apiVersion: gabion/v1
-zones:
-  outside: {{ interfaces: [ext] }}
-  inside: {{ interfaces: [int], networks: [10.1.0.0/24] }}
-settings:
-  default: {{ action: drop }}
-nat:
-  - {{ name: out, kind: snat, from: inside, out: outside, address: self }}
-rules:
-{lines}  - {{ name: stream, from: inside, to: outside, service: udp/{stream}, action: allow }}
+    let rules = format!(
+        "{lines}  - {{ name: stream, from: inside, to: outside, service: udp/{stream}, action: allow }}
   - {{ name: probe-{index}, from: inside, to: outside, service: udp/{probe}, action: allow }}
 "
-    )
+    );
+    masquerade("", &rules)
+}
+
+/// What the rules are asked about our packets to a port.
+fn query(port: u16) -> Query {
+    Query {
+        from: ZoneId(1),
+        to: ZoneId(0),
+        source: (*address(CLIENT_ADDRESS, 0).ip()).into(),
+        destination: (*address(SERVER_ADDRESS, 0).ip()).into(),
+        transport: Transport::Udp { source_port: SOURCE_PORT, destination_port: port },
+    }
 }
 
 fn address(ip: &str, port: u16) -> SocketAddrV4 {
@@ -252,14 +249,8 @@ mod tests {
         for index in [0, 1] {
             let loaded = gabion_rules::load("replace.yaml", &policy(50, index), None).unwrap();
             let decide = |port| {
-                let query = Query {
-                    from: ZoneId(1),
-                    to: ZoneId(0),
-                    source: CLIENT_ADDRESS.parse().unwrap(),
-                    destination: SERVER_ADDRESS.parse().unwrap(),
-                    transport: Transport::Udp { source_port: SOURCE_PORT, destination_port: port },
-                };
-                loaded.rule_set.decide(&query, &mut |_| {}).action == gabion_rules::Action::Allow
+                loaded.rule_set.decide(&query(port), &mut |_| {}).action
+                    == gabion_rules::Action::Allow
             };
             assert_eq!(PORTS.map(decide), [true, index == 0, index == 1]);
         }

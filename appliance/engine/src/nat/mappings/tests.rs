@@ -71,10 +71,7 @@ fn a_full_table_refuses_and_keeps_what_it_has() {
 fn a_churned_table_does_not_grow() {
     const CAPACITY: u32 = 224;
     let mut table = Mappings::new(CAPACITY, [1; 16]);
-    let size = |table: &Mappings| {
-        let wide = (table.wide.capacity(), table.free_wide.capacity());
-        (table.entries.capacity(), table.free.capacity(), wide)
-    };
+    let size = |table: &Mappings| (table.entries.room(), table.wide.room());
     let before = size(&table);
     let mut live = std::collections::VecDeque::new();
     for n in 0..20_000_u32 {

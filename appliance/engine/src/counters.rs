@@ -7,6 +7,8 @@ use crate::{DropReason, Usage, Verdict};
 pub struct Counters {
     pub frames_in: u64,
     pub forwarded: u64,
+    /// Frames that were handed to peers.
+    pub to_peers: u64,
     pub local: u64,
     pub answered: u64,
     pub dropped: [u64; DropReason::ALL.len()],
@@ -45,6 +47,7 @@ impl Counters {
         Self {
             frames_in: 0,
             forwarded: 0,
+            to_peers: 0,
             local: 0,
             answered: 0,
             dropped: [0; DropReason::ALL.len()],
@@ -61,6 +64,7 @@ impl Counters {
     pub(crate) fn count(&mut self, verdict: Verdict, frames: u64) {
         match verdict {
             Verdict::Forward { .. } | Verdict::Queued { .. } => self.forwarded += frames,
+            Verdict::ToPeer { .. } => self.to_peers += frames,
             Verdict::Local => self.local += frames,
             Verdict::Answered => self.answered += frames,
             Verdict::Held => self.held += frames,
@@ -78,6 +82,7 @@ impl Counters {
     /// Frames with a final verdict.
     pub fn decided(&self) -> u64 {
         self.forwarded
+            + self.to_peers
             + self.local
             + self.answered
             + self.dropped.iter().sum::<u64>()

@@ -27,7 +27,10 @@ use crate::ration::Ration;
 use crate::timers::TimerWheel;
 use crate::translate::Translator;
 use crate::unsolicited::Unsolicited;
-use crate::{Address, Direction, DropReason, Frame, InterfaceId, Limits, Offload, Time, Verdict};
+use crate::{
+    Address, ClusterConfig, Direction, DropReason, Frame, InterfaceId, Limits, Offload, Time,
+    Verdict,
+};
 
 /// One engine per worker thread: `&mut self`, no locks inside.
 ///
@@ -86,6 +89,8 @@ pub struct EngineConfig {
     pub seed: [u8; 32],
     /// Whether the datapath moves packets of installed flows itself and wants `FlowChange`s.
     pub offload: bool,
+    /// `None` for a node that stands alone.
+    pub cluster: Option<ClusterConfig>,
 }
 
 /// A frame to be sent.
@@ -242,7 +247,7 @@ impl Engine {
     /// An engine without rules: every frame is dropped as `not-ready` until `set_rules`,
     /// `set_network` and `open` have been called.
     pub fn new(now: Time, config: EngineConfig) -> Self {
-        let EngineConfig { limits, seed, offload } = config;
+        let EngineConfig { limits, seed, offload, cluster: _ } = config;
         Self {
             limits,
             offloading: Offloading::new(offload, limits.flows, subkey(&seed, 10)),

@@ -46,6 +46,9 @@ mod cut;
 mod reply;
 mod unsolicited;
 
+// Several nodes.
+mod cluster;
+
 // Beside the path.
 mod hash;
 mod places;
@@ -64,6 +67,10 @@ pub mod measure;
 
 pub use address::{Address, Direction, Endpoint, Family, FlowKey};
 pub use batch::BATCH;
+pub use cluster::{
+    ClusterConfig, ClusterStatus, Coverage, MemberStatus, NodeId, NodeState, Presence, Session,
+    WRAPPED_FRAME, Wrapped,
+};
 pub use counters::{Counters, RuleCounters, TableUse};
 pub use engine::{Engine, EngineConfig, FlowChange, Neighbour, Transmit};
 pub use event::{

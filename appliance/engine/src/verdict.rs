@@ -1,6 +1,6 @@
 //! What becomes of a frame: a closed list, with one name for each member everywhere.
 
-use crate::InterfaceId;
+use crate::{InterfaceId, NodeId};
 
 /// What the engine decided about one frame. Every frame gets exactly one final verdict, counted once;
 /// `Held` is not final: the frame is counted when it is released or given up.
@@ -10,6 +10,8 @@ pub enum Verdict {
     Forward { out: InterfaceId },
     /// It goes on by `poll_transmit`: cut to the next link's MTU.
     Queued { out: InterfaceId },
+    /// It goes on by `poll_wrapped`: to the node that owns its flow, or knows who does.
+    ToPeer { node: NodeId },
     /// Leave the frame to the host's own stack: ARP, ND, management and health.
     Local,
     /// The frame asked the appliance itself something and the answer is queued (ARP, ND).

@@ -178,6 +178,7 @@ impl Page {
         out.one_counter("gabion_frames_in", "Frames that came in", counters.frames_in)?;
         let verdicts = [
             ("forward", counters.forwarded),
+            ("to-peers", counters.to_peers),
             ("local", counters.local),
             ("answered", counters.answered),
         ];

@@ -145,7 +145,7 @@ impl Prepared {
         let (recorder, records) = Recorder::start(&config.log, reader)?;
         let (neighbours, wanted) = mpsc::channel(NEIGHBOURS_DEPTH);
         let (worker, packets) = Worker {
-            engine: EngineConfig { limits: config.limits, seed: seed()?, offload: false },
+            engine: engine(&config)?,
             datapath,
             interfaces: interfaces.clone(),
             clock,
@@ -367,6 +367,10 @@ async fn follow_calendar(policies: Arc<Policies>) -> Result<(), ServeError> {
             return Ok(());
         }
     }
+}
+
+fn engine(config: &Config) -> Result<EngineConfig, StartError> {
+    Ok(EngineConfig { limits: config.limits, seed: seed()?, offload: false, cluster: None })
 }
 
 fn seed() -> Result<[u8; 32], StartError> {

@@ -333,6 +333,7 @@ impl<D: Datapath> Turns<D> {
                 frame.out = match *verdict {
                     Verdict::Forward { out } => Some(Port(out.0)),
                     Verdict::Queued { .. }
+                    | Verdict::ToPeer { .. }
                     | Verdict::Local
                     | Verdict::Answered
                     | Verdict::Held

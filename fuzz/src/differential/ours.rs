@@ -42,7 +42,8 @@ impl Ours {
             .unwrap_or_else(|error| panic!("{error}"));
         let now = Time::from_nanos(1_000_000_000);
         let limits = Limits { flows: 65_536, mappings: 65_536, ..Limits::default() };
-        let mut engine = Engine::new(now, EngineConfig { limits, seed: [5; 32], offload: false });
+        let mut engine =
+            Engine::new(now, EngineConfig { limits, seed: [5; 32], offload: false, cluster: None });
         engine.set_network(network());
         engine.set_rules(Generation(1), loaded.rule_set);
         engine.open();
@@ -80,6 +81,7 @@ impl Router for Ours {
                 "forward"
             }
             Verdict::Queued { .. } => "forward",
+            Verdict::ToPeer { .. } => "to-peer",
             Verdict::Held => "held",
             Verdict::Local => "local",
             Verdict::Answered => "answered",

@@ -49,7 +49,7 @@ pub struct World {
 impl World {
     pub fn begin() -> Self {
         let now = Time::from_nanos(1_000_000_000);
-        let config = EngineConfig { limits: LIMITS, seed: [9; 32], offload: true };
+        let config = EngineConfig { limits: LIMITS, seed: [9; 32], offload: true, cluster: None };
         let mut world = Self {
             engine: Engine::new(now, config),
             now,

@@ -36,13 +36,19 @@ impl Dialogue {
     }
 
     pub(super) fn with_limits(policy: &str, limits: Limits) -> Self {
-        Self::with_config(policy, EngineConfig { limits, seed: [7; 32], offload: false })
+        Self::with_config(
+            policy,
+            EngineConfig { limits, seed: [7; 32], offload: false, cluster: None },
+        )
     }
 
     /// The same with a datapath that moves flows by itself.
     pub(super) fn offloading(policy: &str) -> Self {
         let limits = Limits { flows: 1_024, mappings: 1_024, ..Limits::default() };
-        Self::with_config(policy, EngineConfig { limits, seed: [7; 32], offload: true })
+        Self::with_config(
+            policy,
+            EngineConfig { limits, seed: [7; 32], offload: true, cluster: None },
+        )
     }
 
     fn with_config(policy: &str, config: EngineConfig) -> Self {
@@ -222,6 +228,7 @@ impl Dialogue {
 fn count(counters: &Counters) -> BTreeMap<String, u64> {
     let verdicts = [
         ("forwarded", counters.forwarded),
+        ("to-peers", counters.to_peers),
         ("local", counters.local),
         ("answered", counters.answered),
         ("held", counters.held),

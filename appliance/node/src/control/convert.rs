@@ -157,6 +157,11 @@ pub(super) fn counters(
         verdicts: vec![
             counter("frames-in", "Frames that came in by a data interface.", counters.frames_in),
             counter("forward", "Frames that were sent on.", counters.forwarded),
+            counter(
+                "to-peers",
+                "Frames handed to the nodes that own their flows.",
+                counters.to_peers,
+            ),
             counter("local", "Frames left to the host's own stack.", counters.local),
             counter("answered", "Questions that the node answered (ARP, ND).", counters.answered),
             counter(

@@ -29,7 +29,12 @@ fn rig() -> Rig {
     let reader = Reader { clock, generations, interfaces: interfaces.clone() };
     let (recorder, records) = Recorder::start(&log, reader).unwrap();
     let worker = Worker {
-        engine: EngineConfig { limits: Limits::default(), seed: [7; 32], offload: false },
+        engine: EngineConfig {
+            limits: Limits::default(),
+            seed: [7; 32],
+            offload: false,
+            cluster: None,
+        },
         datapath,
         interfaces,
         clock,

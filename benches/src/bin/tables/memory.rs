@@ -88,7 +88,7 @@ pub(crate) fn measure_start(flows: u32) -> anyhow::Result<Vec<Line>> {
 
 fn engine(flows: u32) -> Engine {
     let limits = Limits { flows, mappings: flows, ..Limits::default() };
-    Engine::new(START, EngineConfig { limits, seed: [7; 32], offload: false })
+    Engine::new(START, EngineConfig { limits, seed: [7; 32], offload: false, cluster: None })
 }
 
 /// Opens connection `number`: 500 of each client, each to a server of its own.
@@ -132,6 +132,7 @@ fn pass(engine: &mut Engine, now: Time, from: InterfaceId, frame: Vec<u8>) -> St
             }
             Verdict::Held => {}
             Verdict::Queued { .. }
+            | Verdict::ToPeer { .. }
             | Verdict::Local
             | Verdict::Answered
             | Verdict::Drop(_)

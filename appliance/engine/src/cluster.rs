@@ -5,6 +5,8 @@
 //! seals and opens, and wrapped packets, which carry a tag of their own.
 
 mod member;
+#[allow(dead_code)] // Until the messages that ask it are here.
+mod rendezvous;
 
 use std::time::Duration;
 

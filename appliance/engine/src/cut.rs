@@ -21,32 +21,43 @@ pub(crate) fn complete_checksum(frame: &mut Frame<'_>, packet: &Packet) {
     }
 }
 
-/// The fragments of the packet in `bytes`, in order, each a frame of its own.
-pub(crate) fn fragments(bytes: &[u8], packet: &Packet, mtu: u32) -> Vec<Vec<u8>> {
-    let Some(datagram) = bytes.get(packet.network..packet.end) else { return Vec::new() };
-    let Ok(view) = Ipv4Packet::new_checked(datagram) else { return Vec::new() };
+/// A part of an IPv4 packet that is cut.
+#[derive(Debug)]
+pub(crate) struct Fragment<'p> {
+    header: &'p [u8],
+    payload: &'p [u8],
+    offset: usize,
+    more: bool,
+}
+
+/// The fragments of a packet, in order, all but the last of one length; `None` where it can not be cut.
+pub(crate) fn fragments(bytes: &[u8], mtu: u32) -> Option<impl Iterator<Item = Fragment<'_>>> {
+    let view = Ipv4Packet::new_checked(bytes).ok()?;
     let header = usize::from(view.header_len());
     // Offsets count in units of eight bytes.
     let most = (mtu as usize).saturating_sub(header) & !7;
-    if most == 0 {
-        return Vec::new();
+    let (first, more) = (usize::from(view.frag_offset()), view.more_frags());
+    let (header, payload) = bytes.split_at(header);
+    let parts = payload.len().div_ceil(most.max(1));
+    let fragment = move |(part, payload)| {
+        let offset = first + part * most;
+        Fragment { header, payload, offset, more: more || part + 1 < parts }
+    };
+    (most > 0).then(|| payload.chunks(most).enumerate().map(fragment))
+}
+
+impl Fragment<'_> {
+    /// Puts the fragment behind what is there: a link header, or one of another kind.
+    pub(crate) fn append_to(&self, bytes: &mut Vec<u8>) {
+        let at = bytes.len();
+        bytes.extend_from_slice(self.header);
+        bytes.extend_from_slice(self.payload);
+        let mut view = Ipv4Packet::new_unchecked(&mut bytes[at..]);
+        view.set_total_len((self.header.len() + self.payload.len()) as u16);
+        view.set_frag_offset(self.offset as u16);
+        view.set_more_frags(self.more);
+        view.fill_checksum();
     }
-    let (offset, more) = (usize::from(view.frag_offset()), view.more_frags());
-    let (link, payload) = (&bytes[..packet.network], &datagram[header..]);
-    let parts = payload.len().div_ceil(most);
-    payload
-        .chunks(most)
-        .enumerate()
-        .map(|(part, chunk)| {
-            let mut frame = [link, &datagram[..header], chunk].concat();
-            let mut view = Ipv4Packet::new_unchecked(&mut frame[link.len()..]);
-            view.set_total_len((header + chunk.len()) as u16);
-            view.set_frag_offset((offset + part * most) as u16);
-            view.set_more_frags(more || part + 1 < parts);
-            view.fill_checksum();
-            frame
-        })
-        .collect()
 }
 
 #[cfg(test)]
@@ -72,14 +83,16 @@ mod tests {
             let Ok(Parsed::Ip(packet)) = Packet::parse(&frame) else { unreachable!() };
             let whole = bytes[packet.transport..packet.end].to_vec();
             let mut put_together = Vec::new();
-            let parts = fragments(&bytes, &packet, mtu);
-            for (number, part) in parts.iter().enumerate() {
-                let view = Ipv4Packet::new_checked(&part[14..]).unwrap();
+            let parts: Vec<_> = fragments(&bytes[14..packet.end], mtu).unwrap().collect();
+            for (number, fragment) in parts.iter().enumerate() {
+                let mut part = Vec::new();
+                fragment.append_to(&mut part);
+                let view = Ipv4Packet::new_checked(&part[..]).unwrap();
                 prop_assert!(u32::from(view.total_len()) <= mtu);
                 prop_assert!(view.verify_checksum());
                 prop_assert_eq!(usize::from(view.frag_offset()), put_together.len());
                 prop_assert_eq!(view.more_frags(), number + 1 < parts.len());
-                put_together.extend_from_slice(&part[34..]);
+                put_together.extend_from_slice(&part[20..]);
             }
             prop_assert_eq!(put_together, whole);
         }

@@ -169,9 +169,11 @@ impl Engine {
         let known = matches!(exit.reachability, Reachability::Known(_));
         // What can not be cut, which the checks before should not let come here, is not sent.
         let mut verdict = Verdict::Drop(DropReason::TooBig);
-        for (place, bytes) in cut::fragments(frame.bytes, packet, exit.mtu).into_iter().enumerate()
-        {
-            let offload = Offload::default();
+        let (link, bytes) = frame.bytes[..packet.end].split_at(packet.network);
+        let fragments = cut::fragments(bytes, exit.mtu).into_iter().flatten();
+        for (place, fragment) in fragments.enumerate() {
+            let (mut bytes, offload) = (link.to_vec(), Offload::default());
+            fragment.append_to(&mut bytes);
             let sent = if known {
                 let room = self.enqueue(exit.out, bytes, offload);
                 room.then_some(()).ok_or(DropReason::TransmitQueueFull)
@@ -263,7 +265,7 @@ fn wire_count(packet: &Packet, offload: &Offload) -> Usage {
 
 /// The headers that each segment repeats, from the IP header on. What the offload says of them is a
 /// hint for the kernel and not to be relied on.
-fn header_length(packet: &Packet) -> usize {
+pub(crate) fn header_length(packet: &Packet) -> usize {
     let length = packet.end - packet.network;
     match packet.segment {
         Segment::Tcp(tcp) => length.saturating_sub(tcp.payload as usize),

@@ -7,6 +7,8 @@
 mod member;
 #[allow(dead_code)] // Until the messages that ask it are here.
 mod rendezvous;
+#[allow(dead_code, unused_imports)] // Until packets are handed over.
+mod wrap;
 
 use std::time::Duration;
 

@@ -1,0 +1,263 @@
+//! Packets on their way between nodes: GENEVE (RFC 8926) with one option (docs/cluster.md section 7).
+//!
+//! A datagram is a header of 32 bytes and an IP packet. Here its bytes are made and read; `tags` says
+//! whether they are a peer's, and `pieces` makes datagrams of a frame that fit the links between nodes.
+
+mod pieces;
+mod tags;
+
+use zerocopy::byteorder::big_endian::{U16, U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+use super::WRAPPED_FRAME;
+use crate::Family;
+
+pub(crate) use pieces::{TooBig, wrap, wrap_again};
+pub(crate) use tags::Tags;
+
+/// What a wrapped packet says beside the packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Wrapping {
+    pub(crate) flags: Flags,
+    /// How many nodes it has come by since the one that received it.
+    pub(crate) hops: u8,
+    pub(crate) zone: ZoneTag,
+    /// The number under which its sender keeps a copy; zero for none.
+    pub(crate) ask: u32,
+}
+
+/// Bits that newer members add are passed over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Flags(u8);
+
+impl Flags {
+    /// The sender asks for its owner, and keeps a copy.
+    pub(crate) const ASK: Self = Self(1);
+    /// It has waited at the director for its owner's REGISTER.
+    pub(crate) const HELD: Self = Self(1 << 1);
+
+    #[must_use]
+    pub(crate) const fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    pub(crate) const fn has(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+}
+
+/// The zone that the packet came in by, as 24 bits that follow from its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub(crate) struct ZoneTag([u8; 3]);
+
+impl ZoneTag {
+    /// The lower 24 bits.
+    pub(crate) const fn new(hash: u64) -> Self {
+        let [a, b, c, ..] = hash.to_le_bytes();
+        Self([a, b, c])
+    }
+}
+
+/// Why a datagram is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refused {
+    /// It is no GENEVE of version 0 with the option and a packet in it, or has what must not be ignored
+    /// and is not known.
+    Malformed,
+    /// The tag is another than under any key that is taken from the peer now.
+    Forged,
+    /// It was here before, or so long ago that nobody knows.
+    Replayed,
+}
+
+/// A datagram as it is read: not yet known to be the peer's.
+#[derive(Debug, Clone, Copy)]
+struct Read {
+    wrapping: Wrapping,
+    epoch: u8,
+    counter: u32,
+    /// The tag, and where it stands.
+    tag: u64,
+    tag_at: usize,
+    ethertype: [u8; 2],
+    /// Where the packet begins.
+    inner: usize,
+}
+
+/// A datagram that is the peer's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Opened {
+    pub(crate) wrapping: Wrapping,
+    ethertype: [u8; 2],
+    inner: usize,
+}
+
+impl Opened {
+    /// Makes a frame of the packet, in place, with these link addresses: it begins at [`WRAPPED_FRAME`].
+    /// Of a datagram that has options of newer members too, padding is left behind the packet.
+    pub(crate) fn to_frame(
+        self,
+        datagram: &mut [u8],
+        destination: [u8; 6],
+        source: [u8; 6],
+    ) -> &mut [u8] {
+        if self.inner > HEADER {
+            datagram.copy_within(self.inner.., HEADER);
+            let end = datagram.len() - (self.inner - HEADER);
+            datagram[end..].fill(0);
+        }
+        let frame = &mut datagram[WRAPPED_FRAME..];
+        frame[..6].copy_from_slice(&destination);
+        frame[6..12].copy_from_slice(&source);
+        frame[12..14].copy_from_slice(&self.ethertype);
+        frame
+    }
+}
+
+/// GENEVE header and option.
+pub(crate) const HEADER: usize = size_of::<Base>() + size_of::<WrapOption>();
+
+/// An outer IP header, of IPv6 as it is the longer, and a UDP header: what packets may be long does not
+/// hang on the addresses that nodes have.
+const OUTER: u32 = 40 + 8;
+
+const _: () = assert!(HEADER == 32 && HEADER - WRAPPED_FRAME == 14);
+
+/// The longest packet that can be wrapped where the links between nodes carry `sync_mtu`.
+pub(crate) const fn inner_mtu(sync_mtu: u16) -> u32 {
+    (sync_mtu as u32).saturating_sub(OUTER + HEADER as u32)
+}
+
+/// RFC 8926 section 3.4.
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct Base {
+    /// Two bits of version, and how many words of options follow.
+    length: u8,
+    marks: u8,
+    ethertype: U16,
+    zone: [u8; 3],
+    reserved: u8,
+}
+
+/// RFC 8926 section 3.5, and what the option says.
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct WrapOption {
+    class: U16,
+    kind: u8,
+    /// In words, without this one.
+    length: u8,
+    flags: u8,
+    hops: u8,
+    epoch: u8,
+    reserved: u8,
+    ask: U32,
+    counter: U32,
+    tag: U64,
+}
+
+/// Of `marks`: a control packet, and critical options are there.
+const CONTROL: u8 = 1 << 7;
+const HAS_CRITICAL: u8 = 1 << 6;
+/// Of an option's kind.
+const CRITICAL: u8 = 1 << 7;
+/// RFC 8926 section 7: experimental.
+const CLASS: u16 = 0xffff;
+const KIND: u8 = CRITICAL | 1;
+const WORD: usize = 4;
+const VERSION: u8 = 0b11 << 6;
+/// Of an option's length: the rest is reserved.
+const LENGTH: u8 = 0b1_1111;
+
+/// The header of a datagram, to which `tags` adds the epoch, a counter and the tag.
+fn header(wrapping: &Wrapping, family: Family) -> [u8; HEADER] {
+    let ethertype = match family {
+        Family::Ipv4 => IPV4,
+        Family::Ipv6 => IPV6,
+    };
+    let base = Base {
+        length: (size_of::<WrapOption>() / WORD) as u8,
+        marks: HAS_CRITICAL,
+        ethertype: ethertype.into(),
+        zone: wrapping.zone.0,
+        reserved: 0,
+    };
+    let option = WrapOption {
+        class: CLASS.into(),
+        kind: KIND,
+        length: (size_of::<WrapOption>() / WORD - 1) as u8,
+        flags: wrapping.flags.0,
+        hops: wrapping.hops,
+        epoch: 0,
+        reserved: 0,
+        ask: wrapping.ask.into(),
+        counter: 0.into(),
+        tag: 0.into(),
+    };
+    let mut bytes = [0; HEADER];
+    let (front, back) = bytes.split_at_mut(size_of::<Base>());
+    front.copy_from_slice(base.as_bytes());
+    back.copy_from_slice(option.as_bytes());
+    bytes
+}
+
+impl Read {
+    fn new(datagram: &[u8]) -> Result<Self, Refused> {
+        let (base, rest) = Base::ref_from_prefix(datagram).map_err(|_| Refused::Malformed)?;
+        let options = usize::from(base.length & !VERSION) * WORD;
+        let is_known = base.length & VERSION == 0
+            && base.marks & (CONTROL | HAS_CRITICAL) == HAS_CRITICAL
+            && [IPV4, IPV6].contains(&base.ethertype.get());
+        if !is_known || options >= rest.len() {
+            return Err(Refused::Malformed);
+        }
+        let (ours, at) = find_option(&rest[..options])?;
+        let WrapOption { flags, hops, epoch, ask, counter, tag, .. } = ours;
+        Ok(Self {
+            wrapping: Wrapping {
+                flags: Flags(*flags),
+                hops: *hops,
+                zone: ZoneTag(base.zone),
+                ask: ask.get(),
+            },
+            epoch: *epoch,
+            counter: counter.get(),
+            tag: tag.get(),
+            tag_at: size_of::<Base>() + at + size_of::<WrapOption>() - size_of::<U64>(),
+            ethertype: base.ethertype.to_bytes(),
+            inner: size_of::<Base>() + options,
+        })
+    }
+
+    const fn opened(&self) -> Opened {
+        let Self { wrapping, ethertype, inner, .. } = *self;
+        Opened { wrapping, ethertype, inner }
+    }
+}
+
+/// IEEE 802 numbers of what is inside.
+const IPV4: u16 = 0x0800;
+const IPV6: u16 = 0x86dd;
+
+/// Our option and where it stands; the only critical one, and there once.
+fn find_option(options: &[u8]) -> Result<(&WrapOption, usize), Refused> {
+    let (mut found, mut at) = (None, 0);
+    while at < options.len() {
+        let &[a, b, kind, length] =
+            options[at..].first_chunk::<WORD>().ok_or(Refused::Malformed)?;
+        let end = at + WORD + usize::from(length & LENGTH) * WORD;
+        let option = options.get(at..end).ok_or(Refused::Malformed)?;
+        if u16::from_be_bytes([a, b]) == CLASS && kind == KIND && found.is_none() {
+            let ours = WrapOption::ref_from_bytes(option).map_err(|_| Refused::Malformed)?;
+            found = Some((ours, at));
+        } else if kind & CRITICAL != 0 {
+            return Err(Refused::Malformed);
+        }
+        at = end;
+    }
+    found.ok_or(Refused::Malformed)
+}
+
+#[cfg(test)]
+mod tests;

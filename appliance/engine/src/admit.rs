@@ -204,7 +204,7 @@ impl Engine {
         self.meet_limit(now, limit);
     }
 
-    fn insert_flow(&mut self, now: Time, flow: &Flow) -> Result<Slot, DropReason> {
+    pub(crate) fn insert_flow(&mut self, now: Time, flow: &Flow) -> Result<Slot, DropReason> {
         let Some(slot) = self.flows.insert(flow) else {
             // Not by count, but no place is left for one of its keys.
             self.translator.release(now, flow.lease, &flow.original, &flow.reply);
@@ -254,7 +254,7 @@ impl Engine {
         plan.source != SourceChoice::AsSent && self.topology.is_own(external.address)
     }
 
-    fn next_flow_id(&mut self) -> FlowId {
+    pub(crate) fn next_flow_id(&mut self) -> FlowId {
         self.last_flow_id += 1;
         FlowId(self.last_flow_id)
     }
@@ -274,7 +274,7 @@ fn is_told(reason: DropReason, source: SourceChoice) -> bool {
 }
 
 /// Whether a packet that belongs to no flow may begin one.
-fn begins_flow(segment: &Segment) -> Result<(), DropReason> {
+pub(crate) fn begins_flow(segment: &Segment) -> Result<(), DropReason> {
     match segment {
         Segment::Tcp(tcp) if !is_opening(tcp) => Err(DropReason::TcpNotSyn),
         Segment::IcmpQuery { request: false, .. } => Err(DropReason::IcmpUnsolicited),
@@ -288,7 +288,7 @@ fn begins_flow(segment: &Segment) -> Result<(), DropReason> {
     }
 }
 
-fn is_opening(tcp: &TcpSegment) -> bool {
+pub(crate) fn is_opening(tcp: &TcpSegment) -> bool {
     let flags = tcp.flags;
     flags.syn && !flags.ack && !flags.rst && !flags.fin
 }

@@ -48,6 +48,10 @@ impl Chains {
         self.next[id as usize] = std::mem::replace(&mut self.heads[head], id + 1);
     }
 
+    fn clear(&mut self) {
+        self.heads.fill(0);
+    }
+
     /// Takes an id out, which is there under this hash.
     pub(crate) fn remove(&mut self, hash: u64, id: u32) {
         let head = self.head(hash);
@@ -123,6 +127,25 @@ impl<T: HasKey + Copy> Keyed<T> {
 
     pub(crate) const fn len(&self) -> usize {
         self.places.len()
+    }
+
+    /// How many places were ever used, to walk over them.
+    #[allow(dead_code)] // Until tables are walked.
+    pub(crate) fn places(&self) -> u32 {
+        self.places.used()
+    }
+
+    /// What is at a place, if that is taken.
+    #[allow(dead_code)] // Until tables are walked.
+    pub(crate) fn at(&self, place: u32) -> Option<&T> {
+        let thing = self.places.at(place)?;
+        (self.find(&thing.key()) == Some(place)).then_some(thing)
+    }
+
+    /// Takes everything out; the memory stays.
+    pub(crate) fn clear(&mut self) {
+        self.chains.clear();
+        self.places.clear();
     }
 
     fn insert(&mut self, key: &T::Key, fresh: T) -> Option<u32> {

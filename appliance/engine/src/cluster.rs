@@ -4,17 +4,45 @@
 //! alive. The shell moves two kinds of bytes between nodes and understands neither: sync datagrams, which it
 //! seals and opens, and wrapped packets, which carry a tag of their own.
 
+// What nodes say, and what they remember of it.
 mod member;
-#[allow(dead_code)] // Until the messages that ask it are here.
 mod rendezvous;
-#[allow(dead_code, unused_imports)] // Until packets are handed over.
+mod wire;
+mod message;
+mod record;
+mod channel;
+mod aging;
+mod directory;
+mod share;
+mod waiting;
 mod wrap;
 
+// What the engine does about it, in the order of a flow's life.
+mod announce;
+mod consult;
+mod hand_over;
+mod receive;
+mod listen;
+mod adopt;
+mod presence;
+mod pass;
+
+use std::collections::VecDeque;
 use std::time::Duration;
 
-use crate::{Engine, Time, Verdict};
+use crate::recent::Recent;
+use crate::{InterfaceId, Time};
 
 pub use member::{Coverage, MemberStatus, NodeId, NodeState, Presence};
+
+use channel::Channel;
+pub(crate) use consult::{Errand, Passage};
+use directory::Directory;
+use message::Term;
+use rendezvous::{Pair, Rendezvous, View};
+use share::Shares;
+use waiting::Waiting;
+use wrap::{Tags, ZoneTag};
 
 /// What is fixed for a node's life in its cluster.
 #[derive(Debug, Clone)]
@@ -36,8 +64,8 @@ pub struct ClusterConfig {
 /// What the shell knows of its session with a peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Session {
-    /// The peer has shown who it is. The tag of wrapped packets is made with `send` and checked with `receive`; those of
-    /// the session before are taken for a while longer.
+    /// The peer has shown who it is. The tag of wrapped packets is made with `send` and checked with
+    /// `receive`; those of the session before are taken for a while longer.
     Up { incarnation: u64, epoch: u8, send: [u8; 16], receive: [u8; 16] },
     /// The peer's process has gone: its address refuses or has reset the session.
     Lost,
@@ -68,37 +96,162 @@ pub struct ClusterStatus {
     pub coverage: Coverage,
 }
 
-/// The order of calls is the engine's: `poll_peer` and `poll_wrapped` are drained with the others.
-impl Engine {
-    /// Takes a sync datagram of a peer, opened and found authentic.
-    pub fn handle_peer(&mut self, _now: Time, _from: NodeId, _datagram: &[u8]) {}
+/// How many wrapped packets of others are remembered, so that each is handled once, and for how long.
+const ASKS_REMEMBERED: u32 = 16_384;
+const ASK_LIFE: Duration = Duration::from_secs(2);
 
-    /// Takes the UDP payload of a peer's wrapped packet. What is forwarded stands from [`WRAPPED_FRAME`] on.
-    pub fn handle_wrapped(&mut self, _now: Time, _from: NodeId, _datagram: &mut [u8]) -> Verdict {
-        Verdict::Drop(crate::DropReason::NotReady)
+/// Wrapped packets that wait for the shell; more are dropped as `peer-queue-full`.
+const WRAPPED_MAX: usize = 4_096;
+
+/// A node's part in its cluster.
+#[derive(Debug)]
+pub(crate) struct Cluster {
+    pub(crate) config: ClusterConfig,
+    rendezvous: Rendezvous,
+    configured: View,
+    /// Who is alive, this node among them.
+    view: View,
+    peers: Vec<Peer>,
+    clock: Term,
+    state: NodeState,
+    shares: Shares,
+    directory: Directory,
+    waiting: Waiting,
+    /// Which packets that somebody asks about were handled.
+    handled: Recent,
+    /// By which interface packets of a zone come in, by the zone's name.
+    zones: Vec<(ZoneTag, InterfaceId)>,
+    /// By the policy's number of the zone.
+    zone_tags: Vec<ZoneTag>,
+    wrapped: VecDeque<Wrapped>,
+    spare: Vec<Wrapped>,
+    policy: u64,
+    started: Time,
+    beat: Time,
+    /// How often this node has stood still for so long that it was dead to others.
+    pauses: u16,
+    /// The slot from which flows' holders are to be looked at anew.
+    pass: Option<u32>,
+    /// The slot from which flows are looked at for records that are due.
+    scan: u32,
+    scanned: Time,
+}
+
+/// Another member.
+#[derive(Debug)]
+struct Peer {
+    node: NodeId,
+    channel: Channel,
+    tags: Tags,
+    /// Whether a session has stood and has not been lost since.
+    session: bool,
+    /// Whether it was found not to be there.
+    refused_us: bool,
+    heard: Option<Time>,
+    incarnation: u64,
+    state: NodeState,
+    /// Whether it has been told all that it is to know, and it has told us.
+    told: bool,
+    has_told: bool,
+    policy: Option<u64>,
+    /// The last reading of its clock, which it gets back.
+    echo: u64,
+    wrapped_out: u64,
+    wrapped_in: u64,
+    refused: u64,
+}
+
+impl Cluster {
+    pub(crate) fn new(now: Time, config: ClusterConfig, flows: u32, secret: [u8; 16]) -> Self {
+        let configured: View = config.members.iter().copied().collect();
+        let me = config.node;
+        let others = configured.without(me).nodes();
+        Self {
+            rendezvous: Rendezvous::new(config.secret),
+            configured: configured.with(me),
+            view: View::NONE.with(me),
+            peers: others.map(|node| Peer::new(node, flows)).collect(),
+            clock: Term(0),
+            state: NodeState::Joining,
+            shares: Shares::new(flows),
+            directory: Directory::new(now, flows, secret),
+            waiting: Waiting::default(),
+            handled: Recent::new(ASKS_REMEMBERED, ASK_LIFE),
+            zones: Vec::new(),
+            zone_tags: Vec::new(),
+            wrapped: VecDeque::new(),
+            spare: Vec::new(),
+            policy: 0,
+            started: now,
+            beat: now,
+            pauses: 0,
+            pass: None,
+            scan: 0,
+            scanned: now,
+            config,
+        }
     }
 
-    /// Takes what the shell has learnt of its session with a peer.
-    pub fn handle_session(&mut self, _now: Time, _peer: NodeId, _session: Session) {}
-
-    /// Writes the next sync datagram in place of what `datagram` holds, and says for whom.
-    pub fn poll_peer(&mut self, _now: Time, _datagram: &mut Vec<u8>) -> Option<NodeId> {
-        None
+    const fn me(&self) -> NodeId {
+        self.config.node
     }
 
-    /// The next wrapped packet to be sent; its buffer comes back by `recycle`.
-    pub fn poll_wrapped(&mut self) -> Option<Wrapped> {
-        None
+    fn peer(&mut self, node: NodeId) -> Option<&mut Peer> {
+        self.peers.iter_mut().find(|peer| peer.node == node)
     }
 
-    /// Takes back a buffer.
-    pub fn recycle(&mut self, _wrapped: Wrapped) {}
+    /// Whether nobody else is there.
+    fn is_alone(&self) -> bool {
+        self.view.len() == 1
+    }
 
-    /// Begins to hand this node's flows over; or stops to.
-    pub fn set_draining(&mut self, _now: Time, _draining: bool) {}
+    fn is_alive(&self, node: NodeId) -> bool {
+        self.view.contains(node)
+    }
 
-    /// `None` for a node that stands alone.
-    pub fn cluster_status(&self, _now: Time) -> Option<ClusterStatus> {
-        None
+    /// Whether a node is still the one that it was when it said something.
+    fn is_live(&self, node: NodeId, incarnation: u64) -> bool {
+        self.is_alive(node)
+            && (node == self.me()
+                || self
+                    .peers
+                    .iter()
+                    .any(|peer| (peer.node, peer.incarnation) == (node, incarnation)))
+    }
+
+    fn director(&self, key: &Pair) -> NodeId {
+        self.rendezvous.director(key, self.view).unwrap_or(self.me())
+    }
+
+    /// A reading of the clock that nobody has had.
+    fn tick(&mut self) -> Term {
+        self.clock.0 += 1;
+        self.clock
+    }
+
+    fn hear(&mut self, term: Term) {
+        self.clock = self.clock.max(term);
+    }
+}
+
+impl Peer {
+    fn new(node: NodeId, flows: u32) -> Self {
+        Self {
+            node,
+            channel: Channel::new(flows),
+            tags: Tags::default(),
+            session: false,
+            refused_us: false,
+            heard: None,
+            incarnation: 0,
+            state: NodeState::Joining,
+            told: false,
+            has_told: false,
+            policy: None,
+            echo: 0,
+            wrapped_out: 0,
+            wrapped_in: 0,
+            refused: 0,
+        }
     }
 }

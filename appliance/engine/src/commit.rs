@@ -45,6 +45,7 @@ impl Engine {
         let (own, host) = (self.topology.own_addresses(), self.topology.host_ports());
         let rules = self.policy.as_ref().map(|policy| &*policy.rules);
         self.translator.reserve(own, host, rules);
+        self.name_zones();
     }
 
     fn carry_counters(&self, rules: &RuleSet) -> Vec<RuleCounters> {

@@ -1,5 +1,6 @@
 //! Fragments: kept until their datagram is whole, then judged as one and sent on as they came.
 
+use crate::cluster::{Errand, Passage};
 use crate::flows::Slot;
 use crate::fragments::{KeptFragment, Reassembly};
 use crate::judge::Refusal;
@@ -63,13 +64,38 @@ impl Engine {
             | Segment::Later => self.find_passage(now, from, &whole),
         };
         match passage {
-            Ok((slot, direction)) => self.send_datagram(now, from, slot, direction, fragments),
+            Ok(Passage::Here(slot, direction)) => {
+                self.send_datagram(now, from, slot, direction, fragments)
+            }
+            Ok(Passage::Elsewhere(errand)) => self.hand_over_datagram(now, from, errand, fragments),
             Err(refusal) => {
                 let verdict = self.refuse(now, from, &first.bytes, &first.packet, &refusal);
                 self.counters.release(Verdict::Drop(refusal.reason), others);
                 verdict
             }
         }
+    }
+
+    /// Hands the fragments over one by one: their owner keeps them again until they are whole.
+    fn hand_over_datagram(
+        &mut self,
+        now: Time,
+        from: InterfaceId,
+        errand: Errand,
+        fragments: Vec<KeptFragment>,
+    ) -> Verdict {
+        let others = fragments.len() as u64 - 1;
+        let mut verdict = Verdict::Held;
+        for (place, KeptFragment { mut bytes, packet }) in fragments.into_iter().enumerate() {
+            let mut frame = Frame { bytes: &mut bytes, offload: Offload::default() };
+            verdict = self
+                .hand_over(now, from, &mut frame, &packet, errand)
+                .unwrap_or_else(|refusal| Verdict::Drop(refusal.reason));
+            if place as u64 != others && verdict != Verdict::Held {
+                self.counters.release(verdict, 1);
+            }
+        }
+        verdict
     }
 
     fn send_datagram(

@@ -6,12 +6,14 @@ use std::sync::Arc;
 
 use gabion_rules::{RuleId, RuleSet, Settings};
 
+use crate::cluster::{Cluster, Passage};
 use crate::counters::{Counters, RuleCounters};
 use crate::event::{Event, FlowId, FlowReport, Generation};
-use crate::flows::{FlowTable, Slot};
+use crate::flows::FlowTable;
 use crate::follow::Followed;
 use crate::fragments::Fragments;
 use crate::half_open::HalfOpen;
+use crate::hash::subkey;
 use crate::homes::HomesOfFlows;
 use crate::identification::Identifications;
 use crate::journal::Journal;
@@ -72,6 +74,8 @@ pub struct Engine {
     pub(crate) sweep: Option<u32>,
     /// Kept for its capacity.
     pub(crate) monitors: Vec<RuleId>,
+    /// `None` for a node that stands alone.
+    pub(crate) cluster: Option<Cluster>,
 }
 
 /// The policy in force.
@@ -208,7 +212,7 @@ impl Engine {
         self.check_source(from, packet.source)
     }
 
-    fn pass(
+    pub(crate) fn pass(
         &mut self,
         now: Time,
         from: InterfaceId,
@@ -218,27 +222,39 @@ impl Engine {
         if let Segment::IcmpError { .. } = packet.segment {
             return self.pass_icmp_error(now, from, frame, packet);
         }
-        let (slot, direction) = self.find_passage(now, from, packet)?;
-        let exit = self.exit(now, slot, direction, packet, &frame.offload)?;
-        Ok(self.leave(slot, direction, frame, packet, &exit))
+        match self.find_passage(now, from, packet)? {
+            Passage::Here(slot, direction) => {
+                let exit = self.exit(now, slot, direction, packet, &frame.offload)?;
+                Ok(self.leave(slot, direction, frame, packet, &exit))
+            }
+            Passage::Elsewhere(errand) => self.hand_over(now, from, frame, packet, errand),
+        }
     }
 
-    /// The flow that a packet belongs to: a live one, or one that the rules admit now.
+    /// The flow that a packet belongs to: a live one, one that the rules admit now, or one of another
+    /// node's.
     pub(crate) fn find_passage(
         &mut self,
         now: Time,
         from: InterfaceId,
         packet: &Packet,
-    ) -> Result<(Slot, Direction), Refusal> {
+    ) -> Result<Passage, Refusal> {
         let key = packet.key().ok_or(DropReason::FragmentInvalid)?;
-        if let Some((slot, direction)) = self.flows.find(&key)
-            && self.follow(now, slot, direction, from, packet)? == Followed::Pass
-        {
-            return Ok((slot, direction));
+        self.adopt_for(now, &key);
+        if let Some((slot, direction)) = self.flows.find(&key) {
+            if let Some(errand) = self.doubted(now, slot, key) {
+                return Ok(Passage::Elsewhere(errand));
+            }
+            if self.follow(now, slot, direction, from, packet)? == Followed::Pass {
+                return Ok(Passage::Here(slot, direction));
+            }
         }
-        // Here the flow's owner is looked up, once there are peers.
+        if let Some(errand) = self.consult(now, from, packet, key) {
+            return Ok(Passage::Elsewhere(errand));
+        }
         let slot = self.admit(now, from, packet, key)?;
-        Ok((slot, Direction::Original))
+        self.announce(slot, false);
+        Ok(Passage::Here(slot, Direction::Original))
     }
 }
 
@@ -247,7 +263,9 @@ impl Engine {
     /// An engine without rules: every frame is dropped as `not-ready` until `set_rules`,
     /// `set_network` and `open` have been called.
     pub fn new(now: Time, config: EngineConfig) -> Self {
-        let EngineConfig { limits, seed, offload, cluster: _ } = config;
+        let EngineConfig { limits, seed, offload, cluster } = config;
+        let cluster =
+            cluster.map(|config| Cluster::new(now, config, limits.flows, subkey(&seed, 12)));
         Self {
             limits,
             offloading: Offloading::new(offload, limits.flows, subkey(&seed, 10)),
@@ -278,6 +296,7 @@ impl Engine {
             target_seed: subkey(&seed, 4),
             sweep: None,
             monitors: Vec::new(),
+            cluster,
         }
     }
 
@@ -296,6 +315,7 @@ impl Engine {
         self.answer_unsolicited(now);
         self.journal.handle_timeout(now);
         self.sweep(now);
+        self.turn_cluster(now);
     }
 
     pub fn handle_neighbour(
@@ -361,21 +381,11 @@ impl Engine {
             self.unsolicited.poll_timeout(),
             self.journal.poll_timeout(),
             self.pressure.poll_timeout(),
+            self.cluster_timeout(),
             sweep,
         ]
         .into_iter()
         .flatten()
         .min()
     }
-}
-
-/// Independent 16-byte keys out of one seed.
-fn subkey(seed: &[u8; 32], number: u8) -> [u8; 16] {
-    use siphasher::sip128::{Hasher128, SipHasher13};
-    use std::hash::Hasher;
-    let (key, rest) = seed.split_first_chunk::<16>().expect("a seed is longer than a key");
-    let mut hasher = SipHasher13::new_with_key(key);
-    hasher.write(rest);
-    hasher.write_u8(number);
-    hasher.finish128().as_bytes()
 }

@@ -130,6 +130,8 @@ pub enum CloseReason {
     Reopened,
     /// A limit was reached and it was over or had not shown that it lives: it made room for another.
     Evicted,
+    /// Another node owns it now.
+    HandedOver,
 }
 
 impl CloseReason {
@@ -140,6 +142,7 @@ impl CloseReason {
             Self::Revoked => "revoked",
             Self::Reopened => "reopened",
             Self::Evicted => "evicted",
+            Self::HandedOver => "handed-over",
         }
     }
 }

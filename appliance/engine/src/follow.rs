@@ -56,10 +56,37 @@ impl Engine {
             return Err(Refusal::answered(DropReason::TtlExpired, IcmpError::TimeExceeded));
         }
         self.check_query(slot, direction, from, packet)?;
+        let (tracker, effect, is_answered) = self.track(slot, direction, packet)?;
+        self.flows[slot].set_tracker(&tracker);
+        match effect {
+            TcpEffect::Reopen => {
+                self.remove_flow(now, slot, CloseReason::Reopened);
+                return Ok(Followed::Gone);
+            }
+            TcpEffect::NoRefresh => {}
+            TcpEffect::Continue => self.refresh(now, slot, &tracker),
+            TcpEffect::Moved { to, .. } => self.moved(now, slot, &tracker, to),
+        }
+        if is_answered || matches!(effect, TcpEffect::Moved { .. }) {
+            self.tell_change(slot, &tracker);
+        }
+        self.offer(slot);
+        Ok(Followed::Pass)
+    }
+
+    /// What the packet makes of the flow's state, and whether it is the first answer to one that has no
+    /// other states.
+    fn track(
+        &mut self,
+        slot: Slot,
+        direction: Direction,
+        packet: &Packet,
+    ) -> Result<(Tracker, TcpEffect, bool), Refusal> {
         let flow = &mut self.flows[slot];
         // RFC 7857 section 7: strangers do not keep the way in open that the inside has left.
         let is_stranger = direction == Direction::Original && flow.is_stranger();
         let mut tracker = flow.tracker();
+        let mut is_answered = false;
         let effect = match (&mut tracker, &packet.segment) {
             (Tracker::Tcp(tcp), Segment::Tcp(segment)) => tcp.handle_segment(direction, segment)?,
             (
@@ -72,6 +99,7 @@ impl Engine {
                 if direction == Direction::Reply {
                     let is_first = !std::mem::replace(replied, true);
                     self.translator.adopt(flow.guest_of().filter(|_| is_first));
+                    is_answered = is_first;
                 } else if *replied && flow.is_expendable() {
                     flow.set_expendable(false);
                     self.expendable.remove(slot.0);
@@ -81,18 +109,7 @@ impl Engine {
             // The keys name the protocol: a TCP flow meets TCP segments only.
             (Tracker::Tcp(_), _) => return Err(DropReason::TcpState.into()),
         };
-        flow.set_tracker(&tracker);
-        match effect {
-            TcpEffect::Reopen => {
-                self.remove_flow(now, slot, CloseReason::Reopened);
-                return Ok(Followed::Gone);
-            }
-            TcpEffect::NoRefresh => {}
-            TcpEffect::Continue => self.refresh(now, slot, &tracker),
-            TcpEffect::Moved { to, .. } => self.moved(now, slot, &tracker, to),
-        }
-        self.offer(slot);
-        Ok(Followed::Pass)
+        Ok((tracker, effect, is_answered))
     }
 
     /// Starts the idle timer anew. The wheel is touched only where the flow is to end sooner than it
@@ -202,6 +219,7 @@ impl Engine {
     pub(crate) fn remove_flow(&mut self, now: Time, slot: Slot, why: CloseReason) {
         self.timers.cancel(&mut self.flows, slot.0);
         let Some(flow) = self.flows.remove(slot) else { return };
+        self.tell_end(slot, &flow);
         self.homes.forget(slot);
         if flow.expendable {
             self.expendable.remove(slot.0);

@@ -66,6 +66,16 @@ impl KeyedHash {
     }
 }
 
+/// Independent 16-byte keys out of one seed.
+pub(crate) fn subkey(seed: &[u8; 32], number: u8) -> [u8; 16] {
+    use siphasher::sip128::{Hasher128 as _, SipHasher13};
+    let (key, rest) = seed.split_first_chunk::<16>().expect("a seed is longer than a key");
+    let mut hasher = SipHasher13::new_with_key(key);
+    hasher.write(rest);
+    hasher.write_u8(number);
+    hasher.finish128().as_bytes()
+}
+
 /// SipHash-1-3 of whatever can be hashed, for keys that are not a few words.
 pub(crate) fn keyed(key: [u8; 16], of: &impl Hash) -> u64 {
     let mut hasher = SipHasher13::new_with_key(&key);

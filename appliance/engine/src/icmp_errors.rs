@@ -30,7 +30,11 @@ impl Engine {
         let quote = Quote::parse(frame, packet)?;
         // The quoted packet went out; what comes in against it has the reversed key.
         let found = self.flows.find(&quote.key.reversed());
-        let (slot, direction) = found.ok_or(DropReason::IcmpErrorUnmatched)?;
+        let Some((slot, direction)) = found else {
+            let errand = self.consult_about(now, quote.key.reversed());
+            let errand = errand.ok_or(DropReason::IcmpErrorUnmatched)?;
+            return self.hand_over(now, from, frame, packet, errand);
+        };
         if self.has_expired(now, slot)
             || self.flows[slot].is_filtered()
             || self.still_permitted(now, slot) != Standing::Permitted

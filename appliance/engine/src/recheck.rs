@@ -26,7 +26,7 @@ pub(crate) enum Standing {
 }
 
 /// A monitor rule counts new flows, not questions asked again.
-struct Nobody;
+pub(crate) struct Nobody;
 
 impl Witness for Nobody {
     fn monitor(&mut self, _: RuleId) {}
@@ -79,6 +79,12 @@ impl Engine {
         if flow.admission.generation == generation {
             return Ok(flow.admission);
         }
+        self.judge_anew(flow)
+    }
+
+    /// The same for a flow that no rule in force has been asked about.
+    pub(crate) fn judge_anew(&self, flow: &Flow) -> Result<Admission, Standing> {
+        let generation = self.generation().ok_or(Standing::Revoked)?;
         let case = Case {
             from: flow.side(Direction::Original).ingress,
             key: flow.original,

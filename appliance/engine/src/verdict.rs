@@ -173,6 +173,18 @@ drop_reasons! {
     NeighbourQueueFull => "neighbour-queue-full",
     /// More frames are queued for sending than the queue takes.
     TransmitQueueFull => "transmit-queue-full",
+
+    // Several nodes.
+    /// No node has said that it owns the packet's flow, and the packet may not begin one.
+    NoOwner => "no-owner",
+    /// Too many packets wait for word from other nodes, or to be sent there.
+    PeerQueueFull => "peer-queue-full",
+    /// A wrapped packet that is no member's: its tag is wrong.
+    PeerForged => "peer-forged",
+    /// A wrapped packet that is not as it must be (RFC 8926).
+    PeerMalformed => "peer-malformed",
+    /// A wrapped packet that has come before.
+    PeerReplayed => "peer-replayed",
 }
 
 impl DropReason {
@@ -190,6 +202,7 @@ impl DropReason {
                 | Self::SourceRate
                 | Self::NeighbourQueueFull
                 | Self::TransmitQueueFull
+                | Self::PeerQueueFull
         )
     }
 

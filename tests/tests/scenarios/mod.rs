@@ -5,6 +5,7 @@
 mod dialogue;
 
 mod batches;
+mod cluster;
 mod common_criteria;
 mod extension_headers;
 mod filter;

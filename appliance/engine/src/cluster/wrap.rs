@@ -9,7 +9,7 @@ mod tags;
 use zerocopy::byteorder::big_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use super::WRAPPED_FRAME;
+use super::{NodeId, WRAPPED_FRAME};
 use crate::Family;
 
 pub(crate) use pieces::{TooBig, wrap, wrap_again};
@@ -22,8 +22,10 @@ pub(crate) struct Wrapping {
     /// How many nodes it has come by since the one that received it.
     pub(crate) hops: u8,
     pub(crate) zone: ZoneTag,
-    /// The number under which its sender keeps a copy; zero for none.
+    /// The number under which the node that received it keeps a copy; zero for none.
     pub(crate) ask: u32,
+    /// That node, to which answers go.
+    pub(crate) origin: NodeId,
 }
 
 /// Bits that newer members add are passed over.
@@ -31,10 +33,12 @@ pub(crate) struct Wrapping {
 pub(crate) struct Flags(u8);
 
 impl Flags {
-    /// The sender asks for its owner, and keeps a copy.
-    pub(crate) const ASK: Self = Self(1);
+    /// It may be the first of a flow, and waits for leave to be that.
+    pub(crate) const CLAIM: Self = Self(1);
     /// It has waited at the director for its owner's REGISTER.
     pub(crate) const HELD: Self = Self(1 << 1);
+    /// The node that received it has owned its flow, and does not know whether it still does.
+    pub(crate) const MINE: Self = Self(1 << 2);
 
     #[must_use]
     pub(crate) const fn and(self, other: Self) -> Self {
@@ -55,6 +59,14 @@ impl ZoneTag {
     pub(crate) const fn new(hash: u64) -> Self {
         let [a, b, c, ..] = hash.to_le_bytes();
         Self([a, b, c])
+    }
+
+    pub(crate) const fn bytes(self) -> [u8; 3] {
+        self.0
+    }
+
+    pub(crate) const fn from_bytes(bytes: [u8; 3]) -> Self {
+        Self(bytes)
     }
 }
 
@@ -151,7 +163,7 @@ struct WrapOption {
     flags: u8,
     hops: u8,
     epoch: u8,
-    reserved: u8,
+    origin: u8,
     ask: U32,
     counter: U32,
     tag: U64,
@@ -190,7 +202,7 @@ fn header(wrapping: &Wrapping, family: Family) -> [u8; HEADER] {
         flags: wrapping.flags.0,
         hops: wrapping.hops,
         epoch: 0,
-        reserved: 0,
+        origin: wrapping.origin.0,
         ask: wrapping.ask.into(),
         counter: 0.into(),
         tag: 0.into(),
@@ -213,13 +225,14 @@ impl Read {
             return Err(Refused::Malformed);
         }
         let (ours, at) = find_option(&rest[..options])?;
-        let WrapOption { flags, hops, epoch, ask, counter, tag, .. } = ours;
+        let WrapOption { flags, hops, epoch, origin, ask, counter, tag, .. } = ours;
         Ok(Self {
             wrapping: Wrapping {
                 flags: Flags(*flags),
                 hops: *hops,
                 zone: ZoneTag(base.zone),
                 ask: ask.get(),
+                origin: NodeId(*origin),
             },
             epoch: *epoch,
             counter: counter.get(),

@@ -116,6 +116,12 @@ impl TcpTracker {
         }
     }
 
+    /// The tracker of a connection that another node has followed so far; `None` for one that is not
+    /// established, of which nobody else can know enough.
+    pub(crate) fn adopted(self) -> Option<Self> {
+        matches!(self.state, TcpState::Established | TcpState::Closing).then_some(self)
+    }
+
     pub(crate) fn state(&self) -> TcpState {
         self.state
     }

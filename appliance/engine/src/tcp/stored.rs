@@ -93,6 +93,32 @@ impl From<&StoredTcp> for TcpTracker {
 }
 
 impl StoredTcp {
+    pub(crate) const WORDS: usize = 14;
+
+    /// As it goes to another node.
+    pub(crate) fn words(&self) -> [u32; Self::WORDS] {
+        let [a, b] = self.sides.map(|side| [side.isn, side.end, side.ack, side.edge, side.window]);
+        let mut words = [0; Self::WORDS];
+        let all = a.into_iter().chain(b).chain(self.pending).chain([self.bits]);
+        for (word, value) in words.iter_mut().zip(all) {
+            *word = value;
+        }
+        words
+    }
+
+    /// Whatever the words are: each combination of bits is a tracker.
+    pub(crate) fn from_words(words: [u32; Self::WORDS]) -> Self {
+        let side = |at: usize| StoredSide {
+            isn: words[at],
+            end: words[at + 1],
+            ack: words[at + 2],
+            edge: words[at + 3],
+            window: words[at + 4],
+        };
+        let pending = [words[10], words[11], words[12]];
+        Self { sides: [side(0), side(5)], pending, bits: words[13] }
+    }
+
     fn put_side(&mut self, at: usize, side: &Side) {
         let Side { isn, end, grant, window, scale, fin, repeated } = *side;
         // Nothing follows a FIN.

@@ -45,8 +45,8 @@ fn query() -> build::FrameBuilder {
 }
 
 prop_compose! {
-    fn any_wrapping()(flags in 0..4_u8, hops: u8, zone: u64, ask: u32) -> Wrapping {
-        Wrapping { flags: Flags(flags), hops, zone: ZoneTag::new(zone), ask }
+    fn any_wrapping()(flags in 0..8_u8, hops: u8, zone: u64, ask: u32, origin: u8) -> Wrapping {
+        Wrapping { flags: Flags(flags), hops, zone: ZoneTag::new(zone), ask, origin: NodeId(origin) }
     }
 }
 

@@ -1,0 +1,137 @@
+//! Taking over a flow whose owner has gone, at a packet of it; and giving flows away.
+
+use std::time::Duration;
+
+use super::NodeId;
+use super::channel::Item;
+use super::message::{Message, Term};
+use super::record::{Record, Translation};
+use super::rendezvous::Pair;
+use crate::flows::{Admission, DestinationChoice, Flow, Side, Slot, SourceChoice, Tracker};
+use crate::recheck::Standing;
+use crate::translate::Lease;
+use crate::{Engine, FlowKey, InterfaceId, Time, Usage};
+use gabion_rules::{RuleId, ZoneId};
+
+impl Engine {
+    /// Takes over the flow of a key if this node keeps a copy of it and its owner has gone.
+    pub(crate) fn adopt_for(&mut self, now: Time, key: &FlowKey) {
+        let Some(cluster) = &self.cluster else { return };
+        let pair = Pair::from(*key);
+        let Some(replica) = cluster.directory.replica(&pair).copied() else { return };
+        let is_orphan = !cluster.is_live(replica.owner, replica.incarnation);
+        if !is_orphan || replica.expires <= now || self.flows.find(key).is_some() {
+            return;
+        }
+        // Another may keep a newer copy: whoever directs the key now is the one.
+        if cluster.director(&replica.record.first()) != cluster.me() {
+            return;
+        }
+        if self.take_over(now, &replica.record, replica.expires).is_ok()
+            && let Some(cluster) = &mut self.cluster
+        {
+            cluster.directory.take_replica(&pair);
+        }
+    }
+
+    /// Makes the flow this node's, if its own rules permit it.
+    fn take_over(&mut self, now: Time, record: &Record, expires: Time) -> Result<Slot, Standing> {
+        let flow = self.flow_of(now, record, expires).ok_or(Standing::Revoked)?;
+        let admission = self.judge_anew(&flow)?;
+        let flow = Flow { admission, ..flow };
+        let slot = self.insert_flow(now, &flow).map_err(|_| Standing::Revoked)?;
+        let Some(cluster) = &mut self.cluster else { return Err(Standing::Revoked) };
+        cluster.hear(record.term);
+        self.announce(slot, true);
+        self.tell_change(slot, &flow.tracker);
+        Ok(slot)
+    }
+
+    fn flow_of(&mut self, now: Time, record: &Record, expires: Time) -> Option<Flow> {
+        let cluster = self.cluster.as_ref()?;
+        let [from, to] = record.zones;
+        let interface =
+            |tag| cluster.zones.iter().find(|(zone, _)| *zone == tag).map(|found| found.1);
+        let (from, to) = (interface(from)?, interface(to)?);
+        let tracker = match record.tracker {
+            Tracker::Tcp(tcp) => Tracker::Tcp(tcp.adopted()?),
+            other @ (Tracker::Udp { .. }
+            | Tracker::Icmp { .. }
+            | Tracker::Association { .. }
+            | Tracker::Other { .. }) => other,
+        };
+        let lease = self.hold_translation(record)?;
+        let external = record.reply.destination.address;
+        Some(Flow {
+            id: self.next_flow_id(),
+            original: record.original,
+            reply: record.reply,
+            sides: [side(from), side(to)],
+            admission: nobodys(self.topology.zone(from)?, self.topology.zone(to)?),
+            tracker,
+            half_open: false,
+            expendable: false,
+            logged: false,
+            lease,
+            guest_of: None,
+            is_from_own_address: external != record.original.source.address
+                && self.topology.is_own(external),
+            epoch: self.epoch,
+            opened: now,
+            expires,
+        })
+    }
+
+    fn hold_translation(&mut self, record: &Record) -> Option<Lease> {
+        match record.translation {
+            Translation::None => Some(Lease::Nothing),
+            Translation::Mapping | Translation::SharedPort | Translation::Guest => None,
+        }
+    }
+
+    pub(super) fn hear_handover(&mut self, now: Time, from: NodeId, record: Record) {
+        let expires = now + Duration::from_millis(record.remaining.into());
+        let key = record.first();
+        let known = self.flows.find(&record.original);
+        let taken = match known {
+            // It was repeated.
+            Some((slot, _)) => Some(slot),
+            None => self.take_over(now, &record, expires).ok(),
+        };
+        let Some(cluster) = &mut self.cluster else { return };
+        if taken.is_some() {
+            cluster.directory.take_replica(&key);
+        }
+        let term = taken.map_or(Term(0), |slot| cluster.shares.get(slot).term);
+        if let Some(peer) = cluster.peer(from) {
+            let accepted = taken.is_some();
+            peer.channel.tell(Item::Said(Message::Taken { key, accepted, term }));
+        }
+    }
+
+    pub(super) fn hear_taken(
+        &mut self,
+        _now: Time,
+        _from: NodeId,
+        _key: Pair,
+        _accepted: bool,
+        _term: Term,
+    ) {
+    }
+}
+
+/// The admission of a flow that no rule of this node has been asked about.
+fn nobodys(from: ZoneId, to: ZoneId) -> Admission {
+    Admission {
+        generation: crate::Generation(0),
+        from,
+        to,
+        rule: RuleId(0),
+        destination: DestinationChoice::AsSent,
+        source: SourceChoice::AsSent,
+    }
+}
+
+fn side(ingress: InterfaceId) -> Side {
+    Side { ingress, hop: None, usage: Usage::default() }
+}

@@ -1,0 +1,290 @@
+//! What this node says of the flows that it owns: that they are there, how they are, and that they have
+//! ended.
+
+use super::channel::Item;
+use super::message::{Message, Registration};
+use super::record::{Record, Translation};
+use super::rendezvous::Pair;
+use super::share::{
+    self, COVERED, ESTABLISHED, RECORD_WAITS, REGISTER_WAITS, REGISTERED, REPLICATED, Share, Shares,
+};
+use super::{Cluster, NodeId};
+use crate::flows::{Flow, FlowTable, Slot, Tracker};
+use crate::tcp::TcpState;
+use crate::{Direction, Engine, Time};
+
+/// Records are sent of flows that have moved so much since, or whose time has gone on by so much.
+const BYTES_MOVED: u64 = 64 << 20;
+const REFRESH_SECONDS: u32 = 10;
+
+impl Engine {
+    /// A flow has begun: its keys are registered before its first packet leaves.
+    pub(crate) fn announce(&mut self, slot: Slot, adopted: bool) {
+        let Self { cluster: Some(cluster), flows, .. } = self else { return };
+        let Some(entry) = flows.get(slot) else { return };
+        let id = entry.id();
+        let marks = if adopted { share::ADOPTED } else { 0 };
+        let share = Share { term: cluster.tick(), doubt: cluster.pauses, ..Share::default() };
+        cluster.shares.begin(slot, share);
+        cluster.shares.mark(slot, marks, true);
+        for side in 0..=1 {
+            cluster.place(flows, slot, id, side);
+        }
+    }
+
+    /// The flow's state is another: its backup is to know, or its director that the key is free.
+    pub(crate) fn tell_change(&mut self, slot: Slot, tracker: &Tracker) {
+        let Self { cluster: Some(cluster), flows, .. } = self else { return };
+        let established = match tracker {
+            Tracker::Tcp(tcp) => {
+                matches!(tcp.state(), TcpState::Established | TcpState::Closing)
+            }
+            Tracker::Udp { replied }
+            | Tracker::Icmp { replied, .. }
+            | Tracker::Association { replied }
+            | Tracker::Other { replied } => *replied,
+        };
+        cluster.shares.mark(slot, ESTABLISHED, established);
+        if matches!(tracker, Tracker::Tcp(tcp) if tcp.state() == TcpState::Closed) {
+            for side in 0..=1 {
+                cluster.say(flows, slot, side);
+            }
+        } else if established {
+            cluster.replicate(flows, slot);
+        }
+    }
+
+    /// The flow has ended. It is out of the table already.
+    pub(crate) fn tell_end(&mut self, slot: Slot, flow: &Flow) {
+        let Some(cluster) = &mut self.cluster else { return };
+        let share = cluster.shares.end(slot);
+        let keys = [Pair::from(flow.original), Pair::from(flow.reply)];
+        for (key, holder) in keys.into_iter().zip(share.holders) {
+            if let Some(peer) = holder.and_then(|holder| cluster.peer(holder)) {
+                let gone = Message::Gone { key, term: share.term };
+                peer.channel.tell(Item::Said(gone));
+            }
+        }
+    }
+
+    /// The flow is somebody else's now, who has said so to those whom it concerns.
+    pub(crate) fn tell_nothing(&mut self, slot: Slot) {
+        let Some(cluster) = &mut self.cluster else { return };
+        if let Some(share) = cluster.shares.get_mut(slot) {
+            share.holders = [None; 2];
+        }
+    }
+
+    /// Looks at some flows: whether their backups should hear again how they are.
+    pub(crate) fn scan_flows(&mut self, now: Time, count: u32) {
+        let Self { cluster: Some(cluster), flows, .. } = self else { return };
+        let slots = flows.slots();
+        for _ in 0..count.min(slots) {
+            cluster.scan = if cluster.scan >= slots { 0 } else { cluster.scan };
+            let slot = Slot(cluster.scan);
+            cluster.scan += 1;
+            let Some(entry) = flows.get(slot) else { continue };
+            let share = cluster.shares.get(slot);
+            let is_due = if share.has(REPLICATED) {
+                let expires = seconds(entry.expires());
+                let moved = moved(flows, slot);
+                expires > share.expires + REFRESH_SECONDS || moved > share.moved
+            } else {
+                now.since(entry.opened()) >= super::presence::REPLICATE_AFTER
+                    && !entry.is_filtered()
+            };
+            if is_due {
+                cluster.replicate(flows, slot);
+            }
+        }
+    }
+}
+
+impl Cluster {
+    /// Looks for the holder of a flow's key and tells it, if it is another than before.
+    pub(crate) fn place(&mut self, flows: &FlowTable, slot: Slot, id: crate::FlowId, side: u8) {
+        let Some(key) = key_of(flows, slot, side) else { return };
+        let holder = self.rendezvous.holder(&key, self.view, self.me());
+        let at = usize::from(side);
+        let Some(share) = self.shares.get_mut(slot) else { return };
+        if share.holders[at] == holder {
+            return;
+        }
+        share.holders[at] = holder;
+        let marks = REGISTERED[at] | REGISTER_WAITS[at];
+        self.shares.mark(slot, marks, false);
+        self.tell_registration(holder, slot, id, side);
+        if side == 0 {
+            self.shares.mark(slot, COVERED | RECORD_WAITS, false);
+            if self.shares.get(slot).has(REPLICATED) {
+                self.tell_record(slot, id);
+            }
+        }
+    }
+
+    /// Registers a key again where it is registered.
+    pub(crate) fn say(&mut self, flows: &FlowTable, slot: Slot, side: u8) {
+        let Some(entry) = flows.get(slot) else { return };
+        let holder = self.shares.get(slot).holders[usize::from(side)];
+        self.tell_registration(holder, slot, entry.id(), side);
+    }
+
+    /// A record of the flow is to be sent.
+    pub(crate) fn replicate(&mut self, flows: &FlowTable, slot: Slot) {
+        let Some(entry) = flows.get(slot) else { return };
+        let id = entry.id();
+        self.shares.mark(slot, REPLICATED, true);
+        self.tell_record(slot, id);
+    }
+
+    fn tell_registration(
+        &mut self,
+        holder: Option<NodeId>,
+        slot: Slot,
+        id: crate::FlowId,
+        side: u8,
+    ) {
+        let waits = REGISTER_WAITS[usize::from(side)];
+        if self.shares.get(slot).has(waits) {
+            return;
+        }
+        if let Some(peer) = holder.and_then(|holder| self.peer(holder))
+            && peer.channel.tell(Item::Register { slot, id, side })
+        {
+            self.shares.mark(slot, waits, true);
+        }
+    }
+
+    fn tell_record(&mut self, slot: Slot, id: crate::FlowId) {
+        let share = self.shares.get(slot);
+        if share.has(RECORD_WAITS) {
+            return;
+        }
+        if let Some(peer) = share.holders[0].and_then(|holder| self.peer(holder))
+            && peer.channel.tell(Item::Record { slot, id })
+        {
+            self.shares.mark(slot, RECORD_WAITS, true);
+        }
+    }
+
+    /// What an item says now; nothing where the flow has gone or the peer is not concerned any more.
+    pub(crate) fn word(
+        &mut self,
+        now: Time,
+        flows: &FlowTable,
+        to: NodeId,
+        item: &Item,
+    ) -> Option<Message> {
+        match *item {
+            Item::Said(message) => Some(message),
+            Item::Register { slot, id, side } => {
+                let flow = flows.get(slot).filter(|flow| flow.id() == id)?;
+                let at = usize::from(side);
+                self.shares.mark(slot, REGISTER_WAITS[at], false);
+                let share = self.shares.get(slot);
+                if share.holders[at] != Some(to) {
+                    return None;
+                }
+                let (key, first) = (key_of(flows, slot, side)?, key_of(flows, slot, 0)?);
+                let tracker = flow.tracker();
+                Some(Message::Register(Registration {
+                    key,
+                    first: (first != key).then_some(first),
+                    term: share.term,
+                    is_closed: is_closed(&tracker),
+                    is_answered: is_answered(&tracker),
+                }))
+            }
+            Item::Record { slot, id } => {
+                flows.get(slot).filter(|flow| flow.id() == id)?;
+                self.shares.mark(slot, RECORD_WAITS, false);
+                if self.shares.get(slot).holders[0] != Some(to) {
+                    return None;
+                }
+                self.record(now, flows, slot).map(Message::Record)
+            }
+            Item::Handover { slot, id } => {
+                flows.get(slot).filter(|flow| flow.id() == id)?;
+                self.record(now, flows, slot).map(Message::Handover)
+            }
+        }
+    }
+
+    /// A peer has what an item said.
+    pub(crate) fn came(shares: &mut Shares, flows: &FlowTable, from: NodeId, item: &Item) {
+        let (Item::Register { slot, id, .. }
+        | Item::Record { slot, id }
+        | Item::Handover { slot, id }) = *item
+        else {
+            return;
+        };
+        if flows.get(slot).is_none_or(|flow| flow.id() != id) {
+            return;
+        }
+        let holders = shares.get(slot).holders;
+        match *item {
+            Item::Register { side, .. } if holders[usize::from(side)] == Some(from) => {
+                shares.mark(slot, REGISTERED[usize::from(side)], true);
+            }
+            Item::Record { .. } if holders[0] == Some(from) => shares.mark(slot, COVERED, true),
+            Item::Register { .. } | Item::Record { .. } | Item::Handover { .. } | Item::Said(_) => {
+            }
+        }
+    }
+
+    fn record(&mut self, now: Time, flows: &FlowTable, slot: Slot) -> Option<Record> {
+        let flow = flows.read(slot)?;
+        let share = self.shares.get_mut(slot)?;
+        share.version = share.version.wrapping_add(1);
+        share.expires = seconds(flow.expires);
+        share.moved = moved(flows, slot);
+        let (term, version) = (share.term, share.version);
+        let zones = [flow.admission.from, flow.admission.to]
+            .map(|zone| self.zone_tags.get(usize::from(zone.0)).copied().unwrap_or_default());
+        let remaining = flow.expires.since(now).as_millis();
+        Some(Record {
+            original: flow.original,
+            reply: flow.reply,
+            term,
+            version,
+            zones,
+            tracker: flow.tracker,
+            translation: Translation::of(&flow),
+            remaining: u32::try_from(remaining).unwrap_or(u32::MAX),
+        })
+    }
+}
+
+/// The first or the second key; no second one where both are the same.
+pub(crate) fn key_of(flows: &FlowTable, slot: Slot, side: u8) -> Option<Pair> {
+    let key = |way| Pair::from(flows.key(slot, way));
+    match side {
+        0 => Some(key(Direction::Original)),
+        _ => Some(key(Direction::Reply)).filter(|second| *second != key(Direction::Original)),
+    }
+}
+
+pub(super) fn is_closed(tracker: &Tracker) -> bool {
+    matches!(tracker, Tracker::Tcp(tcp) if tcp.state() == TcpState::Closed)
+}
+
+pub(super) fn is_answered(tracker: &Tracker) -> bool {
+    match tracker {
+        Tracker::Tcp(tcp) => tcp.state() != TcpState::SynSent,
+        Tracker::Udp { replied }
+        | Tracker::Icmp { replied, .. }
+        | Tracker::Association { replied }
+        | Tracker::Other { replied } => *replied,
+    }
+}
+
+fn seconds(time: Time) -> u32 {
+    (time.as_nanos() / 1_000_000_000) as u32
+}
+
+/// In steps of which each wants a record.
+fn moved(flows: &FlowTable, slot: Slot) -> u32 {
+    let flow = &flows[slot];
+    let bytes = [Direction::Original, Direction::Reply].map(|way| flow.usage(way).bytes);
+    (bytes.iter().sum::<u64>() / BYTES_MOVED) as u32
+}

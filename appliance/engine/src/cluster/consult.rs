@@ -1,0 +1,120 @@
+//! A packet that belongs to no flow of this node's: is it somebody else's?
+
+use super::rendezvous::Pair;
+use super::{Cluster, NodeId};
+use crate::admit::{begins_flow, is_opening, transport_of};
+use crate::flows::Slot;
+use crate::judge::Case;
+use crate::packet::{Packet, Segment};
+use crate::recheck::Nobody;
+use crate::{Direction, Engine, FlowKey, InterfaceId, Time};
+
+/// Which way a packet goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Passage {
+    /// By a flow of this node's.
+    Here(Slot, Direction),
+    /// To another node, or after word from one.
+    Elsewhere(Errand),
+}
+
+/// What is asked about a packet, and whom.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Errand {
+    pub(crate) to: NodeId,
+    pub(crate) key: Pair,
+    pub(crate) question: Question,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Question {
+    /// Nothing: the owner is known.
+    None,
+    /// Whose it is; it is somebody's or nobody's.
+    Whose,
+    /// Whether it is anybody's: if not, the rules decide here.
+    Claim,
+    /// Whether it is still this node's, which has stood still for a while.
+    Mine,
+}
+
+impl Engine {
+    /// Whom a packet without a flow is to be handed to; `None` for the node itself.
+    pub(crate) fn consult(
+        &mut self,
+        now: Time,
+        from: InterfaceId,
+        packet: &Packet,
+        key: FlowKey,
+    ) -> Option<Errand> {
+        let cluster = self.cluster.as_mut().filter(|cluster| !cluster.is_alone())?;
+        let pair = Pair::from(key);
+        let opens = matches!(&packet.segment, Segment::Tcp(tcp) if is_opening(tcp));
+        if let Some((to, question)) = cluster.known_owner(now, &pair) {
+            let question = if opens { Question::None } else { question };
+            return Some(Errand { to, key: pair, question });
+        }
+        if opens {
+            return None;
+        }
+        let to = cluster.director(&pair);
+        let is_mine = to == cluster.me();
+        let may_begin =
+            begins_flow(&packet.segment).is_ok() && self.would_permit(from, packet, key);
+        match (is_mine, may_begin) {
+            // Whoever owned it would have registered it here.
+            (true, true) => None,
+            (_, true) => Some(Errand { to, key: pair, question: Question::Claim }),
+            (_, false) => Some(Errand { to, key: pair, question: Question::Whose }),
+        }
+    }
+
+    /// The same for what can not begin a flow, or was found to be an error about one.
+    pub(crate) fn consult_about(&mut self, now: Time, key: FlowKey) -> Option<Errand> {
+        let cluster = self.cluster.as_mut().filter(|cluster| !cluster.is_alone())?;
+        let pair = Pair::from(key);
+        let known = cluster.known_owner(now, &pair);
+        let (to, question) = known.unwrap_or((cluster.director(&pair), Question::Whose));
+        (to != cluster.me()).then_some(Errand { to, key: pair, question })
+    }
+
+    /// Whether this node has stood still and others may have taken the flow over meanwhile.
+    pub(crate) fn doubted(&mut self, now: Time, slot: Slot, key: FlowKey) -> Option<Errand> {
+        let cluster = self.cluster.as_mut()?;
+        cluster.notice_pause(now);
+        let share = cluster.shares.get(slot);
+        if share.doubt == cluster.pauses {
+            return None;
+        }
+        let pair = Pair::from(key);
+        let holder = cluster.rendezvous.holder(&pair, cluster.view, cluster.me());
+        let Some(to) = holder else {
+            if let Some(share) = cluster.shares.get_mut(slot) {
+                share.doubt = cluster.pauses;
+            }
+            return None;
+        };
+        Some(Errand { to, key: pair, question: Question::Mine })
+    }
+
+    fn would_permit(&self, from: InterfaceId, packet: &Packet, key: FlowKey) -> bool {
+        let transport = transport_of(packet, &key);
+        self.judge(&mut Nobody, &Case { from, key, transport, pinned: None }).is_ok()
+    }
+}
+
+impl Cluster {
+    /// The live owner of a key, if this node has heard of one, and whether he is to confirm it.
+    pub(super) fn known_owner(&mut self, now: Time, key: &Pair) -> Option<(NodeId, Question)> {
+        let me = self.me();
+        if let Some(hint) = self.directory.hint(now, key) {
+            if hint.owner != me && self.is_alive(hint.owner) {
+                return Some((hint.owner, Question::None));
+            }
+            self.directory.drop_hint(key);
+        }
+        let entry = *self.directory.entry(key)?;
+        let is_other = entry.owner != me && self.is_live(entry.owner, entry.incarnation);
+        is_other.then_some((entry.owner, Question::Whose))
+    }
+}

@@ -1,0 +1,262 @@
+//! What a node knows of keys that others own: as the director of a key, as the backup of a flow, and as one
+//! who was told.
+
+use std::time::Duration;
+
+use super::NodeId;
+use super::aging::Aging;
+use super::message::{Registration, Term};
+use super::record::Record;
+use super::rendezvous::Pair;
+use crate::Time;
+use crate::chains::{HasKey, Keyed};
+
+/// A key that somebody has registered here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Entry {
+    pub(crate) key: Pair,
+    /// Where the flow's record is kept, if that is another key's place.
+    pub(crate) first: Option<Pair>,
+    pub(crate) owner: NodeId,
+    /// The owner's, at the time.
+    pub(crate) incarnation: u64,
+    pub(crate) term: Term,
+    pub(crate) is_closed: bool,
+    pub(crate) is_answered: bool,
+    /// The round of the owner's in which it was last told of.
+    pub(crate) round: u32,
+}
+
+/// A flow that this node keeps for another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Replica {
+    pub(crate) record: Record,
+    pub(crate) owner: NodeId,
+    pub(crate) incarnation: u64,
+    pub(crate) expires: Time,
+}
+
+/// The second key of a replica that has one of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Second {
+    key: Pair,
+    first: Pair,
+}
+
+/// Whose a key is, as somebody has said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Hint {
+    pub(crate) key: Pair,
+    pub(crate) owner: NodeId,
+    pub(crate) term: Term,
+}
+
+/// A key whose flow has ended: what is older is not believed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Tombstone {
+    key: Pair,
+    term: Term,
+}
+
+macro_rules! keyed {
+    ($($thing:ty: |$this:ident| $key:expr;)+) => {
+        $(impl HasKey for $thing {
+            type Key = Pair;
+
+            fn key(&self) -> Pair {
+                let $this = self;
+                $key
+            }
+        })+
+    };
+}
+
+keyed! {
+    Entry: |entry| entry.key;
+    Replica: |replica| replica.record.first();
+    Second: |second| second.key;
+    Hint: |hint| hint.key;
+    Tombstone: |tombstone| tombstone.key;
+}
+
+/// How long a hint is good that nobody uses.
+const HINT_LIFE: Duration = Duration::from_secs(300);
+/// How long it is remembered at least that a flow has ended: nothing is on its way for so long.
+const TOMBSTONE_LIFE: Duration = Duration::from_secs(120);
+
+/// All of them.
+#[derive(Debug)]
+pub(crate) struct Directory {
+    entries: Keyed<Entry>,
+    replicas: Keyed<Replica>,
+    seconds: Keyed<Second>,
+    hints: Aging<Hint>,
+    tombstones: Aging<Tombstone>,
+}
+
+/// What became of a registration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Registered {
+    Yes,
+    /// Somebody else owns the key, or it was let go at this term.
+    No {
+        owner: Option<NodeId>,
+        term: Term,
+    },
+    /// There is no room.
+    Full,
+}
+
+impl Directory {
+    pub(crate) fn new(now: Time, flows: u32, secret: [u8; 16]) -> Self {
+        Self {
+            // A flow has two keys at most.
+            entries: Keyed::new(flows.saturating_mul(2), secret),
+            replicas: Keyed::new(flows, secret),
+            seconds: Keyed::new(flows, secret),
+            hints: Aging::new(now, flows / 4, HINT_LIFE, secret),
+            tombstones: Aging::new(now, flows / 4, TOMBSTONE_LIFE, secret),
+        }
+    }
+
+    pub(crate) fn entry(&self, key: &Pair) -> Option<&Entry> {
+        self.entries.get(key)
+    }
+
+    /// Takes a registration, unless a live owner has the better claim.
+    pub(crate) fn register(
+        &mut self,
+        now: Time,
+        from: NodeId,
+        incarnation: u64,
+        round: u32,
+        registration: &Registration,
+        is_live: impl Fn(&Entry) -> bool,
+    ) -> Registered {
+        let Registration { key, first, term, is_closed, is_answered } = *registration;
+        if let Some(known) = self.entries.get(&key).copied()
+            && (known.owner, known.incarnation) != (from, incarnation)
+        {
+            let Entry { owner, term: held, .. } = known;
+            // Two nodes have taken a first packet each: who was first keeps the flow, unless only the
+            // other has had an answer. One who took it over from the other says so by his term.
+            let gives_way = !is_live(&known)
+                || known.is_closed && term > held
+                || is_answered && !known.is_answered
+                || is_answered == known.is_answered && is_answered && term > held;
+            if !gives_way {
+                return Registered::No { owner: Some(owner), term: held };
+            }
+        }
+        if let Some(buried) = self.tombstones.get(now, &key)
+            && buried.term >= term
+        {
+            return Registered::No { owner: None, term: buried.term };
+        }
+        let entry =
+            Entry { key, first, owner: from, incarnation, term, is_closed, is_answered, round };
+        match self.entries.get_or_insert(entry) {
+            // What is older came late.
+            Some(place) => {
+                if place.term <= term || place.owner != from {
+                    *place = entry;
+                }
+                Registered::Yes
+            }
+            None => Registered::Full,
+        }
+    }
+
+    /// The flow has ended: what was known of it at this term or before is forgotten.
+    pub(crate) fn bury(&mut self, now: Time, key: Pair, term: Term) {
+        if self.entries.get(&key).is_some_and(|entry| entry.term <= term) {
+            self.entries.remove(&key);
+        }
+        if self.replica(&key).is_some_and(|replica| replica.record.term <= term) {
+            self.take_replica(&key);
+        }
+        self.tombstones.put(now, Tombstone { key, term });
+    }
+
+    pub(crate) fn forget(&mut self, key: &Pair) {
+        self.entries.remove(key);
+    }
+
+    /// Keeps a record, unless a newer one is there or the flow has ended; whether it is kept.
+    pub(crate) fn keep(&mut self, now: Time, replica: Replica) -> bool {
+        let record = &replica.record;
+        let (first, second) = (record.first(), record.second());
+        if self.tombstones.get(now, &first).is_some_and(|buried| buried.term >= record.term) {
+            return false;
+        }
+        let order = |record: &Record| (record.term, record.version);
+        match self.replicas.get(&first).map(|kept| kept.record) {
+            Some(kept) if order(&kept) > order(record) => return false,
+            Some(kept) if kept.second() != second => {
+                self.take_replica(&first);
+            }
+            Some(_) | None => {}
+        }
+        if second != first {
+            match self.seconds.get_or_insert(Second { key: second, first }) {
+                Some(place) => place.first = first,
+                None => return false,
+            }
+        }
+        match self.replicas.get_or_insert(replica) {
+            Some(place) => *place = replica,
+            None => return false,
+        }
+        true
+    }
+
+    /// By either of its keys.
+    pub(crate) fn replica(&self, key: &Pair) -> Option<&Replica> {
+        let first = self.seconds.get(key).map_or(*key, |second| second.first);
+        self.replicas.get(&first)
+    }
+
+    pub(crate) fn take_replica(&mut self, key: &Pair) -> Option<Replica> {
+        let first = self.seconds.get(key).map_or(*key, |second| second.first);
+        let replica = self.replicas.remove(&first)?;
+        self.seconds.remove(&replica.record.second());
+        Some(replica)
+    }
+
+    pub(crate) fn hint(&mut self, now: Time, key: &Pair) -> Option<Hint> {
+        self.hints.get(now, key)
+    }
+
+    /// Believes the largest term.
+    pub(crate) fn note_hint(&mut self, now: Time, hint: Hint) {
+        let known = self.hints.get(now, &hint.key);
+        if known.is_none_or(|known| known.term <= hint.term) {
+            self.hints.put(now, hint);
+        }
+    }
+
+    pub(crate) fn drop_hint(&mut self, key: &Pair) {
+        self.hints.remove(key);
+    }
+
+    pub(crate) const fn entries(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub(crate) const fn replicas(&self) -> usize {
+        self.replicas.len()
+    }
+
+    /// How many places of entries and of replicas there are, to walk over them.
+    pub(crate) fn places(&self) -> (u32, u32) {
+        (self.entries.places(), self.replicas.places())
+    }
+
+    pub(crate) fn entry_at(&self, place: u32) -> Option<&Entry> {
+        self.entries.at(place)
+    }
+
+    pub(crate) fn replica_at(&self, place: u32) -> Option<&Replica> {
+        self.replicas.at(place)
+    }
+}

@@ -1,0 +1,236 @@
+//! A packet on its way to another node, and what waits for word from there.
+
+use super::consult::{Errand, Question};
+use super::waiting::Asked;
+use super::wrap::{self, Flags, TooBig, Wrapping};
+use super::{Cluster, NodeId, WRAPPED_MAX, Wrapped};
+use crate::judge::Refusal;
+use crate::packet::{Packet, Parsed};
+use crate::reply::IcmpError;
+use crate::{DropReason, Engine, Family, Frame, InterfaceId, Offload, Time, Verdict};
+
+/// How often a packet is asked about before nothing more is expected of it.
+const TRIES: u8 = 4;
+
+impl Engine {
+    /// Hands a packet to the node that owns its flow, or asks whose it is.
+    pub(crate) fn hand_over(
+        &mut self,
+        now: Time,
+        from: InterfaceId,
+        frame: &mut Frame<'_>,
+        packet: &Packet,
+        errand: Errand,
+    ) -> Result<Verdict, Refusal> {
+        let Some(cluster) = &mut self.cluster else { return Err(DropReason::NoOwner.into()) };
+        let Errand { to, key, question } = errand;
+        let waits = to == cluster.me() || matches!(question, Question::Claim | Question::Mine);
+        let keeps = match question {
+            Question::None => false,
+            Question::Whose => waits || !cluster.waiting.is_asked(&key),
+            Question::Claim | Question::Mine => true,
+        };
+        let mut ask = 0;
+        if keeps {
+            let asked = Asked {
+                is_uncounted: waits,
+                question,
+                ..Asked::new(key, from, frame.bytes.to_vec(), frame.offload)
+            };
+            let due = now + cluster.patience(to);
+            let kept = cluster.waiting.ask(due, asked);
+            ask = kept.ok_or(DropReason::PeerQueueFull)?;
+        }
+        if to != cluster.me() {
+            let wrapping = cluster.wrapping(from, ask, question);
+            cluster.wrap(to, &wrapping, frame, packet).map_err(NotWrapped::refusal)?;
+        }
+        Ok(if waits { Verdict::Held } else { Verdict::ToPeer { node: to } })
+    }
+
+    /// Asks again about packets to which nobody has answered, and gives up on those that were asked about
+    /// often enough.
+    pub(crate) fn ask_again(&mut self, now: Time) {
+        while let Some(cluster) = &mut self.cluster
+            && let Some((number, asked)) = cluster.waiting.poll_due(now)
+        {
+            if asked.tries + 1 >= TRIES || cluster.is_alone() {
+                self.give_up(now, asked);
+                continue;
+            }
+            let known = cluster.known_owner(now, &asked.key);
+            let to = known.map_or_else(|| cluster.director(&asked.key), |(owner, _)| owner);
+            if to == cluster.me() {
+                self.give_up(now, asked);
+                continue;
+            }
+            let Asked { from, question, offload, .. } = asked;
+            let mut bytes = asked.frame.clone();
+            let due = now + cluster.patience(to) * (u32::from(asked.tries) + 2);
+            let again = Asked { tries: asked.tries + 1, ..asked };
+            cluster.waiting.ask_again(due, number, again);
+            let wrapping = cluster.wrapping(from, number, question);
+            let mut frame = Frame { bytes: &mut bytes, offload };
+            if let Ok(Parsed::Ip(packet)) = Packet::parse(&frame) {
+                // What does not fit now did not the first time.
+                let _ = cluster.wrap(to, &wrapping, &mut frame, &packet);
+            }
+        }
+    }
+
+    /// Nobody has answered: the rules decide about what may be decided here.
+    fn give_up(&mut self, now: Time, asked: Asked) {
+        match asked.question {
+            Question::Claim | Question::Mine => self.decide_here(now, asked),
+            Question::Whose | Question::None if asked.is_uncounted => {
+                self.counters.release(Verdict::Drop(DropReason::NoOwner), 1);
+            }
+            Question::Whose | Question::None => {}
+        }
+    }
+
+    /// A packet that waited is this node's to decide.
+    pub(crate) fn decide_here(&mut self, now: Time, mut asked: Asked) {
+        let mut frame = Frame { bytes: &mut asked.frame, offload: asked.offload };
+        let Ok(Parsed::Ip(packet)) = Packet::parse(&frame) else { return };
+        let verdict = if self.is_open() {
+            self.pass_here(now, asked.from, &mut frame, &packet).unwrap_or_else(|refusal| {
+                self.refuse(now, asked.from, frame.bytes, &packet, &refusal)
+            })
+        } else {
+            Verdict::Drop(DropReason::NotReady)
+        };
+        let verdict = self.queue_if_forwarded(verdict, asked.frame, asked.offload);
+        if asked.is_uncounted {
+            self.counters.release(verdict, 1);
+        }
+    }
+
+    /// A packet that waited goes its way anew: more is known by now.
+    pub(crate) fn decide_again(&mut self, now: Time, mut asked: Asked) {
+        let mut frame = Frame { bytes: &mut asked.frame, offload: asked.offload };
+        let parsed = Packet::parse(&frame);
+        let Ok(Parsed::Ip(packet)) = parsed else { return };
+        let verdict = if self.is_open() {
+            self.pass(now, asked.from, &mut frame, &packet).unwrap_or_else(|refusal| {
+                self.refuse(now, asked.from, frame.bytes, &packet, &refusal)
+            })
+        } else {
+            Verdict::Drop(DropReason::NotReady)
+        };
+        let verdict = self.queue_if_forwarded(verdict, asked.frame, asked.offload);
+        if asked.is_uncounted {
+            self.counters.release(verdict, 1);
+        }
+    }
+
+    /// What came in by no ring leaves by the queue.
+    pub(crate) fn queue_if_forwarded(
+        &mut self,
+        verdict: Verdict,
+        bytes: Vec<u8>,
+        offload: Offload,
+    ) -> Verdict {
+        if let Verdict::Forward { out } = verdict
+            && !self.enqueue(out, bytes, offload)
+        {
+            return Verdict::Drop(DropReason::TransmitQueueFull);
+        }
+        verdict
+    }
+}
+
+impl Cluster {
+    /// How long an answer from a node may take.
+    pub(super) fn patience(&self, to: NodeId) -> std::time::Duration {
+        let peer = self.peers.iter().find(|peer| peer.node == to);
+        // The director may hold a packet for as long.
+        peer.map_or(super::waiting::HOLD, |peer| peer.channel.patience())
+    }
+
+    fn wrapping(&self, from: InterfaceId, ask: u32, question: Question) -> Wrapping {
+        let flags = match question {
+            Question::None | Question::Whose => Flags::default(),
+            Question::Claim => Flags::CLAIM,
+            Question::Mine => Flags::MINE,
+        };
+        let zone = self.zones.iter().find(|(_, interface)| *interface == from);
+        let zone = zone.map_or_else(Default::default, |(zone, _)| *zone);
+        Wrapping { flags, hops: 0, zone, ask, origin: self.me() }
+    }
+
+    /// Wraps a packet and queues it.
+    pub(super) fn wrap(
+        &mut self,
+        to: NodeId,
+        wrapping: &Wrapping,
+        frame: &mut Frame<'_>,
+        packet: &Packet,
+    ) -> Result<(), NotWrapped> {
+        let mtu = wrap::inner_mtu(self.config.sync_mtu);
+        let mut wrapped = self.spare.pop().unwrap_or_default();
+        let stride = wrap::wrap(&mut wrapped.bytes, wrapping, frame, packet, mtu);
+        self.send_wrapped(to, wrapped, stride.map_err(|TooBig { mtu }| NotWrapped::TooBig { mtu }))
+    }
+
+    /// The same for one that came wrapped.
+    pub(super) fn wrap_again(
+        &mut self,
+        to: NodeId,
+        wrapping: &Wrapping,
+        family: Family,
+        packet: &[u8],
+    ) -> Result<(), NotWrapped> {
+        let mut wrapped = self.spare.pop().unwrap_or_default();
+        let stride = wrap::wrap_again(&mut wrapped.bytes, wrapping, family, packet);
+        self.send_wrapped(to, wrapped, Ok(stride))
+    }
+
+    fn send_wrapped(
+        &mut self,
+        to: NodeId,
+        mut wrapped: Wrapped,
+        stride: Result<usize, NotWrapped>,
+    ) -> Result<(), NotWrapped> {
+        let is_full = self.wrapped.len() >= WRAPPED_MAX;
+        let stamped = stride.and_then(|stride| {
+            let peer = self.peer(to).filter(|_| !is_full).ok_or(NotWrapped::QueueFull)?;
+            if !peer.tags.stamp(&mut wrapped.bytes, stride) {
+                return Err(NotWrapped::NoSession);
+            }
+            peer.wrapped_out += wrapped.bytes.len().div_ceil(stride) as u64;
+            Ok(stride)
+        });
+        match stamped {
+            Ok(stride) => {
+                (wrapped.to, wrapped.stride) = (to, stride);
+                self.wrapped.push_back(wrapped);
+                Ok(())
+            }
+            Err(error) => {
+                self.spare.push(wrapped);
+                Err(error)
+            }
+        }
+    }
+}
+
+/// Why a packet does not go to another node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NotWrapped {
+    QueueFull,
+    NoSession,
+    TooBig { mtu: u32 },
+}
+
+impl NotWrapped {
+    fn refusal(self) -> Refusal {
+        match self {
+            Self::QueueFull => DropReason::PeerQueueFull.into(),
+            Self::NoSession => DropReason::NoOwner.into(),
+            Self::TooBig { mtu } => {
+                Refusal::answered(DropReason::TooBig, IcmpError::TooBig { mtu })
+            }
+        }
+    }
+}

@@ -1,0 +1,233 @@
+//! What peers say.
+
+use super::channel::Item;
+use super::consult::Question;
+use super::directory::{Hint, Registered, Replica};
+use super::message::{Heartbeat, Message, Registration, Term, messages};
+use super::record::Record;
+use super::rendezvous::Pair;
+use super::{Cluster, NodeId};
+use crate::event::CloseReason;
+use crate::flows::Slot;
+use crate::{DropReason, Engine, Time, Verdict};
+
+use std::time::Duration;
+
+impl Engine {
+    /// Takes a sync datagram of a peer, opened and found authentic.
+    pub fn handle_peer(&mut self, now: Time, from: NodeId, datagram: &[u8]) {
+        let Some(peer) = self.cluster.as_mut().and_then(|cluster| cluster.peer(from)) else {
+            return;
+        };
+        // All or nothing: a datagram that does not parse changes nothing.
+        if messages(datagram).any(|message| message.is_err()) {
+            peer.refused += 1;
+            return;
+        }
+        if !peer.session {
+            return;
+        }
+        for message in messages(datagram).flatten() {
+            self.hear(now, from, message);
+        }
+    }
+
+    fn hear(&mut self, now: Time, from: NodeId, message: Message) {
+        let Self { cluster: Some(cluster), flows, .. } = self else { return };
+        match message {
+            Message::Heartbeat(beat) => self.hear_heartbeat(now, from, &beat),
+            Message::Number(number) => {
+                if let Some(peer) = cluster.peer(from) {
+                    peer.channel.receive(number);
+                }
+            }
+            Message::Acknowledgement { highest, before } => {
+                let Cluster { peers, shares, .. } = cluster;
+                if let Some(peer) = peers.iter_mut().find(|peer| peer.node == from) {
+                    peer.channel.acknowledge(now, highest, before, |item| {
+                        Cluster::came(shares, flows, from, item);
+                    });
+                }
+            }
+            Message::Register(registration) => self.hear_registration(now, from, &registration),
+            Message::Owned { key, owner, term } => self.hear_owned(now, key, owner, term),
+            Message::Gone { key, term } => {
+                cluster.hear(term);
+                cluster.directory.bury(now, key, term);
+                cluster.directory.drop_hint(&key);
+            }
+            Message::Record(record) => self.hear_record(now, from, record),
+            Message::Handover(record) => self.hear_handover(now, from, record),
+            Message::Taken { key, accepted, term } => {
+                self.hear_taken(now, from, key, accepted, term);
+            }
+            Message::Hint { ask, key, owner, term } => {
+                self.hear_hint(now, ask, Hint { key, owner, term });
+            }
+            Message::Granted { ask } => self.hear_granted(now, ask),
+            Message::NotMine { ask, key } => self.hear_not_mine(from, ask, key),
+            Message::Begin { .. } | Message::End { .. } => self.hear_round(now, from, message),
+        }
+    }
+
+    fn hear_heartbeat(&mut self, now: Time, from: NodeId, beat: &Heartbeat) {
+        let Some(cluster) = &mut self.cluster else { return };
+        cluster.hear(beat.clock);
+        let me = cluster.me();
+        let Some(peer) = cluster.peer(from) else { return };
+        if beat.incarnation != peer.incarnation {
+            // Of the process that was there before, or of one whose session does not stand yet.
+            return;
+        }
+        peer.heard = Some(now);
+        peer.state = super::presence::state_of(beat.state);
+        peer.has_told = beat.told && beat.view.contains(me);
+        peer.policy = Some(beat.policy);
+        peer.echo = beat.sent;
+        self.look_around(now);
+    }
+
+    fn hear_registration(&mut self, now: Time, from: NodeId, registration: &Registration) {
+        let Self { cluster: Some(cluster), flows, .. } = self else { return };
+        cluster.hear(registration.term);
+        let key = registration.key;
+        let own = flows.find(&key.key()).or_else(|| flows.find(&key.key().reversed()));
+        if let Some((slot, _)) = own {
+            if !self.gives_way(slot, registration) {
+                let Some(cluster) = &mut self.cluster else { return };
+                let (owner, term) = (Some(cluster.me()), cluster.shares.get(slot).term);
+                if let Some(peer) = cluster.peer(from) {
+                    peer.channel.tell(Item::Said(Message::Owned { key, owner, term }));
+                }
+                return;
+            }
+            self.lose(now, slot, Hint { key, owner: from, term: registration.term });
+        }
+        let Some(cluster) = &mut self.cluster else { return };
+        let incarnation = cluster.peer(from).map_or(0, |peer| peer.incarnation);
+        let (view, peers) = (cluster.view, &cluster.peers);
+        let is_live = |entry: &super::directory::Entry| {
+            view.contains(entry.owner)
+                && peers
+                    .iter()
+                    .any(|peer| (peer.node, peer.incarnation) == (entry.owner, entry.incarnation))
+        };
+        let registered =
+            cluster.directory.register(now, from, incarnation, 0, registration, is_live);
+        match registered {
+            Registered::Yes => {
+                // Whoever keeps an older record of it keeps it for nobody.
+                self.release_held(now, &key);
+            }
+            Registered::No { owner, term } => {
+                if let Some(peer) = cluster.peer(from) {
+                    peer.channel.tell(Item::Said(Message::Owned { key, owner, term }));
+                }
+            }
+            Registered::Full => {}
+        }
+    }
+
+    /// Whether this node's flow is to be left to another node that says that it owns it.
+    fn gives_way(&self, slot: Slot, registration: &Registration) -> bool {
+        let Some(cluster) = &self.cluster else { return false };
+        let tracker = self.flows[slot].tracker();
+        let term = cluster.shares.get(slot).term;
+        let is_newer = registration.term > term;
+        if super::announce::is_closed(&tracker) {
+            return is_newer;
+        }
+        match (registration.is_answered, super::announce::is_answered(&tracker)) {
+            (true, false) => true,
+            (true, true) => is_newer,
+            (false, _) => false,
+        }
+    }
+
+    /// The flow is another node's.
+    fn lose(&mut self, now: Time, slot: Slot, hint: Hint) {
+        self.tell_nothing(slot);
+        self.remove_flow(now, slot, CloseReason::HandedOver);
+        if let Some(cluster) = &mut self.cluster {
+            cluster.directory.note_hint(now, hint);
+        }
+    }
+
+    fn hear_owned(&mut self, now: Time, key: Pair, owner: Option<NodeId>, term: Term) {
+        let Self { cluster: Some(cluster), flows, .. } = self else { return };
+        cluster.hear(term);
+        let own = flows.find(&key.key()).or_else(|| flows.find(&key.key().reversed()));
+        let Some((slot, _)) = own else { return };
+        let is_answered = super::announce::is_answered(&flows[slot].tracker());
+        match owner.filter(|owner| *owner != cluster.me()) {
+            Some(owner) if !is_answered => self.lose(now, slot, Hint { key, owner, term }),
+            // What was let go at a later term, or belongs to one who has heard nothing.
+            Some(_) | None => {
+                let renewed = cluster.tick();
+                if let Some(share) = cluster.shares.get_mut(slot) {
+                    share.term = renewed;
+                }
+                for side in 0..=1 {
+                    cluster.say(flows, slot, side);
+                }
+            }
+        }
+    }
+
+    fn hear_record(&mut self, now: Time, from: NodeId, record: Record) {
+        let Some(cluster) = &mut self.cluster else { return };
+        cluster.hear(record.term);
+        let incarnation = cluster.peer(from).map_or(0, |peer| peer.incarnation);
+        let expires = now + Duration::from_millis(record.remaining.into());
+        cluster.directory.keep(now, Replica { record, owner: from, incarnation, expires });
+    }
+
+    fn hear_hint(&mut self, now: Time, ask: u32, hint: Hint) {
+        let Self { cluster: Some(cluster), flows, .. } = self else { return };
+        cluster.hear(hint.term);
+        let asked = if ask == 0 { None } else { cluster.waiting.take_asked(ask) };
+        let key = hint.key.key();
+        let own = flows.find(&key).or_else(|| flows.find(&key.reversed()));
+        match own {
+            // It stood still, and somebody else has taken the flow over.
+            Some((slot, _)) if cluster.shares.get(slot).term < hint.term => {
+                self.lose(now, slot, hint);
+            }
+            Some(_) => {}
+            None => cluster.directory.note_hint(now, hint),
+        }
+        if asked.is_some_and(|asked| asked.is_uncounted) {
+            self.counters.release(Verdict::ToPeer { node: hint.owner }, 1);
+        }
+    }
+
+    fn hear_granted(&mut self, now: Time, ask: u32) {
+        let Self { cluster: Some(cluster), flows, .. } = self else { return };
+        let Some(asked) = cluster.waiting.take_asked(ask) else { return };
+        let rest = cluster.waiting.take_asked_about(&asked.key);
+        let key = asked.key.key();
+        if asked.question == Question::Mine
+            && let Some((slot, _)) = flows.find(&key).or_else(|| flows.find(&key.reversed()))
+        {
+            let pauses = cluster.pauses;
+            if let Some(share) = cluster.shares.get_mut(slot) {
+                share.doubt = pauses;
+            }
+        }
+        for asked in std::iter::once(asked).chain(rest) {
+            self.decide_here(now, asked);
+        }
+    }
+
+    fn hear_not_mine(&mut self, from: NodeId, ask: u32, key: Pair) {
+        let Some(cluster) = &mut self.cluster else { return };
+        cluster.directory.drop_hint(&key);
+        if cluster.directory.entry(&key).is_some_and(|entry| entry.owner == from) {
+            cluster.directory.forget(&key);
+        }
+        let asked = if ask == 0 { None } else { cluster.waiting.take_asked(ask) };
+        if asked.is_some_and(|asked| asked.is_uncounted) {
+            self.counters.release(Verdict::Drop(DropReason::NoOwner), 1);
+        }
+    }
+}

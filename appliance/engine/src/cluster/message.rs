@@ -1,0 +1,306 @@
+//! What nodes say to each other in sync datagrams: records of type, length and value (docs/cluster.md
+//! section 6).
+
+use super::NodeId;
+use super::record::Record;
+use super::rendezvous::{Pair, View};
+use super::wire::{Reader, Writer};
+
+/// When a flow got its owner, on a clock that all nodes push forward together (L. Lamport, "Time, Clocks,
+/// and the Ordering of Events in a Distributed System", 1978): the largest says who owns it now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub(crate) struct Term(pub(crate) u64);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Message {
+    Heartbeat(Heartbeat),
+    /// The datagram's number: what stands behind it is repeated until it is acknowledged.
+    Number(u32),
+    /// The highest number that has come, and which of the 64 before it.
+    Acknowledgement {
+        highest: u32,
+        before: u64,
+    },
+    Register(Registration),
+    /// A registration was refused: somebody else owns the key, or has let it go at this term.
+    Owned {
+        key: Pair,
+        owner: Option<NodeId>,
+        term: Term,
+    },
+    /// A flow has ended.
+    Gone {
+        key: Pair,
+        term: Term,
+    },
+    Record(Record),
+    /// The receiver is to own the flow from now on.
+    Handover(Record),
+    /// It does, or its rules do not permit it.
+    Taken {
+        key: Pair,
+        accepted: bool,
+        term: Term,
+    },
+    /// Whose a flow is, from its owner; `ask` is the number of the packet that asked, if one did.
+    Hint {
+        ask: u32,
+        key: Pair,
+        owner: NodeId,
+        term: Term,
+    },
+    /// Nobody owns the key of the packet that claimed it: it is the asker's.
+    Granted {
+        ask: u32,
+    },
+    /// A packet came to a node that does not own its flow and knows of nobody who does.
+    NotMine {
+        ask: u32,
+        key: Pair,
+    },
+    /// What the sender has not registered anew between these two has ended.
+    Begin {
+        buckets: u64,
+        round: u32,
+    },
+    End {
+        buckets: u64,
+        round: u32,
+    },
+}
+
+/// Says that a node lives, and how.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Heartbeat {
+    pub(crate) state: u8,
+    /// Whether the receiver has been told all that it is to know.
+    pub(crate) told: bool,
+    pub(crate) incarnation: u64,
+    pub(crate) view: View,
+    pub(crate) policy: u64,
+    pub(crate) clock: Term,
+    /// The sender's clock of its own, to be echoed, and the last one that came from the receiver.
+    pub(crate) sent: u64,
+    pub(crate) echo: u64,
+}
+
+/// A key that the sender owns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Registration {
+    pub(crate) key: Pair,
+    /// The key that the flow's record is kept by, where it is another.
+    pub(crate) first: Option<Pair>,
+    pub(crate) term: Term,
+    /// The flow is over but for late packets: whoever claims the key may have it.
+    pub(crate) is_closed: bool,
+    /// Packets have come back: the claim of a node that has seen none gives way to it.
+    pub(crate) is_answered: bool,
+}
+
+/// What a datagram holds that is no message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Malformed;
+
+const HEARTBEAT: u8 = 1;
+const NUMBER: u8 = 2;
+const ACKNOWLEDGEMENT: u8 = 3;
+/// From here on a receiver that does not know a type must not take the datagram.
+const REGISTER: u8 = 128;
+const OWNED: u8 = 129;
+const GONE: u8 = 130;
+const RECORD: u8 = 131;
+const HANDOVER: u8 = 132;
+const TAKEN: u8 = 133;
+const HINT: u8 = 134;
+const GRANTED: u8 = 135;
+const NOT_MINE: u8 = 136;
+const BEGIN: u8 = 137;
+const END: u8 = 138;
+
+/// Types below may be skipped by whoever does not know them.
+const FIRST_REQUIRED: u8 = 128;
+
+/// Bits of a registration's first byte.
+const HAS_FIRST: u8 = 1;
+const IS_CLOSED: u8 = 1 << 1;
+const IS_ANSWERED: u8 = 1 << 2;
+
+impl Message {
+    /// Appends the message as it stands in a datagram.
+    pub(crate) fn write(&self, datagram: &mut Vec<u8>) {
+        let begin = datagram.len();
+        datagram.extend_from_slice(&[self.kind(), 0, 0]);
+        self.write_value(&mut Writer(datagram));
+        let length = (datagram.len() - begin - 3) as u16;
+        datagram[begin + 1..begin + 3].copy_from_slice(&length.to_be_bytes());
+    }
+
+    const fn kind(&self) -> u8 {
+        match self {
+            Self::Heartbeat(_) => HEARTBEAT,
+            Self::Number(_) => NUMBER,
+            Self::Acknowledgement { .. } => ACKNOWLEDGEMENT,
+            Self::Register(_) => REGISTER,
+            Self::Owned { .. } => OWNED,
+            Self::Gone { .. } => GONE,
+            Self::Record(_) => RECORD,
+            Self::Handover(_) => HANDOVER,
+            Self::Taken { .. } => TAKEN,
+            Self::Hint { .. } => HINT,
+            Self::Granted { .. } => GRANTED,
+            Self::NotMine { .. } => NOT_MINE,
+            Self::Begin { .. } => BEGIN,
+            Self::End { .. } => END,
+        }
+    }
+
+    fn write_value(&self, to: &mut Writer<'_>) {
+        match self {
+            Self::Heartbeat(beat) => beat.write(to),
+            Self::Number(number) | Self::Granted { ask: number } => to.u32(*number),
+            Self::Acknowledgement { highest, before } => {
+                to.u32(*highest);
+                to.u64(*before);
+            }
+            Self::Register(registration) => registration.write(to),
+            Self::Owned { key, owner, term } => {
+                to.u8(owner.map_or(0, |owner| owner.0));
+                to.u64(term.0);
+                to.pair(key);
+            }
+            Self::Gone { key, term } => {
+                to.u64(term.0);
+                to.pair(key);
+            }
+            Self::Record(record) | Self::Handover(record) => record.write(to),
+            Self::Taken { key, accepted, term } => {
+                to.u8((*accepted).into());
+                to.u64(term.0);
+                to.pair(key);
+            }
+            Self::Hint { ask, key, owner, term } => {
+                to.u32(*ask);
+                to.u8(owner.0);
+                to.u64(term.0);
+                to.pair(key);
+            }
+            Self::NotMine { ask, key } => {
+                to.u32(*ask);
+                to.pair(key);
+            }
+            Self::Begin { buckets, round } | Self::End { buckets, round } => {
+                to.u64(*buckets);
+                to.u32(*round);
+            }
+        }
+    }
+
+    fn read(kind: u8, from: &mut Reader<'_>) -> Option<Self> {
+        Some(match kind {
+            HEARTBEAT => Self::Heartbeat(Heartbeat::read(from)?),
+            NUMBER => Self::Number(from.u32()?),
+            ACKNOWLEDGEMENT => Self::Acknowledgement { highest: from.u32()?, before: from.u64()? },
+            REGISTER => Self::Register(Registration::read(from)?),
+            OWNED => {
+                let owner = NodeId(from.u8()?);
+                let owner = (owner.0 > 0).then_some(owner);
+                Self::Owned { owner, term: Term(from.u64()?), key: from.pair()? }
+            }
+            GONE => Self::Gone { term: Term(from.u64()?), key: from.pair()? },
+            RECORD => Self::Record(Record::read(from)?),
+            HANDOVER => Self::Handover(Record::read(from)?),
+            TAKEN => {
+                let accepted = from.u8()? != 0;
+                Self::Taken { accepted, term: Term(from.u64()?), key: from.pair()? }
+            }
+            HINT => {
+                let (ask, owner) = (from.u32()?, from.node()?);
+                Self::Hint { ask, owner, term: Term(from.u64()?), key: from.pair()? }
+            }
+            GRANTED => Self::Granted { ask: from.u32()? },
+            NOT_MINE => Self::NotMine { ask: from.u32()?, key: from.pair()? },
+            BEGIN => Self::Begin { buckets: from.u64()?, round: from.u32()? },
+            END => Self::End { buckets: from.u64()?, round: from.u32()? },
+            _ => return None,
+        })
+    }
+}
+
+impl Heartbeat {
+    fn write(&self, to: &mut Writer<'_>) {
+        to.u8(self.state);
+        to.u8(self.told.into());
+        to.u64(self.incarnation);
+        to.u16(self.view.bits());
+        to.u64(self.policy);
+        to.u64(self.clock.0);
+        to.u64(self.sent);
+        to.u64(self.echo);
+    }
+
+    fn read(from: &mut Reader<'_>) -> Option<Self> {
+        Some(Self {
+            state: from.u8()?,
+            told: from.u8()? != 0,
+            incarnation: from.u64()?,
+            view: View::from_bits(from.u16()?),
+            policy: from.u64()?,
+            clock: Term(from.u64()?),
+            sent: from.u64()?,
+            echo: from.u64()?,
+        })
+    }
+}
+
+impl Registration {
+    fn write(&self, to: &mut Writer<'_>) {
+        let marks = [(self.first.is_some(), HAS_FIRST), (self.is_closed, IS_CLOSED)];
+        let marks = marks.into_iter().chain([(self.is_answered, IS_ANSWERED)]);
+        to.u8(marks.filter(|(on, _)| *on).fold(0, |marks, (_, mark)| marks | mark));
+        to.u64(self.term.0);
+        to.pair(&self.key);
+        if let Some(first) = &self.first {
+            to.pair(first);
+        }
+    }
+
+    fn read(from: &mut Reader<'_>) -> Option<Self> {
+        let marks = from.u8()?;
+        let (term, key) = (Term(from.u64()?), from.pair()?);
+        let first = if marks & HAS_FIRST != 0 { Some(from.pair()?) } else { None };
+        let (is_closed, is_answered) = (marks & IS_CLOSED != 0, marks & IS_ANSWERED != 0);
+        Some(Self { key, first, term, is_closed, is_answered })
+    }
+}
+
+/// The messages of a datagram, in their order; ends with the first that is none.
+pub(crate) fn messages(datagram: &[u8]) -> impl Iterator<Item = Result<Message, Malformed>> {
+    let mut rest = Some(datagram);
+    std::iter::from_fn(move || {
+        loop {
+            let here = rest.take().filter(|here| !here.is_empty())?;
+            let Some((kind, value, behind)) = split(here) else { return Some(Err(Malformed)) };
+            let mut reader = Reader(value);
+            match Message::read(kind, &mut reader) {
+                // What a later version adds to the end of a value is not looked at.
+                Some(message) => {
+                    rest = Some(behind);
+                    return Some(Ok(message));
+                }
+                None if is_known(kind) || kind >= FIRST_REQUIRED => return Some(Err(Malformed)),
+                None => rest = Some(behind),
+            }
+        }
+    })
+}
+
+const fn is_known(kind: u8) -> bool {
+    matches!(kind, HEARTBEAT..=ACKNOWLEDGEMENT | REGISTER..=END)
+}
+
+fn split(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
+    let (header, rest) = bytes.split_first_chunk::<3>()?;
+    let length = usize::from(u16::from_be_bytes([header[1], header[2]]));
+    let (value, behind) = rest.split_at_checked(length)?;
+    Some((header[0], value, behind))
+}

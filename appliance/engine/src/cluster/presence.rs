@@ -1,0 +1,262 @@
+//! Who is there: heartbeats, views, joining; and the engine's clockwork for all of it.
+
+use std::time::Duration;
+
+use super::message::{Heartbeat, Message};
+use super::rendezvous::View;
+use super::wrap::ZoneTag;
+use super::{Cluster, ClusterStatus, Coverage, MemberStatus, NodeId, NodeState, Presence, Session};
+use crate::hash::keyed;
+use crate::{Engine, InterfaceId, Time};
+
+/// A flow that has not shown that it lives is kept elsewhere too when it is so old.
+pub(super) const REPLICATE_AFTER: Duration = Duration::from_secs(1);
+
+/// How long a node that starts waits for members that neither answer nor refuse.
+const JOIN_WAIT: Duration = Duration::from_secs(3);
+
+/// All flows are looked at for records that are due in so long.
+const SCAN_EVERY: Duration = Duration::from_secs(1);
+
+/// Of a datagram's outer headers: IPv6, UDP, and the seal.
+const DATAGRAM_OVERHEAD: usize = 40 + 8 + 32;
+
+impl Engine {
+    /// Takes what the shell has learnt of its session with a peer.
+    pub fn handle_session(&mut self, now: Time, peer: NodeId, session: Session) {
+        let Some(cluster) = &mut self.cluster else { return };
+        let Some(known) = cluster.peer(peer) else { return };
+        match session {
+            Session::Up { incarnation, epoch, send, receive } => {
+                let is_new = known.incarnation != incarnation;
+                known.session = true;
+                known.refused_us = false;
+                known.tags.renew(now, epoch, send, receive);
+                if is_new {
+                    known.incarnation = incarnation;
+                    known.channel.restart();
+                    known.heard = None;
+                    known.has_told = false;
+                    known.told = false;
+                    cluster.beat_now(now);
+                }
+            }
+            Session::Lost => {
+                known.heard = None;
+                known.refused_us = true;
+                known.tags.forget();
+            }
+        }
+        self.look_around(now);
+    }
+
+    /// Writes the next sync datagram in place of what `datagram` holds, and says for whom.
+    pub fn poll_peer(&mut self, now: Time, datagram: &mut Vec<u8>) -> Option<NodeId> {
+        let Self { cluster: Some(cluster), flows, .. } = self else { return None };
+        let room = usize::from(cluster.config.sync_mtu).saturating_sub(DATAGRAM_OVERHEAD);
+        for at in 0..cluster.peers.len() {
+            if !cluster.peers[at].session {
+                continue;
+            }
+            let node = cluster.peers[at].node;
+            // Out of its place for as long as the rest is asked what there is to say.
+            let mut channel = std::mem::take(&mut cluster.peers[at].channel);
+            let say = |item: &_| cluster.word(now, flows, node, item);
+            let is_there = channel.poll(now, room, datagram, say);
+            cluster.peers[at].channel = channel;
+            if is_there {
+                return Some(node);
+            }
+        }
+        None
+    }
+
+    /// `None` for a node that stands alone.
+    pub fn cluster_status(&self, now: Time) -> Option<ClusterStatus> {
+        let cluster = self.cluster.as_ref()?;
+        let member = |peer: &super::Peer| MemberStatus {
+            node: peer.node,
+            presence: match (cluster.is_alive(peer.node), peer.incarnation) {
+                (true, _) => Presence::Alive,
+                (false, 0) => Presence::Unknown,
+                (false, _) => Presence::Dead,
+            },
+            state: peer.state,
+            incarnation: peer.incarnation,
+            silent: peer.heard.map(|heard| now.since(heard)),
+            unacknowledged: peer.channel.unacknowledged() as u64,
+            lag: peer.channel.oldest().map_or(Duration::ZERO, |oldest| now.since(oldest)),
+            wrapped_out: peer.wrapped_out,
+            wrapped_in: peer.wrapped_in,
+            refused: peer.refused,
+            same_policy: peer.policy.map(|policy| policy == cluster.policy),
+        };
+        Some(ClusterStatus {
+            node: cluster.me(),
+            state: cluster.state,
+            members: cluster.peers.iter().map(member).collect(),
+            owned: self.flows.len().into(),
+            replicas: cluster.directory.replicas() as u64,
+            directed: cluster.directory.entries() as u64,
+            coverage: Coverage {
+                covered: cluster.shares.covered,
+                established: cluster.shares.established,
+            },
+        })
+    }
+
+    /// The policy or the network is another: by which interface a zone's packets come.
+    pub(crate) fn name_zones(&mut self) {
+        let Self { cluster: Some(cluster), policy: Some(policy), topology, network, .. } = self
+        else {
+            return;
+        };
+        let name = |zone: &gabion_rules::Zone| ZoneTag::new(keyed([0; 16], &zone.name));
+        cluster.zone_tags = policy.rules.zones().iter().map(name).collect();
+        let interfaces = (0..network.interfaces.len()).map(|place| InterfaceId(place as u16));
+        cluster.zones = interfaces
+            .filter_map(|interface| {
+                let zone = topology.zone(interface)?;
+                Some((*cluster.zone_tags.get(usize::from(zone.0))?, interface))
+            })
+            .collect();
+    }
+
+    /// The cluster's part of `handle_timeout`.
+    pub(crate) fn turn_cluster(&mut self, now: Time) {
+        let Some(cluster) = &mut self.cluster else { return };
+        cluster.notice_pause(now);
+        for peer in &mut cluster.peers {
+            peer.channel.handle_timeout(now);
+        }
+        if now.since(cluster.beat) >= cluster.config.heartbeat {
+            cluster.beat_now(now);
+        }
+        self.look_around(now);
+        self.ask_again(now);
+        self.drop_overdue(now);
+        self.go_on_with_pass(now);
+        self.scan_some(now);
+    }
+
+    pub(crate) fn cluster_timeout(&self) -> Option<Time> {
+        let cluster = self.cluster.as_ref()?;
+        let beat = cluster.beat + cluster.config.heartbeat;
+        let pass = cluster.pass.map(|_| Time::ZERO);
+        let channels = cluster.peers.iter().filter_map(|peer| peer.channel.poll_timeout());
+        channels.chain(cluster.waiting.poll_timeout()).chain(pass).chain([beat]).min()
+    }
+
+    /// Sees who is alive, and acts where that has changed.
+    pub(super) fn look_around(&mut self, now: Time) {
+        let Some(cluster) = &mut self.cluster else { return };
+        let patience = cluster.patience_with_silence();
+        let is_alive = |peer: &&super::Peer| {
+            peer.session && peer.heard.is_some_and(|heard| now.since(heard) < patience)
+        };
+        let alive: View = cluster.peers.iter().filter(is_alive).map(|peer| peer.node).collect();
+        let view = alive.with(cluster.me());
+        if view != cluster.view {
+            let before = std::mem::replace(&mut cluster.view, view);
+            for peer in &mut cluster.peers {
+                let (was, is) = (before.contains(peer.node), view.contains(peer.node));
+                if was && !is {
+                    // What it is to know it is told when it is back.
+                    peer.channel.clear();
+                }
+                if was != is {
+                    peer.told = false;
+                    peer.has_told &= is;
+                }
+            }
+            cluster.pass = Some(0);
+            self.begin_pass();
+        }
+        self.see_whether_joined(now);
+    }
+
+    fn see_whether_joined(&mut self, now: Time) {
+        let Some(cluster) = &mut self.cluster else { return };
+        if cluster.state != NodeState::Joining {
+            return;
+        }
+        let waited = now.since(cluster.started) >= JOIN_WAIT;
+        let is_settled = |peer: &super::Peer| {
+            let is_absent = peer.refused_us || waited;
+            if cluster.view.contains(peer.node) { peer.has_told } else { is_absent }
+        };
+        if cluster.peers.iter().all(is_settled) {
+            cluster.state = NodeState::Ready;
+        }
+    }
+
+    fn scan_some(&mut self, now: Time) {
+        let Some(cluster) = &mut self.cluster else { return };
+        let since = now.since(cluster.scanned);
+        if since < cluster.config.heartbeat {
+            return;
+        }
+        cluster.scanned = now;
+        let slots = u128::from(self.flows.slots());
+        let share = (slots * since.min(SCAN_EVERY).as_nanos()).div_ceil(SCAN_EVERY.as_nanos());
+        self.scan_flows(now, share as u32);
+    }
+}
+
+impl Cluster {
+    /// After a silence of its own that made it dead to others, this node takes nothing that it owns for
+    /// certain, and nobody's silence for his death.
+    pub(super) fn notice_pause(&mut self, now: Time) {
+        if now.since(self.beat) < self.patience_with_silence() {
+            return;
+        }
+        self.pauses = self.pauses.wrapping_add(1);
+        for peer in &mut self.peers {
+            if self.view.contains(peer.node) {
+                peer.heard = Some(now);
+            }
+        }
+        self.beat_now(now);
+    }
+
+    pub(super) fn patience_with_silence(&self) -> Duration {
+        self.config.heartbeat * self.config.heartbeats_missed
+    }
+
+    pub(super) fn beat_now(&mut self, now: Time) {
+        self.beat = now;
+        let (incarnation, view, clock) = (self.config.incarnation, self.view, self.clock);
+        let (policy, state) = (self.policy, number_of(self.state));
+        for peer in &mut self.peers {
+            if !peer.session {
+                continue;
+            }
+            peer.channel.note(Message::Heartbeat(Heartbeat {
+                state,
+                told: peer.told,
+                incarnation,
+                view,
+                policy,
+                clock,
+                sent: now.as_nanos(),
+                echo: peer.echo,
+            }));
+        }
+    }
+}
+
+const fn number_of(state: NodeState) -> u8 {
+    match state {
+        NodeState::Joining => 0,
+        NodeState::Ready => 1,
+        NodeState::Draining => 2,
+    }
+}
+
+pub(super) const fn state_of(number: u8) -> NodeState {
+    match number {
+        1 => NodeState::Ready,
+        2 => NodeState::Draining,
+        _ => NodeState::Joining,
+    }
+}

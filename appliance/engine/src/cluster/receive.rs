@@ -1,0 +1,305 @@
+//! A packet that another node hands over: it is this node's, or somebody's of whom this one knows, or it
+//! waits until somebody registers its key.
+
+use super::message::{Message, Registration};
+use super::rendezvous::Pair;
+use super::wrap::{Flags, Refused, Wrapping};
+use super::{Cluster, NodeId, WRAPPED_FRAME, Wrapped};
+use crate::admit::is_opening;
+use crate::follow::Followed;
+use crate::hash::keyed;
+use crate::judge::Refusal;
+use crate::packet::{Packet, Parsed, Segment};
+use crate::{Direction, DropReason, Engine, Frame, InterfaceId, Offload, Time, Verdict};
+
+/// How a wrapped packet came.
+#[derive(Debug, Clone, Copy)]
+struct Arrived {
+    by: NodeId,
+    /// By which interface it would have come in here.
+    from: InterfaceId,
+    wrapping: Wrapping,
+}
+
+/// A packet goes from the node that it came to over its director to its owner.
+const HOPS_MAX: u8 = 2;
+
+impl Engine {
+    /// Takes the UDP payload of a peer's wrapped packet. What is forwarded stands from [`WRAPPED_FRAME`]
+    /// on.
+    pub fn handle_wrapped(&mut self, now: Time, from: NodeId, datagram: &mut [u8]) -> Verdict {
+        self.counters.frames_in += 1;
+        let verdict = match self.open_wrapped(now, from, datagram) {
+            Ok(wrapping) => self.take_wrapped(now, from, wrapping, &mut datagram[WRAPPED_FRAME..]),
+            Err(reason) => Verdict::Drop(reason),
+        };
+        self.counters.count(verdict, 1);
+        verdict
+    }
+
+    /// The next wrapped packet to be sent; its buffer comes back by `recycle`.
+    pub fn poll_wrapped(&mut self) -> Option<Wrapped> {
+        self.cluster.as_mut()?.wrapped.pop_front()
+    }
+
+    /// Takes back a buffer.
+    pub fn recycle(&mut self, wrapped: Wrapped) {
+        if let Some(cluster) = &mut self.cluster {
+            cluster.spare.push(wrapped);
+        }
+    }
+
+    fn open_wrapped(
+        &mut self,
+        now: Time,
+        from: NodeId,
+        datagram: &mut [u8],
+    ) -> Result<Wrapping, DropReason> {
+        let is_open = self.is_open() && self.policy.is_some();
+        let cluster = self.cluster.as_mut().ok_or(DropReason::PeerForged)?;
+        let peer = cluster.peer(from).ok_or(DropReason::PeerForged)?;
+        peer.wrapped_in += 1;
+        match peer.tags.check(now, datagram) {
+            Ok(_) if !is_open => Err(DropReason::NotReady),
+            Ok(opened) => {
+                opened.to_frame(datagram, [0; 6], [0; 6]);
+                Ok(opened.wrapping)
+            }
+            Err(refused) => {
+                peer.refused += 1;
+                Err(match refused {
+                    Refused::Malformed => DropReason::PeerMalformed,
+                    Refused::Forged => DropReason::PeerForged,
+                    Refused::Replayed => DropReason::PeerReplayed,
+                })
+            }
+        }
+    }
+
+    /// Decides a packet that stands behind room for link addresses.
+    pub(super) fn take_wrapped(
+        &mut self,
+        now: Time,
+        by: NodeId,
+        wrapping: Wrapping,
+        bytes: &mut [u8],
+    ) -> Verdict {
+        let mut frame = Frame { bytes, offload: Offload::default() };
+        let packet = match Packet::parse(&frame) {
+            Ok(Parsed::Ip(packet)) => packet,
+            Ok(Parsed::Arp(_)) => return Verdict::Drop(DropReason::PeerMalformed),
+            Err(reason) => return Verdict::Drop(reason),
+        };
+        let interface = self.cluster.as_ref().and_then(|cluster| {
+            cluster.zones.iter().find(|(zone, _)| *zone == wrapping.zone).map(|(_, found)| *found)
+        });
+        let Some(from) = interface else { return Verdict::Drop(DropReason::NoZone) };
+        if let Err(reason) = self.check_addresses(packet.source, packet.destination) {
+            return Verdict::Drop(reason);
+        }
+        self.pass_wrapped(now, &Arrived { by, from, wrapping }, &mut frame, &packet)
+            .unwrap_or_else(|refusal| self.refuse(now, from, frame.bytes, &packet, &refusal))
+    }
+
+    fn pass_wrapped(
+        &mut self,
+        now: Time,
+        arrived: &Arrived,
+        frame: &mut Frame<'_>,
+        packet: &Packet,
+    ) -> Result<Verdict, Refusal> {
+        let Arrived { from, wrapping, .. } = arrived;
+        let Some(key) = self.key_of(frame, packet) else {
+            return Err(DropReason::FragmentInvalid.into());
+        };
+        let pair = Pair::from(key);
+        if self.is_repeated(now, wrapping) {
+            self.tell_owner(wrapping, pair);
+            return Err(DropReason::PeerReplayed.into());
+        }
+        self.adopt_for(now, &key);
+        if let Some((slot, _)) = self.flows.find(&key)
+            && self.doubted(now, slot, key).is_none()
+            && !self.has_expired(now, slot)
+        {
+            self.note_handled(now, wrapping);
+            self.tell_owner(wrapping, pair);
+            return self.pass_here(now, *from, frame, packet);
+        }
+        self.pass_on(now, arrived, frame, packet, pair)
+    }
+
+    /// Passes a packet by a flow of this node's, or by its rules.
+    pub(super) fn pass_here(
+        &mut self,
+        now: Time,
+        from: InterfaceId,
+        frame: &mut Frame<'_>,
+        packet: &Packet,
+    ) -> Result<Verdict, Refusal> {
+        if let Segment::IcmpError { .. } = packet.segment {
+            return self.pass_icmp_error(now, from, frame, packet);
+        }
+        let key = packet.key().ok_or(DropReason::FragmentInvalid)?;
+        let found = match self.flows.find(&key) {
+            Some((slot, direction))
+                if self.follow(now, slot, direction, from, packet)? == Followed::Pass =>
+            {
+                (slot, direction)
+            }
+            Some(_) | None => {
+                let slot = self.admit(now, from, packet, key)?;
+                self.announce(slot, false);
+                (slot, Direction::Original)
+            }
+        };
+        let (slot, direction) = found;
+        let exit = self.exit(now, slot, direction, packet, &frame.offload)?;
+        Ok(self.leave(slot, direction, frame, packet, &exit))
+    }
+
+    fn pass_on(
+        &mut self,
+        now: Time,
+        arrived: &Arrived,
+        frame: &mut Frame<'_>,
+        packet: &Packet,
+        key: Pair,
+    ) -> Result<Verdict, Refusal> {
+        let Some(cluster) = &mut self.cluster else { return Err(DropReason::NoOwner.into()) };
+        let Arrived { by, from, wrapping } = *arrived;
+        let wrapping = &wrapping;
+        let me = cluster.me();
+        let known = cluster.known_owner(now, &key).map(|(owner, _)| owner);
+        if let Some(owner) = known.filter(|owner| ![wrapping.origin, by].contains(owner)) {
+            if wrapping.hops + 1 > HOPS_MAX {
+                return Err(DropReason::NoOwner.into());
+            }
+            let onward = Wrapping { hops: wrapping.hops + 1, ..*wrapping };
+            let inner = &frame.bytes[packet.network..packet.end];
+            let family = packet.source.family();
+            cluster.wrap_again(owner, &onward, family, inner).map_err(|_| DropReason::NoOwner)?;
+            return Ok(Verdict::ToPeer { node: owner });
+        }
+        let opens = matches!(&packet.segment, Segment::Tcp(tcp) if is_opening(tcp));
+        if opens {
+            // A connection anew, of which the other node remembers the last one.
+            return self.pass_here(now, from, frame, packet);
+        }
+        let is_director = cluster.director(&key) == me || cluster.director_but(&key, by) == me;
+        if wrapping.flags.has(Flags::MINE) && (known.is_some() || is_director) {
+            cluster.answer(wrapping, Message::Granted { ask: wrapping.ask });
+            return Ok(Verdict::Answered);
+        }
+        if wrapping.flags.has(Flags::CLAIM) && is_director && known.is_none() {
+            cluster.grant(now, wrapping, key);
+            return Ok(Verdict::Answered);
+        }
+        if is_director && known.is_none() {
+            let held = cluster.waiting.hold(now, key, by, *wrapping, frame.bytes);
+            return if held { Ok(Verdict::Held) } else { Err(DropReason::PeerQueueFull.into()) };
+        }
+        let message = Message::NotMine { ask: wrapping.ask, key };
+        cluster.answer(wrapping, message);
+        if by != wrapping.origin
+            && let Some(peer) = cluster.peer(by)
+        {
+            peer.channel.note(message);
+        }
+        Err(DropReason::NoOwner.into())
+    }
+
+    /// Gives packets that were held for a key to whoever has registered it.
+    pub(super) fn release_held(&mut self, now: Time, key: &Pair) {
+        let Some(cluster) = &mut self.cluster else { return };
+        for mut held in cluster.waiting.release(key) {
+            let wrapping =
+                Wrapping { flags: held.wrapping.flags.and(Flags::HELD), ..held.wrapping };
+            let verdict = if self.is_open() {
+                self.take_wrapped(now, held.from, wrapping, &mut held.packet)
+            } else {
+                Verdict::Drop(DropReason::NotReady)
+            };
+            let verdict = self.queue_if_forwarded(verdict, held.packet, Offload::default());
+            self.counters.release(verdict, 1);
+        }
+        let Some(cluster) = &mut self.cluster else { return };
+        for asked in cluster.waiting.take_asked_about(key) {
+            self.decide_again(now, asked);
+        }
+    }
+
+    /// Drops what was held for keys that nobody has registered in time.
+    pub(super) fn drop_overdue(&mut self, now: Time) {
+        while let Some(cluster) = &mut self.cluster
+            && let Some(overdue) = cluster.waiting.poll_overdue(now)
+        {
+            let count = overdue.len() as u64;
+            self.counters.release(Verdict::Drop(DropReason::NoOwner), count);
+        }
+    }
+
+    /// The key of the flow that a packet is of, or an error about.
+    fn key_of(&self, frame: &Frame<'_>, packet: &Packet) -> Option<crate::FlowKey> {
+        if let Segment::IcmpError { .. } = packet.segment {
+            return crate::quote::Quote::parse(frame, packet)
+                .ok()
+                .map(|quote| quote.key.reversed());
+        }
+        packet.key()
+    }
+
+    fn is_repeated(&self, now: Time, wrapping: &Wrapping) -> bool {
+        let Some(cluster) = &self.cluster else { return false };
+        wrapping.ask != 0 && cluster.handled.age(now, cluster.mark_of(wrapping)).is_some()
+    }
+
+    fn note_handled(&mut self, now: Time, wrapping: &Wrapping) {
+        if let Some(cluster) = self.cluster.as_mut().filter(|_| wrapping.ask != 0) {
+            let mark = cluster.mark_of(wrapping);
+            cluster.handled.note(now, mark);
+        }
+    }
+
+    /// Tells the node that asked whose the packet's flow is.
+    fn tell_owner(&mut self, wrapping: &Wrapping, key: Pair) {
+        let Self { cluster: Some(cluster), flows, .. } = self else { return };
+        if wrapping.ask == 0 && wrapping.hops == 0 {
+            return;
+        }
+        let Some((slot, _)) = flows.find(&key.key()).or_else(|| flows.find(&key.key().reversed()))
+        else {
+            return;
+        };
+        let (term, owner) = (cluster.shares.get(slot).term, cluster.me());
+        cluster.answer(wrapping, Message::Hint { ask: wrapping.ask, key, owner, term });
+    }
+}
+
+impl Cluster {
+    fn answer(&mut self, wrapping: &Wrapping, message: Message) {
+        if let Some(peer) = self.peer(wrapping.origin) {
+            peer.channel.note(message);
+        }
+    }
+
+    /// Nobody has the key: it is the asker's from now on.
+    fn grant(&mut self, now: Time, wrapping: &Wrapping, key: Pair) {
+        let origin = wrapping.origin;
+        let incarnation = self.peer(origin).map_or(0, |peer| peer.incarnation);
+        let term = self.clock;
+        let (first, is_closed, is_answered) = (None, false, false);
+        let claim = Registration { key, first, term, is_closed, is_answered };
+        self.directory.register(now, origin, incarnation, 0, &claim, |_| false);
+        self.answer(wrapping, Message::Granted { ask: wrapping.ask });
+    }
+
+    /// The director of a key as a node sees it that takes itself for no member.
+    fn director_but(&self, key: &Pair, by: NodeId) -> NodeId {
+        self.rendezvous.holder(key, self.view, by).unwrap_or(self.me())
+    }
+
+    fn mark_of(&self, wrapping: &Wrapping) -> u64 {
+        keyed(self.config.secret, &(wrapping.origin, wrapping.ask))
+    }
+}

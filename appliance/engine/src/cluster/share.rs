@@ -1,0 +1,95 @@
+//! What other nodes know of the flows that this one owns.
+
+use super::NodeId;
+use super::message::Term;
+use crate::flows::Slot;
+
+/// What was said of one flow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Share {
+    pub(crate) term: Term,
+    /// Of the last record that was sent.
+    pub(crate) version: u32,
+    /// Where its first and its second key are registered.
+    pub(crate) holders: [Option<NodeId>; 2],
+    pub(super) marks: u16,
+    /// The pause of this node's after which its ownership was last known.
+    pub(crate) doubt: u16,
+    /// Megabytes that it had moved, and seconds at which it was to expire, when the last record was sent.
+    pub(crate) moved: u32,
+    pub(crate) expires: u32,
+}
+
+/// Whether an item about it waits to be sent.
+pub(crate) const REGISTER_WAITS: [u16; 2] = [1, 1 << 1];
+pub(crate) const RECORD_WAITS: u16 = 1 << 2;
+/// What the holders have acknowledged.
+pub(crate) const REGISTERED: [u16; 2] = [1 << 3, 1 << 4];
+/// The backup has a record of it.
+pub(crate) const COVERED: u16 = 1 << 5;
+/// A record of it is to be kept elsewhere.
+pub(crate) const REPLICATED: u16 = 1 << 6;
+pub(crate) const ESTABLISHED: u16 = 1 << 7;
+/// It was taken over, and another node's ports may be its own.
+pub(crate) const ADOPTED: u16 = 1 << 8;
+/// It has been offered to another node.
+pub(crate) const OFFERED: u16 = 1 << 9;
+
+/// By slot; memory is used as flows come.
+#[derive(Debug)]
+pub(crate) struct Shares {
+    shares: Vec<Share>,
+    pub(crate) established: u64,
+    pub(crate) covered: u64,
+}
+
+impl Share {
+    pub(crate) const fn has(&self, mark: u16) -> bool {
+        self.marks & mark != 0
+    }
+}
+
+impl Shares {
+    pub(crate) fn new(flows: u32) -> Self {
+        Self { shares: Vec::with_capacity(flows as usize), established: 0, covered: 0 }
+    }
+
+    /// A flow has begun in this slot.
+    pub(crate) fn begin(&mut self, slot: Slot, share: Share) {
+        let place = slot.0 as usize;
+        if self.shares.len() <= place {
+            self.shares.resize(place + 1, Share::default());
+        }
+        self.end(slot);
+        self.shares[place] = share;
+    }
+
+    /// The flow in this slot has ended; what was said of it.
+    pub(crate) fn end(&mut self, slot: Slot) -> Share {
+        let share = self.get(slot);
+        self.mark(slot, ESTABLISHED | COVERED, false);
+        share
+    }
+
+    pub(crate) fn get(&self, slot: Slot) -> Share {
+        self.shares.get(slot.0 as usize).copied().unwrap_or_default()
+    }
+
+    pub(crate) fn get_mut(&mut self, slot: Slot) -> Option<&mut Share> {
+        self.shares.get_mut(slot.0 as usize)
+    }
+
+    /// Sets or clears marks, and keeps count of those that count.
+    pub(crate) fn mark(&mut self, slot: Slot, marks: u16, on: bool) {
+        let Some(share) = self.shares.get_mut(slot.0 as usize) else { return };
+        let before = share.marks;
+        share.marks = if on { before | marks } else { before & !marks };
+        let change =
+            |mark: u16, after: u16| i64::from(after & mark != 0) - i64::from(before & mark != 0);
+        let after = share.marks;
+        let covered = |marks: u16| marks & (ESTABLISHED | COVERED) == ESTABLISHED | COVERED;
+        self.established = self.established.saturating_add_signed(change(ESTABLISHED, after));
+        let more = i64::from(covered(after)) - i64::from(covered(before));
+        self.covered = self.covered.saturating_add_signed(more);
+    }
+}

@@ -1,0 +1,170 @@
+//! Packets that wait for word of their owner: at the node they came in at, and at the director.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::NodeId;
+use super::consult::Question;
+use super::rendezvous::Pair;
+use super::wrap::Wrapping;
+use crate::{InterfaceId, Offload, Time};
+
+/// Packets and bytes that wait, in all; a peer's are a quarter of that at most.
+const PACKETS_MAX: usize = 4_096;
+const BYTES_MAX: usize = 8 << 20;
+
+/// How long the director holds a packet of whose key it has not heard.
+pub(crate) const HOLD: Duration = Duration::from_millis(100);
+
+/// A packet that was sent to a director, and may have to be sent again.
+#[derive(Debug, Clone)]
+pub(crate) struct Asked {
+    pub(crate) key: Pair,
+    pub(crate) from: InterfaceId,
+    pub(crate) frame: Vec<u8>,
+    pub(crate) offload: Offload,
+    pub(crate) tries: u8,
+    pub(crate) question: Question,
+    /// It waits to be decided: what became of it is counted then.
+    pub(crate) is_uncounted: bool,
+    pub(super) due: Time,
+}
+
+/// A packet that came to its director before word of its owner.
+#[derive(Debug, Clone)]
+pub(crate) struct Held {
+    pub(crate) packet: Vec<u8>,
+    pub(crate) from: NodeId,
+    pub(crate) wrapping: Wrapping,
+    until: Time,
+}
+
+/// Both kinds, with one limit.
+#[derive(Debug, Default)]
+pub(crate) struct Waiting {
+    asked: BTreeMap<u32, Asked>,
+    due: BTreeMap<(Time, u32), ()>,
+    /// Asks by key, so that a flow's later packets need none of their own.
+    pending: BTreeMap<Pair, u32>,
+    held: BTreeMap<Pair, Vec<Held>>,
+    ends: BTreeMap<(Time, Pair), u32>,
+    packets: usize,
+    held_packets: usize,
+    bytes: usize,
+    numbers: u32,
+}
+
+impl Waiting {
+    /// Keeps a packet that is asked about and gives it a number; `None` if there is no room.
+    pub(crate) fn ask(&mut self, due: Time, asked: Asked) -> Option<u32> {
+        if self.is_full(asked.frame.len()) {
+            return None;
+        }
+        // Zero is no number.
+        self.numbers = self.numbers.checked_add(1).unwrap_or(1);
+        self.ask_again(due, self.numbers, asked);
+        Some(self.numbers)
+    }
+
+    /// Keeps one that was taken out by `poll_due`, under its number.
+    pub(crate) fn ask_again(&mut self, due: Time, number: u32, mut asked: Asked) {
+        asked.due = due;
+        self.packets += 1;
+        self.bytes += asked.frame.len();
+        self.due.insert((due, number), ());
+        self.pending.insert(asked.key, number);
+        self.asked.insert(number, asked);
+    }
+
+    pub(crate) fn is_asked(&self, key: &Pair) -> bool {
+        self.pending.contains_key(key)
+    }
+
+    pub(crate) fn take_asked(&mut self, number: u32) -> Option<Asked> {
+        let asked = self.asked.remove(&number)?;
+        self.due.remove(&(asked.due, number));
+        if self.pending.get(&asked.key) == Some(&number) {
+            self.pending.remove(&asked.key);
+        }
+        self.packets -= 1;
+        self.bytes -= asked.frame.len();
+        Some(asked)
+    }
+
+    /// All that was asked about a key.
+    pub(crate) fn take_asked_about(&mut self, key: &Pair) -> Vec<Asked> {
+        let numbers: Vec<u32> =
+            self.asked.iter().filter(|(_, asked)| asked.key == *key).map(|(n, _)| *n).collect();
+        numbers.into_iter().filter_map(|number| self.take_asked(number)).collect()
+    }
+
+    /// A packet to which nobody has answered in time, with its number.
+    pub(crate) fn poll_due(&mut self, now: Time) -> Option<(u32, Asked)> {
+        let (&(due, number), ()) = self.due.first_key_value()?;
+        if due > now {
+            return None;
+        }
+        self.take_asked(number).map(|asked| (number, asked))
+    }
+
+    /// Keeps a packet for the owner's word; whether there was room.
+    pub(crate) fn hold(
+        &mut self,
+        now: Time,
+        key: Pair,
+        from: NodeId,
+        wrapping: Wrapping,
+        packet: &[u8],
+    ) -> bool {
+        if self.is_full(packet.len()) || self.held_packets >= PACKETS_MAX / 2 {
+            return false;
+        }
+        let until = now + HOLD;
+        self.packets += 1;
+        self.held_packets += 1;
+        self.bytes += packet.len();
+        *self.ends.entry((until, key)).or_insert(0) += 1;
+        let held = Held { packet: packet.to_vec(), from, wrapping, until };
+        self.held.entry(key).or_default().push(held);
+        true
+    }
+
+    /// All that is held for a key.
+    pub(crate) fn release(&mut self, key: &Pair) -> Vec<Held> {
+        let Some(released) = self.held.remove(key) else { return Vec::new() };
+        for held in &released {
+            self.ends.remove(&(held.until, *key));
+            self.packets -= 1;
+            self.held_packets -= 1;
+            self.bytes -= held.packet.len();
+        }
+        released
+    }
+
+    /// The packets of one key that have been held for long enough.
+    pub(crate) fn poll_overdue(&mut self, now: Time) -> Option<Vec<Held>> {
+        let (&(until, key), _) = self.ends.first_key_value()?;
+        if until > now {
+            return None;
+        }
+        // Those that came later under this key go too: nobody has registered it meanwhile.
+        Some(self.release(&key))
+    }
+
+    pub(crate) fn poll_timeout(&self) -> Option<Time> {
+        let due = self.due.first_key_value().map(|(&(due, _), ())| due);
+        let until = self.ends.first_key_value().map(|(&(until, _), _)| until);
+        due.into_iter().chain(until).min()
+    }
+
+    const fn is_full(&self, more: usize) -> bool {
+        self.packets >= PACKETS_MAX || self.bytes + more > BYTES_MAX
+    }
+}
+
+impl Asked {
+    pub(crate) fn new(key: Pair, from: InterfaceId, frame: Vec<u8>, offload: Offload) -> Self {
+        let (tries, question, due) = (0, Question::Whose, Time::ZERO);
+        Self { key, from, frame, offload, tries, question, is_uncounted: false, due }
+    }
+}

@@ -1,0 +1,218 @@
+//! Several engines side by side, without a clock, a link or a fault of their own: what is sent comes at
+//! once, unless a test cuts the wire.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use gabion_engine::{
+    ClusterConfig, ClusterStatus, DropReason, Engine, EngineConfig, Event, Frame, Generation,
+    Limits, Neighbour, NodeId, NodeState, Offload, Session, Time, Verdict, WRAPPED_FRAME,
+};
+use gabion_tests::network::{interface_id, network};
+use gabion_tests::words;
+
+/// As long as nothing is sent or lost by these, time is looked at so often.
+const STEP: Duration = Duration::from_millis(5);
+
+pub(super) struct Wall {
+    pub now: Time,
+    policy: String,
+    nodes: Vec<Option<Engine>>,
+    incarnations: Vec<u64>,
+    /// From and to: nothing goes this way.
+    pub cut: BTreeSet<(u8, u8)>,
+    /// What happens to each wrapped datagram on its way, and how often it comes.
+    pub tamper: fn(&mut Vec<u8>),
+    pub copies: usize,
+    /// What left since the last step, as `node interface: words`.
+    left: Vec<String>,
+}
+
+impl Wall {
+    /// So many nodes, 1 and up, that have found each other and are ready.
+    pub(super) fn new(nodes: u8, policy: &str) -> Self {
+        let mut wall = Self {
+            now: Time::from_nanos(1_000_000_000),
+            policy: policy.to_owned(),
+            nodes: (0..nodes).map(|_| None).collect(),
+            incarnations: vec![0; usize::from(nodes)],
+            cut: BTreeSet::new(),
+            tamper: |_| (),
+            copies: 1,
+            left: Vec::new(),
+        };
+        for node in 1..=nodes {
+            wall.start(node);
+        }
+        wall.wait(Duration::from_secs(1));
+        for node in 1..=nodes {
+            assert_eq!(wall.status(node).state, NodeState::Ready, "{:?}", wall.status(node));
+        }
+        wall
+    }
+
+    /// Starts a node that knows nothing, and its sessions.
+    pub(super) fn start(&mut self, node: u8) {
+        let place = usize::from(node - 1);
+        self.incarnations[place] += 1;
+        let members = (1..=self.nodes.len() as u8).map(NodeId).collect();
+        let cluster = ClusterConfig {
+            node: NodeId(node),
+            members,
+            incarnation: self.incarnations[place],
+            secret: [9; 16],
+            sync_mtu: 1_500,
+            heartbeat: Duration::from_millis(100),
+            heartbeats_missed: 4,
+        };
+        let limits = Limits { flows: 1_024, mappings: 1_024, ..Limits::default() };
+        let seed = [node; 32];
+        let config = EngineConfig { limits, seed, offload: false, cluster: Some(cluster) };
+        let mut engine = Engine::new(self.now, config);
+        engine.set_network(network());
+        let loaded = gabion_rules::load("wall.yaml", &self.policy, None);
+        engine.set_rules(Generation(1), loaded.unwrap().rule_set);
+        engine.open();
+        self.nodes[place] = Some(engine);
+        for other in self.alive().into_iter().filter(|other| *other != node) {
+            self.connect(node, other);
+            self.connect(other, node);
+        }
+    }
+
+    /// The process ends, and its peers see their sessions end.
+    pub(super) fn kill(&mut self, node: u8) {
+        self.power_off(node);
+        for other in self.alive() {
+            let now = self.now;
+            self.engine(other).handle_session(now, NodeId(node), Session::Lost);
+        }
+        self.settle();
+    }
+
+    /// The node is silent from now on.
+    pub(super) fn power_off(&mut self, node: u8) {
+        self.nodes[usize::from(node - 1)] = None;
+    }
+
+    pub(super) fn engine(&mut self, node: u8) -> &mut Engine {
+        self.nodes[usize::from(node - 1)].as_mut().unwrap()
+    }
+
+    pub(super) fn status(&mut self, node: u8) -> ClusterStatus {
+        let now = self.now;
+        self.engine(node).cluster_status(now).unwrap()
+    }
+
+    /// The nodes' reasons for drops so far, each once.
+    pub(super) fn drops(&mut self) -> BTreeSet<String> {
+        let mut drops = BTreeSet::new();
+        for node in self.alive() {
+            let counters = self.engine(node).counters();
+            let met = DropReason::ALL.iter().filter(|reason| counters.dropped(**reason) > 0);
+            drops.extend(met.map(|reason| format!("{node} drop:{}", reason.label())));
+        }
+        drops
+    }
+
+    /// A frame comes in, and everything happens that follows from it; what left.
+    pub(super) fn send(&mut self, node: u8, interface: &str, frame: &[u8]) -> Vec<String> {
+        let mut bytes = frame.to_vec();
+        let mut frame = Frame { bytes: &mut bytes, offload: Offload::default() };
+        let now = self.now;
+        let verdict = self.engine(node).handle_frame(now, interface_id(interface), &mut frame);
+        // Sync datagrams leave before the packet that they are about.
+        self.settle();
+        self.note(node, verdict, &bytes);
+        std::mem::take(&mut self.left)
+    }
+
+    /// Lets time pass; what left meanwhile.
+    pub(super) fn wait(&mut self, time: Duration) -> Vec<String> {
+        let end = self.now + time;
+        while self.now < end {
+            self.now = self.now + STEP.min(end.since(self.now));
+            for node in self.alive() {
+                let now = self.now;
+                self.engine(node).handle_timeout(now);
+            }
+            self.settle();
+        }
+        std::mem::take(&mut self.left)
+    }
+
+    fn alive(&self) -> Vec<u8> {
+        (1..=self.nodes.len() as u8).filter(|n| self.nodes[usize::from(n - 1)].is_some()).collect()
+    }
+
+    fn connect(&mut self, node: u8, peer: u8) {
+        let key = |from: u8, to: u8| [from * 16 + to; 16];
+        let incarnation = self.incarnations[usize::from(peer - 1)];
+        let (send, receive) = (key(node, peer), key(peer, node));
+        let session = Session::Up { incarnation, epoch: 0, send, receive };
+        let now = self.now;
+        self.engine(node).handle_session(now, NodeId(peer), session);
+    }
+
+    fn note(&mut self, node: u8, verdict: Verdict, bytes: &[u8]) {
+        if let Verdict::Forward { out } = verdict {
+            let name = ["ext", "int", "spare"][usize::from(out.0)];
+            let words = words::describe(bytes, Offload::default());
+            self.left.push(format!("{node} {name}: {words}"));
+        }
+    }
+
+    fn settle(&mut self) {
+        while self.alive().into_iter().any(|node| self.drain(node)) {}
+        for node in self.alive() {
+            let counters = self.engine(node).counters();
+            assert_eq!(counters.frames_in, counters.decided() + counters.held, "one verdict each");
+        }
+    }
+
+    /// Moves what a node has to say; whether it said anything.
+    fn drain(&mut self, node: u8) -> bool {
+        let (now, mut moved) = (self.now, false);
+        while let Some(transmit) = self.engine(node).poll_transmit() {
+            self.note(node, Verdict::Forward { out: transmit.out }, &transmit.bytes);
+            moved = true;
+        }
+        while let Some(event) = self.engine(node).poll_event() {
+            if let Event::NeighbourWanted { interface, address } = event {
+                let mac = words::mac_of(address.to_ip());
+                let known = Neighbour::Reachable { mac };
+                self.engine(node).handle_neighbour(now, interface, address.to_ip(), known);
+                moved = true;
+            }
+        }
+        let mut datagram = Vec::new();
+        while let Some(to) = self.engine(node).poll_peer(now, &mut datagram) {
+            moved = true;
+            if self.arrives(node, to) {
+                self.engine(to.0).handle_peer(now, NodeId(node), &datagram);
+            }
+        }
+        while let Some(wrapped) = self.engine(node).poll_wrapped() {
+            moved = true;
+            let to = wrapped.to;
+            if self.arrives(node, to) {
+                for datagram in wrapped.bytes.chunks(wrapped.stride) {
+                    let mut datagram = datagram.to_vec();
+                    (self.tamper)(&mut datagram);
+                    for _ in 0..self.copies {
+                        let mut copy = datagram.clone();
+                        let verdict =
+                            self.engine(to.0).handle_wrapped(now, NodeId(node), &mut copy);
+                        self.note(to.0, verdict, copy.get(WRAPPED_FRAME..).unwrap_or_default());
+                    }
+                }
+            }
+            self.engine(node).recycle(wrapped);
+        }
+        moved
+    }
+
+    fn arrives(&self, from: u8, to: NodeId) -> bool {
+        self.alive().contains(&to.0) && !self.cut.contains(&(from, to.0))
+    }
+}

@@ -17,26 +17,32 @@ fn binaries() -> PathBuf {
 }
 
 fn run(scenario: &str, options: &[&str], at_least: usize) {
-    if std::env::var_os("GABION_NETNS").is_none() {
-        println!("skipped: set GABION_NETNS=1 and be root");
-        return;
-    }
-    let gabion = binaries().join("gabion");
-    assert!(gabion.exists(), "{} is not there: `make test` builds it", gabion.display());
-    let arguments = ["lab", "run", scenario, "--json", "-"];
-    let output = Command::new(gabion).args(arguments).args(options).output().unwrap();
-    let text = String::from_utf8_lossy(&output.stdout);
-    let said = String::from_utf8_lossy(&output.stderr);
-    let report: Value =
-        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}\n{said}"));
+    let Some((report, said, succeeded)) = report(scenario, options) else { return };
     let checks = report["checks"].as_array().unwrap();
     let failed: Vec<&Value> =
         checks.iter().filter(|check| check["passed"] != Value::Bool(true)).collect();
     assert!(failed.is_empty(), "{failed:#?}\n{said}");
     assert_eq!(report["passed"], Value::Bool(true));
     assert_eq!(report["scenario"], scenario);
-    assert!(output.status.success());
+    assert!(succeeded);
     assert!(checks.len() >= at_least, "only {} checks", checks.len());
+}
+
+/// What a run reports, what it says besides, and whether it succeeded; `None` where none can be made.
+fn report(scenario: &str, options: &[&str]) -> Option<(Value, String, bool)> {
+    if std::env::var_os("GABION_NETNS").is_none() {
+        println!("skipped: set GABION_NETNS=1 and be root");
+        return None;
+    }
+    let gabion = binaries().join("gabion");
+    assert!(gabion.exists(), "{} is not there: `make test` builds it", gabion.display());
+    let arguments = ["lab", "run", scenario, "--json", "-"];
+    let output = Command::new(gabion).args(arguments).args(options).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let report: Value =
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}\n{said}"));
+    Some((report, said, output.status.success()))
 }
 
 /// Among its checks: steady flows through start, crash, the guard's death and overload.
@@ -52,4 +58,24 @@ fn path() {
 fn flood() {
     // Enough to reach every limit; what is measured at more is in docs/floods.md.
     run("flood", &["--rate", "12000", "--seconds", "1"], 11);
+}
+
+/// The load balancers and the traffic alone: through one node everything is symmetric.
+#[test]
+fn one_node_between_load_balancers() {
+    run("asymmetric", &["--nodes", "1", "--alone", "--connections", "200"], 2);
+}
+
+/// The control: nodes that know nothing of each other drop answers that come to the wrong one, so that a
+/// scenario which succeeds has shown something.
+#[test]
+fn nodes_without_a_cluster_lose_asymmetric_connections() {
+    let options = ["--nodes", "2", "--alone", "--connections", "100"];
+    let Some((report, said, succeeded)) = report("asymmetric", &options) else { return };
+    assert!(!succeeded);
+    let count = |name: &str| report[name].as_u64().unwrap_or_else(|| panic!("{name}: {said}"));
+    assert_eq!(count("connections"), 100);
+    assert!(count("asymmetric") > 25, "{report:#}");
+    assert!(count("failed") > 25, "{report:#}");
+    assert!(count("failed") < 75, "{report:#}");
 }

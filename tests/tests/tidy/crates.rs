@@ -16,7 +16,7 @@ const ARROWS: [(&str, &[&str]); 7] = [
     ("gabion-datapath", &[]),
     ("gabion-api", &[]),
     ("gabiond", &["gabion-rules", "gabion-engine", "gabion-datapath", "gabion-api"]),
-    ("gabion", &["gabion-rules", "gabion-api"]),
+    ("gabion", &["gabion-rules", "gabion-api", "gabion-datapath"]),
     ("gabion-guard", &[]),
 ];
 const FREE: [&str; 3] = ["gabion-tests", "gabion-benches", "gabion-fuzz"];

@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, bail};
 use super::interrupt;
 use super::namespace::{Lifetime, Namespace};
 use super::registry::Record;
-use super::topology::{Host, Role, Topology};
+use super::topology::{Host, Role, Topology, link_addresses, written};
 
 /// A lab that is up. Dropping it removes everything, unless it has been told to [`keep`](Lab::keep).
 #[derive(Debug)]
@@ -109,31 +109,53 @@ impl Lab {
 
     fn make_links(&self) -> Result<()> {
         let mut batch = String::new();
-        for link in &self.topology.links {
+        for (number, link) in self.topology.links.iter().enumerate() {
+            let mtu = link.mtu;
             let [a, b] = &link.ends;
+            let [of_a, of_b] = link_addresses(number).map(written);
             batch += &format!(
-                "link add name {} mtu {mtu} netns {} type veth peer name {} mtu {mtu} netns {}\n",
+                "link add name {} address {of_a} mtu {mtu} netns {} type veth peer name {} address {of_b} mtu {mtu} netns {}\n",
                 a.device,
                 self.record.namespace(a.host),
                 b.device,
                 self.record.namespace(b.host),
-                mtu = link.mtu,
             );
         }
         ip_batch(None, &batch)
     }
 
-    /// Addresses, link states and routes of one host.
+    pub(crate) fn topology(&self) -> &Topology {
+        &self.topology
+    }
+
+    /// Takes a host's links down, as if it had lost its power.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub(crate) fn cut_off(&self, host: &str) -> Result<()> {
+        let ends = self.topology.links.iter().flat_map(|link| &link.ends);
+        let batch: String = ends
+            .filter(|end| end.host == host)
+            .map(|end| format!("link set {} down\n", end.device))
+            .collect();
+        ip_batch(Some(&self.namespace(host)), &batch)
+    }
+
+    /// Addresses, link states and routes of one host; what is there already stays.
     fn configure(&self, host: &Host) -> Result<()> {
         let mut batch = String::from("link set lo up\n");
         if host.role == Role::Switch {
             batch += "link add br0 type bridge mcast_snooping 0\nlink set br0 up\n";
         }
+        if host.role == Role::Balancer {
+            // Without a route, Linux sends ICMPv6 errors about packets that it would not forward.
+            batch += "route replace blackhole ::/0\n";
+        }
         let ends = self.topology.links.iter().flat_map(|link| &link.ends);
         for end in ends.filter(|end| end.host == host.name) {
             for address in &end.addresses {
                 let nodad = if address.addr().is_ipv6() { " nodad" } else { "" };
-                batch += &format!("addr add {address} dev {}{nodad}\n", end.device);
+                batch += &format!("addr replace {address} dev {}{nodad}\n", end.device);
             }
             if host.role == Role::Switch {
                 batch += &format!("link set {} master br0\n", end.device);
@@ -141,7 +163,7 @@ impl Lab {
             batch += &format!("link set {} up\n", end.device);
         }
         for route in &host.routes {
-            batch += &format!("route add {} via {}\n", route.to, route.via);
+            batch += &format!("route replace {} via {}\n", route.to, route.via);
         }
         ip_batch(Some(&self.namespace(host.name)), &batch)
     }
@@ -192,7 +214,7 @@ fn prepare(role: Role) -> Result<()> {
     set("ipv6/conf/default/router_solicitations", "0")?;
     let forwarding = match role {
         Role::Router | Role::Node => "1",
-        Role::End | Role::Switch => "0",
+        Role::End | Role::Switch | Role::Balancer => "0",
     };
     set("ipv4/ip_forward", forwarding)?;
     set("ipv6/conf/all/forwarding", forwarding)?;
@@ -200,6 +222,8 @@ fn prepare(role: Role) -> Result<()> {
     // Replies may leave by another way than questions came; the node judges sources.
     set("ipv4/conf/all/rp_filter", "0")?;
     set("ipv4/conf/default/rp_filter", "0")?;
+    // Anybody who is in the lab may ping.
+    set("ipv4/ping_group_range", "0 0")?;
     // A router answers each probe of a traceroute: the kernel's own limit is one a second.
     set("ipv4/icmp_ratelimit", "0")?;
     set("ipv6/icmp/ratelimit", "0")?;

@@ -24,6 +24,8 @@ mod path;
 
 mod flood;
 
+mod cluster;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -61,9 +63,9 @@ pub(crate) struct Common {
     #[arg(long)]
     name: Option<String>,
 
-    /// How many nodes; scenarios with load balancers take more than one
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=1))]
-    nodes: u8,
+    /// How many nodes, with load balancers between them [default: 2 of the scenarios that have them]
+    #[arg(long, value_parser = clap::value_parser!(u8).range(1..=4))]
+    nodes: Option<u8>,
 
     /// Where gabiond and gabion-guard are [default: where gabion is]
     #[arg(long, value_name = "DIR")]
@@ -122,6 +124,9 @@ pub(crate) struct Run {
     /// Seconds that each flood lasts
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=60))]
     seconds: u64,
+
+    #[command(flatten)]
+    cluster: cluster::Options,
 }
 
 /// Runs a subcommand.
@@ -134,6 +139,9 @@ pub(crate) fn run(command: Command) -> Result<()> {
         Command::Down(down) => take_down(down.name.as_deref()),
         Command::Status(status) => list(&status),
         Command::Run(run) => {
+            if let Some(scenario) = cluster::Scenario::find(&run.common.scenario) {
+                return run_cluster(scenario, &run);
+            }
             let mut setup = setup(&run.common, run.keep, true)?;
             let time = Duration::from_secs(run.seconds);
             setup.load = Load { packets_per_second: run.rate, time };
@@ -145,21 +153,48 @@ pub(crate) fn run(command: Command) -> Result<()> {
 /// All scenarios.
 const SCENARIOS: [&Scenario; 2] = [&path::SCENARIO, &flood::SCENARIO];
 
-fn names() -> [&'static str; SCENARIOS.len()] {
-    SCENARIOS.map(|scenario| scenario.name)
+fn names() -> Vec<&'static str> {
+    let with_balancers = cluster::Scenario::ALL.map(cluster::Scenario::name);
+    SCENARIOS.map(|scenario| scenario.name).into_iter().chain(with_balancers).collect()
+}
+
+fn run_cluster(scenario: cluster::Scenario, run: &Run) -> Result<()> {
+    must_be_root()?;
+    if run.keep || run.only.is_some() {
+        return Err(Failure::new("load balancers live in the process that runs them")
+            .next("leave out --keep and --only")
+            .into());
+    }
+    let name = match &run.common.name {
+        Some(name) => checked_name(name)?,
+        None => format!("{}{}", scenario.name(), std::process::id()),
+    };
+    let wanted = cluster::Wanted {
+        name,
+        nodes: run.common.nodes.unwrap_or(2),
+        bin_dir: run.common.bin_dir.clone(),
+        offloads: run.common.offloads,
+        json: run.json.as_deref(),
+        options: &run.cluster,
+    };
+    cluster::run(scenario, &wanted)
 }
 
 fn find(name: &str) -> Result<&'static Scenario> {
-    SCENARIOS
-        .into_iter()
-        .find(|scenario| scenario.name == name)
-        .ok_or_else(|| Failure::new(format!("there is no scenario called `{name}`")).into())
+    SCENARIOS.into_iter().find(|scenario| scenario.name == name).ok_or_else(|| {
+        Failure::new(format!(
+            "`{name}` needs load balancers, which live in the process that runs them"
+        ))
+        .next(format!("run it: gabion lab run {name}"))
+        .into()
+    })
 }
 
 fn setup(common: &Common, keep: bool, with_node: bool) -> Result<Setup> {
-    if !rustix::process::geteuid().is_root() {
-        return Err(Failure::new("a lab makes network namespaces, which takes root")
-            .next("run it again with sudo")
+    must_be_root()?;
+    if common.nodes.is_some_and(|nodes| nodes > 1) {
+        return Err(Failure::new(format!("`{}` has one node", common.scenario))
+            .next("gabion lab run asymmetric --nodes 2")
             .into());
     }
     let lifetime = if keep { Lifetime::Detached } else { Lifetime::Bound };
@@ -177,6 +212,14 @@ fn setup(common: &Common, keep: bool, with_node: bool) -> Result<Setup> {
         with_node,
         load: Load { packets_per_second: 0, time: Duration::ZERO },
     })
+}
+
+fn must_be_root() -> Result<(), Failure> {
+    if rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    Err(Failure::new("a lab makes network namespaces, which takes root")
+        .next("run it again with sudo"))
 }
 
 /// A lab's name becomes part of namespaces' names and of paths.

@@ -1,5 +1,6 @@
 //! One gabiond in a lab: its configuration, its process, and the API that it serves.
 
+use std::borrow::Cow;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -20,13 +21,13 @@ pub(crate) const METRICS: &str = "127.0.0.1:4490";
 pub(crate) const API: &str = "127.0.0.1:4450";
 
 /// What a scenario says about a node.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct NodePlan {
     pub(crate) host: &'static str,
     /// Logical interface names of the policy, and the devices.
     pub(crate) interfaces: &'static [(&'static str, &'static str)],
     /// More of its configuration.
-    pub(crate) more: &'static str,
+    pub(crate) more: Cow<'static, str>,
 }
 
 const BINARIES: [&str; 2] = ["gabiond", "gabion-guard"];
@@ -55,7 +56,7 @@ pub(crate) struct NodePlace {
 }
 
 impl NodePlace {
-    /// Writes the node's configuration.
+    /// Writes the node's configuration, which names certificates in [`PKI`].
     ///
     /// # Errors
     /// If a file cannot be written.
@@ -63,10 +64,7 @@ impl NodePlace {
         let [binary, guard] = BINARIES.map(|name| bin_dir.join(name));
         let directory = lab.make_directory(plan.host)?;
         let place = Self { plan, binary, directory };
-        let pki = lab.directory().join("pki");
-        make_certificates(&pki, plan.host)?;
-        make_certificates(&lab.directory().join("stranger"), "nobody")?;
-        let text = place.configuration(&guard, &pki);
+        let text = place.configuration(&guard, &lab.directory().join(PKI));
         fs::write(place.configuration_path(), text).context("cannot write gabiond.toml")?;
         Ok(place)
     }
@@ -132,7 +130,7 @@ impl NodePlace {
 
     fn configuration(&self, guard: &Path, pki: &Path) -> String {
         let directory = self.directory.display();
-        let NodePlan { host, more, .. } = self.plan;
+        let NodePlan { host, more, .. } = &self.plan;
         let pki = pki.display();
         let interfaces: String = self
             .plan
@@ -177,12 +175,17 @@ fn lacks_only_policy(status: &StatusResponse) -> bool {
     status.reasons.iter().all(|reason| reason == "no-policy")
 }
 
-/// A CA of its own for each lab: a certificate for the node, and one for the client `lab`.
-fn make_certificates(directory: &Path, node: &str) -> Result<()> {
-    let subjects = Subjects {
-        nodes: vec![format!("{node}=127.0.0.1").parse()?],
-        clients: vec!["lab=operator".parse()?],
-    };
+/// Where a lab's certificates are, below its folder.
+pub(crate) const PKI: &str = "pki";
+
+/// A CA of its own for each lab: a certificate for each node, written as `gabion pki` takes them, and
+/// one for the client `lab`.
+///
+/// # Errors
+/// If they are there already, or cannot be written.
+pub(crate) fn make_certificates(directory: &Path, nodes: &[String]) -> Result<()> {
+    let nodes = nodes.iter().map(|node| node.parse()).collect::<Result<_, _>>()?;
+    let subjects = Subjects { nodes, clients: vec!["lab=operator".parse()?] };
     let now = time::OffsetDateTime::now_utc();
     pki::init(directory, &subjects, Existing::Refuse, now)?;
     Ok(())

@@ -14,7 +14,7 @@ use tonic::Code;
 use super::build::{Lab, Offloads};
 use super::flood::Load;
 use super::namespace::Lifetime;
-use super::node::{NodePlace, look_for_binaries};
+use super::node::{NodePlace, PKI, look_for_binaries, make_certificates};
 use super::process::{Finished, Running, run};
 use super::scenario::{Figure, Scenario};
 use crate::connect::Node;
@@ -63,7 +63,10 @@ impl Stage {
         }
         let topology = (scenario.topology)();
         let lab = Lab::build(&setup.name, scenario.name, topology, setup.offloads, setup.lifetime)?;
-        let place = NodePlace::prepare(&lab, scenario.node, &bin_dir)?;
+        let own = format!("{}=127.0.0.1", scenario.node.host);
+        make_certificates(&lab.directory().join(PKI), &[own])?;
+        make_certificates(&lab.directory().join("stranger"), &["nobody=127.0.0.1".to_owned()])?;
+        let place = NodePlace::prepare(&lab, scenario.node.clone(), &bin_dir)?;
         let servers = (scenario.servers)(&lab)?;
         let load = setup.load;
         Ok(Self { api: None, running: None, place, servers, lab, load, figures: Vec::new() })
@@ -228,12 +231,12 @@ impl Stage {
     }
 }
 
-fn own_directory() -> Result<PathBuf> {
+pub(crate) fn own_directory() -> Result<PathBuf> {
     let own = std::env::current_exe().context("cannot find this program's own file")?;
     Ok(own.parent().unwrap_or(Path::new("/")).to_owned())
 }
 
-fn look_for_programs(programs: &[&str]) -> Result<(), Failure> {
+pub(crate) fn look_for_programs(programs: &[&str]) -> Result<(), Failure> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let is_there = |program: &&&str| {
         std::env::split_paths(&path).any(|directory| directory.join(program).is_file())

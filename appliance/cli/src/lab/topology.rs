@@ -30,6 +30,9 @@ pub(crate) enum Role {
     Router,
     /// All its devices are ports of one bridge.
     Switch,
+    /// The kernel answers for its own addresses and is silent about all others: a program of the lab's own
+    /// moves the packets.
+    Balancer,
     /// The appliance: the kernel's forwarding is switched on, as on a host where somebody forgot
     /// it, so that the guard has something to guard against.
     Node,
@@ -87,6 +90,33 @@ impl Topology {
     pub(crate) fn find(&self, name: &str) -> Option<&Host> {
         self.hosts.iter().find(|host| host.name == name)
     }
+
+    /// The link addresses of a host's device and of the device at the other end.
+    pub(crate) fn link_addresses(&self, host: &str, device: &str) -> Option<[LinkAddress; 2]> {
+        self.links.iter().enumerate().find_map(|(number, link)| {
+            let is_it = |end: &End| end.host == host && end.device == device;
+            let [first, second] = link_addresses(number);
+            match &link.ends {
+                [end, _] if is_it(end) => Some([first, second]),
+                [_, end] if is_it(end) => Some([second, first]),
+                _ => None,
+            }
+        })
+    }
+}
+
+/// An Ethernet address.
+pub(crate) type LinkAddress = [u8; 6];
+
+/// Of the two ends of a link, by its number in the topology: locally administered and unique in a lab.
+pub(crate) const fn link_addresses(number: usize) -> [LinkAddress; 2] {
+    let [high, low] = (number as u16).to_be_bytes();
+    [[2, 0, 0, high, low, 1], [2, 0, 0, high, low, 2]]
+}
+
+/// As `ip` writes it.
+pub(crate) fn written(address: LinkAddress) -> String {
+    address.map(|byte| format!("{byte:02x}")).join(":")
 }
 
 impl End {
@@ -105,12 +135,17 @@ impl End {
 mod tests {
     use std::collections::BTreeSet;
 
-    use crate::lab::SCENARIOS;
+    use super::Topology;
+    use crate::lab::{SCENARIOS, cluster};
+
+    fn topologies() -> impl Iterator<Item = Topology> {
+        let of_one = SCENARIOS.into_iter().map(|scenario| (scenario.topology)());
+        of_one.chain((1..=4).map(cluster::topology))
+    }
 
     #[test]
     fn every_link_joins_two_hosts_and_no_address_is_used_twice() {
-        for scenario in SCENARIOS {
-            let topology = (scenario.topology)();
+        for topology in topologies() {
             let mut addresses = BTreeSet::new();
             let mut devices = BTreeSet::new();
             for end in topology.links.iter().flat_map(|link| &link.ends) {
@@ -125,8 +160,7 @@ mod tests {
 
     #[test]
     fn every_next_hop_is_on_a_link_of_its_host() {
-        for scenario in SCENARIOS {
-            let topology = (scenario.topology)();
+        for topology in topologies() {
             let ends = || topology.links.iter().flat_map(|link| &link.ends);
             for host in &topology.hosts {
                 for route in &host.routes {
@@ -143,8 +177,8 @@ mod tests {
     /// Linux's IFNAMSIZ without the terminating zero.
     #[test]
     fn device_names_fit_the_kernel() {
-        for scenario in SCENARIOS {
-            for end in (scenario.topology)().links.iter().flat_map(|link| &link.ends) {
+        for topology in topologies() {
+            for end in topology.links.iter().flat_map(|link| &link.ends) {
                 assert!(end.device.len() <= 15, "{}", end.device);
             }
         }

@@ -5,6 +5,8 @@ mod clients;
 mod network;
 mod trial;
 
+use std::borrow::Cow;
+
 use anyhow::{Context as _, Result, ensure};
 
 use super::build::Lab;
@@ -30,7 +32,7 @@ pub(crate) const SCENARIO: Scenario = Scenario {
     node: NodePlan {
         host: NODE,
         interfaces: &[("ext", "eth1"), ("int", "eth2")],
-        more: "\n[limits]\nflows = 16384\n",
+        more: Cow::Borrowed("\n[limits]\nflows = 16384\n"),
     },
     policy: POLICY,
     checks,

@@ -12,6 +12,7 @@ mod refused;
 mod steady;
 mod web;
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 
 use anyhow::{Result, ensure};
@@ -49,7 +50,11 @@ pub(crate) const SCENARIO: Scenario = Scenario {
     ],
     topology: network::topology,
     servers: start_servers,
-    node: NodePlan { host: NODE, interfaces: &[("ext", "eth1"), ("int", "eth2")], more: "" },
+    node: NodePlan {
+        host: NODE,
+        interfaces: &[("ext", "eth1"), ("int", "eth2")],
+        more: Cow::Borrowed(""),
+    },
     policy: POLICY,
     checks,
 };

@@ -1,0 +1,226 @@
+//! The nodes of a cluster's lab: their configuration, and what is done to them.
+
+use std::borrow::Cow;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use gabion_api::v1::{CommitRequest, CountersRequest, CountersResponse, GetRequest};
+use rustix::process::{Signal, kill_process};
+
+use super::network::{self, EXT, INT, NODES, PEERS};
+use crate::lab::build::Lab;
+use crate::lab::node::{NodePlace, NodePlan, PKI, make_certificates};
+use crate::lab::process::Running;
+
+/// The policy that all nodes have.
+pub(crate) const POLICY: &str = include_str!("policy.yaml");
+
+/// How long a node may take to be ready, its join included.
+const READY: Duration = Duration::from_secs(30);
+
+/// Whether the nodes know each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Together {
+    Cluster,
+    /// The control: each stands alone.
+    Alone,
+}
+
+/// How a node fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Failing {
+    /// The daemon gets SIGKILL; the machine lives
+    Kill,
+    /// All links go down, and the daemon is gone
+    PowerOff,
+    /// The daemon gets SIGSTOP
+    Stop,
+}
+
+/// One node; its process may come and go.
+#[derive(Debug)]
+pub(crate) struct Member {
+    number: u8,
+    place: NodePlace,
+    running: Option<Running>,
+}
+
+/// Makes the certificates of all nodes and writes their configurations.
+///
+/// # Errors
+/// If a file cannot be written.
+pub(crate) fn prepare(
+    lab: &Lab,
+    nodes: u8,
+    together: Together,
+    bin_dir: &Path,
+) -> Result<Vec<Member>> {
+    let names: Vec<_> = (0..nodes).map(certified_as).collect();
+    make_certificates(&lab.directory().join(PKI), &names)?;
+    (0..nodes)
+        .map(|number| {
+            let more = configuration(lab, number, nodes, together);
+            let plan = NodePlan {
+                host: NODES[usize::from(number)],
+                interfaces: &[("ext", EXT), ("int", INT)],
+                more: Cow::Owned(more),
+            };
+            let place = NodePlace::prepare(lab, plan, bin_dir)?;
+            Ok(Member { number, place, running: None })
+        })
+        .collect()
+}
+
+/// The cluster's name, in certificates too.
+const CLUSTER: &str = "lab";
+
+fn certified_as(number: u8) -> String {
+    let name = NODES[usize::from(number)];
+    format!("{name}=127.0.0.1,{},{name}.{CLUSTER}", network::peer_address(number))
+}
+
+/// A table that is large enough for every scenario and small enough for four nodes on one machine.
+const LIMITS: &str = "\n[limits]\nflows = 65536\nmappings = 65536\n";
+
+fn configuration(lab: &Lab, number: u8, nodes: u8, together: Together) -> String {
+    let mut text = format!("\n[management]\ninterfaces = [\"{PEERS}\"]\n{LIMITS}");
+    if together == Together::Cluster {
+        let members: Vec<_> = (0..nodes)
+            .map(|node| format!("\"{}={}\"", node + 1, network::peer_address(node)))
+            .collect();
+        let pki = lab.directory().join(PKI);
+        let pki = pki.display();
+        let name = NODES[usize::from(number)];
+        text += &format!(
+            r#"
+[cluster]
+name = "{CLUSTER}"
+node = {own}
+members = [{members}]
+ca = "{pki}/ca.pem"
+certificate = "{pki}/{name}.pem"
+key = "{pki}/{name}.key"
+"#,
+            own = number + 1,
+            members = members.join(", "),
+        );
+    }
+    text
+}
+
+impl Member {
+    pub(crate) fn name(&self) -> &'static str {
+        NODES[usize::from(self.number)]
+    }
+
+    pub(crate) fn is_running(&self) -> bool {
+        self.running.is_some()
+    }
+
+    /// Starts it and waits until it answers.
+    ///
+    /// # Errors
+    /// If it does not come up.
+    pub(crate) fn start(&mut self, lab: &Lab) -> Result<()> {
+        ensure!(self.running.is_none(), "{} is running already", self.name());
+        let (running, _) = self.place.start(lab)?;
+        self.running = Some(running);
+        Ok(())
+    }
+
+    /// Commits the policy unless one is in force.
+    ///
+    /// # Errors
+    /// If the node refuses it.
+    pub(crate) fn push(&self) -> Result<()> {
+        let mut node = self.place.connect()?;
+        let there = node.ask(async |api| api.get(GetRequest { revision: None }).await);
+        if there.is_ok() {
+            return Ok(());
+        }
+        let request = CommitRequest {
+            policy: POLICY.to_owned(),
+            expected_revision: 0,
+            comment: "gabion lab".to_owned(),
+        };
+        node.call(async move |api| api.commit(request).await)?;
+        Ok(())
+    }
+
+    /// Waits until it says that it is ready.
+    ///
+    /// # Errors
+    /// If it takes too long, with its reasons.
+    pub(crate) fn wait_ready(&self) -> Result<Duration> {
+        let begin = Instant::now();
+        loop {
+            let status = self.place.status()?;
+            if status.ready {
+                return Ok(begin.elapsed());
+            }
+            let reasons = status.reasons.join(", ");
+            ensure!(begin.elapsed() < READY, "{} is not ready: {reasons}", self.name());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// # Errors
+    /// If it does not answer.
+    pub(crate) fn counters(&self) -> Result<CountersResponse> {
+        Ok(self.place.connect()?.call(async |api| api.counters(CountersRequest {}).await)?)
+    }
+
+    /// Packets that it has handed to their owners.
+    ///
+    /// # Errors
+    /// If it does not answer.
+    pub(crate) fn forwarded(&self) -> Result<u64> {
+        let _ = self.counters()?;
+        Ok(0)
+    }
+
+    /// Makes it fail.
+    ///
+    /// # Errors
+    /// If it is not running, or the kernel refuses.
+    pub(crate) fn fail(&mut self, lab: &Lab, by: Failing) -> Result<()> {
+        let running = self.running.as_ref().context("the node is not running")?;
+        match by {
+            Failing::Stop => Ok(kill_process(running.pid(), Signal::STOP)?),
+            Failing::Kill => self.end(Signal::KILL),
+            Failing::PowerOff => {
+                // First, so that nobody hears the process end.
+                lab.cut_off(self.name())?;
+                self.end(Signal::KILL)
+            }
+        }
+    }
+
+    /// Ends it with a signal.
+    ///
+    /// # Errors
+    /// If it is not running, or does not end.
+    pub(crate) fn end(&mut self, signal: Signal) -> Result<()> {
+        let running = self.running.take().context("the node is not running")?;
+        running.end(signal).map(|_| ())
+    }
+
+    /// Lets a stopped node go on.
+    ///
+    /// # Errors
+    /// If it is not running.
+    pub(crate) fn resume(&self) -> Result<()> {
+        let running = self.running.as_ref().context("the node is not running")?;
+        Ok(kill_process(running.pid(), Signal::CONT)?)
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        // A stopped process ends only when it goes on.
+        if self.running.is_some() {
+            let _ = self.resume();
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! What a scenario has found: figures, and checks that they are held against.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use serde_json::{Map, Value, json};
+
+use crate::present::{Paint, Tone, say};
+
+/// Figures in the order in which they were found, and checks.
+#[derive(Debug, Default)]
+pub(crate) struct Findings {
+    figures: Vec<(&'static str, Value)>,
+    checks: Vec<Held>,
+}
+
+/// A check with what was seen.
+#[derive(Debug)]
+struct Held {
+    name: &'static str,
+    expected: &'static str,
+    passed: bool,
+    seen: String,
+}
+
+impl Findings {
+    pub(crate) fn count(&mut self, name: &'static str, value: u64) {
+        self.figures.push((name, value.into()));
+    }
+
+    /// In milliseconds, to a tenth; `None` where nothing was measured.
+    pub(crate) fn time(&mut self, name: &'static str, value: Option<Duration>) {
+        let value = value.map(|value| (value.as_secs_f64() * 10_000.0).round() / 10.0);
+        self.figures.push((name, value.into()));
+    }
+
+    pub(crate) fn check(
+        &mut self,
+        name: &'static str,
+        expected: &'static str,
+        passed: bool,
+        seen: String,
+    ) {
+        self.checks.push(Held { name, expected, passed, seen });
+    }
+
+    pub(crate) fn passed(&self) -> bool {
+        self.checks.iter().all(|check| check.passed)
+    }
+
+    /// The figures at the top, so that programs find them by their names.
+    pub(crate) fn json(&self, scenario: &str, about: Map<String, Value>) -> Value {
+        let check = |check: &Held| {
+            let detail = format!("{}: {}", check.expected, check.seen);
+            json!({ "name": check.name, "passed": check.passed, "detail": detail })
+        };
+        let checks: Vec<_> = self.checks.iter().map(check).collect();
+        let mut report = Map::new();
+        report.insert("scenario".to_owned(), scenario.into());
+        report.insert("passed".to_owned(), self.passed().into());
+        report.extend(self.figures.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
+        report.extend(about);
+        report.insert("checks".to_owned(), checks.into());
+        report.into()
+    }
+
+    /// For people: a line of figures and a line for each check.
+    pub(crate) fn text(&self, paint: Paint) -> String {
+        let mut text = String::from("\n");
+        let figures: Vec<_> = self
+            .figures
+            .iter()
+            .map(|(name, value)| {
+                let value = if value.is_null() { "-".to_owned() } else { value.to_string() };
+                format!("{} {}", paint.apply(Tone::Faint, &name.replace('_', " ")), value)
+            })
+            .collect();
+        for line in figures.chunks(5) {
+            text += &format!("  {}\n", line.join("   "));
+        }
+        text += "\n";
+        for check in &self.checks {
+            let (tone, mark) = if check.passed { (Tone::Good, "✓") } else { (Tone::Bad, "✗") };
+            let mark = paint.apply(tone, mark);
+            text += &format!("  {mark} {:44}{}\n", check.expected, check.seen);
+        }
+        text
+    }
+}
+
+/// Writes JSON to a file, or to standard output for `-`.
+///
+/// # Errors
+/// If it cannot be written.
+pub(crate) fn write(path: &Path, report: &Value) -> Result<()> {
+    let text = serde_json::to_string_pretty(report)?;
+    if path == Path::new("-") {
+        return Ok(say(text)?);
+    }
+    std::fs::write(path, text + "\n").with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// Of durations in any order, the smallest that `per_cent` of them do not exceed.
+pub(crate) fn percentile(durations: &[Duration], per_cent: f64) -> Option<Duration> {
+    let mut sorted = durations.to_vec();
+    sorted.sort();
+    let rank = (sorted.len() as f64 * per_cent / 100.0).ceil() as usize;
+    sorted.get(rank.clamp(1, sorted.len().max(1)) - 1).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::percentile;
+
+    #[test]
+    fn percentiles_are_values_that_were_seen() {
+        let seen: Vec<_> = (1..=100).rev().map(Duration::from_millis).collect();
+        for (per_cent, expected) in [(50.0, 50), (99.0, 99), (100.0, 100), (0.5, 1)] {
+            assert_eq!(percentile(&seen, per_cent), Some(Duration::from_millis(expected)));
+        }
+        assert_eq!(percentile(&[], 50.0), None);
+        assert_eq!(percentile(&seen[..1], 99.0), Some(Duration::from_millis(100)));
+    }
+}

@@ -1,0 +1,254 @@
+//! A cluster's lab with everything in it. Dropping it ends the traffic first and removes the lab last.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, anyhow, ensure};
+
+use super::balancer::{Balancer, By, Change, Mode, Plan, Probing};
+use super::dice::Dice;
+use super::failover::Detected;
+use super::member::{self, Member, Together};
+use super::network::{self, CLIENT, EXTERNAL, INTERNAL, NODES, OUTER, SERVER, SYNC};
+use super::relay::{Conditions, Relay};
+use super::traffic::{Errand, Live, Servers, Side, State, Told, run_once, served_addresses};
+use crate::lab::build::{Lab, Offloads};
+use crate::lab::namespace::{Lifetime, Namespace};
+use crate::lab::node::{HEALTH_HTTP_PORT, HEALTH_TCP_PORT, look_for_binaries};
+use crate::lab::stage::{look_for_programs, own_directory};
+
+/// How a cluster's lab is to be built.
+#[derive(Debug, Clone)]
+pub(crate) struct Setup {
+    pub(crate) name: String,
+    pub(crate) scenario: &'static str,
+    pub(crate) nodes: u8,
+    pub(crate) offloads: Offloads,
+    pub(crate) bin_dir: Option<PathBuf>,
+    pub(crate) together: Together,
+    pub(crate) mode: Mode,
+    pub(crate) probing: Probing,
+    pub(crate) conditions: Conditions,
+    pub(crate) seed: u64,
+}
+
+/// The lab at work.
+#[derive(Debug)]
+pub(crate) struct Stage {
+    /// External and internal.
+    pub(crate) balancers: [Balancer; 2],
+    pub(crate) relay: Relay,
+    _servers: [Servers; 2],
+    pub(crate) members: Vec<Member>,
+    pub(crate) lab: Lab,
+}
+
+impl Stage {
+    /// Builds the lab and starts everything but the nodes.
+    ///
+    /// # Errors
+    /// If something is missing on this machine or does not start.
+    pub(crate) fn build(setup: &Setup) -> Result<Self> {
+        look_for_programs(&["ip", "setpriv"])?;
+        let bin_dir = match &setup.bin_dir {
+            Some(directory) => std::path::absolute(directory)?,
+            None => own_directory()?,
+        };
+        look_for_binaries(&bin_dir)?;
+        let topology = network::topology(setup.nodes);
+        let lab =
+            Lab::build(&setup.name, setup.scenario, topology, setup.offloads, Lifetime::Bound)?;
+        let members = member::prepare(&lab, setup.nodes, setup.together, &bin_dir)?;
+        let mut dice = Dice::new(setup.seed);
+        let devices = &NODES[..usize::from(setup.nodes)];
+        let relay = Relay::start(&lab, SYNC, devices, setup.conditions.clone(), dice.next())?;
+        let balancers = [
+            Balancer::start(&lab, plan(setup, Side::Client, &mut dice))?,
+            Balancer::start(&lab, plan(setup, Side::Server, &mut dice))?,
+        ];
+        let servers = |host, side| Servers::start(&lab.namespace(host), served_addresses(side));
+        let servers = [servers(CLIENT, Side::Client)?, servers(SERVER, Side::Server)?];
+        Ok(Self { balancers, relay, _servers: servers, members, lab })
+    }
+
+    /// Starts nodes, gives them the policy, and waits until both load balancers send packets to them.
+    ///
+    /// # Errors
+    /// If one does not come up.
+    pub(crate) fn start_nodes(&mut self, nodes: std::ops::Range<usize>) -> Result<()> {
+        for node in nodes.clone() {
+            self.members[node].start(&self.lab)?;
+        }
+        for node in nodes.clone() {
+            self.members[node].push()?;
+        }
+        for node in nodes {
+            self.members[node].wait_ready()?;
+            self.wait_up(node, true)?;
+        }
+        Ok(())
+    }
+
+    /// Waits until both load balancers see a node up, or down. Returns how long it took.
+    ///
+    /// # Errors
+    /// If they do not within ten seconds.
+    pub(crate) fn wait_up(&self, node: usize, is_up: bool) -> Result<Duration> {
+        const PATIENCE: Duration = Duration::from_secs(10);
+        let begin = Instant::now();
+        let agree = || self.balancers.iter().all(|balancer| balancer.table().is_up(node) == is_up);
+        while !agree() {
+            let name = self.members[node].name();
+            let state = if is_up { "up" } else { "down" };
+            ensure!(begin.elapsed() < PATIENCE, "the load balancers do not see {name} {state}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Ok(begin.elapsed())
+    }
+
+    /// Waits until both load balancers and the other nodes have noticed that a node failed at `since`, or for as
+    /// long as `patience`.
+    pub(crate) fn detection(&self, node: usize, since: Instant, patience: Duration) -> Detected {
+        let mut detected = Detected::default();
+        while since.elapsed() < patience {
+            let noticed = self.balancers.iter().map(|balancer| {
+                let changes = balancer.changes();
+                let down = |change: &Change| change.node == node && !change.is_up;
+                changes.into_iter().rfind(|change| down(change) && change.at > since)
+            });
+            let last = noticed.collect::<Option<Vec<_>>>();
+            let last = last.and_then(|changes| changes.iter().map(|change| change.at).max());
+            detected.balancers = last.map(|at| at - since);
+            if detected.balancers.is_some() {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        detected
+    }
+
+    pub(crate) fn site(&self, side: Side) -> Namespace {
+        self.lab.namespace(match side {
+            Side::Client => CLIENT,
+            Side::Server => SERVER,
+        })
+    }
+
+    /// Begins errands of both sides at a rate.
+    pub(crate) fn begin_once(&self, errands: Vec<Errand>, per_second: f64) -> Newcomers {
+        let stop = Arc::<AtomicBool>::default();
+        let threads = split(errands)
+            .map(|(side, some)| run_once(&self.site(side), some, per_second, Arc::clone(&stop)));
+        Newcomers { threads }
+    }
+
+    /// Opens live connections of both sides and waits until all are open.
+    ///
+    /// # Errors
+    /// If one does not open.
+    pub(crate) fn open_live(
+        &self,
+        errands: Vec<Errand>,
+        per_second: f64,
+        pace: Duration,
+    ) -> Result<AllLive> {
+        const PATIENCE: Duration = Duration::from_secs(60);
+        let live = split(errands)
+            .map(|(side, some)| Live::open(&self.site(side), some, per_second / 2.0, pace));
+        for side in &live {
+            side.wait_open(PATIENCE)?;
+        }
+        Ok(AllLive(live))
+    }
+
+    /// Of a connection: the nodes to which the two load balancers sent the beginner's packets and the answers.
+    pub(crate) fn ways(
+        &self,
+        errand: &Errand,
+        local: Option<SocketAddr>,
+        seen_as: Option<SocketAddr>,
+    ) -> Option<[usize; 2]> {
+        let [asking, answering] = errand.tuples(local, seen_as)?;
+        let (there, back) = match errand.side() {
+            Side::Client => (0, 1),
+            Side::Server => (1, 0),
+        };
+        let there = self.balancers[there].table().node_of(&asking)?;
+        let back = self.balancers[back].table().node_of(&answering)?;
+        Some([there, back])
+    }
+}
+
+/// Connections that come one after the other.
+#[derive(Debug)]
+pub(crate) struct Newcomers {
+    threads: [JoinHandle<Result<Vec<Told>>>; 2],
+}
+
+impl Newcomers {
+    /// Waits for all of them.
+    ///
+    /// # Errors
+    /// If a thread fails; a connection that fails is no error.
+    pub(crate) fn wait(self) -> Result<Vec<Told>> {
+        let mut told = Vec::new();
+        for thread in self.threads {
+            told.extend(thread.join().map_err(|_| anyhow!("the traffic panicked"))??);
+        }
+        told.sort_by_key(|one| one.errand.number);
+        Ok(told)
+    }
+}
+
+/// Live connections of both sides.
+#[derive(Debug)]
+pub(crate) struct AllLive([Live; 2]);
+
+impl AllLive {
+    pub(crate) fn mark(&self) {
+        self.0.iter().for_each(Live::mark);
+    }
+
+    pub(crate) fn look(&self) -> Vec<State> {
+        self.0.iter().flat_map(Live::look).collect()
+    }
+
+    /// # Errors
+    /// If a thread failed.
+    pub(crate) fn end(self) -> Result<Vec<State>> {
+        let mut states = Vec::new();
+        for live in self.0 {
+            states.extend(live.end()?);
+        }
+        Ok(states)
+    }
+}
+
+fn split(errands: Vec<Errand>) -> [(Side, Vec<Errand>); 2] {
+    let (client, server) = errands.into_iter().partition(|errand| errand.side() == Side::Client);
+    [(Side::Client, client), (Side::Server, server)]
+}
+
+fn plan(setup: &Setup, side: Side, dice: &mut Dice) -> Plan {
+    let (host, probed) = match side {
+        Side::Client => (EXTERNAL, 0),
+        Side::Server => (INTERNAL, 1),
+    };
+    let port = match setup.probing.by {
+        By::Http => HEALTH_HTTP_PORT,
+        By::Tcp => HEALTH_TCP_PORT,
+    };
+    let target = |node| SocketAddr::new(network::probed_addresses(node)[probed], port);
+    Plan {
+        host,
+        outer: OUTER,
+        nodes: (0..setup.nodes).map(|node| (NODES[usize::from(node)], target(node))).collect(),
+        key: [dice.next(), dice.next()],
+        mode: setup.mode,
+        probing: setup.probing,
+    }
+}

@@ -33,6 +33,8 @@ use std::time::Duration;
 use crate::recent::Recent;
 use crate::{InterfaceId, Time};
 
+pub(crate) use rendezvous::{Rendezvous, View};
+
 pub use member::{Coverage, MemberStatus, NodeId, NodeState, Presence};
 
 use channel::Channel;

@@ -264,6 +264,8 @@ impl Engine {
     /// `set_network` and `open` have been called.
     pub fn new(now: Time, config: EngineConfig) -> Self {
         let EngineConfig { limits, seed, offload, cluster } = config;
+        let translator =
+            Translator::new(&limits, seed, subkey(&seed, 2), cluster.as_ref());
         let cluster =
             cluster.map(|config| Cluster::new(now, config, limits.flows, subkey(&seed, 12)));
         Self {
@@ -280,7 +282,7 @@ impl Engine {
             homes: HomesOfFlows::new(limits.flows, subkey(&seed, 11)),
             timers: TimerWheel::new(now),
             identifications: Identifications::new(subkey(&seed, 9)),
-            translator: Translator::new(&limits, seed, subkey(&seed, 2)),
+            translator,
             quotas: Quotas::new(limits.flows, subkey(&seed, 3)),
             half_open: HalfOpen::new(limits.flows, subkey(&seed, 5)),
             expendable: Queue::new(limits.flows),

@@ -53,7 +53,7 @@ pub struct Ports(PortAllocator);
 impl Ports {
     /// All ports are free; `seed` decides upon their order.
     pub fn new(seed: [u8; 32]) -> Self {
-        Self(PortAllocator::new(seed))
+        Self(PortAllocator::new(seed, None))
     }
 
     /// Takes a port out of `range`, if there is one.

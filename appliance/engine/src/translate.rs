@@ -1,18 +1,24 @@
 //! Chooses the external endpoint of a flow whose source is to be translated.
 
+#[allow(dead_code, unused_imports)] // Until flows are taken over.
+mod foreign;
+
 use std::ops::RangeInclusive;
 
-use gabion_rules::{Filtering, Mapping, NatId, NatRule, RuleSet, SourceNat};
+use gabion_rules::{Filtering, Mapping, NatId, NatRule, RuleSet, SourceAddress, SourceNat};
 
 use crate::limits::Limits;
 use crate::nat::{
-    self, Holders, Mapped, MappingId, Mappings, Pairing, PortAllocator, Reuse, RuleNames,
+    self, Blocks, Holders, Mapped, MappingId, Mappings, Pairing, PortAllocator, Reuse, RuleNames,
     SharedPorts, Wanted, candidates, class, free_port, permits,
 };
 use crate::packet::protocol;
 use crate::tally::Tally;
-use crate::{Address, DropReason, Endpoint, Time, flows};
+use crate::{Address, ClusterConfig, DropReason, Endpoint, Time, flows};
 use crate::{FlowKey, flows::FlowTable, flows::Slot};
+
+#[allow(unused_imports)] // Until flows are taken over.
+pub(crate) use foreign::Inherited;
 
 /// Free ports of one address that are tried for one flow: a port that is free and yet has a flow
 /// is rare.
@@ -29,6 +35,8 @@ pub(crate) struct Translator {
     /// Where a rule lets in the addresses that its mappings have sent to.
     contacts: Option<Tally<(MappingId, Address)>>,
     shared: SharedPorts,
+    /// How many flows of other nodes use a port; of a node that has peers.
+    foreign: Option<Tally<(Address, u8, u16)>>,
     holders: Holders,
     names: RuleNames,
     seed: [u8; 16],
@@ -51,13 +59,19 @@ pub(crate) enum Lease {
 }
 
 impl Translator {
-    pub(crate) fn new(limits: &Limits, seed: [u8; 32], key: [u8; 16]) -> Self {
+    pub(crate) fn new(
+        limits: &Limits,
+        seed: [u8; 32],
+        key: [u8; 16],
+        cluster: Option<&ClusterConfig>,
+    ) -> Self {
         Self {
             mappings: Mappings::new(limits.mappings, key),
-            ports: PortAllocator::new(seed),
+            ports: PortAllocator::new(seed, cluster.map(Blocks::new)),
             contacts: None,
             // One more: in a full table a flow is translated before another makes room for it.
             shared: SharedPorts::new(limits.flows + 1, key),
+            foreign: cluster.map(|_| Tally::new(limits.flows, key)),
             holders: Holders::new(limits.flows + 1, key),
             names: RuleNames::default(),
             seed: key,
@@ -84,6 +98,7 @@ impl Translator {
     /// Never gives out ports that are others' to use: on which the host itself answers, and those that
     /// destination NAT publishes.
     pub(crate) fn reserve(&mut self, own: &[Address], host: &[u16], rules: Option<&RuleSet>) {
+        self.ports.share(nat::used_addresses(&[], rules));
         self.ports.reserve(nat::reserved(own, host, rules));
     }
 
@@ -91,7 +106,8 @@ impl Translator {
     /// `sent_to`.
     ///
     /// # Errors
-    /// `NatNoAddress`, `NatPortsExhausted`, `NatPortQuota`, `MappingTableFull` or `NatConflict`.
+    /// `NatNoAddress`, `NatPortsExhausted`, `NatPortQuota`, `MappingTableFull` or `NatConflict`;
+    /// `NotReady` while the node may not use addresses that are not its own.
     pub(crate) fn choose(
         &mut self,
         now: Time,
@@ -101,6 +117,9 @@ impl Translator {
         sent_to: Address,
         own: Option<Address>,
     ) -> Result<Translated, DropReason> {
+        if matches!(nat.address, SourceAddress::Pool(_)) && !self.ports.is_open() {
+            return Err(DropReason::NotReady);
+        }
         if !key.has_ports() {
             return self.choose_address_only(flows, nat, key, own);
         }
@@ -264,10 +283,10 @@ impl Translator {
         let pick = flows::hash(self.seed, key) % (u64::from(last - first) + 1);
         for address in addresses {
             let reply = |port: u16| key.reply_to(Endpoint { address, port });
-            let start = first + pick as u16;
-            let Some(port) = self.find_port(flows, (first, last), start, address, key) else {
-                continue;
-            };
+            let (range, start) = ((first, last), first + pick as u16);
+            let start = self.ports.start(now, address, key.protocol, range, start);
+            let found = start.and_then(|start| self.find_port(flows, range, start, address, key));
+            let Some(port) = found else { continue };
             let is_first = !self.shared.is_shared(address, key.protocol, port);
             if is_first && !self.ports.lend(now, address, key.protocol, port) {
                 continue;
@@ -305,7 +324,7 @@ impl Translator {
     }
 
     /// Protocols whose ports, if they have some, are left alone: one flow per remote endpoint and
-    /// external one.
+    /// external one. Of an address that other nodes use too, only who would give out the port.
     fn choose_address_only(
         &self,
         flows: &FlowTable,
@@ -315,6 +334,7 @@ impl Translator {
     ) -> Result<Translated, DropReason> {
         candidates(&nat.address, key.source.address.family(), own, None, self.pick_address(key))?
             .map(|address| Endpoint { address, port: key.source.port })
+            .filter(|external| self.ports.gives_out(external.address, external.port))
             .find(|external| flows.find(&key.reply_to(*external)).is_none())
             .map(|external| Translated { external, lease: Lease::Nothing })
             .ok_or(DropReason::NatConflict)

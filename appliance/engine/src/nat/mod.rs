@@ -1,6 +1,7 @@
 //! Source NAT's memory: which external endpoint stands for which internal one.
 
 mod bitmap;
+mod blocks;
 mod holders;
 mod mappings;
 mod names;
@@ -10,6 +11,7 @@ mod ports;
 mod reserved;
 mod shared;
 
+pub(crate) use blocks::Blocks;
 pub(crate) use holders::Holders;
 pub(crate) use mappings::{Mapped, MappingId, Mappings};
 pub(crate) use names::RuleNames;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use siphasher::sip::SipHasher13;
 
 use super::bitmap::Bitmap;
+use super::blocks::{Owned, Share};
 use crate::Time;
 
 /// How long a port rests before another mapping gets it (RFC 6888 REQ-8): whatever was sent to the
@@ -22,16 +23,15 @@ pub(crate) enum Reuse {
     AfterRest,
 }
 
-/// First a keyed permutation of the range, which takes no memory (RFC 7857 section 9, RFC 6056 section
+/// First a keyed permutation of the ports, which takes no memory (RFC 7857 section 9, RFC 6056 section
 /// 3.3), then the ports that were given back, first the one that has rested longest.
 #[derive(Debug)]
 pub(super) struct Order {
-    /// The first and the last port.
-    range: (u16, u16),
+    ports: Share,
     permutation: Permutation,
     /// How much of the permutation has been given out.
     started: u32,
-    /// Ports that were given back: room for all of the range, used as they come.
+    /// Ports that were given back: room for all, used as they come.
     rested: VecDeque<Resting>,
     /// Ports that are in neither part now.
     out: Box<Bitmap>,
@@ -58,10 +58,12 @@ impl Resting {
 }
 
 impl Order {
-    pub(super) fn new(range: (u16, u16), key: [u8; 16]) -> Self {
-        let count = u32::from(range.1 - range.0) + 1;
+    /// Of all ports of a range, or of those that the node owns.
+    pub(super) fn new(range: (u16, u16), owned: Option<&Owned>, key: [u8; 16]) -> Self {
+        let ports = Share::new(range, owned);
+        let count = ports.count();
         Self {
-            range,
+            ports,
             permutation: Permutation::new(count, key),
             started: 0,
             rested: VecDeque::with_capacity(count as usize),
@@ -70,15 +72,14 @@ impl Order {
     }
 
     pub(super) const fn range(&self) -> (u16, u16) {
-        self.range
+        self.ports.range()
     }
 
     pub(super) fn next(&mut self, now: Time, reuse: Reuse) -> Option<u16> {
         let port = if self.started < self.permutation.count {
             let place = self.permutation.place(self.started);
             self.started += 1;
-            // The permutation stays within the range.
-            self.range.0 + place as u16
+            self.ports.port(place)
         } else {
             let ready =
                 |port: &mut Resting| reuse == Reuse::AtOnce || now.since(port.since()) >= REST;
@@ -88,7 +89,7 @@ impl Order {
         Some(port)
     }
 
-    /// Puts a port of the range at the end, unless its turn is still to come.
+    /// Puts a port at the end, unless its turn is still to come, or never was.
     pub(super) fn give_back(&mut self, now: Time, port: u16) {
         if self.out.remove(port) {
             self.rested.push_back(Resting::new(port, now));
@@ -110,7 +111,7 @@ const ROUNDS: u32 = 4;
 
 impl Permutation {
     fn new(count: u32, key: [u8; 16]) -> Self {
-        let bits = u32::BITS - (count - 1).leading_zeros();
+        let bits = u32::BITS - count.saturating_sub(1).leading_zeros();
         Self { count, half_bits: bits.div_ceil(2).max(1), key }
     }
 

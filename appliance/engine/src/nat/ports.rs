@@ -9,11 +9,12 @@ use std::ops::RangeInclusive;
 use siphasher::sip::SipHasher13;
 
 use super::bitmap::Bitmap;
+use super::blocks::{Blocks, Owned};
 use super::order::{Order, REST, Reuse};
 use super::reserved::Reserved;
-use crate::Time;
 use crate::address::Address;
 use crate::packet::protocol;
+use crate::{NodeId, Time};
 
 /// Ports below are the system's (RFC 6335 section 6): one class of RFC 4787 REQ-3a, all above the other.
 const FIRST_USER_PORT: u16 = 1_024;
@@ -36,6 +37,8 @@ pub(crate) struct PortAllocator {
     /// Orders made so far: each is another permutation.
     orders: u64,
     seed: [u8; 32],
+    /// Of a node that has peers.
+    blocks: Option<Blocks>,
 }
 
 /// A port that is looked for.
@@ -56,6 +59,8 @@ struct Pool {
     orders: Vec<Order>,
     /// When the last port was given back that has to rest.
     freed: Option<Time>,
+    /// What is the node's to give out, where others have the rest.
+    owned: Option<Box<Owned>>,
 }
 
 /// Ports that are not to be given out.
@@ -66,14 +71,16 @@ struct Taken {
     /// By connections that share them (see `SharedPorts`): no mapping gets one of these, as it would
     /// meet those connections' remote endpoints.
     shared: Option<Box<Bitmap>>,
+    /// By flows of other nodes, which have taken them over.
+    foreign: Option<Box<Bitmap>>,
     /// A mapping may have one of these from before.
     reserved: Vec<RangeInclusive<u16>>,
 }
 
 impl PortAllocator {
     /// `seed` keys the permutations; the same seed and calls give the same ports.
-    pub(crate) fn new(seed: [u8; 32]) -> Self {
-        Self { pools: BTreeMap::new(), reserved: Vec::new(), idle: 0, orders: 0, seed }
+    pub(crate) fn new(seed: [u8; 32], blocks: Option<Blocks>) -> Self {
+        Self { pools: BTreeMap::new(), reserved: Vec::new(), idle: 0, orders: 0, seed, blocks }
     }
 
     /// Takes a free port, of the class of the wanted one; `None` when all are taken. Port 0 is never
@@ -84,9 +91,9 @@ impl PortAllocator {
         let (mut made, seed) = (*orders, *seed);
         let pool = self.pool(now, wanted.address, wanted.protocol)?;
         let was_idle = pool.is_idle();
-        let port = pool.take(now, range, wanted.reuse, || {
+        let port = pool.take(now, range, wanted.reuse, |owned| {
             made += 1;
-            Order::new(range, subkey(&seed, made))
+            Order::new(range, owned, subkey(&seed, made))
         });
         self.orders = made;
         if was_idle && port.is_some() {
@@ -127,6 +134,105 @@ impl PortAllocator {
         self.idle += usize::from(pool.is_idle());
     }
 
+    /// Where to begin to look for a port that connections may share: `port`, or the next one that is the
+    /// node's to give out; `None` where none of the range is, or there is no room to know it.
+    pub(crate) fn start(
+        &mut self,
+        now: Time,
+        address: Address,
+        protocol: u8,
+        range: (u16, u16),
+        port: u16,
+    ) -> Option<u16> {
+        match &self.pool(now, address, protocol)?.owned {
+            None => Some(port),
+            Some(owned) => owned.from(port, range),
+        }
+    }
+
+    /// Takes this port for a mapping that comes from elsewhere; whether nobody else has it. `release` gives
+    /// it back.
+    pub(crate) fn claim(&mut self, now: Time, address: Address, protocol: u8, port: u16) -> bool {
+        let Some(pool) = self.pool(now, address, protocol) else { return false };
+        let was_idle = pool.is_idle();
+        let Taken { used, shared, foreign, .. } = &mut pool.taken;
+        let is_in = |ports: &Option<Box<Bitmap>>| ports.as_ref().is_some_and(|p| p.contains(port));
+        let is_free = !is_in(shared) && !is_in(foreign) && used.insert(port);
+        self.idle -= usize::from(was_idle && is_free);
+        is_free
+    }
+
+    /// Whether a mapping has the port.
+    pub(crate) fn is_mapped(&self, address: Address, protocol: u8, port: u16) -> bool {
+        let pool = self.pools.get(&(address, protocol));
+        pool.is_some_and(|pool| pool.taken.used.contains(port))
+    }
+
+    /// Keeps a port that another node's flows use from being given out; whether there is room to know it.
+    pub(crate) fn hold_foreign(
+        &mut self,
+        now: Time,
+        address: Address,
+        protocol: u8,
+        port: u16,
+    ) -> bool {
+        let Some(pool) = self.pool(now, address, protocol) else { return false };
+        let was_idle = pool.is_idle();
+        pool.taken.foreign.get_or_insert_default().insert(port);
+        self.idle -= usize::from(was_idle);
+        true
+    }
+
+    /// No other node's flow uses the port any more.
+    pub(crate) fn release_foreign(&mut self, now: Time, address: Address, protocol: u8, port: u16) {
+        let Some(pool) = self.pools.get_mut(&(address, protocol)) else { return };
+        if !pool.taken.foreign.as_mut().is_some_and(|foreign| foreign.remove(port)) {
+            return;
+        }
+        pool.give_back(now, port);
+        if protocol != protocol::TCP {
+            pool.freed = Some(now);
+        }
+        self.idle += usize::from(pool.is_idle());
+    }
+
+    /// Says which addresses all members of the cluster use, in place of those before.
+    pub(crate) fn share(&mut self, addresses: Vec<RangeInclusive<Address>>) {
+        let Some(blocks) = &mut self.blocks else { return };
+        blocks.set_shared(addresses);
+        for ((address, _), pool) in &mut self.pools {
+            if blocks.is_shared(*address) != pool.owned.is_some() {
+                pool.owned = blocks.owned(*address);
+                pool.orders.clear();
+            }
+        }
+    }
+
+    /// Gives ports of shared addresses out from now on, or no longer.
+    pub(crate) const fn set_open(&mut self, is_open: bool) {
+        if let Some(blocks) = &mut self.blocks {
+            blocks.set_open(is_open);
+        }
+    }
+
+    /// Whether ports of shared addresses are given out.
+    pub(crate) fn is_open(&self) -> bool {
+        self.blocks.as_ref().is_none_or(Blocks::is_open)
+    }
+
+    /// Whether the node may give out a port of the address, as far as other nodes go.
+    pub(crate) fn gives_out(&self, address: Address, port: u16) -> bool {
+        self.blocks.as_ref().is_none_or(|blocks| blocks.is_ours(address, port))
+    }
+
+    /// The member that gives out a port; `None` where it is this node's own, or nobody's as it is
+    /// reserved.
+    pub(crate) fn owner(&self, address: Address, protocol: u8, port: u16) -> Option<NodeId> {
+        let mut reserved = reserved_for(&self.reserved, address, protocol);
+        let owner = self.blocks.as_ref()?.owner(address, port)?;
+        (!reserved.any(|ports| ports.contains(&port))).then_some(owner)
+    }
+
     /// Says which ports are never given out, in place of those before.
     pub(crate) fn reserve(&mut self, reserved: Vec<Reserved>) {
         self.reserved = reserved;
@@ -143,12 +249,12 @@ impl PortAllocator {
         }
     }
 
-    /// One bit for each port of a word of 64 that a mapping has, or that is reserved.
+    /// One bit for each port of a word of 64 that a mapping or another node has, or that is reserved.
     pub(crate) fn word(&self, address: Address, protocol: u8) -> impl Fn(usize) -> u64 {
         let pool = self.pools.get(&(address, protocol));
         move |word| {
             let reserved = reserved_for(&self.reserved, address, protocol);
-            pool.map_or(0, |pool| pool.taken.used.word(word))
+            pool.map_or(0, |pool| pool.withheld(word))
                 | reserved.fold(0, |bits, ports| bits | word_of(ports, word))
         }
     }
@@ -184,7 +290,8 @@ impl PortAllocator {
             }
             let reserved = reserved_of(&self.reserved, address, protocol);
             let taken = Taken { reserved, ..Taken::default() };
-            self.pools.insert(key, Pool { taken, ..Pool::default() });
+            let owned = self.blocks.as_ref().and_then(|blocks| blocks.owned(address));
+            self.pools.insert(key, Pool { taken, owned, ..Pool::default() });
             self.idle += 1;
         }
         self.pools.get_mut(&key)
@@ -197,16 +304,16 @@ impl Pool {
         now: Time,
         range: (u16, u16),
         reuse: Reuse,
-        fresh: impl FnOnce() -> Order,
+        fresh: impl FnOnce(Option<&Owned>) -> Order,
     ) -> Option<u16> {
-        let Self { taken, orders, .. } = self;
+        let Self { taken, orders, owned, .. } = self;
         let known = orders.iter().position(|order| order.range() == range);
         let place = known.unwrap_or_else(|| {
             if orders.len() >= ORDERS_MAX {
                 // Ranges of rules that have gone; those that have not are shuffled anew.
                 orders.clear();
             }
-            orders.push(fresh());
+            orders.push(fresh(owned.as_deref()));
             orders.len() - 1
         });
         let order = &mut orders[place];
@@ -231,17 +338,29 @@ impl Pool {
         }
     }
 
+    /// One bit for each port of a word of 64, which is a block, that no connection may share.
+    fn withheld(&self, word: usize) -> u64 {
+        if self.owned.as_ref().is_some_and(|owned| !owned.has(word)) {
+            return u64::MAX;
+        }
+        self.taken.used.word(word)
+            | self.taken.foreign.as_ref().map_or(0, |foreign| foreign.word(word))
+    }
+
     /// Whether no port is taken.
     fn is_idle(&self) -> bool {
-        let shared = self.taken.shared.as_ref();
-        self.taken.used.len() == 0 && shared.is_none_or(|shared| shared.len() == 0)
+        let Taken { used, shared, foreign, .. } = &self.taken;
+        let is_empty = |ports: &Option<Box<Bitmap>>| ports.as_ref().is_none_or(|p| p.len() == 0);
+        used.len() == 0 && is_empty(shared) && is_empty(foreign)
     }
 }
 
 impl Taken {
     fn is_free(&self, port: u16) -> bool {
+        let is_in = |ports: &Option<Box<Bitmap>>| ports.as_ref().is_some_and(|p| p.contains(port));
         !self.used.contains(port)
-            && !self.shared.as_ref().is_some_and(|shared| shared.contains(port))
+            && !is_in(&self.shared)
+            && !is_in(&self.foreign)
             && !self.reserved.iter().any(|ports| ports.contains(&port))
     }
 }

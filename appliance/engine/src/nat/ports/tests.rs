@@ -35,7 +35,7 @@ fn reserve(ports: &mut PortAllocator, reserved: &[(u8, u16)]) {
 }
 
 fn allocator() -> PortAllocator {
-    PortAllocator::new([5; 32])
+    PortAllocator::new([5; 32], None)
 }
 
 /// RFC 4787 REQ-11, P13: the last port is found like the first.
@@ -140,7 +140,7 @@ fn reserved_ports_are_never_given_out() {
 #[test]
 fn ports_are_spread_evenly_and_differ_by_seed() {
     let draw = |seed: u8| -> Vec<u16> {
-        let mut ports = PortAllocator::new([seed; 32]);
+        let mut ports = PortAllocator::new([seed; 32], None);
         (0..3_200).map(|_| allocate(&mut ports, external(), TCP, &ALL, 4_000).unwrap()).collect()
     };
     let drawn = draw(1);
@@ -195,7 +195,7 @@ proptest! {
         steps in prop::collection::vec((0_u8..11, 0_usize..5, any::<bool>(), 1_000_u16..1_060), 0..400),
     ) {
         let ranges = [1_000..=1_059, 1_010..=1_030, 1_020..=1_050, 1_024..=1_059, 1_040..=1_040];
-        let mut ports = PortAllocator::new(seed);
+        let mut ports = PortAllocator::new(seed, None);
         let mut taken: HashSet<(u8, u16)> = HashSet::new();
         let mut reserved_ports: HashSet<(u8, u16)> = HashSet::new();
         let mut shared: HashSet<(u8, u16)> = HashSet::new();

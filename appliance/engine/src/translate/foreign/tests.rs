@@ -207,6 +207,8 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
     /// S2: whoever opens, ends and takes over what, no external endpoint stands for two inside ones
     /// towards the same remote one, a port is first given out by its block's owner, every flow can be
     /// taken over, and in the end all ports are free.

@@ -41,7 +41,7 @@ use channel::Channel;
 pub(crate) use consult::{Errand, Passage};
 use directory::Directory;
 use message::Term;
-use rendezvous::{Pair, Rendezvous, View};
+use rendezvous::Pair;
 use share::Shares;
 use waiting::Waiting;
 use wrap::{Tags, ZoneTag};

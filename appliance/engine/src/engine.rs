@@ -264,8 +264,7 @@ impl Engine {
     /// `set_network` and `open` have been called.
     pub fn new(now: Time, config: EngineConfig) -> Self {
         let EngineConfig { limits, seed, offload, cluster } = config;
-        let translator =
-            Translator::new(&limits, seed, subkey(&seed, 2), cluster.as_ref());
+        let translator = Translator::new(&limits, seed, subkey(&seed, 2), cluster.as_ref());
         let cluster =
             cluster.map(|config| Cluster::new(now, config, limits.flows, subkey(&seed, 12)));
         Self {

@@ -187,6 +187,7 @@ impl Engine {
         };
         if cluster.peers.iter().all(is_settled) {
             cluster.state = NodeState::Ready;
+            self.translator.set_open(true);
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -44,7 +44,7 @@ fn one_line(message: &str) -> String {
 }
 
 /// Reads values; a wrong one is noted and its default taken, so that all mistakes are found.
-struct Checker<'a> {
+pub(super) struct Checker<'a> {
     text: &'a str,
     file: &'a str,
     problems: Vec<Problem>,
@@ -63,6 +63,7 @@ impl Checker<'_> {
             metrics: self.metrics(&written.metrics.listen),
             limits: self.limits(&written.limits),
             log: self.log(&written.log),
+            cluster: self.cluster(&written.cluster),
             guard_program: self.path(&written.guard.program, "guard.program"),
         }
     }
@@ -257,28 +258,41 @@ impl Checker<'_> {
         }
     }
 
-    fn number(&mut self, written: &Written<i64>, key: &str) -> u64 {
+    pub(super) fn number(&mut self, written: &Written<i64>, key: &str) -> u64 {
         let Kind::Number { default, min, max, unit } = settings::find(key).kind else {
             unreachable!("{key} is a number");
         };
-        let Some(written) = written else { return default };
-        let value = *written.get_ref();
-        match u64::try_from(value) {
-            Ok(value) if (min..=max).contains(&value) => value,
-            _ => {
-                let message = format!(
-                    "{key} = {value} is out of range: {} to {} {unit} (default {})",
-                    grouped(min),
-                    grouped(max),
-                    grouped(default)
-                );
-                self.problem(Some(written.span()), message);
-                default
-            }
-        }
+        let allowed = format!("{} to {} {unit}", grouped(min), grouped(max));
+        let allowed = format!("{allowed} (default {})", grouped(default));
+        self.within(written, key, min..=max, &allowed).unwrap_or(default)
     }
 
-    fn small(&mut self, written: &Written<i64>, key: &str) -> u32 {
+    pub(super) fn optional_number(&mut self, written: &Written<i64>, key: &str) -> Option<u64> {
+        let Kind::OptionalNumber { min, max, unit } = settings::find(key).kind else {
+            unreachable!("{key} is a number without a default");
+        };
+        let allowed = format!("{} to {} {unit}", grouped(min), grouped(max));
+        self.within(written, key, min..=max, &allowed)
+    }
+
+    fn within(
+        &mut self,
+        written: &Written<i64>,
+        key: &str,
+        range: RangeInclusive<u64>,
+        allowed: &str,
+    ) -> Option<u64> {
+        let written = written.as_ref()?;
+        let value = *written.get_ref();
+        let fits = u64::try_from(value).ok().filter(|value| range.contains(value));
+        if fits.is_none() {
+            let message = format!("{key} = {value} is out of range: {allowed}");
+            self.problem(Some(written.span()), message);
+        }
+        fits
+    }
+
+    pub(super) fn small(&mut self, written: &Written<i64>, key: &str) -> u32 {
         u32::try_from(self.number(written, key)).expect("the setting's range fits 32 bits")
     }
 
@@ -286,7 +300,7 @@ impl Checker<'_> {
         usize::try_from(self.number(written, key)).expect("the setting's range fits a size")
     }
 
-    fn short(&mut self, written: &Written<i64>, key: &str) -> u16 {
+    pub(super) fn short(&mut self, written: &Written<i64>, key: &str) -> u16 {
         u16::try_from(self.number(written, key)).expect("the setting's range fits 16 bits")
     }
 
@@ -304,7 +318,7 @@ impl Checker<'_> {
         written.as_ref().map_or_else(|| default.to_owned(), |written| written.get_ref().clone())
     }
 
-    fn optional(&mut self, written: &Written<String>, key: &str) -> Option<String> {
+    pub(super) fn optional(&mut self, written: &Written<String>, key: &str) -> Option<String> {
         let text = written.as_ref()?.get_ref().clone();
         if text.is_empty() {
             self.refuse(span(written), key, "");
@@ -338,7 +352,7 @@ impl Checker<'_> {
         address
     }
 
-    fn refuse(&mut self, span: Option<Range<usize>>, key: &str, value: &str) {
+    pub(super) fn refuse(&mut self, span: Option<Range<usize>>, key: &str, value: &str) {
         let (Kind::Text { form, .. }
         | Kind::Optional { form }
         | Kind::List { form }
@@ -349,7 +363,7 @@ impl Checker<'_> {
         self.problem(span, format!("{key} = \"{value}\" is not allowed here: write {form}"));
     }
 
-    fn problem(&mut self, span: Option<Range<usize>>, message: String) {
+    pub(super) fn problem(&mut self, span: Option<Range<usize>>, message: String) {
         let line = span.map(|span| {
             let before = self.text.get(..span.start).unwrap_or(self.text);
             before.bytes().filter(|byte| *byte == b'\n').count() + 1
@@ -358,7 +372,7 @@ impl Checker<'_> {
     }
 }
 
-fn span<T>(written: &Written<T>) -> Option<Range<usize>> {
+pub(super) fn span<T>(written: &Written<T>) -> Option<Range<usize>> {
     written.as_ref().map(Spanned::span)
 }
 

@@ -4,6 +4,7 @@
 //! mistakes are reported at once, each with its line, the value and what is allowed.
 
 mod check;
+mod cluster;
 mod settings;
 mod written;
 
@@ -14,6 +15,7 @@ use std::time::Duration;
 
 use gabion_engine::Limits;
 
+pub use cluster::{Cluster, ClusterPorts};
 pub use settings::{Kind, SETTINGS, Setting, reference};
 
 /// The configuration, checked.
@@ -29,6 +31,8 @@ pub struct Config {
     pub metrics: Option<SocketAddr>,
     pub limits: Limits,
     pub log: Log,
+    /// `None`: the node stands alone.
+    pub cluster: Option<Cluster>,
     pub guard_program: PathBuf,
 }
 

@@ -39,6 +39,12 @@ pub enum Kind {
     Required {
         form: &'static str,
     },
+    /// A number without a default; absent means what the help says.
+    OptionalNumber {
+        min: u64,
+        max: u64,
+        unit: &'static str,
+    },
 }
 
 const fn number(
@@ -305,6 +311,83 @@ pub const SETTINGS: &[Setting] = &[
         "`error`, `warn`, `info`, `debug` or `trace`",
         "The least important messages of the daemon itself that are still written.",
     ),
+    setting(
+        "cluster.name",
+        Kind::Optional { form: "1 to 63 lower-case letters, digits or -" },
+        "The cluster's name, as in the nodes' certificates. Absent: the node stands alone.",
+    ),
+    setting(
+        "cluster.node",
+        Kind::OptionalNumber { min: 1, max: 16, unit: "number" },
+        "This node's number among the members. Required in a cluster.",
+    ),
+    setting(
+        "cluster.members",
+        Kind::List { form: "NUMBER=ADDRESS" },
+        "All members, this node among them, each with the address at which the others reach it. The address must be on no data interface. The same at all members.",
+    ),
+    setting(
+        "cluster.ca",
+        Kind::Optional { form: "path of a PEM file" },
+        "The CA of the members' certificates. Required in a cluster.",
+    ),
+    setting(
+        "cluster.certificate",
+        Kind::Optional { form: "path of a PEM file" },
+        "This node's certificate, for the name `node-NUMBER.CLUSTER`: `gabion pki` makes it with `--cluster`. Required in a cluster.",
+    ),
+    setting(
+        "cluster.key",
+        Kind::Optional { form: "path of a PEM file" },
+        "The certificate's private key. Required in a cluster.",
+    ),
+    number(
+        "cluster.sync_port",
+        6_082,
+        (1, 65_535),
+        "UDP port",
+        "State sync between members. The same at all members.",
+    ),
+    number(
+        "cluster.session_port",
+        6_083,
+        (1, 65_535),
+        "TCP port",
+        "Sessions between members. The same at all members.",
+    ),
+    number(
+        "cluster.wrapped_port",
+        6_081,
+        (1, 65_535),
+        "UDP port",
+        "Packets that a member hands to their owner. The same at all members.",
+    ),
+    setting(
+        "cluster.sync_mtu",
+        Kind::OptionalNumber { min: 1_280, max: 9_216, unit: "bytes" },
+        "The largest IP packet that the links between members carry. Absent: the MTU of the interface that has this node's address.",
+    ),
+    number(
+        "cluster.heartbeat_ms",
+        100,
+        (10, 10_000),
+        "ms",
+        "How often a member says that it lives. The same at all members.",
+    ),
+    number(
+        "cluster.heartbeats_missed",
+        4,
+        (2, 100),
+        "heartbeats",
+        "A member of which so many are missed is taken for dead.",
+    ),
+    number(
+        "cluster.renew_s",
+        3_600,
+        (10, 86_400),
+        "s",
+        "How long the keys of a session between members are used; the lower number's setting counts.",
+    ),
     text(
         "guard.program",
         "/usr/libexec/gabion/gabion-guard",
@@ -362,6 +445,9 @@ impl Kind {
             Self::List { form } => ("none".into(), form.into(), ""),
             Self::Optional { form } => ("absent".into(), form.into(), ""),
             Self::Required { form } => ("required".into(), form.into(), ""),
+            Self::OptionalNumber { min, max, unit } => {
+                ("absent".into(), format!("{} to {}", grouped(min), grouped(max)), unit)
+            }
         }
     }
 }

@@ -37,18 +37,24 @@ fn every_setting_in_the_list_can_be_written() {
             Kind::Text { default, .. } => format!("\"{default}\""),
             Kind::List { .. } => "[]".to_owned(),
             Kind::Optional { .. } | Kind::Required { .. } => "\"word\"".to_owned(),
+            Kind::OptionalNumber { min, .. } => min.to_string(),
         };
         text += &format!("{} = {value}\n", if name == "*" { "word" } else { name });
     }
-    // The two probe ports have the same range, and may not be the same.
+    // Two ports may not be the same, and a cluster has members.
     let text = text.replace("tcp_port = 1\n", "tcp_port = 2\n");
+    let text = text.replace("wrapped_port = 1\n", "wrapped_port = 2\n");
+    let text = text.replace("members = []", "members = [\"1=192.0.2.1\"]");
     Config::parse(&text, "gabiond.toml").unwrap();
 }
 
 #[test]
 fn every_number_is_refused_on_both_sides_of_its_range() {
     for setting in SETTINGS {
-        let Kind::Number { min, max, .. } = setting.kind else { continue };
+        let (Kind::Number { min, max, .. } | Kind::OptionalNumber { min, max, .. }) = setting.kind
+        else {
+            continue;
+        };
         let (section, name) = setting.key.split_once('.').unwrap();
         for value in [i128::from(min) - 1, i128::from(max) + 1] {
             let text = format!("{SMALLEST}[{section}]\n{name} = {value}\n");
@@ -123,4 +129,55 @@ fn the_reference_page_is_current() {
 fn the_packaged_example_is_right() {
     let example = include_str!("../../../../packaging/gabiond.toml");
     Config::parse(example, "gabiond.toml").unwrap();
+}
+
+/// A file with a cluster of two, its members and its number as given.
+fn clustered(node: &str, members: &str) -> String {
+    format!(
+        "{SMALLEST}[cluster]\nname = \"fw\"\nnode = {node}\nca = \"ca\"\ncertificate = \"c\"\nkey = \"k\"\nmembers = {members}\n"
+    )
+}
+
+#[test]
+fn a_cluster_has_its_members_by_number_and_the_defaults_of_the_list() {
+    let text = clustered("2", "[\"1 = 192.0.2.1\", \"2=192.0.2.2\"]");
+    let cluster = Config::parse(&text, "gabiond.toml").unwrap().cluster.unwrap();
+    assert_eq!(cluster.address(), std::net::IpAddr::from([192, 0, 2, 2]));
+    assert_eq!((cluster.members.len(), cluster.ports.sync), (2, 6_082));
+    assert_eq!(cluster.heartbeat * cluster.heartbeats_missed, Duration::from_millis(400));
+    assert_eq!(Config::parse(SMALLEST, "gabiond.toml").unwrap().cluster, None);
+}
+
+#[test]
+fn a_cluster_that_cannot_be_is_refused_by_name() {
+    for (node, members, expected) in [
+        ("1", "[\"1=192.0.2.1\", \"2=192.0.2.1\"]", "a node is not its own peer"),
+        ("3", "[\"3=192.0.2.3\", \"1=192.0.2.1\", \"2=192.0.2.1\"]", "have the same address"),
+        ("1", "[\"1=192.0.2.1\", \"1=192.0.2.2\"]", "1 is there twice"),
+        ("1", "[\"1=192.0.2.1\", \"1=192.0.2.1\"]", "1 is there twice"),
+        ("3", "[\"1=192.0.2.1\"]", "cluster.node = 3, is not among them"),
+        ("1", "[\"1=192.0.2.1\", \"2=2001:db8::2\"]", "all members have IPv4"),
+        ("1", "[\"1=192.0.2.1\", \"17=192.0.2.2\"]", "number from 1 to 16"),
+        ("1", "[\"1=192.0.2.1\", \"2=0.0.0.0\"]", "write NUMBER=ADDRESS"),
+        ("1", "[\"1=192.0.2.1\", \"two\"]", "write NUMBER=ADDRESS"),
+        ("0", "[\"1=192.0.2.1\"]", "cluster.node = 0 is out of range: 1 to 16 number"),
+        ("1", "[]", "cluster.members is missing"),
+    ] {
+        let message = problems(&clustered(node, members));
+        assert!(message.contains(expected), "{members}: {message}");
+        assert_eq!(message.lines().count(), 1, "{message}");
+    }
+    let message = problems(&clustered("1", "[\"1=192.0.2.1\"]").replace("\"fw\"", "\"Fw.\""));
+    assert!(message.contains("cluster.name = \"Fw.\" is not allowed"), "{message}");
+}
+
+#[test]
+fn half_a_cluster_says_what_is_missing() {
+    let message = problems(&format!("{SMALLEST}[cluster]\nname = \"fw\"\n"));
+    for key in ["node", "members", "ca", "certificate", "key"] {
+        let missing = format!("gabiond.toml:4: cluster.{key} is missing");
+        assert!(message.contains(&missing), "{message}");
+    }
+    let message = problems(&format!("{SMALLEST}[cluster]\nnode = 1\n"));
+    assert!(message.starts_with("gabiond.toml:4: cluster.name is missing"), "{message}");
 }

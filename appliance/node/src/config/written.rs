@@ -18,6 +18,7 @@ pub(super) struct WrittenConfig {
     pub(super) metrics: WrittenMetrics,
     pub(super) limits: WrittenLimits,
     pub(super) log: WrittenLog,
+    pub(super) cluster: WrittenCluster,
     pub(super) guard: WrittenGuard,
 }
 
@@ -91,6 +92,24 @@ pub(super) struct WrittenLog {
     pub(super) json: Written<String>,
     pub(super) queue: Written<i64>,
     pub(super) level: Written<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct WrittenCluster {
+    pub(super) name: Written<String>,
+    pub(super) node: Written<i64>,
+    pub(super) members: Vec<Spanned<String>>,
+    pub(super) ca: Written<String>,
+    pub(super) certificate: Written<String>,
+    pub(super) key: Written<String>,
+    pub(super) sync_port: Written<i64>,
+    pub(super) session_port: Written<i64>,
+    pub(super) wrapped_port: Written<i64>,
+    pub(super) sync_mtu: Written<i64>,
+    pub(super) heartbeat_ms: Written<i64>,
+    pub(super) heartbeats_missed: Written<i64>,
+    pub(super) renew_s: Written<i64>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -1,6 +1,7 @@
 //! A bad link: any datapath, with what it receives lost, doubled, delayed or corrupted by a seed.
 
 use std::collections::VecDeque;
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 use std::{io, slice};
 
@@ -89,6 +90,10 @@ impl<D: Datapath> Datapath for Faulty<D> {
             return self.inner.wait(timeout);
         }
         Ok(())
+    }
+
+    fn watch(&mut self, readable: OwnedFd) {
+        self.inner.watch(readable);
     }
 
     fn receive(

@@ -12,11 +12,13 @@ mod loopback;
 mod memory;
 mod offload;
 mod pcap;
+mod peers;
 mod userspace;
 mod vnet;
 mod waker;
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 pub use faulty::{Faults, Faulty};
@@ -27,6 +29,9 @@ pub use offload::{
     RecordedFlows, TcpWindow, WireEndpoint, WireKey,
 };
 pub use pcap::{OpenPcapError, PcapDatapath, PcapReader, PcapWriter, ReadPcapError, Record};
+pub use peers::{
+    LocalInterface, PEER_BATCH, PeerCounters, PeerSockets, PeerTraffic, ToPeer, interface_of,
+};
 pub use userspace::{OpenDatapathError, UserspaceDatapath, UserspaceLimits};
 pub use vnet::VnetHeader;
 pub use waker::Waker;
@@ -91,6 +96,9 @@ pub trait Datapath {
     /// When the kernel refuses; a port that has gone is not an error but reported by `port_up`.
     fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()>;
 
+    /// From now on a `wait` also ends when this can be read. Whoever asked for it reads it after each.
+    fn watch(&mut self, readable: OwnedFd);
+
     /// Hands at most `budget` received frames to `handle`, up to `BATCH` at a time and in the order
     /// of their arrival per port, and returns how many. Frames to be sent are queued until `flush`.
     ///
@@ -144,6 +152,10 @@ pub trait Datapath {
 impl<D: Datapath + ?Sized> Datapath for Box<D> {
     fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         (**self).wait(timeout)
+    }
+
+    fn watch(&mut self, readable: OwnedFd) {
+        (**self).watch(readable);
     }
 
     fn receive(

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -20,6 +21,8 @@ pub struct Loopback {
     /// Frames that wait for `flush`, in order.
     queued: Vec<(Port, OwnedFrame)>,
     offload: Option<RecordedFlows>,
+    /// Of others, which end a wait too.
+    watched: Vec<OwnedFd>,
 }
 
 /// The other end of a `Loopback`'s ports, for any thread.
@@ -45,7 +48,10 @@ impl Loopback {
     pub fn new(ports: u16) -> io::Result<(Self, Wire)> {
         let ports = (0..ports).map(|_| WirePort::default()).collect();
         let wire = Wire { ports: Arc::new(Mutex::new(ports)), waker: Waker::new()? };
-        Ok((Self { wire: wire.clone(), queued: Vec::new(), offload: None }, wire))
+        Ok((
+            Self { wire: wire.clone(), queued: Vec::new(), offload: None, watched: Vec::new() },
+            wire,
+        ))
     }
 
     /// Gives the datapath an offload that records flows and moves none.
@@ -129,7 +135,11 @@ impl Datapath for Loopback {
         if self.wire.lock().iter().any(|port| !port.towards.is_empty()) {
             return Ok(());
         }
-        self.wire.waker.wait(timeout)
+        self.wire.waker.wait(&self.watched, timeout)
+    }
+
+    fn watch(&mut self, readable: OwnedFd) {
+        self.watched.push(readable);
     }
 
     fn receive(

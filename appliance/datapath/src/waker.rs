@@ -32,9 +32,11 @@ impl Waker {
         let _ = rustix::io::read(&self.0, &mut [0; 8]);
     }
 
-    /// Waits for a wake alone: for devices that have no other event.
-    pub(crate) fn wait(&self, timeout: Option<Duration>) -> io::Result<()> {
-        poll_for(&mut [PollFd::new(&self.0, PollFlags::IN)], timeout)?;
+    /// Waits for a wake, or until one of `watched` can be read: for devices that have no event of their own.
+    pub(crate) fn wait(&self, watched: &[OwnedFd], timeout: Option<Duration>) -> io::Result<()> {
+        let fds = std::iter::once(&*self.0).chain(watched);
+        let mut fds: Vec<_> = fds.map(|fd| PollFd::new(fd, PollFlags::IN)).collect();
+        poll_for(&mut fds, timeout)?;
         self.drain();
         Ok(())
     }
@@ -67,7 +69,7 @@ mod tests {
         let waker = Waker::new().unwrap();
         waker.wake();
         waker.clone().wake();
-        waker.wait(None).unwrap();
+        waker.wait(&[], None).unwrap();
 
         let mut fds = [PollFd::new(&waker, PollFlags::IN)];
         poll_for(&mut fds, Some(Duration::ZERO)).unwrap();
@@ -79,7 +81,7 @@ mod tests {
         let waker = Waker::new().unwrap();
         let other = waker.clone();
         let thread = std::thread::spawn(move || other.wake());
-        waker.wait(None).unwrap();
+        waker.wait(&[], None).unwrap();
         thread.join().unwrap();
     }
 }

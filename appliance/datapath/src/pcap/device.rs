@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter};
 use std::iter::Peekable;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::slice;
 use std::time::Duration;
@@ -36,6 +37,8 @@ pub struct PcapDatapath {
     ports: Vec<PcapPort>,
     now: Duration,
     waker: Waker,
+    /// Of others, which end a wait too.
+    watched: Vec<OwnedFd>,
 }
 
 #[derive(Debug)]
@@ -62,6 +65,7 @@ impl PcapDatapath {
             ports: files.iter().map(open_port).collect::<Result<_, _>>()?,
             now: Duration::ZERO,
             waker: Waker::new().map_err(OpenPcapError::Signal)?,
+            watched: Vec::new(),
         })
     }
 
@@ -112,7 +116,11 @@ fn open_writer(path: &Path) -> Result<PcapWriter<BufWriter<File>>, OpenPcapError
 
 impl Datapath for PcapDatapath {
     fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
-        if self.is_finished() { self.waker.wait(timeout) } else { Ok(()) }
+        if self.is_finished() { self.waker.wait(&self.watched, timeout) } else { Ok(()) }
+    }
+
+    fn watch(&mut self, readable: OwnedFd) {
+        self.watched.push(readable);
     }
 
     fn receive(

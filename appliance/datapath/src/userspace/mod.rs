@@ -70,6 +70,8 @@ pub struct UserspaceDatapath {
     waker: Waker,
     /// Readable when a link has changed.
     links: OwnedFd,
+    /// Of others, which end a wait too.
+    watched: Vec<OwnedFd>,
     busy_waits: u32,
     /// The port that `receive` looks at first, so that none starves.
     first: usize,
@@ -102,18 +104,19 @@ impl UserspaceDatapath {
             }
             ports.push(port);
         }
-        Ok(Self { ports, waker, links, busy_waits: 0, first: 0 })
+        Ok(Self { ports, waker, links, watched: Vec::new(), busy_waits: 0, first: 0 })
     }
 
     fn poll(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         let sockets = self.ports.iter().flat_map(|port| port.rings.sockets());
         let mut fds: Vec<PollFd<'_>> = [self.waker.as_fd(), self.links.as_fd()]
             .into_iter()
-            .chain(sockets.map(OwnedFd::as_fd))
+            .chain(sockets.chain(&self.watched).map(OwnedFd::as_fd))
             .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN))
             .collect();
         poll_for(&mut fds, timeout)?;
-        let troubled = fds.iter().any(|fd| fd.revents().contains(PollFlags::ERR));
+        let own = fds.len() - self.watched.len();
+        let troubled = fds[..own].iter().any(|fd| fd.revents().contains(PollFlags::ERR));
         let [woken, changed] = [0, 1].map(|fd: usize| fds[fd].revents().contains(PollFlags::IN));
         // Most waits end with a frame: nobody has woken us then, and there is nothing to take.
         if woken {
@@ -229,6 +232,10 @@ impl Datapath for UserspaceDatapath {
             return self.poll(Some(Duration::ZERO));
         }
         self.poll(timeout)
+    }
+
+    fn watch(&mut self, readable: OwnedFd) {
+        self.watched.push(readable);
     }
 
     fn receive(

@@ -1,0 +1,261 @@
+//! The two UDP sockets between the nodes of a cluster: sync datagrams, and packets that are handed to their owner.
+//!
+//! Plain sockets on this node's sync address; the kernel does addresses, routes and neighbours. Both are read and
+//! written in batches, and wrapped packets as superframes: one call for many datagrams of one length, in either
+//! direction. It knows peers by their place in the list that it was opened with, and takes nothing from others.
+
+#[expect(unsafe_code, reason = "neither std nor rustix knows who has an address")]
+mod interface;
+#[expect(unsafe_code, reason = "rustix has no recvmmsg, nor the segments of UDP superframes")]
+mod socket;
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
+
+pub use interface::{LocalInterface, interface_of};
+use socket::{Address, Arrivals, Outcome};
+
+/// Datagrams that one call sends or receives at most.
+pub const PEER_BATCH: usize = 32;
+/// The largest sync datagram that is received: more than the largest sync MTU.
+const SYNC_BYTES: usize = 9_216;
+/// The largest datagram, or superframe of datagrams, that UDP carries.
+const WRAPPED_BYTES: usize = 65_536;
+/// Receives that are looked at together: of superframes fewer, as they are larger.
+const WRAPPED_BATCH: usize = 8;
+/// linux/udp.h UDP_MAX_SEGMENTS, as kernels before 6.9 have it.
+const SEGMENTS_MAX: usize = 64;
+/// Payload of the largest UDP packet with options of neither IP version.
+const PAYLOAD_MAX: usize = 65_487;
+/// What may wait in the kernel for a packet thread that is busy: a tenth of a second of sync.
+const BUFFER_BYTES: usize = 8 << 20;
+
+/// Which of the two sockets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PeerTraffic {
+    Sync,
+    Wrapped,
+}
+
+/// Bytes for a peer: one datagram, or several of `stride` bytes each and one of what is left.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ToPeer<'a> {
+    /// Place in the list of peers.
+    pub peer: usize,
+    pub bytes: &'a [u8],
+    pub stride: usize,
+}
+
+/// What one of the sockets has done since it was opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PeerCounters {
+    /// Datagrams that were handed to the handler, each piece of a superframe by itself.
+    pub received: u64,
+    pub sent: u64,
+    /// Datagrams that were larger than any that is expected, dropped.
+    pub truncated: u64,
+    /// Datagrams from addresses that are no peer's, dropped.
+    pub strangers: u64,
+    /// Datagrams that the kernel refused: its queue was full, or they were too large for the link.
+    pub send_drops: u64,
+}
+
+/// Both sockets of this node. To be used by one thread.
+#[derive(Debug)]
+pub struct PeerSockets {
+    sync: Channel,
+    wrapped: Channel,
+}
+
+#[derive(Debug)]
+struct Channel {
+    socket: OwnedFd,
+    peers: Vec<Address>,
+    arrivals: Arrivals,
+    counters: PeerCounters,
+    /// The kernel takes superframes; if the device cannot, it refuses and they are cut here.
+    segments: bool,
+}
+
+impl PeerSockets {
+    /// Opens both on this address, in the calling thread's network namespace. Each peer has the same ports. With
+    /// CAP_NET_ADMIN the kernel keeps more of what waits.
+    ///
+    /// # Errors
+    /// When the address is not this machine's or a port is taken.
+    pub fn open(
+        local: IpAddr,
+        peers: &[IpAddr],
+        sync_port: u16,
+        wrapped_port: u16,
+    ) -> Result<Self, (PeerTraffic, io::Error)> {
+        let open = |traffic, port, arrivals| {
+            Channel::open(local, peers, port, arrivals).map_err(|error| (traffic, error))
+        };
+        let mut sockets = Self {
+            sync: open(PeerTraffic::Sync, sync_port, Arrivals::new(PEER_BATCH, SYNC_BYTES))?,
+            wrapped: open(
+                PeerTraffic::Wrapped,
+                wrapped_port,
+                Arrivals::new(WRAPPED_BATCH, WRAPPED_BYTES),
+            )?,
+        };
+        // A kernel without it hands over each datagram by itself.
+        sockets.wrapped.segments = socket::join_segments(&sockets.wrapped.socket).is_ok();
+        Ok(sockets)
+    }
+
+    /// More handles of both sockets, to be waited for.
+    ///
+    /// # Errors
+    /// When the process has no file descriptor left.
+    pub fn handles(&self) -> io::Result<[OwnedFd; 2]> {
+        Ok([self.sync.socket.try_clone()?, self.wrapped.socket.try_clone()?])
+    }
+
+    /// Hands over what has come, about `budget` datagrams at most, each with the place of its sender, and returns
+    /// how many.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn receive(
+        &mut self,
+        traffic: PeerTraffic,
+        budget: u32,
+        handle: &mut dyn FnMut(usize, &mut [u8]),
+    ) -> io::Result<u32> {
+        self.channel(traffic).receive(budget, handle)
+    }
+
+    /// Sends datagrams, at most `PEER_BATCH` of them. What the kernel does not take is counted and gone.
+    ///
+    /// # Panics
+    /// When there are more, or one for no peer.
+    pub fn send(&mut self, traffic: PeerTraffic, datagrams: &[ToPeer<'_>]) {
+        self.channel(traffic).send(datagrams);
+    }
+
+    pub const fn counters(&self, traffic: PeerTraffic) -> PeerCounters {
+        match traffic {
+            PeerTraffic::Sync => self.sync.counters,
+            PeerTraffic::Wrapped => self.wrapped.counters,
+        }
+    }
+
+    const fn channel(&mut self, traffic: PeerTraffic) -> &mut Channel {
+        match traffic {
+            PeerTraffic::Sync => &mut self.sync,
+            PeerTraffic::Wrapped => &mut self.wrapped,
+        }
+    }
+}
+
+impl Channel {
+    fn open(local: IpAddr, peers: &[IpAddr], port: u16, arrivals: Arrivals) -> io::Result<Self> {
+        let socket = socket::open(SocketAddr::new(local, port), BUFFER_BYTES)?;
+        let peers = peers.iter().map(|peer| Address::new(SocketAddr::new(*peer, port))).collect();
+        let counters = PeerCounters::default();
+        Ok(Self { socket, peers, arrivals, counters, segments: false })
+    }
+
+    fn receive(
+        &mut self,
+        budget: u32,
+        handle: &mut dyn FnMut(usize, &mut [u8]),
+    ) -> io::Result<u32> {
+        let Self { socket, peers, arrivals, counters, .. } = self;
+        let mut handled = 0;
+        while handled < budget {
+            let count = arrivals.receive(socket)?;
+            for arrival in arrivals.iter(count) {
+                if arrival.is_truncated {
+                    counters.truncated += 1;
+                    continue;
+                }
+                let Some(peer) = peers.iter().position(|peer| peer.is(arrival.from)) else {
+                    counters.strangers += 1;
+                    continue;
+                };
+                let stride = arrival.stride.unwrap_or(arrival.bytes.len()).max(1);
+                for datagram in arrival.bytes.chunks_mut(stride) {
+                    handled += 1;
+                    counters.received += 1;
+                    handle(peer, datagram);
+                }
+            }
+            if !arrivals.is_full(count) {
+                break;
+            }
+        }
+        Ok(handled)
+    }
+
+    fn send(&mut self, datagrams: &[ToPeer<'_>]) {
+        let mut whole = [ToPeer::default(); PEER_BATCH];
+        let mut count = 0;
+        for datagram in datagrams {
+            if datagram.bytes.len() <= datagram.stride {
+                whole[count] = *datagram;
+                count += 1;
+            } else {
+                // Order is kept for each peer: what came before goes before.
+                self.send_whole(&whole[..count]);
+                count = 0;
+                self.send_segments(datagram);
+            }
+        }
+        self.send_whole(&whole[..count]);
+    }
+
+    fn send_whole(&mut self, mut rest: &[ToPeer<'_>]) {
+        while !rest.is_empty() {
+            match socket::send(&self.socket, rest, &self.peers) {
+                Outcome::Sent(count) => {
+                    self.counters.sent += count as u64;
+                    rest = &rest[count..];
+                }
+                Outcome::Refused(_) => {
+                    self.counters.send_drops += 1;
+                    rest = &rest[1..];
+                }
+                Outcome::Full => {
+                    self.counters.send_drops += rest.len() as u64;
+                    return;
+                }
+            }
+        }
+    }
+
+    fn send_segments(&mut self, datagram: &ToPeer<'_>) {
+        let ToPeer { peer, bytes, stride } = *datagram;
+        let at_once = SEGMENTS_MAX.min(PAYLOAD_MAX / stride.max(1)).max(1);
+        for part in bytes.chunks(at_once * stride.max(1)) {
+            let segments = part.len().div_ceil(stride) as u64;
+            if self.segments {
+                match socket::send(
+                    &self.socket,
+                    &[ToPeer { peer, bytes: part, stride }],
+                    &self.peers,
+                ) {
+                    Outcome::Sent(_) => {
+                        self.counters.sent += segments;
+                        continue;
+                    }
+                    Outcome::Full => {
+                        self.counters.send_drops += segments;
+                        continue;
+                    }
+                    // EIO: the device computes no checksums, so the kernel cuts nothing for it.
+                    Outcome::Refused(error) => self.segments = error != rustix::io::Errno::IO,
+                }
+            }
+            for bytes in part.chunks(stride) {
+                self.send_whole(&[ToPeer { peer, bytes, stride }]);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

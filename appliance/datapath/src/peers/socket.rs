@@ -1,0 +1,317 @@
+//! UDP sockets: many datagrams in one call, and superframes of datagrams.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with, sockopt};
+
+use super::{PEER_BATCH, ToPeer};
+
+/// Room for one control message with one number, aligned as `cmsghdr` wants it.
+type Control = [u64; 4];
+const NO_CONTROL: Control = [0; 4];
+
+/// A socket on this address that never fragments and never waits.
+pub(super) fn open(local: SocketAddr, buffer_bytes: usize) -> io::Result<OwnedFd> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let family = if local.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let socket = socket_with(family, SocketType::DGRAM, flags, None)?;
+    // Not by what ICMP says of the path either, which anybody may have sent: the sync MTU is configured.
+    if local.is_ipv4() {
+        sockopt::set_ip_mtu_discover(&socket, sockopt::Ipv4PathMtuDiscovery::PROBE)?;
+    } else {
+        sockopt::set_ipv6_mtu_discover(&socket, sockopt::Ipv6PathMtuDiscovery::PROBE)?;
+    }
+    // Above the system's limit only with CAP_NET_ADMIN; the kernel's default is enough to run.
+    if sockopt::set_socket_recv_buffer_size_force(&socket, buffer_bytes).is_err() {
+        sockopt::set_socket_recv_buffer_size(&socket, buffer_bytes)?;
+    }
+    if sockopt::set_socket_send_buffer_size_force(&socket, buffer_bytes).is_err() {
+        sockopt::set_socket_send_buffer_size(&socket, buffer_bytes)?;
+    }
+    bind(&socket, &local)?;
+    Ok(socket)
+}
+
+/// Has datagrams of one length that came together handed over together.
+pub(super) fn join_segments(socket: &OwnedFd) -> io::Result<()> {
+    let on: libc::c_int = 1;
+    // SAFETY: pointer and length are those of `on`, which the kernel only reads. No safe way: rustix does not
+    // have the option.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_UDP,
+            libc::UDP_GRO,
+            (&raw const on).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// A peer's address as the kernel takes it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Address {
+    ip: IpAddr,
+    raw: RawAddress,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum RawAddress {
+    V4(libc::sockaddr_in),
+    V6(libc::sockaddr_in6),
+}
+
+impl Address {
+    pub(super) fn new(address: SocketAddr) -> Self {
+        let port = address.port().to_be();
+        let raw = match address {
+            SocketAddr::V4(address) => RawAddress::V4(libc::sockaddr_in {
+                sin_family: libc::AF_INET as libc::sa_family_t,
+                sin_port: port,
+                sin_addr: libc::in_addr { s_addr: u32::from_ne_bytes(address.ip().octets()) },
+                sin_zero: [0; 8],
+            }),
+            SocketAddr::V6(address) => RawAddress::V6(libc::sockaddr_in6 {
+                sin6_family: libc::AF_INET6 as libc::sa_family_t,
+                sin6_port: port,
+                sin6_flowinfo: 0,
+                sin6_addr: libc::in6_addr { s6_addr: address.ip().octets() },
+                sin6_scope_id: address.scope_id(),
+            }),
+        };
+        Self { ip: address.ip(), raw }
+    }
+
+    /// The port does not matter: what is sealed says who has sent it.
+    pub(super) fn is(&self, from: Option<IpAddr>) -> bool {
+        from == Some(self.ip)
+    }
+
+    fn pointer(&self) -> (*const libc::c_void, libc::socklen_t) {
+        match &self.raw {
+            RawAddress::V4(raw) => ((&raw const *raw).cast(), size_of_val(raw) as libc::socklen_t),
+            RawAddress::V6(raw) => ((&raw const *raw).cast(), size_of_val(raw) as libc::socklen_t),
+        }
+    }
+}
+
+/// What became of some datagrams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// So many of them, at least one.
+    Sent(usize),
+    /// The first one is not taken.
+    Refused(Errno),
+    /// None, as the queue is full and nothing empties it while we try.
+    Full,
+}
+
+/// Sends as many of the datagrams, not more than `PEER_BATCH`, as the kernel takes in one call.
+pub(super) fn send(socket: &OwnedFd, datagrams: &[ToPeer<'_>], peers: &[Address]) -> Outcome {
+    assert!(datagrams.len() <= PEER_BATCH, "{} datagrams", datagrams.len());
+    let mut slices = [libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 }; PEER_BATCH];
+    let mut controls = [NO_CONTROL; PEER_BATCH];
+    let mut headers = [no_header(); PEER_BATCH];
+    let parts = slices.iter_mut().zip(&mut controls).zip(&mut headers);
+    for (datagram, ((slice, control), header)) in datagrams.iter().zip(parts) {
+        slice.iov_base = datagram.bytes.as_ptr().cast_mut().cast();
+        slice.iov_len = datagram.bytes.len();
+        let (name, length) = peers[datagram.peer].pointer();
+        header.msg_hdr.msg_name = name.cast_mut();
+        header.msg_hdr.msg_namelen = length;
+        header.msg_hdr.msg_iov = &raw mut *slice;
+        header.msg_hdr.msg_iovlen = 1;
+        if datagram.bytes.len() > datagram.stride {
+            let length = put_segment_size(control, datagram.stride as u16);
+            header.msg_hdr.msg_control = control.as_mut_ptr().cast();
+            header.msg_hdr.msg_controllen = length;
+        }
+    }
+    // SAFETY: as many headers as are named have pointers to addresses, slices and controls with their lengths, all
+    // of which outlive the call; the kernel writes to the headers alone. No safe way: rustix cannot say how superframes are cut.
+    let sent = unsafe {
+        libc::sendmmsg(
+            socket.as_raw_fd(),
+            headers.as_mut_ptr(),
+            datagrams.len() as libc::c_uint,
+            libc::MSG_DONTWAIT,
+        )
+    };
+    match usize::try_from(sent) {
+        Ok(count @ 1..) => Outcome::Sent(count),
+        _ => match Errno::from_io_error(&io::Error::last_os_error()) {
+            Some(Errno::AGAIN | Errno::NOBUFS) | None => Outcome::Full,
+            Some(error) => Outcome::Refused(error),
+        },
+    }
+}
+
+/// Buffers for datagrams that come.
+#[derive(Debug)]
+pub(super) struct Arrivals {
+    bytes: Vec<u8>,
+    slot_bytes: usize,
+    slots: Vec<Slot>,
+}
+
+/// What the kernel says of one that came.
+#[derive(Debug, Clone, Copy, Default)]
+struct Slot {
+    from: Option<IpAddr>,
+    length: usize,
+    is_truncated: bool,
+    stride: Option<usize>,
+}
+
+/// One datagram, or several of `stride` bytes each and one of what is left.
+#[derive(Debug)]
+pub(super) struct Arrival<'a> {
+    pub(super) from: Option<IpAddr>,
+    pub(super) bytes: &'a mut [u8],
+    pub(super) is_truncated: bool,
+    pub(super) stride: Option<usize>,
+}
+
+impl Arrivals {
+    /// Room for so many, not more than `PEER_BATCH`, of so many bytes.
+    pub(super) fn new(count: usize, slot_bytes: usize) -> Self {
+        let slots = vec![Slot::default(); count.min(PEER_BATCH)];
+        Self { bytes: vec![0; slots.len() * slot_bytes], slot_bytes, slots }
+    }
+
+    /// Takes what has come, as far as there is room, and returns how many.
+    pub(super) fn receive(&mut self, socket: &OwnedFd) -> io::Result<usize> {
+        let Self { bytes, slot_bytes, slots } = self;
+        let mut slices = [libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 }; PEER_BATCH];
+        let mut controls = [NO_CONTROL; PEER_BATCH];
+        let mut names = [const { MaybeUninit::<libc::sockaddr_storage>::zeroed() }; PEER_BATCH];
+        let mut headers = [no_header(); PEER_BATCH];
+        let parts = slices.iter_mut().zip(&mut controls).zip(&mut names).zip(&mut headers);
+        for (bytes, (((slice, control), name), header)) in
+            bytes.chunks_exact_mut(*slot_bytes).zip(parts)
+        {
+            slice.iov_base = bytes.as_mut_ptr().cast();
+            slice.iov_len = bytes.len();
+            header.msg_hdr.msg_name = name.as_mut_ptr().cast();
+            header.msg_hdr.msg_namelen = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
+            header.msg_hdr.msg_iov = &raw mut *slice;
+            header.msg_hdr.msg_iovlen = 1;
+            header.msg_hdr.msg_control = control.as_mut_ptr().cast();
+            header.msg_hdr.msg_controllen = size_of::<Control>();
+        }
+        // SAFETY: as many headers as there are slots have pointers to buffers with their lengths, which outlive the
+        // call, and the kernel writes within these lengths. No safe way: rustix has no recvmmsg.
+        let count = unsafe {
+            libc::recvmmsg(
+                socket.as_raw_fd(),
+                headers.as_mut_ptr(),
+                slots.len() as libc::c_uint,
+                libc::MSG_DONTWAIT as _,
+                std::ptr::null_mut(),
+            )
+        };
+        let Ok(count) = usize::try_from(count) else {
+            let error = io::Error::last_os_error();
+            return match Errno::from_io_error(&error) {
+                // Errors of datagrams that were sent earlier: whoever they were for is silent, and that is noticed.
+                Some(
+                    Errno::AGAIN
+                    | Errno::INTR
+                    | Errno::CONNREFUSED
+                    | Errno::HOSTUNREACH
+                    | Errno::NETUNREACH,
+                ) => Ok(0),
+                _ => Err(error),
+            };
+        };
+        for (((slot, header), name), control) in
+            slots.iter_mut().zip(&headers).zip(&names).zip(&controls).take(count)
+        {
+            *slot = Slot {
+                from: sender(name),
+                length: header.msg_len as usize,
+                is_truncated: header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0,
+                stride: segment_size(control, header.msg_hdr.msg_controllen),
+            };
+        }
+        Ok(count)
+    }
+
+    /// Whether more may have come than was taken.
+    pub(super) fn is_full(&self, count: usize) -> bool {
+        count == self.slots.len()
+    }
+
+    /// The first `count` of what was received last.
+    pub(super) fn iter(&mut self, count: usize) -> impl Iterator<Item = Arrival<'_>> {
+        let slots = self.slots.iter().zip(self.bytes.chunks_exact_mut(self.slot_bytes));
+        slots.take(count).map(|(slot, bytes)| {
+            let length = slot.length.min(bytes.len());
+            Arrival {
+                from: slot.from,
+                bytes: &mut bytes[..length],
+                is_truncated: slot.is_truncated,
+                stride: slot.stride,
+            }
+        })
+    }
+}
+
+fn no_header() -> libc::mmsghdr {
+    // SAFETY: a header of zeros is one without address, data and control. No safe way: on some systems it has private padding.
+    unsafe { MaybeUninit::zeroed().assume_init() }
+}
+
+fn sender(name: &MaybeUninit<libc::sockaddr_storage>) -> Option<IpAddr> {
+    // SAFETY: it was zeroed, and the kernel has written an address or nothing over that. No safe way: which kind of
+    // address it is stands in its first field.
+    unsafe {
+        match libc::c_int::from((*name.as_ptr()).ss_family) {
+            libc::AF_INET => {
+                let name = &*name.as_ptr().cast::<libc::sockaddr_in>();
+                Some(IpAddr::from(name.sin_addr.s_addr.to_ne_bytes()))
+            }
+            libc::AF_INET6 => {
+                let name = &*name.as_ptr().cast::<libc::sockaddr_in6>();
+                Some(IpAddr::from(name.sin6_addr.s6_addr))
+            }
+            _ => None,
+        }
+    }
+}
+
+const HEADER_BYTES: usize = size_of::<libc::cmsghdr>();
+
+/// Writes the control message that has a superframe cut, and returns its length.
+fn put_segment_size(control: &mut Control, bytes: u16) -> usize {
+    let length = HEADER_BYTES + size_of::<u16>();
+    // cmsghdr on 64-bit Linux: length (8), level (4), type (4); then the value, as the machine orders bytes.
+    let [first, second, third, _] = control;
+    *first = length as u64;
+    *second = words(libc::SOL_UDP as u32, libc::UDP_SEGMENT as u32);
+    *third = u64::from_ne_bytes(std::array::from_fn(|at| {
+        bytes.to_ne_bytes().get(at).copied().unwrap_or(0)
+    }));
+    HEADER_BYTES + size_of::<u64>()
+}
+
+/// The length of the datagrams in a superframe, if the kernel has joined any.
+fn segment_size(control: &Control, length: usize) -> Option<usize> {
+    let [first, second, third, _] = control;
+    let is_it = length >= HEADER_BYTES + size_of::<libc::c_int>()
+        && *first as usize >= HEADER_BYTES + size_of::<libc::c_int>()
+        && *second == words(libc::SOL_UDP as u32, libc::UDP_GRO as u32);
+    let [a, b, c, d, ..] = third.to_ne_bytes();
+    is_it.then(|| u32::from_ne_bytes([a, b, c, d]) as usize)
+}
+
+/// Two numbers as they lie side by side in memory.
+fn words(first: u32, second: u32) -> u64 {
+    let ([a, b, c, d], [e, f, g, h]) = (first.to_ne_bytes(), second.to_ne_bytes());
+    u64::from_ne_bytes([a, b, c, d, e, f, g, h])
+}

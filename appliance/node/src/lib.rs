@@ -23,6 +23,8 @@ pub mod record;
 pub mod explain;
 pub mod policy;
 
+pub mod cluster;
+
 pub mod control;
 pub mod health;
 pub mod http;

@@ -1,0 +1,281 @@
+//! The packet thread's side: what the engine has for its peers is sealed and sent, what comes is opened and handed over.
+//!
+//! Sessions bring the keys. Nothing here waits, and nothing is allocated once each peer has been spoken to.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use gabion_datapath::{PEER_BATCH, PeerCounters, PeerSockets, PeerTraffic, ToPeer};
+use gabion_engine::{Engine, InterfaceId, NodeId, Session, Time, Verdict, WRAPPED_FRAME, Wrapped};
+
+use super::known::Known;
+use super::seal::{OpenError, Opener, RENEW_AFTER, Sealer, epoch_of};
+use super::sessions::SessionChange;
+
+/// Datagrams of each kind that a turn takes.
+const DATAGRAMS_PER_TURN: u32 = 256;
+/// How long the keys before are taken after new ones have come.
+const OLD_KEYS: Duration = Duration::from_secs(10);
+/// When a renewed session's keys are first used: by then the peer has them.
+const SETTLING: Duration = Duration::from_secs(1);
+
+/// The sockets, and the keys of each peer.
+#[derive(Debug)]
+pub struct Links {
+    sockets: PeerSockets,
+    /// In the order in which the sockets were given them.
+    links: Vec<Link>,
+    known: Arc<Known>,
+    /// Buffers, kept for their capacity.
+    records: Vec<u8>,
+    sealed: Vec<Vec<u8>>,
+    wrapped: Vec<Wrapped>,
+}
+
+#[derive(Debug)]
+struct Link {
+    node: NodeId,
+    incarnation: u64,
+    sealing: Option<Sealer>,
+    /// The keys of a renewed session, until they are used.
+    next: Option<(Sealer, Time)>,
+    opening: Option<Opener>,
+    before: Option<(Opener, Time)>,
+    renewal_asked: bool,
+    counts: LinkCounts,
+}
+
+/// What has gone between this node and a peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LinkCounts {
+    /// Sync datagrams that were sealed and given to the kernel, and that were opened.
+    pub sealed: u64,
+    pub opened: u64,
+    /// Datagrams that were refused.
+    pub malformed: u64,
+    pub unknown_epoch: u64,
+    pub forged: u64,
+    pub replayed: u64,
+    /// Datagrams of the engine's for which there was no key.
+    pub unsent: u64,
+}
+
+/// A peer's counts, by its number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LinkReport {
+    pub node: NodeId,
+    pub counts: LinkCounts,
+}
+
+impl Links {
+    /// `peers` in the order in which `sockets` were given them.
+    pub fn new(sockets: PeerSockets, peers: &[NodeId], known: Arc<Known>) -> Self {
+        let link = |node: &NodeId| Link {
+            node: *node,
+            incarnation: 0,
+            sealing: None,
+            next: None,
+            opening: None,
+            before: None,
+            renewal_asked: false,
+            counts: LinkCounts::default(),
+        };
+        Self {
+            sockets,
+            links: peers.iter().map(link).collect(),
+            known,
+            records: Vec::new(),
+            sealed: vec![Vec::new(); PEER_BATCH],
+            wrapped: Vec::with_capacity(PEER_BATCH),
+        }
+    }
+
+    /// Handles to be waited for.
+    ///
+    /// # Errors
+    /// When the process has no file descriptor left.
+    pub fn handles(&self) -> io::Result<[std::os::fd::OwnedFd; 2]> {
+        self.sockets.handles()
+    }
+
+    /// Takes what has become of a session, and tells the engine.
+    pub fn handle_session(&mut self, now: Time, change: &SessionChange, engine: &mut Engine) {
+        let (SessionChange::Up { peer, .. } | SessionChange::Lost { peer }) = *change;
+        let Some(link) = self.links.iter_mut().find(|link| link.node == peer) else { return };
+        let session = match *change {
+            SessionChange::Up { incarnation, version, epoch, keys, .. } => {
+                let sealer = Sealer::new(version, epoch, &keys.sync_send);
+                let opener = Opener::new(version, epoch, &keys.sync_receive);
+                link.take(now, incarnation, sealer, opener);
+                let (send, receive) = (keys.wrapped_send, keys.wrapped_receive);
+                Session::Up { incarnation, epoch, send, receive }
+            }
+            SessionChange::Lost { .. } => {
+                link.forget();
+                Session::Lost
+            }
+        };
+        engine.handle_session(now, peer, session);
+    }
+
+    /// Hands what has come to the engine; `leave` sends a frame that is to be forwarded. Returns whether more may wait.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn receive(
+        &mut self,
+        now: Time,
+        engine: &mut Engine,
+        leave: &mut dyn FnMut(InterfaceId, &[u8]),
+    ) -> io::Result<bool> {
+        let Self { sockets, links, .. } = self;
+        let mut sync = |peer: usize, datagram: &mut [u8]| {
+            if let Some(records) = links[peer].open(now, datagram) {
+                engine.handle_peer(now, links[peer].node, records);
+            }
+        };
+        let synced = sockets.receive(PeerTraffic::Sync, DATAGRAMS_PER_TURN, &mut sync)?;
+        let mut wrapped = |peer: usize, datagram: &mut [u8]| {
+            let verdict = engine.handle_wrapped(now, links[peer].node, datagram);
+            if let Verdict::Forward { out } = verdict
+                && let Some(frame) = datagram.get(WRAPPED_FRAME..)
+            {
+                leave(out, frame);
+            }
+        };
+        let unwrapped = sockets.receive(PeerTraffic::Wrapped, DATAGRAMS_PER_TURN, &mut wrapped)?;
+        Ok(synced >= DATAGRAMS_PER_TURN || unwrapped >= DATAGRAMS_PER_TURN)
+    }
+
+    /// Sends what the engine has for its peers.
+    pub fn send(&mut self, now: Time, engine: &mut Engine) {
+        self.send_sync(now, engine);
+        self.send_wrapped(engine);
+    }
+
+    fn send_sync(&mut self, now: Time, engine: &mut Engine) {
+        let Self { sockets, links, known, records, sealed, .. } = self;
+        let mut peers = [0; PEER_BATCH];
+        let mut count = 0;
+        while let Some(to) = engine.poll_peer(now, records) {
+            let Some(peer) = links.iter().position(|link| link.node == to) else { continue };
+            if links[peer].seal(now, records, &mut sealed[count], known) {
+                peers[count] = peer;
+                count += 1;
+            }
+            if count == PEER_BATCH {
+                send_sealed(sockets, &peers, sealed);
+                count = 0;
+            }
+        }
+        send_sealed(sockets, &peers[..count], sealed);
+    }
+
+    fn send_wrapped(&mut self, engine: &mut Engine) {
+        loop {
+            let wrapped = std::iter::from_fn(|| engine.poll_wrapped());
+            self.wrapped.extend(wrapped.take(PEER_BATCH));
+            if self.wrapped.is_empty() {
+                return;
+            }
+            let mut datagrams = [ToPeer::default(); PEER_BATCH];
+            let mut count = 0;
+            for Wrapped { to, bytes, stride } in &self.wrapped {
+                if let Some(peer) = self.links.iter().position(|link| link.node == *to) {
+                    datagrams[count] = ToPeer { peer, bytes, stride: *stride };
+                    count += 1;
+                }
+            }
+            self.sockets.send(PeerTraffic::Wrapped, &datagrams[..count]);
+            for wrapped in self.wrapped.drain(..) {
+                engine.recycle(wrapped);
+            }
+        }
+    }
+
+    pub fn reports(&self) -> Vec<LinkReport> {
+        self.links.iter().map(|link| LinkReport { node: link.node, counts: link.counts }).collect()
+    }
+
+    /// Of the sync socket, and of that for wrapped packets.
+    pub const fn counters(&self) -> [PeerCounters; 2] {
+        [self.sockets.counters(PeerTraffic::Sync), self.sockets.counters(PeerTraffic::Wrapped)]
+    }
+}
+
+fn send_sealed(sockets: &mut PeerSockets, peers: &[usize], sealed: &[Vec<u8>]) {
+    let mut datagrams = [ToPeer::default(); PEER_BATCH];
+    for (datagram, (peer, bytes)) in datagrams.iter_mut().zip(peers.iter().zip(sealed)) {
+        *datagram = ToPeer { peer: *peer, bytes, stride: bytes.len() };
+    }
+    if !peers.is_empty() {
+        sockets.send(PeerTraffic::Sync, &datagrams[..peers.len()]);
+    }
+}
+
+impl Link {
+    fn take(&mut self, now: Time, incarnation: u64, sealer: Sealer, opener: Opener) {
+        if incarnation != self.incarnation {
+            // Nothing of an earlier incarnation is authentic any more.
+            self.forget();
+        }
+        self.incarnation = incarnation;
+        self.before = self.opening.replace(opener).map(|before| (before, now + OLD_KEYS));
+        self.renewal_asked = false;
+        if self.sealing.is_some() {
+            self.next = Some((sealer, now + SETTLING));
+        } else {
+            self.sealing = Some(sealer);
+        }
+    }
+
+    fn forget(&mut self) {
+        (self.sealing, self.next, self.opening, self.before) = (None, None, None, None);
+    }
+
+    fn seal(&mut self, now: Time, records: &[u8], datagram: &mut Vec<u8>, known: &Known) -> bool {
+        if let Some((next, _)) = self.next.take_if(|(_, from)| *from <= now) {
+            self.sealing = Some(next);
+        }
+        let Some(sealer) = &mut self.sealing else {
+            self.counts.unsent += 1;
+            return false;
+        };
+        if !sealer.seal(records, datagram) {
+            self.counts.unsent += 1;
+            return false;
+        }
+        self.counts.sealed += 1;
+        let received = self.opening.as_ref().map_or(0, Opener::count);
+        if sealer.count().max(received) >= RENEW_AFTER && !self.renewal_asked && self.next.is_none()
+        {
+            self.renewal_asked = true;
+            known.renew(self.node);
+        }
+        true
+    }
+
+    fn open<'d>(&mut self, now: Time, datagram: &'d mut [u8]) -> Option<&'d [u8]> {
+        if self.before.as_ref().is_some_and(|(_, until)| *until <= now) {
+            self.before = None;
+        }
+        let epoch = epoch_of(datagram);
+        let openers =
+            self.opening.iter_mut().chain(self.before.iter_mut().map(|(before, _)| before));
+        let opener = openers.into_iter().find(|opener| Some(opener.epoch()) == epoch);
+        let opened = opener.map_or(Err(OpenError::Epoch), |opener| opener.open(datagram));
+        let count = match opened {
+            Ok(_) => &mut self.counts.opened,
+            Err(OpenError::Malformed) => &mut self.counts.malformed,
+            Err(OpenError::Epoch) => &mut self.counts.unknown_epoch,
+            Err(OpenError::Forged) => &mut self.counts.forged,
+            Err(OpenError::Replayed) => &mut self.counts.replayed,
+        };
+        *count += 1;
+        opened.ok()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,27 @@
+//! What the node knows of the other members and how it speaks with them: docs/cluster.md sections 6 to 8.
+//!
+//! The modules stand in the order in which two nodes meet: who this node is, what it says first, the session that
+//! proves it, the sessions with all peers, and the packet thread's side, which seals, opens and sends. What the
+//! datagrams mean is the engine's business.
+
+mod identity;
+mod incarnation;
+
+mod hello;
+mod message;
+mod refusal;
+mod session;
+mod known;
+mod sessions;
+
+pub mod seal;
+mod links;
+
+pub use hello::PolicyMark;
+pub use identity::{Identity, IdentityError};
+pub use incarnation::{Incarnation, IncarnationError};
+pub use known::{Known, PeerReport};
+pub use links::{LinkReport, Links};
+pub use refusal::Refusal;
+pub use session::Keys;
+pub use sessions::{Local, OpenSessionsError, SessionChange, Sessions, Told, bind};

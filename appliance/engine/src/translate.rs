@@ -1,6 +1,6 @@
 //! Chooses the external endpoint of a flow whose source is to be translated.
 
-#[allow(dead_code, unused_imports)] // Until flows are taken over.
+#[allow(dead_code)] // Until those who gave ports out are told of flows that others have taken over.
 mod foreign;
 
 use std::ops::RangeInclusive;
@@ -17,7 +17,6 @@ use crate::tally::Tally;
 use crate::{Address, ClusterConfig, DropReason, Endpoint, Time, flows};
 use crate::{FlowKey, flows::FlowTable, flows::Slot};
 
-#[allow(unused_imports)] // Until flows are taken over.
 pub(crate) use foreign::Inherited;
 
 /// Free ports of one address that are tried for one flow: a port that is free and yet has a flow

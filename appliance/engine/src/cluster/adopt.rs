@@ -9,8 +9,8 @@ use super::record::{Record, Translation};
 use super::rendezvous::Pair;
 use crate::flows::{Admission, DestinationChoice, Flow, Side, Slot, SourceChoice, Tracker};
 use crate::recheck::Standing;
-use crate::translate::Lease;
-use crate::{Engine, FlowKey, InterfaceId, Time, Usage};
+use crate::translate::{Inherited, Lease};
+use crate::{Endpoint, Engine, FlowKey, InterfaceId, Time, Usage};
 use gabion_rules::{RuleId, ZoneId};
 
 impl Engine {
@@ -38,7 +38,9 @@ impl Engine {
     fn take_over(&mut self, now: Time, record: &Record, expires: Time) -> Result<Slot, Standing> {
         let flow = self.flow_of(now, record, expires).ok_or(Standing::Revoked)?;
         let admission = self.judge_anew(&flow)?;
-        let flow = Flow { admission, ..flow };
+        let lease =
+            self.hold_translation(now, record, admission.source).ok_or(Standing::Revoked)?;
+        let flow = Flow { admission, lease, ..flow };
         let slot = self.insert_flow(now, &flow).map_err(|_| Standing::Revoked)?;
         let Some(cluster) = &mut self.cluster else { return Err(Standing::Revoked) };
         cluster.hear(record.term);
@@ -60,7 +62,6 @@ impl Engine {
             | Tracker::Association { .. }
             | Tracker::Other { .. }) => other,
         };
-        let lease = self.hold_translation(record)?;
         let external = record.reply.destination.address;
         Some(Flow {
             id: self.next_flow_id(),
@@ -72,7 +73,7 @@ impl Engine {
             half_open: false,
             expendable: false,
             logged: false,
-            lease,
+            lease: Lease::Nothing,
             guest_of: None,
             is_from_own_address: external != record.original.source.address
                 && self.topology.is_own(external),
@@ -82,10 +83,30 @@ impl Engine {
         })
     }
 
-    fn hold_translation(&mut self, record: &Record) -> Option<Lease> {
-        match record.translation {
-            Translation::None => Some(Lease::Nothing),
-            Translation::Mapping | Translation::SharedPort | Translation::Guest => None,
+    /// Holds the external endpoint that the flow has; `None` where it can not go on with it here.
+    fn hold_translation(
+        &mut self,
+        now: Time,
+        record: &Record,
+        source: SourceChoice,
+    ) -> Option<Lease> {
+        let Record { original, reply, .. } = *record;
+        match (record.translation, source) {
+            (Translation::None, _) => Some(Lease::Nothing),
+            (Translation::Mapping | Translation::SharedPort, SourceChoice::Rule(id)) => {
+                let nat = self.policy.as_ref()?.rules.source_nat_by_id(id)?;
+                let external = reply.destination;
+                let own = self.topology.is_own(external.address).then_some(external.address);
+                let port =
+                    if original.is_icmp_query() { original.source.port } else { reply.source.port };
+                let destination = Endpoint { port, ..reply.source };
+                let key = FlowKey { destination, ..original };
+                let sent_to = original.destination.address;
+                let flow = Inherited { key, sent_to, external };
+                let held = self.translator.inherit(now, &self.flows, nat, &flow, own);
+                held.ok().map(|translated| translated.lease)
+            }
+            (Translation::Mapping | Translation::SharedPort | Translation::Guest, _) => None,
         }
     }
 

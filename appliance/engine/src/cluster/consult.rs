@@ -7,6 +7,7 @@ use crate::flows::Slot;
 use crate::judge::Case;
 use crate::packet::{Packet, Segment};
 use crate::recheck::Nobody;
+use crate::translate::Translator;
 use crate::{Direction, Engine, FlowKey, InterfaceId, Time};
 
 /// Which way a packet goes on.
@@ -54,6 +55,10 @@ impl Engine {
             let question = if opens { Question::None } else { question };
             return Some(Errand { to, key: pair, question });
         }
+        if let Some(to) = cluster.port_owner(&self.translator, &key) {
+            let question = if opens { Question::None } else { Question::Whose };
+            return Some(Errand { to, key: pair, question });
+        }
         if opens {
             return None;
         }
@@ -73,7 +78,9 @@ impl Engine {
     pub(crate) fn consult_about(&mut self, now: Time, key: FlowKey) -> Option<Errand> {
         let cluster = self.cluster.as_mut().filter(|cluster| !cluster.is_alone())?;
         let pair = Pair::from(key);
-        let known = cluster.known_owner(now, &pair);
+        let known = cluster
+            .known_owner(now, &pair)
+            .or_else(|| Some((cluster.port_owner(&self.translator, &key)?, Question::Whose)));
         let (to, question) = known.unwrap_or((cluster.director(&pair), Question::Whose));
         (to != cluster.me()).then_some(Errand { to, key: pair, question })
     }
@@ -104,6 +111,11 @@ impl Engine {
 }
 
 impl Cluster {
+    /// The live node that has given out the port to which packets of the key are sent, if another has.
+    fn port_owner(&self, translator: &Translator, key: &FlowKey) -> Option<NodeId> {
+        translator.owner_of(key).filter(|owner| *owner != self.me() && self.is_alive(*owner))
+    }
+
     /// The live owner of a key, if this node has heard of one, and whether he is to confirm it.
     pub(super) fn known_owner(&mut self, now: Time, key: &Pair) -> Option<(NodeId, Question)> {
         let me = self.me();

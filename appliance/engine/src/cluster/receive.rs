@@ -10,7 +10,7 @@ use crate::follow::Followed;
 use crate::hash::keyed;
 use crate::judge::Refusal;
 use crate::packet::{Packet, Parsed, Segment};
-use crate::{Direction, DropReason, Engine, Frame, InterfaceId, Offload, Time, Verdict};
+use crate::{Direction, DropReason, Engine, FlowKey, Frame, InterfaceId, Offload, Time, Verdict};
 
 /// How a wrapped packet came.
 #[derive(Debug, Clone, Copy)]
@@ -126,7 +126,7 @@ impl Engine {
             self.tell_owner(wrapping, pair);
             return self.pass_here(now, *from, frame, packet);
         }
-        self.pass_on(now, arrived, frame, packet, pair)
+        self.pass_on(now, arrived, frame, packet, key)
     }
 
     /// Passes a packet by a flow of this node's, or by its rules.
@@ -164,8 +164,10 @@ impl Engine {
         arrived: &Arrived,
         frame: &mut Frame<'_>,
         packet: &Packet,
-        key: Pair,
+        key: FlowKey,
     ) -> Result<Verdict, Refusal> {
+        let external = (key.protocol, key.destination);
+        let key = Pair::from(key);
         let Some(cluster) = &mut self.cluster else { return Err(DropReason::NoOwner.into()) };
         let Arrived { by, from, wrapping } = *arrived;
         let wrapping = &wrapping;
@@ -182,9 +184,13 @@ impl Engine {
             return Ok(Verdict::ToPeer { node: owner });
         }
         let opens = matches!(&packet.segment, Segment::Tcp(tcp) if is_opening(tcp));
-        if opens {
-            // A connection anew, of which the other node remembers the last one.
-            return self.pass_here(now, from, frame, packet);
+        if opens || self.translator.mappings.find_external(external.0, external.1).is_some() {
+            // A connection anew, of which the other node remembers the last one; or a stranger, whom the
+            // mapping here lets in or does not.
+            self.note_handled(now, wrapping);
+            let verdict = self.pass_here(now, from, frame, packet);
+            self.tell_owner(wrapping, key);
+            return verdict;
         }
         let is_director = cluster.director(&key) == me || cluster.director_but(&key, by) == me;
         if wrapping.flags.has(Flags::MINE) && (known.is_some() || is_director) {
@@ -240,7 +246,7 @@ impl Engine {
     }
 
     /// The key of the flow that a packet is of, or an error about.
-    fn key_of(&self, frame: &Frame<'_>, packet: &Packet) -> Option<crate::FlowKey> {
+    fn key_of(&self, frame: &Frame<'_>, packet: &Packet) -> Option<FlowKey> {
         if let Segment::IcmpError { .. } = packet.segment {
             return crate::quote::Quote::parse(frame, packet)
                 .ok()

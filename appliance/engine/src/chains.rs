@@ -130,13 +130,11 @@ impl<T: HasKey + Copy> Keyed<T> {
     }
 
     /// How many places were ever used, to walk over them.
-    #[allow(dead_code)] // Until tables are walked.
     pub(crate) fn places(&self) -> u32 {
         self.places.used()
     }
 
     /// What is at a place, if that is taken.
-    #[allow(dead_code)] // Until tables are walked.
     pub(crate) fn at(&self, place: u32) -> Option<&T> {
         let thing = self.places.at(place)?;
         (self.find(&thing.key()) == Some(place)).then_some(thing)

@@ -26,6 +26,7 @@ mod listen;
 mod adopt;
 mod presence;
 mod pass;
+mod drain;
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -41,6 +42,7 @@ use channel::Channel;
 pub(crate) use consult::{Errand, Passage};
 use directory::Directory;
 use message::Term;
+use pass::Sweep;
 use rendezvous::Pair;
 use share::Shares;
 use waiting::Waiting;
@@ -113,6 +115,8 @@ pub(crate) struct Cluster {
     configured: View,
     /// Who is alive, this node among them.
     view: View,
+    /// Those of them that are asked for keys: all that do not leave, unless all do.
+    directors: View,
     peers: Vec<Peer>,
     clock: Term,
     state: NodeState,
@@ -137,6 +141,11 @@ pub(crate) struct Cluster {
     /// The slot from which flows are looked at for records that are due.
     scan: u32,
     scanned: Time,
+    /// What peers have let go, to be taken out.
+    sweeps: VecDeque<Sweep>,
+    swept: Time,
+    /// The replica from which those of dead owners are copied on.
+    orphans: Option<u32>,
 }
 
 /// Another member.
@@ -155,6 +164,9 @@ struct Peer {
     /// Whether it has been told all that it is to know, and it has told us.
     told: bool,
     has_told: bool,
+    /// How often it was told of all keys, and whether it still has to hear which round is over.
+    round: u32,
+    owes_round: bool,
     policy: Option<u64>,
     /// The last reading of its clock, which it gets back.
     echo: u64,
@@ -172,6 +184,7 @@ impl Cluster {
             rendezvous: Rendezvous::new(config.secret),
             configured: configured.with(me),
             view: View::NONE.with(me),
+            directors: View::NONE.with(me),
             peers: others.map(|node| Peer::new(node, flows)).collect(),
             clock: Term(0),
             state: NodeState::Joining,
@@ -190,6 +203,9 @@ impl Cluster {
             pass: None,
             scan: 0,
             scanned: now,
+            sweeps: VecDeque::new(),
+            swept: now,
+            orphans: None,
             config,
         }
     }
@@ -222,7 +238,7 @@ impl Cluster {
     }
 
     fn director(&self, key: &Pair) -> NodeId {
-        self.rendezvous.director(key, self.view).unwrap_or(self.me())
+        self.rendezvous.director(key, self.directors).unwrap_or(self.me())
     }
 
     /// A reading of the clock that nobody has had.
@@ -249,6 +265,8 @@ impl Peer {
             state: NodeState::Joining,
             told: false,
             has_told: false,
+            round: 0,
+            owes_round: false,
             policy: None,
             echo: 0,
             wrapped_out: 0,

@@ -240,8 +240,8 @@ impl Engine {
         packet: &Packet,
     ) -> Result<Passage, Refusal> {
         let key = packet.key().ok_or(DropReason::FragmentInvalid)?;
-        self.adopt_for(now, &key);
-        if let Some((slot, direction)) = self.flows.find(&key) {
+        if let Some((slot, direction)) = self.flows.find(&key).or_else(|| self.adopt_for(now, &key))
+        {
             if let Some(errand) = self.doubted(now, slot, key) {
                 return Ok(Passage::Elsewhere(errand));
             }

@@ -47,7 +47,6 @@ mod reply;
 mod unsolicited;
 
 // Several nodes.
-#[allow(dead_code)] // Until flows are handed over and tables are walked.
 mod cluster;
 
 // Beside the path.

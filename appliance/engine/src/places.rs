@@ -35,13 +35,11 @@ impl<T> Places<T> {
     }
 
     /// How many places there are, taken or free.
-    #[allow(dead_code)] // Until tables are walked.
     pub(crate) const fn used(&self) -> u32 {
         self.things.len() as u32
     }
 
     /// What stands, or has stood, at a place.
-    #[allow(dead_code)] // Until tables are walked.
     pub(crate) fn at(&self, place: u32) -> Option<&T> {
         self.things.get(place as usize)
     }

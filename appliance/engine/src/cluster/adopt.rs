@@ -1,41 +1,38 @@
 //! Taking over a flow whose owner has gone, at a packet of it; and giving flows away.
 
-use std::time::Duration;
-
-use super::NodeId;
-use super::channel::Item;
-use super::message::{Message, Term};
 use super::record::{Record, Translation};
 use super::rendezvous::Pair;
 use crate::flows::{Admission, DestinationChoice, Flow, Side, Slot, SourceChoice, Tracker};
 use crate::recheck::Standing;
 use crate::translate::{Inherited, Lease};
-use crate::{Endpoint, Engine, FlowKey, InterfaceId, Time, Usage};
+use crate::{Direction, Endpoint, Engine, FlowKey, InterfaceId, Time, Usage};
 use gabion_rules::{RuleId, ZoneId};
 
 impl Engine {
-    /// Takes over the flow of a key if this node keeps a copy of it and its owner has gone.
-    pub(crate) fn adopt_for(&mut self, now: Time, key: &FlowKey) {
-        let Some(cluster) = &self.cluster else { return };
+    /// Takes over the flow of a key that is not this node's, if it keeps a copy of it and the owner has
+    /// gone.
+    pub(crate) fn adopt_for(&mut self, now: Time, key: &FlowKey) -> Option<(Slot, Direction)> {
+        let cluster = self.cluster.as_ref()?;
         let pair = Pair::from(*key);
-        let Some(replica) = cluster.directory.replica(&pair).copied() else { return };
+        let replica = cluster.directory.replica(&pair).copied()?;
         let is_orphan = !cluster.is_live(replica.owner, replica.incarnation);
-        if !is_orphan || replica.expires <= now || self.flows.find(key).is_some() {
-            return;
-        }
         // Another may keep a newer copy: whoever directs the key now is the one.
-        if cluster.director(&replica.record.first()) != cluster.me() {
-            return;
+        let is_ours = cluster.director(&replica.record.first()) == cluster.me();
+        if !is_orphan || !is_ours || replica.expires <= now {
+            return None;
         }
-        if self.take_over(now, &replica.record, replica.expires).is_ok()
-            && let Some(cluster) = &mut self.cluster
-        {
-            cluster.directory.take_replica(&pair);
-        }
+        self.take_over(now, &replica.record, replica.expires).ok()?;
+        self.cluster.as_mut()?.directory.take_replica(&pair);
+        self.flows.find(key)
     }
 
     /// Makes the flow this node's, if its own rules permit it.
-    fn take_over(&mut self, now: Time, record: &Record, expires: Time) -> Result<Slot, Standing> {
+    pub(super) fn take_over(
+        &mut self,
+        now: Time,
+        record: &Record,
+        expires: Time,
+    ) -> Result<Slot, Standing> {
         let flow = self.flow_of(now, record, expires).ok_or(Standing::Revoked)?;
         let admission = self.judge_anew(&flow)?;
         let lease =
@@ -108,36 +105,6 @@ impl Engine {
             }
             (Translation::Mapping | Translation::SharedPort | Translation::Guest, _) => None,
         }
-    }
-
-    pub(super) fn hear_handover(&mut self, now: Time, from: NodeId, record: Record) {
-        let expires = now + Duration::from_millis(record.remaining.into());
-        let key = record.first();
-        let known = self.flows.find(&record.original);
-        let taken = match known {
-            // It was repeated.
-            Some((slot, _)) => Some(slot),
-            None => self.take_over(now, &record, expires).ok(),
-        };
-        let Some(cluster) = &mut self.cluster else { return };
-        if taken.is_some() {
-            cluster.directory.take_replica(&key);
-        }
-        let term = taken.map_or(Term(0), |slot| cluster.shares.get(slot).term);
-        if let Some(peer) = cluster.peer(from) {
-            let accepted = taken.is_some();
-            peer.channel.tell(Item::Said(Message::Taken { key, accepted, term }));
-        }
-    }
-
-    pub(super) fn hear_taken(
-        &mut self,
-        _now: Time,
-        _from: NodeId,
-        _key: Pair,
-        _accepted: bool,
-        _term: Term,
-    ) {
     }
 }
 

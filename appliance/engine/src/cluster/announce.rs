@@ -96,6 +96,7 @@ impl Engine {
             if is_due {
                 cluster.replicate(flows, slot);
             }
+            cluster.offer(flows, slot);
         }
     }
 }
@@ -104,14 +105,16 @@ impl Cluster {
     /// Looks for the holder of a flow's key and tells it, if it is another than before.
     pub(crate) fn place(&mut self, flows: &FlowTable, slot: Slot, id: crate::FlowId, side: u8) {
         let Some(key) = key_of(flows, slot, side) else { return };
-        let holder = self.rendezvous.holder(&key, self.view, self.me());
+        let holder = self.rendezvous.holder(&key, self.directors, self.me());
         let at = usize::from(side);
+        let owes = |holder| self.peers.iter().any(|peer| peer.node == holder && peer.owes_round);
         let Some(share) = self.shares.get_mut(slot) else { return };
-        if share.holders[at] == holder {
+        let is_told = share.holders[at] == holder && holder.is_none_or(|holder| !owes(holder));
+        if is_told {
             return;
         }
         share.holders[at] = holder;
-        let marks = REGISTERED[at] | REGISTER_WAITS[at];
+        let marks = REGISTERED[at] | REGISTER_WAITS[at] | share::OFFERED;
         self.shares.mark(slot, marks, false);
         self.tell_registration(holder, slot, id, side);
         if side == 0 {
@@ -193,6 +196,7 @@ impl Cluster {
                     term: share.term,
                     is_closed: is_closed(&tracker),
                     is_answered: is_answered(&tracker),
+                    round: self.peer(to)?.round,
                 }))
             }
             Item::Record { slot, id } => {

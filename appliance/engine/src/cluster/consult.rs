@@ -94,7 +94,7 @@ impl Engine {
             return None;
         }
         let pair = Pair::from(key);
-        let holder = cluster.rendezvous.holder(&pair, cluster.view, cluster.me());
+        let holder = cluster.rendezvous.holder(&pair, cluster.directors, cluster.me());
         let Some(to) = holder else {
             if let Some(share) = cluster.shares.get_mut(slot) {
                 share.doubt = cluster.pauses;

@@ -25,6 +25,7 @@ pub(crate) struct Entry {
     pub(crate) is_answered: bool,
     /// The round of the owner's in which it was last told of.
     pub(crate) round: u32,
+    pub(crate) heard: Time,
 }
 
 /// A flow that this node keeps for another.
@@ -129,11 +130,10 @@ impl Directory {
         now: Time,
         from: NodeId,
         incarnation: u64,
-        round: u32,
         registration: &Registration,
         is_live: impl Fn(&Entry) -> bool,
     ) -> Registered {
-        let Registration { key, first, term, is_closed, is_answered } = *registration;
+        let Registration { key, first, term, is_closed, is_answered, round } = *registration;
         if let Some(known) = self.entries.get(&key).copied()
             && (known.owner, known.incarnation) != (from, incarnation)
         {
@@ -153,8 +153,18 @@ impl Directory {
         {
             return Registered::No { owner: None, term: buried.term };
         }
-        let entry =
-            Entry { key, first, owner: from, incarnation, term, is_closed, is_answered, round };
+        let heard = now;
+        let entry = Entry {
+            key,
+            first,
+            owner: from,
+            incarnation,
+            term,
+            is_closed,
+            is_answered,
+            round,
+            heard,
+        };
         match self.entries.get_or_insert(entry) {
             // What is older came late.
             Some(place) => {
@@ -247,9 +257,13 @@ impl Directory {
         self.replicas.len()
     }
 
-    /// How many places of entries and of replicas there are, to walk over them.
-    pub(crate) fn places(&self) -> (u32, u32) {
-        (self.entries.places(), self.replicas.places())
+    /// How many places of entries there are, to walk over them.
+    pub(crate) fn places(&self) -> u32 {
+        self.entries.places()
+    }
+
+    pub(crate) fn replica_places(&self) -> u32 {
+        self.replicas.places()
     }
 
     pub(crate) fn entry_at(&self, place: u32) -> Option<&Entry> {

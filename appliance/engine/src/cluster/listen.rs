@@ -4,6 +4,7 @@ use super::channel::Item;
 use super::consult::Question;
 use super::directory::{Hint, Registered, Replica};
 use super::message::{Heartbeat, Message, Registration, Term, messages};
+use super::pass::Sweep;
 use super::record::Record;
 use super::rendezvous::Pair;
 use super::{Cluster, NodeId};
@@ -66,7 +67,9 @@ impl Engine {
             }
             Message::Granted { ask } => self.hear_granted(now, ask),
             Message::NotMine { ask, key } => self.hear_not_mine(from, ask, key),
-            Message::Begin { .. } | Message::End { .. } => self.hear_round(now, from, message),
+            Message::Told { buckets, round } => {
+                cluster.sweeps.push_back(Sweep { owner: from, buckets, round, at: 0 });
+            }
         }
     }
 
@@ -112,8 +115,7 @@ impl Engine {
                     .iter()
                     .any(|peer| (peer.node, peer.incarnation) == (entry.owner, entry.incarnation))
         };
-        let registered =
-            cluster.directory.register(now, from, incarnation, 0, registration, is_live);
+        let registered = cluster.directory.register(now, from, incarnation, registration, is_live);
         match registered {
             Registered::Yes => {
                 // Whoever keeps an older record of it keeps it for nobody.
@@ -145,7 +147,7 @@ impl Engine {
     }
 
     /// The flow is another node's.
-    fn lose(&mut self, now: Time, slot: Slot, hint: Hint) {
+    pub(super) fn lose(&mut self, now: Time, slot: Slot, hint: Hint) {
         self.tell_nothing(slot);
         self.remove_flow(now, slot, CloseReason::HandedOver);
         if let Some(cluster) = &mut self.cluster {

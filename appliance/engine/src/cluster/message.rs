@@ -58,12 +58,8 @@ pub(crate) enum Message {
         ask: u32,
         key: Pair,
     },
-    /// What the sender has not registered anew between these two has ended.
-    Begin {
-        buckets: u64,
-        round: u32,
-    },
-    End {
+    /// Keys of these buckets that the sender has registered in an earlier round only are not its own.
+    Told {
         buckets: u64,
         round: u32,
     },
@@ -95,6 +91,8 @@ pub(crate) struct Registration {
     pub(crate) is_closed: bool,
     /// Packets have come back: the claim of a node that has seen none gives way to it.
     pub(crate) is_answered: bool,
+    /// How often the sender has told the receiver of all its keys.
+    pub(crate) round: u32,
 }
 
 /// What a datagram holds that is no message.
@@ -114,8 +112,7 @@ const TAKEN: u8 = 133;
 const HINT: u8 = 134;
 const GRANTED: u8 = 135;
 const NOT_MINE: u8 = 136;
-const BEGIN: u8 = 137;
-const END: u8 = 138;
+const TOLD: u8 = 137;
 
 /// Types below may be skipped by whoever does not know them.
 const FIRST_REQUIRED: u8 = 128;
@@ -149,8 +146,7 @@ impl Message {
             Self::Hint { .. } => HINT,
             Self::Granted { .. } => GRANTED,
             Self::NotMine { .. } => NOT_MINE,
-            Self::Begin { .. } => BEGIN,
-            Self::End { .. } => END,
+            Self::Told { .. } => TOLD,
         }
     }
 
@@ -188,7 +184,7 @@ impl Message {
                 to.u32(*ask);
                 to.pair(key);
             }
-            Self::Begin { buckets, round } | Self::End { buckets, round } => {
+            Self::Told { buckets, round } => {
                 to.u64(*buckets);
                 to.u32(*round);
             }
@@ -219,8 +215,7 @@ impl Message {
             }
             GRANTED => Self::Granted { ask: from.u32()? },
             NOT_MINE => Self::NotMine { ask: from.u32()?, key: from.pair()? },
-            BEGIN => Self::Begin { buckets: from.u64()?, round: from.u32()? },
-            END => Self::End { buckets: from.u64()?, round: from.u32()? },
+            TOLD => Self::Told { buckets: from.u64()?, round: from.u32()? },
             _ => return None,
         })
     }
@@ -258,6 +253,7 @@ impl Registration {
         let marks = marks.into_iter().chain([(self.is_answered, IS_ANSWERED)]);
         to.u8(marks.filter(|(on, _)| *on).fold(0, |marks, (_, mark)| marks | mark));
         to.u64(self.term.0);
+        to.u32(self.round);
         to.pair(&self.key);
         if let Some(first) = &self.first {
             to.pair(first);
@@ -266,10 +262,10 @@ impl Registration {
 
     fn read(from: &mut Reader<'_>) -> Option<Self> {
         let marks = from.u8()?;
-        let (term, key) = (Term(from.u64()?), from.pair()?);
+        let (term, round, key) = (Term(from.u64()?), from.u32()?, from.pair()?);
         let first = if marks & HAS_FIRST != 0 { Some(from.pair()?) } else { None };
         let (is_closed, is_answered) = (marks & IS_CLOSED != 0, marks & IS_ANSWERED != 0);
-        Some(Self { key, first, term, is_closed, is_answered })
+        Some(Self { key, first, term, is_closed, is_answered, round })
     }
 }
 
@@ -295,7 +291,7 @@ pub(crate) fn messages(datagram: &[u8]) -> impl Iterator<Item = Result<Message, 
 }
 
 const fn is_known(kind: u8) -> bool {
-    matches!(kind, HEARTBEAT..=ACKNOWLEDGEMENT | REGISTER..=END)
+    matches!(kind, HEARTBEAT..=ACKNOWLEDGEMENT | REGISTER..=TOLD)
 }
 
 fn split(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {

@@ -1,21 +1,33 @@
-//! After the view has changed: flows' keys are registered where they are to be looked for now.
+//! After the view has changed: flows' keys are registered where they are to be looked for now, copies of
+//! flows whose owner has gone get another home, and what nobody owns any more is taken out.
 
-use super::NodeId;
+use std::time::Duration;
+
+use super::channel::Item;
 use super::message::Message;
+use super::rendezvous::Pair;
+use super::{Cluster, NodeId};
 use crate::flows::Slot;
 use crate::recheck::FLOWS_PER_TURN;
 use crate::{Engine, Time};
 
-impl Engine {
-    pub(super) fn begin_pass(&mut self) {
-        if let Some(cluster) = &mut self.cluster {
-            cluster.pass = Some(0);
-        }
-    }
+/// How long a key is remembered whose owner has gone, and of whose flow there is no copy.
+const ORPHAN_LIFE: Duration = Duration::from_secs(60);
 
+/// What a peer has let go: its keys of these buckets that it has told of in earlier rounds only.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sweep {
+    pub(crate) owner: NodeId,
+    pub(crate) buckets: u64,
+    pub(crate) round: u32,
+    /// Where to go on.
+    pub(crate) at: u32,
+}
+
+impl Engine {
     /// Looks at some flows' holders; when all were looked at and everything has come, peers have been
     /// told all that they are to know.
-    pub(super) fn go_on_with_pass(&mut self, _now: Time) {
+    pub(super) fn go_on_with_pass(&mut self) {
         let Self { cluster: Some(cluster), flows, .. } = self else { return };
         if let Some(from) = cluster.pass {
             let end = from.saturating_add(FLOWS_PER_TURN).min(flows.slots());
@@ -27,13 +39,91 @@ impl Engine {
                 }
             }
             cluster.pass = (end < flows.slots()).then_some(end);
+        } else {
+            cluster.copy_orphans();
         }
-        if cluster.pass.is_none() {
-            for peer in &mut cluster.peers {
-                peer.told |= cluster.view.contains(peer.node) && peer.channel.is_idle();
-            }
+        cluster.finish_rounds();
+    }
+
+    /// Now and then the dead are looked for, whose keys nobody lets go.
+    pub(super) fn look_for_orphans(&mut self, now: Time) {
+        let Some(cluster) = self.cluster.as_mut() else { return };
+        if now.since(cluster.swept) >= ORPHAN_LIFE / 2 {
+            cluster.swept = now;
+            let (owner, buckets, round) = (NodeId(0), 0, 0);
+            cluster.sweeps.push_back(Sweep { owner, buckets, round, at: 0 });
         }
     }
 
-    pub(super) fn hear_round(&mut self, _now: Time, _from: NodeId, _message: Message) {}
+    /// Takes out what peers have let go, and what the dead have left.
+    pub(super) fn sweep_directory(&mut self, now: Time) {
+        let Some(cluster) = &mut self.cluster else { return };
+        let Some(sweep) = cluster.sweeps.front_mut() else { return };
+        let Sweep { owner, buckets, round, at } = *sweep;
+        let places = cluster.directory.places();
+        let end = at.saturating_add(FLOWS_PER_TURN).min(places);
+        sweep.at = end;
+        for place in at..end {
+            let Some(entry) = cluster.directory.entry_at(place).copied() else { continue };
+            let is_let_go = entry.owner == owner
+                && buckets & bucket(&entry.key) != 0
+                && entry.round.wrapping_sub(round).cast_signed() < 0;
+            let is_left = !cluster.is_live(entry.owner, entry.incarnation)
+                && now.since(entry.heard) > ORPHAN_LIFE
+                && cluster.directory.replica(&entry.key).is_none_or(|kept| kept.expires <= now);
+            if is_let_go || is_left {
+                cluster.directory.forget(&entry.key);
+                cluster.directory.take_replica(&entry.key);
+            }
+        }
+        if end == places {
+            cluster.sweeps.pop_front();
+        }
+    }
+}
+
+impl Cluster {
+    /// Flows of dead owners that this node would adopt are kept by one more, so that its own death does not
+    /// lose them.
+    fn copy_orphans(&mut self) {
+        let Some(from) = self.orphans else { return };
+        let places = self.directory.replica_places();
+        let end = from.saturating_add(FLOWS_PER_TURN).min(places);
+        for place in from..end {
+            let Some(replica) = self.directory.replica_at(place).copied() else { continue };
+            let first = replica.record.first();
+            if self.is_live(replica.owner, replica.incarnation)
+                || self.director(&first) != self.me()
+            {
+                continue;
+            }
+            let next = self.rendezvous.holder(&first, self.directors, self.me());
+            if let Some(peer) = next.and_then(|next| self.peer(next)) {
+                peer.channel.tell(Item::Said(Message::Record(replica.record)));
+            }
+        }
+        self.orphans = (end < places).then_some(end);
+    }
+
+    /// Who has heard of everything is told so.
+    fn finish_rounds(&mut self) {
+        if self.pass.is_some() || self.orphans.is_some() {
+            return;
+        }
+        for peer in &mut self.peers {
+            if !self.view.contains(peer.node) || !peer.channel.is_idle() {
+                continue;
+            }
+            peer.told = true;
+            if std::mem::take(&mut peer.owes_round) {
+                let (buckets, round) = (u64::MAX, peer.round);
+                peer.channel.tell(Item::Said(Message::Told { buckets, round }));
+            }
+        }
+    }
+}
+
+/// The bit of a key's bucket.
+fn bucket(key: &Pair) -> u64 {
+    1 << (crate::hash::keyed([0; 16], key) % u64::from(u64::BITS))
 }

@@ -135,14 +135,17 @@ impl Engine {
         self.look_around(now);
         self.ask_again(now);
         self.drop_overdue(now);
-        self.go_on_with_pass(now);
+        self.go_on_with_pass();
+        self.sweep_directory(now);
         self.scan_some(now);
+        self.look_for_orphans(now);
     }
 
     pub(crate) fn cluster_timeout(&self) -> Option<Time> {
         let cluster = self.cluster.as_ref()?;
         let beat = cluster.beat + cluster.config.heartbeat;
-        let pass = cluster.pass.map(|_| Time::ZERO);
+        let is_busy = cluster.pass.or(cluster.orphans).is_some() || !cluster.sweeps.is_empty();
+        let pass = is_busy.then_some(Time::ZERO);
         let channels = cluster.peers.iter().filter_map(|peer| peer.channel.poll_timeout());
         channels.chain(cluster.waiting.poll_timeout()).chain(pass).chain([beat]).min()
     }
@@ -156,21 +159,9 @@ impl Engine {
         };
         let alive: View = cluster.peers.iter().filter(is_alive).map(|peer| peer.node).collect();
         let view = alive.with(cluster.me());
-        if view != cluster.view {
-            let before = std::mem::replace(&mut cluster.view, view);
-            for peer in &mut cluster.peers {
-                let (was, is) = (before.contains(peer.node), view.contains(peer.node));
-                if was && !is {
-                    // What it is to know it is told when it is back.
-                    peer.channel.clear();
-                }
-                if was != is {
-                    peer.told = false;
-                    peer.has_told &= is;
-                }
-            }
-            cluster.pass = Some(0);
-            self.begin_pass();
+        let staying = cluster.staying(view);
+        if view != cluster.view || staying != cluster.directors {
+            cluster.change_view(view, staying);
         }
         self.see_whether_joined(now);
     }
@@ -205,6 +196,36 @@ impl Engine {
 }
 
 impl Cluster {
+    /// Who does not leave, or all if everybody does.
+    fn staying(&self, view: View) -> View {
+        let leaves = |node: &NodeId| match self.peers.iter().find(|peer| peer.node == *node) {
+            Some(peer) => peer.state == NodeState::Draining,
+            None => self.state == NodeState::Draining,
+        };
+        let staying: View = view.nodes().filter(|node| !leaves(node)).collect();
+        if staying.is_empty() { view } else { staying }
+    }
+
+    fn change_view(&mut self, view: View, directors: View) {
+        let before = std::mem::replace(&mut self.view, view);
+        self.directors = directors;
+        for peer in &mut self.peers {
+            let (was, is) = (before.contains(peer.node), view.contains(peer.node));
+            if was && !is {
+                // What it is to know it is told when it is back.
+                peer.channel.clear();
+            }
+            if was != is {
+                peer.has_told &= is;
+                peer.round = peer.round.wrapping_add(u32::from(is));
+                peer.owes_round = is;
+            }
+            peer.told = false;
+        }
+        self.pass = Some(0);
+        self.orphans = Some(0);
+    }
+
     /// After a silence of its own that made it dead to others, this node takes nothing that it owns for
     /// certain, and nobody's silence for his death.
     pub(super) fn notice_pause(&mut self, now: Time) {

@@ -4,7 +4,7 @@
 use super::message::{Message, Registration};
 use super::rendezvous::Pair;
 use super::wrap::{Flags, Refused, Wrapping};
-use super::{Cluster, NodeId, WRAPPED_FRAME, Wrapped};
+use super::{Cluster, NodeId, NodeState, WRAPPED_FRAME, Wrapped};
 use crate::admit::is_opening;
 use crate::follow::Followed;
 use crate::hash::keyed;
@@ -117,8 +117,7 @@ impl Engine {
             self.tell_owner(wrapping, pair);
             return Err(DropReason::PeerReplayed.into());
         }
-        self.adopt_for(now, &key);
-        if let Some((slot, _)) = self.flows.find(&key)
+        if let Some((slot, _)) = self.flows.find(&key).or_else(|| self.adopt_for(now, &key))
             && self.doubted(now, slot, key).is_none()
             && !self.has_expired(now, slot)
         {
@@ -173,6 +172,7 @@ impl Engine {
         let wrapping = &wrapping;
         let me = cluster.me();
         let known = cluster.known_owner(now, &key).map(|(owner, _)| owner);
+        let known = known.or_else(|| cluster.better_informed(&key, wrapping));
         if let Some(owner) = known.filter(|owner| ![wrapping.origin, by].contains(owner)) {
             if wrapping.hops + 1 > HOPS_MAX {
                 return Err(DropReason::NoOwner.into());
@@ -294,15 +294,22 @@ impl Cluster {
         let origin = wrapping.origin;
         let incarnation = self.peer(origin).map_or(0, |peer| peer.incarnation);
         let term = self.clock;
-        let (first, is_closed, is_answered) = (None, false, false);
-        let claim = Registration { key, first, term, is_closed, is_answered };
-        self.directory.register(now, origin, incarnation, 0, &claim, |_| false);
+        let (first, is_closed, is_answered, round) = (None, false, false, u32::MAX);
+        let claim = Registration { key, first, term, is_closed, is_answered, round };
+        self.directory.register(now, origin, incarnation, &claim, |_| false);
         self.answer(wrapping, Message::Granted { ask: wrapping.ask });
+    }
+
+    /// Whom a node asks that has not yet been told all that it is to know.
+    fn better_informed(&self, key: &Pair, wrapping: &Wrapping) -> Option<NodeId> {
+        let is_new = self.state == NodeState::Joining && wrapping.hops < HOPS_MAX;
+        let next = self.rendezvous.holder(key, self.directors, self.me());
+        next.filter(|_| is_new)
     }
 
     /// The director of a key as a node sees it that takes itself for no member.
     fn director_but(&self, key: &Pair, by: NodeId) -> NodeId {
-        self.rendezvous.holder(key, self.view, by).unwrap_or(self.me())
+        self.rendezvous.holder(key, self.directors, by).unwrap_or(self.me())
     }
 
     fn mark_of(&self, wrapping: &Wrapping) -> u64 {

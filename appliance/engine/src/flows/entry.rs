@@ -273,6 +273,10 @@ impl Entry {
         self.has(PLAIN)
     }
 
+    pub(crate) const fn is_from_own_address(&self) -> bool {
+        self.has(FROM_OWN_ADDRESS)
+    }
+
     pub(super) const fn is_wide(&self) -> bool {
         self.has(WIDE)
     }

@@ -10,6 +10,7 @@
 //!
 //! The direction of a connection is that of its first SYN and never turns.
 
+mod learn;
 mod state;
 mod stored;
 mod window;
@@ -22,6 +23,7 @@ use crate::address::Direction;
 use crate::packet::TcpSegment;
 use crate::verdict::DropReason;
 
+use learn::Learning;
 pub use state::TcpState;
 use state::{Event, Kind, Rule};
 pub(crate) use stored::StoredTcp;
@@ -38,6 +40,7 @@ pub(crate) struct TcpTracker {
     /// does the originator send a SYN-ACK.
     simultaneous: bool,
     pending: Pending,
+    learning: Learning,
 }
 
 /// What passed without changing anything, kept because the answer to it must pass too.
@@ -85,6 +88,7 @@ impl TcpTracker {
             replier: None,
             simultaneous: false,
             pending: Pending::Nothing,
+            learning: Learning::Done,
         }
     }
 
@@ -119,7 +123,9 @@ impl TcpTracker {
     /// The tracker of a connection that another node has followed so far; `None` for one that is not
     /// established, of which nobody else can know enough.
     pub(crate) fn adopted(self) -> Option<Self> {
-        matches!(self.state, TcpState::Established | TcpState::Closing).then_some(self)
+        let is_known = matches!(self.state, TcpState::Established | TcpState::Closing);
+        let learning = Learning::Nothing;
+        is_known.then_some(Self { learning, pending: Pending::Nothing, ..self })
     }
 
     pub(crate) fn state(&self) -> TcpState {
@@ -291,6 +297,9 @@ impl TcpTracker {
             *self = chosen;
             return Ok(effect);
         }
+        if self.learning != Learning::Done {
+            return self.learn(direction, segment);
+        }
         let Some((sender, receiver)) = self.sides(direction) else {
             return Err(DropReason::TcpState);
         };
@@ -313,6 +322,9 @@ impl TcpTracker {
         direction: Direction,
         segment: &TcpSegment,
     ) -> Result<TcpEffect, DropReason> {
+        if let Some(passed) = self.doubtful_reset(direction, segment) {
+            return passed;
+        }
         let sequence = segment.sequence;
         let refuses = self.refuses_syn(direction, segment);
         let closed = self.state == TcpState::Closed;

@@ -1,7 +1,9 @@
 //! A tracker in the fourteen words that a flow keeps of it.
 
+use super::learn::Learning;
 use super::window::{Grant, MAX_SHIFT, Side, Syn};
 use super::{Pending, TcpState, TcpTracker};
+use crate::Direction;
 
 /// What is kept between two segments.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -35,10 +37,21 @@ const STATE: u32 = 9;
 const PENDING: u32 = 12;
 const SCALES: u32 = 14;
 const SCALE_BITS: u32 = 5;
+const LEARNING: u32 = 29;
+
+/// By their numbers in `bits`.
+const LEARNED: [Learning; 6] = [
+    Learning::Done,
+    Learning::Nothing,
+    Learning::Heard(Direction::Original),
+    Learning::Heard(Direction::Reply),
+    Learning::Unsure(Direction::Original),
+    Learning::Unsure(Direction::Reply),
+];
 
 impl From<&TcpTracker> for StoredTcp {
     fn from(tracker: &TcpTracker) -> Self {
-        let TcpTracker { state, originator, replier, simultaneous, pending } = tracker;
+        let TcpTracker { state, originator, replier, simultaneous, pending, learning } = tracker;
         let mut stored = Self::default();
         stored.put_side(0, originator);
         if let Some(replier) = replier {
@@ -63,6 +76,8 @@ impl From<&TcpTracker> for StoredTcp {
             }
         };
         stored.bits |= kind << PENDING;
+        let place = LEARNED.iter().position(|stored| stored == learning).unwrap_or_default();
+        stored.bits |= (place as u32) << LEARNING;
         stored
     }
 }
@@ -88,6 +103,7 @@ impl From<&StoredTcp> for TcpTracker {
             replier: stored.has(HAS_REPLIER).then(|| stored.side(1)),
             simultaneous: stored.has(SIMULTANEOUS),
             pending,
+            learning: LEARNED[(stored.bits >> LEARNING) as usize % LEARNED.len()],
         }
     }
 }
@@ -236,13 +252,15 @@ mod tests {
             syn().prop_map(Pending::NewSyn),
             syn().prop_map(Pending::OtherSynAck),
         ];
-        (state, side(), prop::option::of(side()), any::<bool>(), pending).prop_map(
-            |(state, originator, replier, simultaneous, pending)| TcpTracker {
+        let learning = prop::sample::select(LEARNED.to_vec());
+        (state, side(), prop::option::of(side()), any::<bool>(), pending, learning).prop_map(
+            |(state, originator, replier, simultaneous, pending, learning)| TcpTracker {
                 state,
                 originator,
                 replier,
                 simultaneous,
                 pending,
+                learning,
             },
         )
     }

@@ -68,3 +68,135 @@ fn a_connection_goes_on_where_its_packets_come_to_when_its_owner_dies() {
         assert_eq!(wall.drops(), [].into());
     }
 }
+
+/// RFC 6092 REC-32, and what is known of a connection that has moved on since it was last written down.
+#[test]
+fn windows_are_learnt_after_an_adoption_and_hold_from_then_on() {
+    let mut wall = Wall::new(2, POLICY);
+    let port = 40_000;
+    open(&mut wall, port, 1, 1);
+    wall.wait(Duration::from_millis(50));
+    wall.kill(1);
+    let data = client(port).seq(9_000_001).ack(7_000_001).payload(b"hello").frame();
+    assert_eq!(
+        wall.send(2, "ext", &data),
+        [format!("2 int: tcp 198.51.100.9:{port} > {SERVER} . +5 ttl 63")]
+    );
+    let answer = server(port).seq(7_000_001).ack(9_000_006).payload(b"hello").frame();
+    assert_eq!(
+        wall.send(2, "int", &answer),
+        [format!("2 ext: tcp {SERVER} > 198.51.100.9:{port} . +5 ttl 63")]
+    );
+    let more = client(port).seq(9_000_006).ack(7_000_006).payload(b"hello").frame();
+    assert_eq!(wall.send(2, "ext", &more).len(), 1);
+    assert_eq!(wall.drops(), [].into());
+    for seq in [9_200_000, 8_000_000] {
+        let stray = client(port).seq(seq).ack(7_000_006).payload(b"hello").frame();
+        assert_eq!(wall.send(2, "ext", &stray), [""; 0]);
+    }
+    assert_eq!(wall.drops(), ["2 drop:tcp-window".to_owned()].into());
+}
+
+#[test]
+fn a_node_that_leaves_hands_its_flows_over_and_forwards_what_still_comes() {
+    for nodes in 2..=4 {
+        let mut wall = Wall::new(nodes, POLICY);
+        for port in 40_000..40_040 {
+            open(&mut wall, port, 1, 2);
+        }
+        let now = wall.now;
+        wall.engine(1).set_draining(now, true);
+        wall.wait(Duration::from_secs(3));
+        assert_eq!(wall.status(1).owned, 0);
+        for port in 40_000..40_040 {
+            let data = client(port).seq(1_001).ack(5_001).psh().payload(b"hello").frame();
+            let left = wall.send(1, "ext", &data);
+            let ends: Vec<&str> = left.iter().map(|left| &left[2..]).collect();
+            assert_eq!(ends, [format!("int: tcp 198.51.100.9:{port} > {SERVER} P. +5 ttl 63")]);
+            assert!(!left[0].starts_with('1'), "{left:?}");
+        }
+        assert_eq!(wall.drops(), [].into());
+        wall.kill(1);
+        for port in 40_000..40_040 {
+            let answer = server(port).seq(5_001).ack(1_006).psh().payload(b"hello").frame();
+            let left = wall.send(2, "int", &answer);
+            let ends: Vec<&str> = left.iter().map(|left| &left[2..]).collect();
+            assert_eq!(ends, [format!("ext: tcp {SERVER} > 198.51.100.9:{port} P. +5 ttl 63")]);
+        }
+        assert_eq!(wall.drops(), [].into());
+    }
+}
+
+/// One death after the other: copies of flows are copied on.
+#[test]
+fn connections_outlive_all_nodes_but_one() {
+    let mut wall = Wall::new(4, POLICY);
+    for port in 40_000..40_040 {
+        open(&mut wall, port, 1, 2);
+    }
+    for node in 1..=3 {
+        wall.wait(Duration::from_millis(500));
+        wall.kill(node);
+    }
+    for port in 40_000..40_040 {
+        let data = client(port).seq(1_001).ack(5_001).psh().payload(b"hello").frame();
+        let left = wall.send(4, "ext", &data);
+        assert_eq!(left, [format!("4 int: tcp 198.51.100.9:{port} > {SERVER} P. +5 ttl 63")]);
+    }
+}
+
+#[test]
+fn a_node_that_stood_still_leaves_its_flows_to_whoever_took_them() {
+    let mut wall = Wall::new(3, POLICY);
+    for port in 40_000..40_040 {
+        open(&mut wall, port, 1, 2);
+    }
+    wall.wait(Duration::from_millis(50));
+    wall.pause(1);
+    wall.wait(Duration::from_secs(5));
+    for port in 40_000..40_020 {
+        let data = client(port).seq(1_001).ack(5_001).psh().payload(b"hello").frame();
+        assert_eq!(wall.send(2, "ext", &data).len(), 1);
+    }
+    wall.resume(1);
+    for port in 40_000..40_040 {
+        let more = client(port).seq(1_001).ack(5_001).psh().payload(b"hello").frame();
+        let left = wall.send(1, "ext", &more);
+        let ends: Vec<&str> = left.iter().map(|left| &left[2..]).collect();
+        assert_eq!(ends, [format!("int: tcp 198.51.100.9:{port} > {SERVER} P. +5 ttl 63")]);
+        assert_eq!(left[0].starts_with('1'), port >= 40_020, "{left:?}");
+    }
+    assert_eq!(wall.drops(), [].into());
+}
+
+#[test]
+fn a_datagram_that_may_be_an_answer_is_asked_about_before_the_rules_are() {
+    let dns = || build::udp().from("198.51.100.9:5353").to("10.1.0.10:53").payload(b"who");
+    let answer = || build::udp().from("10.1.0.10:53").to("198.51.100.9:5353").payload(b"he");
+    for nodes in 2..=4 {
+        let mut wall = Wall::new(nodes, POLICY);
+        let left = wall.send(1, "ext", &dns().frame());
+        assert_eq!(left, ["1 int: udp 198.51.100.9:5353 > 10.1.0.10:53 +3 ttl 63"]);
+        let left = wall.send(2, "int", &answer().frame());
+        assert_eq!(left, ["1 ext: udp 10.1.0.10:53 > 198.51.100.9:5353 +2 ttl 63"]);
+        let left = wall.send(2, "int", &answer().frame());
+        assert_eq!(left, ["1 ext: udp 10.1.0.10:53 > 198.51.100.9:5353 +2 ttl 63"]);
+        assert_eq!(wall.drops(), [].into());
+    }
+}
+
+#[test]
+fn an_error_that_comes_to_another_node_finds_the_flow_that_it_quotes() {
+    let mut wall = Wall::new(3, POLICY);
+    for port in 40_000..40_010 {
+        open(&mut wall, port, 1, 1);
+        let sent = client(port).seq(1_001).ack(5_001).payload(b"hello").frame();
+        let left = wall.send(1, "ext", &sent);
+        assert_eq!(left.len(), 1);
+        let quoted = client(port).seq(1_001).ack(5_001).payload(b"hello").hop_limit(62).frame();
+        let error = build::icmp_error_about(&quoted, 3, 1, [0; 4]).from("10.1.0.99");
+        let left = wall.send(2, "int", &error.frame());
+        assert_eq!(left.len(), 1, "{:?}", wall.drops());
+        assert!(left[0].starts_with("1 ext: icmp"), "{left:?}");
+    }
+}

@@ -19,6 +19,7 @@ pub(super) struct Wall {
     policy: String,
     nodes: Vec<Option<Engine>>,
     incarnations: Vec<u64>,
+    paused: Option<(u8, Engine)>,
     /// From and to: nothing goes this way.
     pub cut: BTreeSet<(u8, u8)>,
     /// What happens to each wrapped datagram on its way, and how often it comes.
@@ -36,6 +37,7 @@ impl Wall {
             policy: policy.to_owned(),
             nodes: (0..nodes).map(|_| None).collect(),
             incarnations: vec![0; usize::from(nodes)],
+            paused: None,
             cut: BTreeSet::new(),
             tamper: |_| (),
             copies: 1,
@@ -93,6 +95,18 @@ impl Wall {
     /// The node is silent from now on.
     pub(super) fn power_off(&mut self, node: u8) {
         self.nodes[usize::from(node - 1)] = None;
+    }
+
+    /// The node does nothing until `resume`.
+    pub(super) fn pause(&mut self, node: u8) {
+        let place = usize::from(node - 1);
+        self.paused = self.nodes[place].take().map(|engine| (node, engine));
+    }
+
+    pub(super) fn resume(&mut self, node: u8) {
+        let (paused, engine) = self.paused.take().unwrap();
+        assert_eq!(paused, node);
+        self.nodes[usize::from(node - 1)] = Some(engine);
     }
 
     pub(super) fn engine(&mut self, node: u8) -> &mut Engine {

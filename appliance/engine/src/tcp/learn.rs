@@ -1,0 +1,109 @@
+//! A connection that another node has followed so far: what it had seen last is known, and what it saw
+//! since is not. Segments are checked loosely until one round trip was seen, and strictly from then on
+//! (RFC 6092 REC-32).
+
+use super::window::{end, is_at_most};
+use super::{TcpEffect, TcpTracker};
+use crate::address::Direction;
+use crate::packet::TcpSegment;
+use crate::verdict::DropReason;
+
+/// How far from what is known a segment may lie: what a connection sends in a second at 8 Gbit/s.
+const FAR: u32 = 1 << 30;
+
+/// What has been seen since the connection was taken over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Learning {
+    /// A round trip, or all of the connection.
+    Done,
+    Nothing,
+    /// Segments of one side only.
+    Heard(Direction),
+    /// Segments of both sides; of this one none since the other was heard.
+    Unsure(Direction),
+}
+
+impl Learning {
+    /// Whether a segment of this side may be further on than what is known of it.
+    pub(super) fn is_loose(self, side: Direction) -> bool {
+        match self {
+            Self::Done => false,
+            Self::Nothing | Self::Heard(_) => true,
+            Self::Unsure(unsure) => unsure == side,
+        }
+    }
+
+    fn after(self, side: Direction) -> Self {
+        match self {
+            Self::Nothing => Self::Heard(side),
+            Self::Heard(heard) if heard != side => Self::Unsure(heard),
+            Self::Unsure(unsure) if unsure == side => Self::Done,
+            other @ (Self::Done | Self::Heard(_) | Self::Unsure(_)) => other,
+        }
+    }
+}
+
+impl TcpTracker {
+    /// Follows a segment of which it is not known exactly where it must lie.
+    pub(super) fn learn(
+        &mut self,
+        direction: Direction,
+        segment: &TcpSegment,
+    ) -> Result<TcpEffect, DropReason> {
+        let learning = self.learning;
+        let (sender, receiver) = self.sides(direction).ok_or(DropReason::TcpState)?;
+        let acknowledged = segment.acknowledgement;
+        if !is_near(segment.sequence, sender.end) || !is_near(acknowledged, receiver.end) {
+            return Err(DropReason::TcpWindow);
+        }
+        let mut known = *receiver;
+        if !is_at_most(acknowledged, known.end) {
+            known.end = acknowledged;
+        }
+        if !learning.is_loose(direction) {
+            sender.may_send(&known, segment)?;
+        }
+        if segment.flags.fin {
+            // It ends nothing before it is known to be the last: it comes again.
+            return Ok(TcpEffect::NoRefresh);
+        }
+        sender.note(&known, segment);
+        self.learned(direction, acknowledged);
+        Ok(self.settle())
+    }
+
+    /// A RST that can not be told from a forged one: the receiver can tell.
+    pub(super) fn doubtful_reset(
+        &self,
+        direction: Direction,
+        segment: &TcpSegment,
+    ) -> Option<Result<TcpEffect, DropReason>> {
+        if !self.learning.is_loose(direction) {
+            return None;
+        }
+        let side = match direction {
+            Direction::Original => Some(&self.originator),
+            Direction::Reply => self.replier.as_ref(),
+        };
+        let is_near = side.is_some_and(|side| is_near(end(segment), side.end));
+        Some(if is_near { Ok(TcpEffect::NoRefresh) } else { Err(DropReason::TcpWindow) })
+    }
+
+    fn learned(&mut self, direction: Direction, acknowledged: u32) {
+        let receiver = match direction {
+            Direction::Original => self.replier.as_mut(),
+            Direction::Reply => Some(&mut self.originator),
+        };
+        if let Some(receiver) = receiver
+            && !is_at_most(acknowledged, receiver.end)
+        {
+            receiver.end = acknowledged;
+        }
+        self.learning = self.learning.after(direction);
+    }
+}
+
+fn is_near(a: u32, b: u32) -> bool {
+    let distance = a.wrapping_sub(b);
+    distance < FAR || distance.wrapping_neg() < FAR
+}

@@ -240,7 +240,8 @@ impl Engine {
         packet: &Packet,
     ) -> Result<Passage, Refusal> {
         let key = packet.key().ok_or(DropReason::FragmentInvalid)?;
-        if let Some((slot, direction)) = self.flows.find(&key).or_else(|| self.adopt_for(now, &key))
+        if let Some((slot, direction)) =
+            self.flows.find(&key).or_else(|| self.adopt_for(now, &key, false))
         {
             if let Some(errand) = self.doubted(now, slot, key) {
                 return Ok(Passage::Elsewhere(errand));

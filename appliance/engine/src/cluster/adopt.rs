@@ -11,13 +11,18 @@ use gabion_rules::{RuleId, ZoneId};
 impl Engine {
     /// Takes over the flow of a key that is not this node's, if it keeps a copy of it and the owner has
     /// gone.
-    pub(crate) fn adopt_for(&mut self, now: Time, key: &FlowKey) -> Option<(Slot, Direction)> {
+    pub(crate) fn adopt_for(
+        &mut self,
+        now: Time,
+        key: &FlowKey,
+        handed: bool,
+    ) -> Option<(Slot, Direction)> {
         let cluster = self.cluster.as_ref()?;
         let pair = Pair::from(*key);
         let replica = cluster.directory.replica(&pair).copied()?;
         let is_orphan = !cluster.is_live(replica.owner, replica.incarnation);
-        // Another may keep a newer copy: whoever directs the key now is the one.
-        let is_ours = cluster.director(&replica.record.first()) == cluster.me();
+        // Another may keep a newer copy: whoever directs the key now knows, and sends its packets there.
+        let is_ours = handed || cluster.director(&replica.record.first()) == cluster.me();
         if !is_orphan || !is_ours || replica.expires <= now {
             return None;
         }

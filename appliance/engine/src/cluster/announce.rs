@@ -2,7 +2,7 @@
 //! ended.
 
 use super::channel::Item;
-use super::message::{Message, Registration};
+use super::message::{Claim, Message, Rank, Registration};
 use super::record::{Record, Translation};
 use super::rendezvous::Pair;
 use super::share::{
@@ -60,9 +60,8 @@ impl Engine {
         let share = cluster.shares.end(slot);
         let keys = [Pair::from(flow.original), Pair::from(flow.reply)];
         for (key, holder) in keys.into_iter().zip(share.holders) {
-            if let Some(peer) = holder.and_then(|holder| cluster.peer(holder)) {
-                let gone = Message::Gone { key, term: share.term };
-                peer.channel.tell(Item::Said(gone));
+            if let Some(holder) = holder {
+                cluster.tell(holder, Message::Gone { key, term: share.term });
             }
         }
     }
@@ -181,7 +180,7 @@ impl Cluster {
         match *item {
             Item::Said(message) => Some(message),
             Item::Register { slot, id, side } => {
-                let flow = flows.get(slot).filter(|flow| flow.id() == id)?;
+                flows.get(slot).filter(|flow| flow.id() == id)?;
                 let at = usize::from(side);
                 self.shares.mark(slot, REGISTER_WAITS[at], false);
                 let share = self.shares.get(slot);
@@ -189,15 +188,9 @@ impl Cluster {
                     return None;
                 }
                 let (key, first) = (key_of(flows, slot, side)?, key_of(flows, slot, 0)?);
-                let tracker = flow.tracker();
-                Some(Message::Register(Registration {
-                    key,
-                    first: (first != key).then_some(first),
-                    term: share.term,
-                    is_closed: is_closed(&tracker),
-                    is_answered: is_answered(&tracker),
-                    round: self.peer(to)?.round,
-                }))
+                let first = (first != key).then_some(first);
+                let (claim, round) = (self.claim(flows, slot), self.peer(to)?.round);
+                Some(Message::Register(Registration { key, first, claim, round }))
             }
             Item::Record { slot, id } => {
                 flows.get(slot).filter(|flow| flow.id() == id)?;
@@ -236,6 +229,12 @@ impl Cluster {
         }
     }
 
+    /// This node's right to a flow of its own.
+    pub(super) fn claim(&self, flows: &FlowTable, slot: Slot) -> Claim {
+        let rank = rank_of(&flows[slot].tracker());
+        Claim { rank, term: self.shares.get(slot).term, owner: self.me() }
+    }
+
     fn record(&mut self, now: Time, flows: &FlowTable, slot: Slot) -> Option<Record> {
         let flow = flows.read(slot)?;
         let share = self.shares.get_mut(slot)?;
@@ -268,18 +267,19 @@ pub(crate) fn key_of(flows: &FlowTable, slot: Slot, side: u8) -> Option<Pair> {
     }
 }
 
-pub(super) fn is_closed(tracker: &Tracker) -> bool {
-    matches!(tracker, Tracker::Tcp(tcp) if tcp.state() == TcpState::Closed)
-}
-
-pub(super) fn is_answered(tracker: &Tracker) -> bool {
-    match tracker {
-        Tracker::Tcp(tcp) => tcp.state() != TcpState::SynSent,
+fn rank_of(tracker: &Tracker) -> Rank {
+    let is_open = match tracker {
+        Tracker::Tcp(tcp) => match tcp.state() {
+            TcpState::Closed => return Rank::Closed,
+            TcpState::SynSent => false,
+            TcpState::SynReceived | TcpState::Established | TcpState::Closing => true,
+        },
         Tracker::Udp { replied }
         | Tracker::Icmp { replied, .. }
         | Tracker::Association { replied }
         | Tracker::Other { replied } => *replied,
-    }
+    };
+    if is_open { Rank::Open } else { Rank::Opening }
 }
 
 fn seconds(time: Time) -> u32 {

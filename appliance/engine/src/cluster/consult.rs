@@ -1,5 +1,6 @@
 //! A packet that belongs to no flow of this node's: is it somebody else's?
 
+use super::directory::Hint;
 use super::rendezvous::Pair;
 use super::{Cluster, NodeId};
 use crate::admit::{begins_flow, is_opening, transport_of};
@@ -126,7 +127,16 @@ impl Cluster {
             self.directory.drop_hint(key);
         }
         let entry = *self.directory.entry(key)?;
-        let is_other = entry.owner != me && self.is_live(entry.owner, entry.incarnation);
-        is_other.then_some((entry.owner, Question::Whose))
+        let owner = entry.claim.owner;
+        if self.is_live(owner, entry.incarnation) {
+            return (owner != me).then_some((owner, Question::Whose));
+        }
+        // Whoever keeps the flow's copy keeps it by its first key.
+        let director = self.director(&entry.first?);
+        (director != me).then_some((director, Question::Whose))
+    }
+
+    pub(super) fn note_hint(&mut self, now: Time, hint: Hint) {
+        self.directory.note_hint(now, self.view, hint);
     }
 }

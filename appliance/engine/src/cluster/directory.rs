@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use super::NodeId;
 use super::aging::Aging;
-use super::message::{Registration, Term};
+use super::message::{Claim, Registration, Term};
 use super::record::Record;
-use super::rendezvous::Pair;
+use super::rendezvous::{Pair, View};
 use crate::Time;
 use crate::chains::{HasKey, Keyed};
 
@@ -17,12 +17,9 @@ pub(crate) struct Entry {
     pub(crate) key: Pair,
     /// Where the flow's record is kept, if that is another key's place.
     pub(crate) first: Option<Pair>,
-    pub(crate) owner: NodeId,
+    pub(crate) claim: Claim,
     /// The owner's, at the time.
     pub(crate) incarnation: u64,
-    pub(crate) term: Term,
-    pub(crate) is_closed: bool,
-    pub(crate) is_answered: bool,
     /// The round of the owner's in which it was last told of.
     pub(crate) round: u32,
     pub(crate) heard: Time,
@@ -99,11 +96,12 @@ pub(crate) struct Directory {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Registered {
     Yes,
-    /// Somebody else owns the key, or it was let go at this term.
-    No {
-        owner: Option<NodeId>,
-        term: Term,
-    },
+    /// It was, in place of this live one.
+    InPlaceOf(Claim),
+    /// A larger claim is there.
+    No(Claim),
+    /// The key was let go at this term.
+    Ended(Term),
     /// There is no room.
     Full,
 }
@@ -124,68 +122,59 @@ impl Directory {
         self.entries.get(key)
     }
 
-    /// Takes a registration, unless a live owner has the better claim.
+    /// Takes a registration, unless a live owner has a larger claim.
     pub(crate) fn register(
         &mut self,
         now: Time,
-        from: NodeId,
         incarnation: u64,
         registration: &Registration,
         is_live: impl Fn(&Entry) -> bool,
     ) -> Registered {
-        let Registration { key, first, term, is_closed, is_answered, round } = *registration;
-        if let Some(known) = self.entries.get(&key).copied()
-            && (known.owner, known.incarnation) != (from, incarnation)
-        {
-            let Entry { owner, term: held, .. } = known;
-            // Two nodes have taken a first packet each: who was first keeps the flow, unless only the
-            // other has had an answer. One who took it over from the other says so by his term.
-            let gives_way = !is_live(&known)
-                || known.is_closed && term > held
-                || is_answered && !known.is_answered
-                || is_answered == known.is_answered && is_answered && term > held;
-            if !gives_way {
-                return Registered::No { owner: Some(owner), term: held };
-            }
-        }
+        let Registration { key, first, claim, round } = *registration;
         if let Some(buried) = self.tombstones.get(now, &key)
-            && buried.term >= term
+            && buried.term >= claim.term
         {
-            return Registered::No { owner: None, term: buried.term };
+            return Registered::Ended(buried.term);
         }
-        let heard = now;
-        let entry = Entry {
-            key,
-            first,
-            owner: from,
-            incarnation,
-            term,
-            is_closed,
-            is_answered,
-            round,
-            heard,
-        };
-        match self.entries.get_or_insert(entry) {
-            // What is older came late.
-            Some(place) => {
-                if place.term <= term || place.owner != from {
-                    *place = entry;
+        let mut loser = None;
+        if let Some(known) = self.entries.get(&key) {
+            let held = known.claim;
+            if (held.owner, known.incarnation) == (claim.owner, incarnation) {
+                if held.term > claim.term {
+                    // What is older came late.
+                    return Registered::Yes;
                 }
-                Registered::Yes
+            } else if is_live(known) {
+                if held > claim {
+                    return Registered::No(held);
+                }
+                loser = Some(held);
             }
-            None => Registered::Full,
         }
+        let entry = Entry { key, first, claim, incarnation, round, heard: now };
+        match self.entries.get_or_insert(entry) {
+            Some(place) => *place = entry,
+            None => return Registered::Full,
+        }
+        loser.map_or(Registered::Yes, Registered::InPlaceOf)
     }
 
-    /// The flow has ended: what was known of it at this term or before is forgotten.
-    pub(crate) fn bury(&mut self, now: Time, key: Pair, term: Term) {
-        if self.entries.get(&key).is_some_and(|entry| entry.term <= term) {
+    /// A flow of this owner's has ended: what was known of it at this term or before is forgotten. What
+    /// others say of the key stays.
+    pub(crate) fn bury(&mut self, now: Time, owner: NodeId, key: Pair, term: Term) {
+        let is_his = |claim: Claim| claim.owner == owner && claim.term <= term;
+        if self.entries.get(&key).is_some_and(|entry| is_his(entry.claim)) {
             self.entries.remove(&key);
         }
         if self.replica(&key).is_some_and(|replica| replica.record.term <= term) {
             self.take_replica(&key);
         }
         self.tombstones.put(now, Tombstone { key, term });
+    }
+
+    /// At which term the key was let go, as far as that is remembered.
+    pub(crate) fn ended(&mut self, now: Time, key: &Pair) -> Option<Term> {
+        self.tombstones.get(now, key).map(|buried| buried.term)
     }
 
     pub(crate) fn forget(&mut self, key: &Pair) {
@@ -237,9 +226,9 @@ impl Directory {
         self.hints.get(now, key)
     }
 
-    /// Believes the largest term.
-    pub(crate) fn note_hint(&mut self, now: Time, hint: Hint) {
-        let known = self.hints.get(now, &hint.key);
+    /// Believes the largest term of those that are alive.
+    pub(crate) fn note_hint(&mut self, now: Time, view: View, hint: Hint) {
+        let known = self.hints.get(now, &hint.key).filter(|known| view.contains(known.owner));
         if known.is_none_or(|known| known.term <= hint.term) {
             self.hints.put(now, hint);
         }

@@ -42,9 +42,7 @@ impl Engine {
         }
         let accepted = taken.is_some();
         let term = taken.map_or(Term(0), |slot| cluster.shares.get(slot).term);
-        if let Some(peer) = cluster.peer(from) {
-            peer.channel.tell(Item::Said(Message::Taken { key, accepted, term }));
-        }
+        cluster.tell(from, Message::Taken { key, accepted, term });
     }
 
     /// The flow is the other node's now, if it has taken it.
@@ -66,7 +64,7 @@ impl Engine {
         let second = super::announce::key_of(flows, slot, 1);
         self.lose(now, slot, Hint { key, owner: from, term });
         if let (Some(second), Some(cluster)) = (second, &mut self.cluster) {
-            cluster.directory.note_hint(now, Hint { key: second, owner: from, term });
+            cluster.note_hint(now, Hint { key: second, owner: from, term });
         }
     }
 }

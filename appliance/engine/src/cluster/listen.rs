@@ -1,9 +1,8 @@
 //! What peers say.
 
-use super::channel::Item;
 use super::consult::Question;
-use super::directory::{Hint, Registered, Replica};
-use super::message::{Heartbeat, Message, Registration, Term, messages};
+use super::directory::{Entry, Hint, Registered, Replica};
+use super::message::{Claim, Heartbeat, Message, Registration, Term, messages};
 use super::pass::Sweep;
 use super::record::Record;
 use super::rendezvous::Pair;
@@ -51,10 +50,11 @@ impl Engine {
                 }
             }
             Message::Register(registration) => self.hear_registration(now, from, &registration),
-            Message::Owned { key, owner, term } => self.hear_owned(now, key, owner, term),
+            Message::Owned { key, claim } => self.hear_owned(now, key, claim),
+            Message::Ended { key, term } => self.hear_ended(now, key, term),
             Message::Gone { key, term } => {
                 cluster.hear(term);
-                cluster.directory.bury(now, key, term);
+                cluster.directory.bury(now, from, key, term);
                 cluster.directory.drop_hint(&key);
             }
             Message::Record(record) => self.hear_record(now, from, record),
@@ -92,57 +92,40 @@ impl Engine {
 
     fn hear_registration(&mut self, now: Time, from: NodeId, registration: &Registration) {
         let Self { cluster: Some(cluster), flows, .. } = self else { return };
-        cluster.hear(registration.term);
-        let key = registration.key;
+        let Registration { key, claim, .. } = *registration;
+        cluster.hear(claim.term);
+        if claim.owner != from {
+            return;
+        }
         let own = flows.find(&key.key()).or_else(|| flows.find(&key.key().reversed()));
         if let Some((slot, _)) = own {
-            if !self.gives_way(slot, registration) {
-                let Some(cluster) = &mut self.cluster else { return };
-                let (owner, term) = (Some(cluster.me()), cluster.shares.get(slot).term);
-                if let Some(peer) = cluster.peer(from) {
-                    peer.channel.tell(Item::Said(Message::Owned { key, owner, term }));
-                }
+            let ours = cluster.claim(flows, slot);
+            if ours > claim {
+                cluster.tell(from, Message::Owned { key, claim: ours });
                 return;
             }
-            self.lose(now, slot, Hint { key, owner: from, term: registration.term });
+            self.lose(now, slot, Hint { key, owner: from, term: claim.term });
         }
         let Some(cluster) = &mut self.cluster else { return };
         let incarnation = cluster.peer(from).map_or(0, |peer| peer.incarnation);
         let (view, peers) = (cluster.view, &cluster.peers);
-        let is_live = |entry: &super::directory::Entry| {
-            view.contains(entry.owner)
-                && peers
-                    .iter()
-                    .any(|peer| (peer.node, peer.incarnation) == (entry.owner, entry.incarnation))
+        let is_live = |entry: &Entry| {
+            let known = (entry.claim.owner, entry.incarnation);
+            view.contains(known.0)
+                && peers.iter().any(|peer| (peer.node, peer.incarnation) == known)
         };
-        let registered = cluster.directory.register(now, from, incarnation, registration, is_live);
+        let registered = cluster.directory.register(now, incarnation, registration, is_live);
         match registered {
-            Registered::Yes => {
-                // Whoever keeps an older record of it keeps it for nobody.
-                self.release_held(now, &key);
+            Registered::Yes => {}
+            Registered::InPlaceOf(loser) => {
+                cluster.tell(loser.owner, Message::Owned { key, claim });
             }
-            Registered::No { owner, term } => {
-                if let Some(peer) = cluster.peer(from) {
-                    peer.channel.tell(Item::Said(Message::Owned { key, owner, term }));
-                }
-            }
+            Registered::No(claim) => cluster.tell(from, Message::Owned { key, claim }),
+            Registered::Ended(term) => cluster.tell(from, Message::Ended { key, term }),
             Registered::Full => {}
         }
-    }
-
-    /// Whether this node's flow is to be left to another node that says that it owns it.
-    fn gives_way(&self, slot: Slot, registration: &Registration) -> bool {
-        let Some(cluster) = &self.cluster else { return false };
-        let tracker = self.flows[slot].tracker();
-        let term = cluster.shares.get(slot).term;
-        let is_newer = registration.term > term;
-        if super::announce::is_closed(&tracker) {
-            return is_newer;
-        }
-        match (registration.is_answered, super::announce::is_answered(&tracker)) {
-            (true, false) => true,
-            (true, true) => is_newer,
-            (false, _) => false,
+        if matches!(registered, Registered::Yes | Registered::InPlaceOf(_)) {
+            self.release_held(now, &key);
         }
     }
 
@@ -151,28 +134,47 @@ impl Engine {
         self.tell_nothing(slot);
         self.remove_flow(now, slot, CloseReason::HandedOver);
         if let Some(cluster) = &mut self.cluster {
-            cluster.directory.note_hint(now, hint);
+            cluster.note_hint(now, hint);
         }
     }
 
-    fn hear_owned(&mut self, now: Time, key: Pair, owner: Option<NodeId>, term: Term) {
+    fn hear_owned(&mut self, now: Time, key: Pair, claim: Claim) {
+        let Self { cluster: Some(cluster), flows, .. } = self else { return };
+        cluster.hear(claim.term);
+        let own = flows.find(&key.key()).or_else(|| flows.find(&key.key().reversed()));
+        let Some((slot, _)) = own.filter(|_| claim.owner != cluster.me()) else { return };
+        if cluster.claim(flows, slot) < claim {
+            self.lose(now, slot, Hint { key, owner: claim.owner, term: claim.term });
+        } else {
+            // It has shown more by now than its director knows.
+            for side in 0..=1 {
+                cluster.say(flows, slot, side);
+            }
+        }
+    }
+
+    /// A connection that had the key before is remembered as ended: this one is another, and later.
+    fn hear_ended(&mut self, now: Time, key: Pair, term: Term) {
         let Self { cluster: Some(cluster), flows, .. } = self else { return };
         cluster.hear(term);
         let own = flows.find(&key.key()).or_else(|| flows.find(&key.key().reversed()));
         let Some((slot, _)) = own else { return };
-        let is_answered = super::announce::is_answered(&flows[slot].tracker());
-        match owner.filter(|owner| *owner != cluster.me()) {
-            Some(owner) if !is_answered => self.lose(now, slot, Hint { key, owner, term }),
-            // What was let go at a later term, or belongs to one who has heard nothing.
-            Some(_) | None => {
-                let renewed = cluster.tick();
-                if let Some(share) = cluster.shares.get_mut(slot) {
-                    share.term = renewed;
-                }
-                for side in 0..=1 {
-                    cluster.say(flows, slot, side);
-                }
-            }
+        let share = cluster.shares.get(slot);
+        if share.term > term {
+            return;
+        }
+        if share.doubt != cluster.pauses {
+            // It was taken over while this node stood still, and has ended there.
+            self.tell_nothing(slot);
+            self.remove_flow(now, slot, CloseReason::HandedOver);
+            return;
+        }
+        let renewed = cluster.tick();
+        if let Some(share) = cluster.shares.get_mut(slot) {
+            share.term = renewed;
+        }
+        for side in 0..=1 {
+            cluster.say(flows, slot, side);
         }
     }
 
@@ -196,7 +198,7 @@ impl Engine {
                 self.lose(now, slot, hint);
             }
             Some(_) => {}
-            None => cluster.directory.note_hint(now, hint),
+            None => cluster.note_hint(now, hint),
         }
         if asked.is_some_and(|asked| asked.is_uncounted) {
             self.counters.release(Verdict::ToPeer { node: hint.owner }, 1);
@@ -224,7 +226,7 @@ impl Engine {
     fn hear_not_mine(&mut self, from: NodeId, ask: u32, key: Pair) {
         let Some(cluster) = &mut self.cluster else { return };
         cluster.directory.drop_hint(&key);
-        if cluster.directory.entry(&key).is_some_and(|entry| entry.owner == from) {
+        if cluster.directory.entry(&key).is_some_and(|entry| entry.claim.owner == from) {
             cluster.directory.forget(&key);
         }
         let asked = if ask == 0 { None } else { cluster.waiting.take_asked(ask) };

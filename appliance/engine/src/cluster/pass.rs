@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use super::channel::Item;
-use super::message::Message;
+use super::message::{Claim, Message, Rank, Registration};
+use super::record::Record;
 use super::rendezvous::Pair;
 use super::{Cluster, NodeId};
 use crate::flows::Slot;
@@ -65,10 +66,10 @@ impl Engine {
         sweep.at = end;
         for place in at..end {
             let Some(entry) = cluster.directory.entry_at(place).copied() else { continue };
-            let is_let_go = entry.owner == owner
+            let is_let_go = entry.claim.owner == owner
                 && buckets & bucket(&entry.key) != 0
                 && entry.round.wrapping_sub(round).cast_signed() < 0;
-            let is_left = !cluster.is_live(entry.owner, entry.incarnation)
+            let is_left = !cluster.is_live(entry.claim.owner, entry.incarnation)
                 && now.since(entry.heard) > ORPHAN_LIFE
                 && cluster.directory.replica(&entry.key).is_none_or(|kept| kept.expires <= now);
             if is_let_go || is_left {
@@ -91,18 +92,41 @@ impl Cluster {
         let end = from.saturating_add(FLOWS_PER_TURN).min(places);
         for place in from..end {
             let Some(replica) = self.directory.replica_at(place).copied() else { continue };
-            let first = replica.record.first();
-            if self.is_live(replica.owner, replica.incarnation)
-                || self.director(&first) != self.me()
-            {
+            if self.is_live(replica.owner, replica.incarnation) {
                 continue;
             }
-            let next = self.rendezvous.holder(&first, self.directors, self.me());
-            if let Some(peer) = next.and_then(|next| self.peer(next)) {
-                peer.channel.tell(Item::Said(Message::Record(replica.record)));
+            let record = replica.record;
+            let first = record.first();
+            if self.director(&first) == self.me() {
+                let next = self.rendezvous.holder(&first, self.directors, self.me());
+                if let Some(next) = next {
+                    self.tell(next, Message::Record(record));
+                }
             }
+            self.register_orphan(&record);
         }
         self.orphans = (end < places).then_some(end);
+    }
+
+    /// Whoever directs the keys of a copy is told where it is. Whoever owns the flow in truth, and was only
+    /// silent, has the larger claim.
+    fn register_orphan(&mut self, record: &Record) {
+        let (first, second) = (record.first(), record.second());
+        let claim = Claim { rank: Rank::Closed, term: record.term, owner: self.me() };
+        for key in [Some(first), Some(second).filter(|second| *second != first)] {
+            let Some(key) = key else { continue };
+            let director = self.director(&key);
+            let round = self.peer(director).map_or(0, |peer| peer.round);
+            let first = (key != first).then_some(first);
+            self.tell(director, Message::Register(Registration { key, first, claim, round }));
+        }
+    }
+
+    /// Says something to a peer until it has come.
+    pub(super) fn tell(&mut self, to: NodeId, message: Message) {
+        if let Some(peer) = self.peer(to) {
+            peer.channel.tell(Item::Said(message));
+        }
     }
 
     /// Who has heard of everything is told so.

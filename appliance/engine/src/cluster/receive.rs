@@ -1,7 +1,7 @@
 //! A packet that another node hands over: it is this node's, or somebody's of whom this one knows, or it
 //! waits until somebody registers its key.
 
-use super::message::{Message, Registration};
+use super::message::{Claim, Message, Rank, Registration};
 use super::rendezvous::Pair;
 use super::wrap::{Flags, Refused, Wrapping};
 use super::{Cluster, NodeId, NodeState, WRAPPED_FRAME, Wrapped};
@@ -117,7 +117,7 @@ impl Engine {
             self.tell_owner(wrapping, pair);
             return Err(DropReason::PeerReplayed.into());
         }
-        if let Some((slot, _)) = self.flows.find(&key).or_else(|| self.adopt_for(now, &key))
+        if let Some((slot, _)) = self.flows.find(&key).or_else(|| self.adopt_for(now, &key, true))
             && self.doubted(now, slot, key).is_none()
             && !self.has_expired(now, slot)
         {
@@ -193,6 +193,12 @@ impl Engine {
             return verdict;
         }
         let is_director = cluster.director(&key) == me || cluster.director_but(&key, by) == me;
+        if wrapping.flags.has(Flags::MINE)
+            && is_director
+            && let Some(term) = cluster.directory.ended(now, &key)
+        {
+            cluster.answer(wrapping, Message::Ended { key, term });
+        }
         if wrapping.flags.has(Flags::MINE) && (known.is_some() || is_director) {
             cluster.answer(wrapping, Message::Granted { ask: wrapping.ask });
             return Ok(Verdict::Answered);
@@ -293,10 +299,9 @@ impl Cluster {
     fn grant(&mut self, now: Time, wrapping: &Wrapping, key: Pair) {
         let origin = wrapping.origin;
         let incarnation = self.peer(origin).map_or(0, |peer| peer.incarnation);
-        let term = self.clock;
-        let (first, is_closed, is_answered, round) = (None, false, false, u32::MAX);
-        let claim = Registration { key, first, term, is_closed, is_answered, round };
-        self.directory.register(now, origin, incarnation, &claim, |_| false);
+        let claim = Claim { rank: Rank::Opening, term: self.tick(), owner: origin };
+        let registration = Registration { key, first: None, claim, round: u32::MAX };
+        self.directory.register(now, incarnation, &registration, |_| false);
         self.answer(wrapping, Message::Granted { ask: wrapping.ask });
     }
 

@@ -112,7 +112,6 @@ const WRAPPED_MAX: usize = 4_096;
 pub(crate) struct Cluster {
     pub(crate) config: ClusterConfig,
     rendezvous: Rendezvous,
-    configured: View,
     /// Who is alive, this node among them.
     view: View,
     /// Those of them that are asked for keys: all that do not leave, unless all do.
@@ -182,7 +181,6 @@ impl Cluster {
         let others = configured.without(me).nodes();
         Self {
             rendezvous: Rendezvous::new(config.secret),
-            configured: configured.with(me),
             view: View::NONE.with(me),
             directors: View::NONE.with(me),
             peers: others.map(|node| Peer::new(node, flows)).collect(),

@@ -224,7 +224,7 @@ pub(crate) enum NotWrapped {
 }
 
 impl NotWrapped {
-    fn refusal(self) -> Refusal {
+    pub(super) fn refusal(self) -> Refusal {
         match self {
             Self::QueueFull => DropReason::PeerQueueFull.into(),
             Self::NoSession => DropReason::NoOwner.into(),

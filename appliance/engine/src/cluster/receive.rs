@@ -1,6 +1,7 @@
 //! A packet that another node hands over: it is this node's, or somebody's of whom this one knows, or it
 //! waits until somebody registers its key.
 
+use super::hand_over::NotWrapped;
 use super::message::{Claim, Message, Rank, Registration};
 use super::rendezvous::Pair;
 use super::wrap::{Flags, Refused, Wrapping};
@@ -172,16 +173,9 @@ impl Engine {
         let wrapping = &wrapping;
         let me = cluster.me();
         let known = cluster.known_owner(now, &key).map(|(owner, _)| owner);
-        let known = known.or_else(|| cluster.better_informed(&key, wrapping));
-        if let Some(owner) = known.filter(|owner| ![wrapping.origin, by].contains(owner)) {
-            if wrapping.hops + 1 > HOPS_MAX {
-                return Err(DropReason::NoOwner.into());
-            }
-            let onward = Wrapping { hops: wrapping.hops + 1, ..*wrapping };
-            let inner = &frame.bytes[packet.network..packet.end];
-            let family = packet.source.family();
-            cluster.wrap_again(owner, &onward, family, inner).map_err(|_| DropReason::NoOwner)?;
-            return Ok(Verdict::ToPeer { node: owner });
+        let others = |node: &NodeId| ![wrapping.origin, by].contains(node);
+        if let Some(owner) = known.filter(others) {
+            return cluster.pass_to(owner, wrapping, frame, packet);
         }
         let opens = matches!(&packet.segment, Segment::Tcp(tcp) if is_opening(tcp));
         if opens || self.translator.mappings.find_external(external.0, external.1).is_some() {
@@ -191,6 +185,10 @@ impl Engine {
             let verdict = self.pass_here(now, from, frame, packet);
             self.tell_owner(wrapping, key);
             return verdict;
+        }
+        let Some(cluster) = &mut self.cluster else { return Err(DropReason::NoOwner.into()) };
+        if let Some(better) = cluster.better_informed(&key, wrapping).filter(others) {
+            return cluster.pass_to(better, wrapping, frame, packet);
         }
         let is_director = cluster.director(&key) == me || cluster.director_but(&key, by) == me;
         if wrapping.flags.has(Flags::MINE)
@@ -289,6 +287,24 @@ impl Engine {
 }
 
 impl Cluster {
+    /// Hands a wrapped packet on as it came.
+    fn pass_to(
+        &mut self,
+        to: NodeId,
+        wrapping: &Wrapping,
+        frame: &Frame<'_>,
+        packet: &Packet,
+    ) -> Result<Verdict, Refusal> {
+        if wrapping.hops >= HOPS_MAX {
+            return Err(DropReason::NoOwner.into());
+        }
+        let onward = Wrapping { hops: wrapping.hops + 1, ..*wrapping };
+        let inner = &frame.bytes[packet.network..packet.end];
+        let family = packet.source.family();
+        self.wrap_again(to, &onward, family, inner).map_err(NotWrapped::refusal)?;
+        Ok(Verdict::ToPeer { node: to })
+    }
+
     fn answer(&mut self, wrapping: &Wrapping, message: Message) {
         if let Some(peer) = self.peer(wrapping.origin) {
             peer.channel.note(message);
@@ -305,11 +321,13 @@ impl Cluster {
         self.answer(wrapping, Message::Granted { ask: wrapping.ask });
     }
 
-    /// Whom a node asks that has not yet been told all that it is to know.
+    /// Whom a node asks that has not yet been told all that it is to know, or was asked by mistake.
     fn better_informed(&self, key: &Pair, wrapping: &Wrapping) -> Option<NodeId> {
-        let is_new = self.state == NodeState::Joining && wrapping.hops < HOPS_MAX;
-        let next = self.rendezvous.holder(key, self.directors, self.me());
-        next.filter(|_| is_new)
+        let director = match self.state {
+            NodeState::Joining => self.rendezvous.holder(key, self.directors, self.me()),
+            NodeState::Ready | NodeState::Draining => Some(self.director(key)),
+        };
+        director.filter(|director| *director != self.me() && wrapping.hops < HOPS_MAX)
     }
 
     /// The director of a key as a node sees it that takes itself for no member.

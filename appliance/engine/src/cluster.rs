@@ -27,10 +27,12 @@ mod adopt;
 mod presence;
 mod pass;
 mod drain;
+mod ports;
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use crate::chains::Keyed;
 use crate::recent::Recent;
 use crate::{InterfaceId, Time};
 
@@ -43,6 +45,7 @@ pub(crate) use consult::{Errand, Passage};
 use directory::Directory;
 use message::Term;
 use pass::Sweep;
+use ports::{Ends, Resting};
 use rendezvous::Pair;
 use share::Shares;
 use waiting::Waiting;
@@ -142,6 +145,9 @@ pub(crate) struct Cluster {
     scanned: Time,
     /// What peers have let go, to be taken out.
     sweeps: VecDeque<Sweep>,
+    /// Ports of flows that have ended, of which a backup has not heard; and of whose ends it has, by now.
+    resting: Keyed<Resting>,
+    heard_ends: Ends,
     swept: Time,
     /// The replica from which those of dead owners are copied on.
     orphans: Option<u32>,
@@ -166,6 +172,8 @@ struct Peer {
     /// How often it was told of all keys, and whether it still has to hear which round is over.
     round: u32,
     owes_round: bool,
+    /// The last round of its own that it has ended.
+    round_in: u32,
     policy: Option<u64>,
     /// The last reading of its clock, which it gets back.
     echo: u64,
@@ -202,6 +210,8 @@ impl Cluster {
             scan: 0,
             scanned: now,
             sweeps: VecDeque::new(),
+            resting: Keyed::new(flows / 4, secret),
+            heard_ends: Ends::default(),
             swept: now,
             orphans: None,
             config,
@@ -265,6 +275,7 @@ impl Peer {
             has_told: false,
             round: 0,
             owes_round: false,
+            round_in: 0,
             policy: None,
             echo: 0,
             wrapped_out: 0,

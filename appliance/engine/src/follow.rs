@@ -219,7 +219,7 @@ impl Engine {
     pub(crate) fn remove_flow(&mut self, now: Time, slot: Slot, why: CloseReason) {
         self.timers.cancel(&mut self.flows, slot.0);
         let Some(flow) = self.flows.remove(slot) else { return };
-        self.tell_end(slot, &flow);
+        self.tell_end(now, slot, &flow);
         self.homes.forget(slot);
         if flow.expendable {
             self.expendable.remove(slot.0);

@@ -40,6 +40,7 @@ impl Engine {
     ) -> Result<Slot, Standing> {
         let flow = self.flow_of(now, record, expires).ok_or(Standing::Revoked)?;
         let admission = self.judge_anew(&flow)?;
+        self.forget_entry(now, &record.second());
         let lease =
             self.hold_translation(now, record, admission.source).ok_or(Standing::Revoked)?;
         let flow = Flow { admission, lease, ..flow };

@@ -3,15 +3,18 @@
 
 use super::channel::Item;
 use super::message::{Claim, Message, Rank, Registration};
+use super::ports::Ends;
 use super::record::{Record, Translation};
 use super::rendezvous::Pair;
 use super::share::{
-    self, COVERED, ESTABLISHED, RECORD_WAITS, REGISTER_WAITS, REGISTERED, REPLICATED, Share, Shares,
+    self, COVERED, ESTABLISHED, RECORD_WAITS, REGISTER_WAITS, REGISTERED, REPLICATED, SIDES, Share,
+    Shares,
 };
 use super::{Cluster, NodeId};
 use crate::flows::{Flow, FlowTable, Slot, Tracker};
 use crate::tcp::TcpState;
-use crate::{Direction, Engine, Time};
+use crate::translate::Translator;
+use crate::{Direction, Engine, FlowKey, Time};
 
 /// Records are sent of flows that have moved so much since, or whose time has gone on by so much.
 const BYTES_MOVED: u64 = 64 << 20;
@@ -20,15 +23,15 @@ const REFRESH_SECONDS: u32 = 10;
 impl Engine {
     /// A flow has begun: its keys are registered before its first packet leaves.
     pub(crate) fn announce(&mut self, slot: Slot, adopted: bool) {
-        let Self { cluster: Some(cluster), flows, .. } = self else { return };
+        let Self { cluster: Some(cluster), flows, translator, .. } = self else { return };
         let Some(entry) = flows.get(slot) else { return };
         let id = entry.id();
         let marks = if adopted { share::ADOPTED } else { 0 };
         let share = Share { term: cluster.tick(), doubt: cluster.pauses, ..Share::default() };
         cluster.shares.begin(slot, share);
         cluster.shares.mark(slot, marks, true);
-        for side in 0..=1 {
-            cluster.place(flows, slot, id, side);
+        for side in 0..SIDES as u8 {
+            cluster.place(translator, flows, slot, id, side);
         }
     }
 
@@ -46,7 +49,7 @@ impl Engine {
         };
         cluster.shares.mark(slot, ESTABLISHED, established);
         if matches!(tracker, Tracker::Tcp(tcp) if tcp.state() == TcpState::Closed) {
-            for side in 0..=1 {
+            for side in 0..SIDES as u8 {
                 cluster.say(flows, slot, side);
             }
         } else if established {
@@ -54,23 +57,24 @@ impl Engine {
         }
     }
 
-    /// The flow has ended. It is out of the table already.
-    pub(crate) fn tell_end(&mut self, slot: Slot, flow: &Flow) {
+    /// The flow has ended. It is out of the table already, and has its port still.
+    pub(crate) fn tell_end(&mut self, now: Time, slot: Slot, flow: &Flow) {
         let Some(cluster) = &mut self.cluster else { return };
         let share = cluster.shares.end(slot);
-        let keys = [Pair::from(flow.original), Pair::from(flow.reply)];
-        for (key, holder) in keys.into_iter().zip(share.holders) {
+        let [first, second] = [Pair::from(flow.original), Pair::from(flow.reply)];
+        for (key, holder) in [first, second, second].into_iter().zip(share.holders) {
             if let Some(holder) = holder {
                 cluster.tell(holder, Message::Gone { key, term: share.term });
             }
         }
+        self.rest_port(now, &share, flow);
     }
 
     /// The flow is somebody else's now, who has said so to those whom it concerns.
     pub(crate) fn tell_nothing(&mut self, slot: Slot) {
         let Some(cluster) = &mut self.cluster else { return };
         if let Some(share) = cluster.shares.get_mut(slot) {
-            share.holders = [None; 2];
+            share.holders = [None; SIDES];
         }
     }
 
@@ -102,9 +106,19 @@ impl Engine {
 
 impl Cluster {
     /// Looks for the holder of a flow's key and tells it, if it is another than before.
-    pub(crate) fn place(&mut self, flows: &FlowTable, slot: Slot, id: crate::FlowId, side: u8) {
+    pub(crate) fn place(
+        &mut self,
+        translator: &Translator,
+        flows: &FlowTable,
+        slot: Slot,
+        id: crate::FlowId,
+        side: u8,
+    ) {
         let Some(key) = key_of(flows, slot, side) else { return };
-        let holder = self.rendezvous.holder(&key, self.directors, self.me());
+        let holder = match side {
+            2 => self.giver_of(translator, &flows.key(slot, Direction::Reply)),
+            _ => self.rendezvous.holder(&key, self.directors, self.me()),
+        };
         let at = usize::from(side);
         let owes = |holder| self.peers.iter().any(|peer| peer.node == holder && peer.owes_round);
         let Some(share) = self.shares.get_mut(slot) else { return };
@@ -122,6 +136,11 @@ impl Cluster {
                 self.tell_record(slot, id);
             }
         }
+    }
+
+    /// Another node that gives out the port which a flow has.
+    fn giver_of(&self, translator: &Translator, reply: &FlowKey) -> Option<NodeId> {
+        translator.owner_of(reply).filter(|giver| *giver != self.me() && self.is_alive(*giver))
     }
 
     /// Registers a key again where it is registered.
@@ -207,8 +226,20 @@ impl Cluster {
         }
     }
 
-    /// A peer has what an item said.
-    pub(crate) fn came(shares: &mut Shares, flows: &FlowTable, from: NodeId, item: &Item) {
+    /// A peer has what an item said; of flows that have ended, it is put down which.
+    pub(super) fn came(
+        shares: &mut Shares,
+        ends: &mut Ends,
+        flows: &FlowTable,
+        from: NodeId,
+        item: &Item,
+    ) {
+        match item {
+            Item::Said(Message::Gone { key, .. }) => ends.heard.push(*key),
+            Item::Said(Message::Told { .. }) => ends.all = true,
+            Item::Said(_) | Item::Register { .. } | Item::Record { .. } | Item::Handover { .. } => {
+            }
+        }
         let (Item::Register { slot, id, .. }
         | Item::Record { slot, id }
         | Item::Handover { slot, id }) = *item

@@ -177,8 +177,9 @@ impl Directory {
         self.tombstones.get(now, key).map(|buried| buried.term)
     }
 
-    pub(crate) fn forget(&mut self, key: &Pair) {
-        self.entries.remove(key);
+    /// Whether there was an entry.
+    pub(crate) fn forget(&mut self, key: &Pair) -> bool {
+        self.entries.remove(key).is_some()
     }
 
     /// Keeps a record, unless a newer one is there or the flow has ended; whether it is kept.

@@ -2,14 +2,14 @@
 
 use super::consult::Question;
 use super::directory::{Entry, Hint, Registered, Replica};
-use super::message::{Claim, Heartbeat, Message, Registration, Term, messages};
+use super::message::{Claim, Heartbeat, Message, Rank, Registration, Term, messages};
 use super::pass::Sweep;
 use super::record::Record;
 use super::rendezvous::Pair;
 use super::{Cluster, NodeId};
 use crate::event::CloseReason;
 use crate::flows::Slot;
-use crate::{DropReason, Engine, Time, Verdict};
+use crate::{Direction, DropReason, Engine, Time, Verdict};
 
 use std::time::Duration;
 
@@ -42,20 +42,25 @@ impl Engine {
                 }
             }
             Message::Acknowledgement { highest, before } => {
-                let Cluster { peers, shares, .. } = cluster;
+                let Cluster { peers, shares, heard_ends, .. } = cluster;
                 if let Some(peer) = peers.iter_mut().find(|peer| peer.node == from) {
                     peer.channel.acknowledge(now, highest, before, |item| {
-                        Cluster::came(shares, flows, from, item);
+                        Cluster::came(shares, heard_ends, flows, from, item);
                     });
                 }
+                self.end_rests(now, from);
             }
             Message::Register(registration) => self.hear_registration(now, from, &registration),
             Message::Owned { key, claim } => self.hear_owned(now, key, claim),
             Message::Ended { key, term } => self.hear_ended(now, key, term),
             Message::Gone { key, term } => {
                 cluster.hear(term);
+                let was = cluster.directory.entry(&key).is_some();
                 cluster.directory.bury(now, from, key, term);
                 cluster.directory.drop_hint(&key);
+                if was && cluster.directory.entry(&key).is_none() {
+                    self.free_port(now, &key);
+                }
             }
             Message::Record(record) => self.hear_record(now, from, record),
             Message::Handover(record) => self.hear_handover(now, from, record),
@@ -66,8 +71,11 @@ impl Engine {
                 self.hear_hint(now, ask, Hint { key, owner, term });
             }
             Message::Granted { ask } => self.hear_granted(now, ask),
-            Message::NotMine { ask, key } => self.hear_not_mine(from, ask, key),
+            Message::NotMine { ask, key } => self.hear_not_mine(now, from, ask, key),
             Message::Told { buckets, round } => {
+                if let Some(peer) = cluster.peer(from) {
+                    peer.round_in = round;
+                }
                 cluster.sweeps.push_back(Sweep { owner: from, buckets, round, at: 0 });
             }
         }
@@ -114,6 +122,7 @@ impl Engine {
             view.contains(known.0)
                 && peers.iter().any(|peer| (peer.node, peer.incarnation) == known)
         };
+        let is_new = cluster.directory.entry(&key).is_none();
         let registered = cluster.directory.register(now, incarnation, registration, is_live);
         match registered {
             Registered::Yes => {}
@@ -125,16 +134,31 @@ impl Engine {
             Registered::Full => {}
         }
         if matches!(registered, Registered::Yes | Registered::InPlaceOf(_)) {
+            if is_new {
+                self.hold_port(now, &key);
+            }
             self.release_held(now, &key);
         }
     }
 
     /// The flow is another node's.
     pub(super) fn lose(&mut self, now: Time, slot: Slot, hint: Hint) {
+        let second = Pair::from(self.flows.key(slot, Direction::Reply));
         self.tell_nothing(slot);
         self.remove_flow(now, slot, CloseReason::HandedOver);
-        if let Some(cluster) = &mut self.cluster {
-            cluster.note_hint(now, hint);
+        let Some(cluster) = &mut self.cluster else { return };
+        cluster.note_hint(now, hint);
+        // Its port is in use there from now on, even before the new owner has said so.
+        let incarnation = cluster.peer(hint.owner).map_or(0, |peer| peer.incarnation);
+        let round = cluster.peer(hint.owner).map_or(0, |peer| peer.round_in);
+        let claim = Claim { rank: Rank::Open, term: hint.term, owner: hint.owner };
+        if self.external_of(&second).is_some()
+            && let Some(cluster) = &mut self.cluster
+            && cluster.directory.entry(&second).is_none()
+        {
+            let registration = Registration { key: second, first: None, claim, round };
+            cluster.directory.register(now, incarnation, &registration, |_| false);
+            self.hold_port(now, &second);
         }
     }
 
@@ -223,12 +247,13 @@ impl Engine {
         }
     }
 
-    fn hear_not_mine(&mut self, from: NodeId, ask: u32, key: Pair) {
+    fn hear_not_mine(&mut self, now: Time, from: NodeId, ask: u32, key: Pair) {
         let Some(cluster) = &mut self.cluster else { return };
         cluster.directory.drop_hint(&key);
         if cluster.directory.entry(&key).is_some_and(|entry| entry.claim.owner == from) {
-            cluster.directory.forget(&key);
+            self.forget_entry(now, &key);
         }
+        let Some(cluster) = &mut self.cluster else { return };
         let asked = if ask == 0 { None } else { cluster.waiting.take_asked(ask) };
         if asked.is_some_and(|asked| asked.is_uncounted) {
             self.counters.release(Verdict::Drop(DropReason::NoOwner), 1);

@@ -4,12 +4,15 @@
 use std::time::Duration;
 
 use super::channel::Item;
+use super::directory::Replica;
 use super::message::{Claim, Message, Rank, Registration};
 use super::record::Record;
 use super::rendezvous::Pair;
+use super::share::SIDES;
 use super::{Cluster, NodeId};
 use crate::flows::Slot;
 use crate::recheck::FLOWS_PER_TURN;
+use crate::translate::Translator;
 use crate::{Engine, Time};
 
 /// How long a key is remembered whose owner has gone, and of whose flow there is no copy.
@@ -29,19 +32,19 @@ impl Engine {
     /// Looks at some flows' holders; when all were looked at and everything has come, peers have been
     /// told all that they are to know.
     pub(super) fn go_on_with_pass(&mut self) {
-        let Self { cluster: Some(cluster), flows, .. } = self else { return };
+        let Self { cluster: Some(cluster), flows, translator, .. } = self else { return };
         if let Some(from) = cluster.pass {
             let end = from.saturating_add(FLOWS_PER_TURN).min(flows.slots());
             for slot in (from..end).map(Slot) {
                 let Some(entry) = flows.get(slot) else { continue };
                 let id = entry.id();
-                for side in 0..=1 {
-                    cluster.place(flows, slot, id, side);
+                for side in 0..SIDES as u8 {
+                    cluster.place(translator, flows, slot, id, side);
                 }
             }
             cluster.pass = (end < flows.slots()).then_some(end);
         } else {
-            cluster.copy_orphans();
+            cluster.copy_orphans(translator);
         }
         cluster.finish_rounds();
     }
@@ -58,14 +61,20 @@ impl Engine {
 
     /// Takes out what peers have let go, and what the dead have left.
     pub(super) fn sweep_directory(&mut self, now: Time) {
-        let Some(cluster) = &mut self.cluster else { return };
+        let Self { cluster: Some(cluster), translator, .. } = self else { return };
         let Some(sweep) = cluster.sweeps.front_mut() else { return };
         let Sweep { owner, buckets, round, at } = *sweep;
-        let places = cluster.directory.places();
+        let places = cluster.directory.places().max(cluster.directory.replica_places());
         let end = at.saturating_add(FLOWS_PER_TURN).min(places);
         sweep.at = end;
+        let mut let_go = Vec::new();
         for place in at..end {
-            let Some(entry) = cluster.directory.entry_at(place).copied() else { continue };
+            if let Some(replica) = cluster.directory.replica_at(place).copied()
+                && replica.expires <= now
+            {
+                cluster.drop_copy(translator, &replica);
+            }
+            let Some(entry) = cluster.directory.entry_at(place) else { continue };
             let is_let_go = entry.claim.owner == owner
                 && buckets & bucket(&entry.key) != 0
                 && entry.round.wrapping_sub(round).cast_signed() < 0;
@@ -73,12 +82,27 @@ impl Engine {
                 && now.since(entry.heard) > ORPHAN_LIFE
                 && cluster.directory.replica(&entry.key).is_none_or(|kept| kept.expires <= now);
             if is_let_go || is_left {
-                cluster.directory.forget(&entry.key);
-                cluster.directory.take_replica(&entry.key);
+                let_go.push(entry.key);
             }
         }
         if end == places {
             cluster.sweeps.pop_front();
+        }
+        for key in let_go {
+            self.forget_entry(now, &key);
+            if let Some(cluster) = &mut self.cluster {
+                cluster.directory.take_replica(&key);
+            }
+        }
+    }
+}
+
+impl Engine {
+    /// Nobody owns the key any more, as far as this node is to know.
+    pub(super) fn forget_entry(&mut self, now: Time, key: &Pair) {
+        let Some(cluster) = &mut self.cluster else { return };
+        if cluster.directory.forget(key) {
+            self.free_port(now, key);
         }
     }
 }
@@ -86,7 +110,7 @@ impl Engine {
 impl Cluster {
     /// Flows of dead owners that this node would adopt are kept by one more, so that its own death does not
     /// lose them.
-    fn copy_orphans(&mut self) {
+    fn copy_orphans(&mut self, translator: &Translator) {
         let Some(from) = self.orphans else { return };
         let places = self.directory.replica_places();
         let end = from.saturating_add(FLOWS_PER_TURN).min(places);
@@ -103,23 +127,44 @@ impl Cluster {
                     self.tell(next, Message::Record(record));
                 }
             }
-            self.register_orphan(&record);
+            self.register_orphan(translator, &record);
         }
         self.orphans = (end < places).then_some(end);
     }
 
-    /// Whoever directs the keys of a copy is told where it is. Whoever owns the flow in truth, and was only
-    /// silent, has the larger claim.
-    fn register_orphan(&mut self, record: &Record) {
-        let (first, second) = (record.first(), record.second());
+    /// Whoever directs the keys of a copy is told where it is, and whoever gave its port out that it is in
+    /// use. Whoever owns the flow in truth, and was only silent, has the larger claim.
+    fn register_orphan(&mut self, translator: &Translator, record: &Record) {
         let claim = Claim { rank: Rank::Closed, term: record.term, owner: self.me() };
-        for key in [Some(first), Some(second).filter(|second| *second != first)] {
-            let Some(key) = key else { continue };
-            let director = self.director(&key);
-            let round = self.peer(director).map_or(0, |peer| peer.round);
+        let first = record.first();
+        for (key, to) in self.concerned(translator, record) {
+            let round = self.peer(to).map_or(0, |peer| peer.round);
             let first = (key != first).then_some(first);
-            self.tell(director, Message::Register(Registration { key, first, claim, round }));
+            self.tell(to, Message::Register(Registration { key, first, claim, round }));
         }
+    }
+
+    /// The copy has been kept for as long as the flow could have lived.
+    fn drop_copy(&mut self, translator: &Translator, replica: &Replica) {
+        let Replica { record, owner, incarnation, .. } = replica;
+        self.directory.take_replica(&record.first());
+        if self.is_live(*owner, *incarnation) {
+            return;
+        }
+        for (key, to) in self.concerned(translator, record) {
+            self.tell(to, Message::Gone { key, term: record.term });
+        }
+    }
+
+    /// Who is asked for the keys of a flow, and who gave its port out.
+    fn concerned(&self, translator: &Translator, record: &Record) -> [(Pair, NodeId); 3] {
+        let (first, second) = (record.first(), record.second());
+        let giver = translator.owner_of(&record.reply).filter(|giver| self.is_alive(*giver));
+        [
+            (first, self.director(&first)),
+            (second, self.director(&second)),
+            (second, giver.unwrap_or(self.me())),
+        ]
     }
 
     /// Says something to a peer until it has come.

@@ -39,6 +39,7 @@ impl Engine {
                     known.has_told = false;
                     known.told = false;
                     cluster.beat_now(now);
+                    self.end_all_rests(now, peer);
                 }
             }
             Session::Lost => {

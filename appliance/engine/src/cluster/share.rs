@@ -4,14 +4,18 @@ use super::NodeId;
 use super::message::Term;
 use crate::flows::Slot;
 
+/// Registrations of one flow.
+pub(crate) const SIDES: usize = 3;
+
 /// What was said of one flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Share {
     pub(crate) term: Term,
     /// Of the last record that was sent.
     pub(crate) version: u32,
-    /// Where its first and its second key are registered.
-    pub(crate) holders: [Option<NodeId>; 2],
+    /// Where its keys are registered: the first and the second with those who are asked for them, and the
+    /// second with whoever gives out the port that is in it.
+    pub(crate) holders: [Option<NodeId>; SIDES],
     pub(super) marks: u16,
     /// The pause of this node's after which its ownership was last known.
     pub(crate) doubt: u16,
@@ -21,19 +25,19 @@ pub(crate) struct Share {
 }
 
 /// Whether an item about it waits to be sent.
-pub(crate) const REGISTER_WAITS: [u16; 2] = [1, 1 << 1];
-pub(crate) const RECORD_WAITS: u16 = 1 << 2;
+pub(crate) const REGISTER_WAITS: [u16; SIDES] = [1, 1 << 1, 1 << 2];
+pub(crate) const RECORD_WAITS: u16 = 1 << 3;
 /// What the holders have acknowledged.
-pub(crate) const REGISTERED: [u16; 2] = [1 << 3, 1 << 4];
+pub(crate) const REGISTERED: [u16; SIDES] = [1 << 4, 1 << 5, 1 << 6];
 /// The backup has a record of it.
-pub(crate) const COVERED: u16 = 1 << 5;
+pub(crate) const COVERED: u16 = 1 << 7;
 /// A record of it is to be kept elsewhere.
-pub(crate) const REPLICATED: u16 = 1 << 6;
-pub(crate) const ESTABLISHED: u16 = 1 << 7;
+pub(crate) const REPLICATED: u16 = 1 << 8;
+pub(crate) const ESTABLISHED: u16 = 1 << 9;
 /// It was taken over, and another node's ports may be its own.
-pub(crate) const ADOPTED: u16 = 1 << 8;
+pub(crate) const ADOPTED: u16 = 1 << 10;
 /// It has been offered to another node.
-pub(crate) const OFFERED: u16 = 1 << 9;
+pub(crate) const OFFERED: u16 = 1 << 11;
 
 /// By slot; memory is used as flows come.
 #[derive(Debug)]

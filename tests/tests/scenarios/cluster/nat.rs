@@ -129,3 +129,35 @@ fn a_translated_connection_outlives_its_owner() {
         }
     }
 }
+
+/// S2: the node that gave a port out does not give it to somebody else while another node uses it, though
+/// it has forgotten everything itself.
+#[test]
+fn a_port_that_was_taken_over_is_not_given_out_again() {
+    let policy = policy("endpoint-independent").replace("1024-65000", "1024-1535");
+    let mut wall = Wall::new(2, &policy);
+    let mut taken = BTreeMap::new();
+    for port in 40_000..40_040 {
+        let external = ask(&mut wall, 1, "tcp", port);
+        wall.send(2, "ext", &answer("tcp", &external).frame());
+        let ack = build::tcp().from(&format!("10.1.0.10:{port}")).to(REMOTE);
+        wall.send(1, "int", &ack.window(64_000).seq(1_001).ack(5_001).frame());
+        taken.insert(external, port);
+    }
+    wall.wait(Duration::from_millis(50));
+    wall.kill(1);
+    for port in 40_000..40_020 {
+        let data = build::tcp().from(&format!("10.1.0.10:{port}")).to(REMOTE).window(64_000);
+        wall.send(2, "int", &data.seq(1_001).ack(5_001).payload(b"hello").frame());
+    }
+    wall.start(1);
+    wall.wait(Duration::from_secs(2));
+    for port in 50_000..50_400 {
+        let left = wall.send(1, "int", &request("tcp", port).frame());
+        if left.first().is_some_and(|line| line.starts_with("1 ext")) {
+            let external = external(&left);
+            assert_eq!(taken.insert(external.clone(), port), None, "{external} stands for two");
+        }
+    }
+    assert!(taken.len() > 100, "{} ports", taken.len());
+}

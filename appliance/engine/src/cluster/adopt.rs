@@ -3,6 +3,7 @@
 use super::record::{Record, Translation};
 use super::rendezvous::Pair;
 use crate::flows::{Admission, DestinationChoice, Flow, Side, Slot, SourceChoice, Tracker};
+use crate::packet::{Packet, Segment};
 use crate::recheck::Standing;
 use crate::translate::{Inherited, Lease};
 use crate::{Direction, Endpoint, Engine, FlowKey, InterfaceId, Time, Usage};
@@ -15,6 +16,7 @@ impl Engine {
         &mut self,
         now: Time,
         key: &FlowKey,
+        packet: &Packet,
         handed: bool,
     ) -> Option<(Slot, Direction)> {
         let cluster = self.cluster.as_ref()?;
@@ -23,7 +25,13 @@ impl Engine {
         let is_orphan = !cluster.is_live(replica.owner, replica.incarnation);
         // Another may keep a newer copy: whoever directs the key now knows, and sends its packets there.
         let is_ours = handed || cluster.director(&replica.record.first()) == cluster.me();
-        if !is_orphan || !is_ours || replica.expires <= now {
+        // Somebody has taken it over already.
+        let is_taken = cluster.directory.entry(&replica.record.first()).is_some_and(|entry| {
+            entry.claim.owner != cluster.me()
+                && cluster.is_live(entry.claim.owner, entry.incarnation)
+        });
+        let fits = is_a_sign_of_life(&replica.record, key, packet);
+        if !is_orphan || !is_ours || is_taken || !fits || replica.expires <= now {
             return None;
         }
         self.take_over(now, &replica.record, replica.expires).ok()?;
@@ -111,6 +119,22 @@ impl Engine {
             }
             (Translation::Mapping | Translation::SharedPort | Translation::Guest, _) => None,
         }
+    }
+}
+
+/// Whether a packet shows that the flow lives: anybody can send a RST, or an error, about anything.
+fn is_a_sign_of_life(record: &Record, key: &FlowKey, packet: &Packet) -> bool {
+    let direction = if record.original == *key { Direction::Original } else { Direction::Reply };
+    match (&record.tracker, &packet.segment) {
+        (Tracker::Tcp(tcp), Segment::Tcp(segment)) => tcp.is_revived_by(direction, segment),
+        (Tracker::Tcp(_), _) | (_, Segment::IcmpError { .. }) => false,
+        (
+            Tracker::Udp { .. }
+            | Tracker::Icmp { .. }
+            | Tracker::Association { .. }
+            | Tracker::Other { .. },
+            _,
+        ) => true,
     }
 }
 

@@ -33,6 +33,9 @@ impl Engine {
         for side in 0..SIDES as u8 {
             cluster.place(translator, flows, slot, id, side);
         }
+        if adopted && let Some(key) = key_of(flows, slot, 0) {
+            cluster.replace_copies(slot, key);
+        }
     }
 
     /// The flow's state is another: its backup is to know, or its director that the key is free.
@@ -126,7 +129,11 @@ impl Cluster {
         if is_told {
             return;
         }
-        share.holders[at] = holder;
+        let before = std::mem::replace(&mut share.holders[at], holder);
+        let term = share.term;
+        if let Some(before) = before.filter(|before| Some(*before) != holder) {
+            self.tell(before, Message::Elsewhere { key, term });
+        }
         let marks = REGISTERED[at] | REGISTER_WAITS[at] | share::OFFERED;
         self.shares.mark(slot, marks, false);
         self.tell_registration(holder, slot, id, side);
@@ -135,6 +142,15 @@ impl Cluster {
             if self.shares.get(slot).has(REPLICATED) {
                 self.tell_record(slot, id);
             }
+        }
+    }
+
+    /// The flow has been taken over: copies of the last owner's, wherever they are, are old.
+    fn replace_copies(&mut self, slot: Slot, key: Pair) {
+        let share = self.shares.get(slot);
+        let others = self.view.without(self.me()).nodes();
+        for peer in others.filter(|peer| Some(*peer) != share.holders[0]) {
+            self.tell(peer, Message::Elsewhere { key, term: share.term });
         }
     }
 

@@ -64,15 +64,11 @@ impl Engine {
             return None;
         }
         let to = cluster.director(&pair);
-        let is_mine = to == cluster.me();
         let may_begin =
             begins_flow(&packet.segment).is_ok() && self.would_permit(from, packet, key);
-        match (is_mine, may_begin) {
-            // Whoever owned it would have registered it here.
-            (true, true) => None,
-            (_, true) => Some(Errand { to, key: pair, question: Question::Claim }),
-            (_, false) => Some(Errand { to, key: pair, question: Question::Whose }),
-        }
+        // Where this node is the director itself, the owner may be about to register it here.
+        let question = if may_begin { Question::Claim } else { Question::Whose };
+        Some(Errand { to, key: pair, question })
     }
 
     /// The same for what can not begin a flow, or was found to be an error about one.

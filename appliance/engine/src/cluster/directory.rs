@@ -166,10 +166,15 @@ impl Directory {
         if self.entries.get(&key).is_some_and(|entry| is_his(entry.claim)) {
             self.entries.remove(&key);
         }
-        if self.replica(&key).is_some_and(|replica| replica.record.term <= term) {
-            self.take_replica(&key);
-        }
+        self.drop_replica(&key, term);
         self.tombstones.put(now, Tombstone { key, term });
+    }
+
+    /// A copy of this term or an earlier one is of no use any more.
+    pub(crate) fn drop_replica(&mut self, key: &Pair, term: Term) {
+        if self.replica(key).is_some_and(|replica| replica.record.term <= term) {
+            self.take_replica(key);
+        }
     }
 
     /// At which term the key was let go, as far as that is remembered.

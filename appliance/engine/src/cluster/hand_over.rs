@@ -1,7 +1,9 @@
 //! A packet on its way to another node, and what waits for word from there.
 
+use std::time::Duration;
+
 use super::consult::{Errand, Question};
-use super::waiting::Asked;
+use super::waiting::{Asked, HOLD};
 use super::wrap::{self, Flags, TooBig, Wrapping};
 use super::{Cluster, NodeId, WRAPPED_MAX, Wrapped};
 use crate::judge::Refusal;
@@ -37,7 +39,7 @@ impl Engine {
                 question,
                 ..Asked::new(key, from, frame.bytes.to_vec(), frame.offload)
             };
-            let due = now + cluster.patience(to);
+            let due = now + cluster.patience(to, question);
             let kept = cluster.waiting.ask(due, asked);
             ask = kept.ok_or(DropReason::PeerQueueFull)?;
         }
@@ -66,7 +68,7 @@ impl Engine {
             }
             let Asked { from, question, offload, .. } = asked;
             let mut bytes = asked.frame.clone();
-            let due = now + cluster.patience(to) * (u32::from(asked.tries) + 2);
+            let due = now + cluster.patience(to, question) * (u32::from(asked.tries) + 2);
             let again = Asked { tries: asked.tries + 1, ..asked };
             cluster.waiting.ask_again(due, number, again);
             let wrapping = cluster.wrapping(from, number, question);
@@ -141,11 +143,20 @@ impl Engine {
 }
 
 impl Cluster {
-    /// How long an answer from a node may take.
-    pub(super) fn patience(&self, to: NodeId) -> std::time::Duration {
-        let peer = self.peers.iter().find(|peer| peer.node == to);
-        // The director may hold a packet for as long.
-        peer.map_or(super::waiting::HOLD, |peer| peer.channel.patience())
+    /// How long an answer from a node may take; and at the director itself, a registration that is on its
+    /// way.
+    pub(super) fn patience(&self, to: NodeId, question: Question) -> Duration {
+        let patience = |peer: &super::Peer| peer.channel.patience();
+        if to != self.me() {
+            return self.peers.iter().find(|peer| peer.node == to).map_or(HOLD, patience);
+        }
+        match question {
+            Question::Claim => {
+                let alive = self.peers.iter().filter(|peer| self.is_alive(peer.node));
+                alive.map(patience).max().unwrap_or_default()
+            }
+            Question::None | Question::Whose | Question::Mine => HOLD,
+        }
     }
 
     fn wrapping(&self, from: InterfaceId, ask: u32, question: Question) -> Wrapping {

@@ -53,6 +53,13 @@ impl Engine {
             Message::Register(registration) => self.hear_registration(now, from, &registration),
             Message::Owned { key, claim } => self.hear_owned(now, key, claim),
             Message::Ended { key, term } => self.hear_ended(now, key, term),
+            Message::Elsewhere { key, term } => {
+                cluster.hear(term);
+                cluster.directory.drop_replica(&key, term);
+                if cluster.directory.entry(&key).is_some_and(|entry| entry.claim.term <= term) {
+                    self.forget_entry(now, &key);
+                }
+            }
             Message::Gone { key, term } => {
                 cluster.hear(term);
                 let was = cluster.directory.entry(&key).is_some();

@@ -62,6 +62,12 @@ pub(crate) enum Message {
         ask: u32,
         key: Pair,
     },
+    /// The key's owner is the sender, who registers it with somebody else: what the receiver keeps of it at
+    /// this term or before is old.
+    Elsewhere {
+        key: Pair,
+        term: Term,
+    },
     /// Keys of these buckets that the sender has registered in an earlier round only are not its own.
     Told {
         buckets: u64,
@@ -133,6 +139,7 @@ const GRANTED: u8 = 135;
 const NOT_MINE: u8 = 136;
 const TOLD: u8 = 137;
 const ENDED: u8 = 138;
+const ELSEWHERE: u8 = 139;
 
 /// Types below may be skipped by whoever does not know them.
 const FIRST_REQUIRED: u8 = 128;
@@ -166,6 +173,7 @@ impl Message {
             Self::NotMine { .. } => NOT_MINE,
             Self::Told { .. } => TOLD,
             Self::Ended { .. } => ENDED,
+            Self::Elsewhere { .. } => ELSEWHERE,
         }
     }
 
@@ -184,7 +192,9 @@ impl Message {
                 to.u64(claim.term.0);
                 to.pair(key);
             }
-            Self::Gone { key, term } | Self::Ended { key, term } => {
+            Self::Gone { key, term }
+            | Self::Ended { key, term }
+            | Self::Elsewhere { key, term } => {
                 to.u64(term.0);
                 to.pair(key);
             }
@@ -223,6 +233,7 @@ impl Message {
                 Self::Owned { claim, key: from.pair()? }
             }
             ENDED => Self::Ended { term: Term(from.u64()?), key: from.pair()? },
+            ELSEWHERE => Self::Elsewhere { term: Term(from.u64()?), key: from.pair()? },
             GONE => Self::Gone { term: Term(from.u64()?), key: from.pair()? },
             RECORD => Self::Record(Record::read(from)?),
             HANDOVER => Self::Handover(Record::read(from)?),
@@ -324,7 +335,7 @@ pub(crate) fn messages(datagram: &[u8]) -> impl Iterator<Item = Result<Message, 
 }
 
 const fn is_known(kind: u8) -> bool {
-    matches!(kind, HEARTBEAT..=ACKNOWLEDGEMENT | REGISTER..=ENDED)
+    matches!(kind, HEARTBEAT..=ACKNOWLEDGEMENT | REGISTER..=ELSEWHERE)
 }
 
 fn split(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {

@@ -118,7 +118,8 @@ impl Engine {
             self.tell_owner(wrapping, pair);
             return Err(DropReason::PeerReplayed.into());
         }
-        if let Some((slot, _)) = self.flows.find(&key).or_else(|| self.adopt_for(now, &key, true))
+        if let Some((slot, _)) =
+            self.flows.find(&key).or_else(|| self.adopt_for(now, &key, packet, true))
             && self.doubted(now, slot, key).is_none()
             && !self.has_expired(now, slot)
         {

@@ -44,6 +44,22 @@ impl Learning {
 }
 
 impl TcpTracker {
+    /// Whether a segment of a connection that nobody follows at the moment may be one of it: it
+    /// acknowledges, ends nothing, and lies near what was seen last.
+    pub(crate) fn is_revived_by(&self, direction: Direction, segment: &TcpSegment) -> bool {
+        let Some(replier) = &self.replier else { return false };
+        let (sender, receiver) = match direction {
+            Direction::Original => (&self.originator, replier),
+            Direction::Reply => (replier, &self.originator),
+        };
+        let flags = segment.flags;
+        flags.ack
+            && !flags.rst
+            && !flags.syn
+            && is_near(segment.sequence, sender.end)
+            && is_near(segment.acknowledgement, receiver.end)
+    }
+
     /// Follows a segment of which it is not known exactly where it must lie.
     pub(super) fn learn(
         &mut self,

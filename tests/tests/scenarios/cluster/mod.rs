@@ -175,7 +175,7 @@ fn a_datagram_that_may_be_an_answer_is_asked_about_before_the_rules_are() {
     let answer = || build::udp().from("10.1.0.10:53").to("198.51.100.9:5353").payload(b"he");
     for nodes in 2..=4 {
         let mut wall = Wall::new(nodes, POLICY);
-        let left = wall.send(1, "ext", &dns().frame());
+        let left = wall.claim(1, "ext", &dns().frame());
         assert_eq!(left, ["1 int: udp 198.51.100.9:5353 > 10.1.0.10:53 +3 ttl 63"]);
         let left = wall.send(2, "int", &answer().frame());
         assert_eq!(left, ["1 ext: udp 10.1.0.10:53 > 198.51.100.9:5353 +2 ttl 63"]);

@@ -44,7 +44,7 @@ fn answer(kind: &str, external: &str) -> build::FrameBuilder {
 
 /// The external endpoint of a request that went out by a node.
 fn ask(wall: &mut Wall, node: u8, kind: &str, port: u16) -> String {
-    let left = wall.send(node, "int", &request(kind, port).frame());
+    let left = wall.claim(node, "int", &request(kind, port).frame());
     if kind == "icmp" {
         let [line] = &left[..] else { panic!("one packet leaves: {left:?}") };
         let (_, id) = line.split_once(" echo ").unwrap();

@@ -141,6 +141,13 @@ impl Wall {
         std::mem::take(&mut self.left)
     }
 
+    /// The same for a packet that may be an answer: whoever directs its key waits for its owner's word.
+    pub(super) fn claim(&mut self, node: u8, interface: &str, frame: &[u8]) -> Vec<String> {
+        let mut left = self.send(node, interface, frame);
+        left.extend(self.wait(Duration::from_millis(25)));
+        left
+    }
+
     /// Lets time pass; what left meanwhile.
     pub(super) fn wait(&mut self, time: Duration) -> Vec<String> {
         let end = self.now + time;

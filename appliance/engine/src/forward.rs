@@ -11,7 +11,7 @@ use crate::reply::IcmpError;
 use crate::rewrite::{self, Rewrite};
 use crate::{
     Address, Checksum, Direction, DropReason, Engine, Family, Frame, InterfaceId, Offload, Time,
-    Usage, Verdict, cut,
+    Usage, Verdict, cut, mss,
 };
 
 /// RFC 8200 section 5 and RFC 791: no link's MTU is smaller.
@@ -136,6 +136,9 @@ impl Engine {
         exit.rewrite.apply(frame, packet);
         if let Some(identification) = identification {
             rewrite::set_identification(frame.bytes, packet, identification);
+        }
+        if let Some(mtu) = self.wrapped_mtu() {
+            mss::clamp(frame, packet, mtu);
         }
         self.send(frame, packet, exit)
     }

@@ -40,6 +40,7 @@ mod translate;
 mod forward;
 mod neighbours;
 mod rewrite;
+mod mss;
 mod identification;
 mod checksum;
 mod cut;

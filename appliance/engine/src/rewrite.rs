@@ -148,7 +148,7 @@ pub(crate) enum Sum {
 }
 
 impl Fields {
-    fn of(packet: &Packet, offload: &Offload) -> Self {
+    pub(crate) fn of(packet: &Packet, offload: &Offload) -> Self {
         let mut fields = Self {
             network: packet.network,
             family: packet.source.family(),

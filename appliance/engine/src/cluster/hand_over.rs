@@ -45,7 +45,10 @@ impl Engine {
         }
         if to != cluster.me() {
             let wrapping = cluster.wrapping(from, ask, question);
-            cluster.wrap(to, &wrapping, frame, packet).map_err(NotWrapped::refusal)?;
+            if let Err(error) = cluster.wrap(to, &wrapping, frame, packet) {
+                cluster.waiting.take_asked(ask);
+                return Err(error.refusal());
+            }
         }
         Ok(if waits { Verdict::Held } else { Verdict::ToPeer { node: to } })
     }
@@ -126,6 +129,12 @@ impl Engine {
         }
     }
 
+    /// How long packets may be that other nodes may have to hand over; `None` where there are none.
+    pub(crate) fn wrapped_mtu(&self) -> Option<u32> {
+        let cluster = self.cluster.as_ref().filter(|cluster| !cluster.peers.is_empty())?;
+        Some(cluster.wrapped_mtu())
+    }
+
     /// What came in by no ring leaves by the queue.
     pub(crate) fn queue_if_forwarded(
         &mut self,
@@ -170,6 +179,11 @@ impl Cluster {
         Wrapping { flags, hops: 0, zone, ask, origin: self.me() }
     }
 
+    /// How long a packet may be that goes to another node.
+    const fn wrapped_mtu(&self) -> u32 {
+        wrap::inner_mtu(self.config.sync_mtu)
+    }
+
     /// Wraps a packet and queues it.
     pub(super) fn wrap(
         &mut self,
@@ -178,7 +192,7 @@ impl Cluster {
         frame: &mut Frame<'_>,
         packet: &Packet,
     ) -> Result<(), NotWrapped> {
-        let mtu = wrap::inner_mtu(self.config.sync_mtu);
+        let mtu = self.wrapped_mtu();
         let mut wrapped = self.spare.pop().unwrap_or_default();
         let stride = wrap::wrap(&mut wrapped.bytes, wrapping, frame, packet, mtu);
         self.send_wrapped(to, wrapped, stride.map_err(|TooBig { mtu }| NotWrapped::TooBig { mtu }))

@@ -27,6 +27,8 @@ pub(super) struct Wall {
     pub copies: usize,
     /// What left since the last step, as `node interface: words`.
     left: Vec<String>,
+    /// The last frame that left.
+    pub last: Vec<u8>,
 }
 
 impl Wall {
@@ -42,6 +44,7 @@ impl Wall {
             tamper: |_| (),
             copies: 1,
             left: Vec::new(),
+            last: Vec::new(),
         };
         for node in 1..=nodes {
             wall.start(node);
@@ -131,8 +134,19 @@ impl Wall {
 
     /// A frame comes in, and everything happens that follows from it; what left.
     pub(super) fn send(&mut self, node: u8, interface: &str, frame: &[u8]) -> Vec<String> {
+        self.send_offloaded(node, interface, frame, Offload::default())
+    }
+
+    /// The same with work that was left to the network card.
+    pub(super) fn send_offloaded(
+        &mut self,
+        node: u8,
+        interface: &str,
+        frame: &[u8],
+        offload: Offload,
+    ) -> Vec<String> {
         let mut bytes = frame.to_vec();
-        let mut frame = Frame { bytes: &mut bytes, offload: Offload::default() };
+        let mut frame = Frame { bytes: &mut bytes, offload };
         let now = self.now;
         let verdict = self.engine(node).handle_frame(now, interface_id(interface), &mut frame);
         // Sync datagrams leave before the packet that they are about.
@@ -180,6 +194,7 @@ impl Wall {
             let name = ["ext", "int", "spare"][usize::from(out.0)];
             let words = words::describe(bytes, Offload::default());
             self.left.push(format!("{node} {name}: {words}"));
+            self.last = bytes.to_vec();
         }
     }
 

@@ -7,7 +7,7 @@ use serde::Serialize;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use crate::pki::{self, Client, Existing, Node, Subjects, Summary};
+use crate::pki::{self, Client, ClusterName, Existing, Node, Subjects, Summary};
 use crate::present::{print_json, say};
 
 #[derive(Debug, clap::Subcommand)]
@@ -28,6 +28,11 @@ pub(crate) struct Issue {
     /// A node, with the names and addresses by which it is reached: node-1=fw1.example.net,192.0.2.1
     #[arg(long, value_name = "NAME[=HOST,..]")]
     node: Vec<Node>,
+
+    /// The cluster of which the nodes are members: each is called node-NUMBER, and its certificate is also for
+    /// node-NUMBER.NAME, as cluster.certificate in gabiond.toml has to be
+    #[arg(long, value_name = "NAME")]
+    cluster: Option<ClusterName>,
 
     /// An operator or a program, with its role: alice=admin (or operator, or viewer)
     #[arg(long, value_name = "NAME=ROLE")]
@@ -57,7 +62,13 @@ impl Pki {
             Self::Issue(_) => pki::issue,
         };
         let (Self::Init(issue) | Self::Issue(issue)) = self;
-        let subjects = Subjects { nodes: issue.node.clone(), clients: issue.client.clone() };
+        let mut nodes = issue.node.clone();
+        if let Some(cluster) = &issue.cluster {
+            for node in &mut nodes {
+                node.join(cluster)?;
+            }
+        }
+        let subjects = Subjects { nodes, clients: issue.client.clone() };
         let existing = if issue.overwrite { Existing::Overwrite } else { Existing::Refuse };
         let summary = make(&issue.dir, &subjects, existing, OffsetDateTime::now_utc())?;
         if issue.json {
@@ -79,7 +90,8 @@ fn show(summary: &Summary, subjects: &Subjects) -> std::io::Result<()> {
     } else {
         say(format_args!("\nThe certificates end on {}.", summary.leaves_end.date()))?;
         say(format_args!(
-            "Keep ca.key off the nodes. In gabiond.toml: api.certificate, api.key, api.client_ca."
+            "Keep ca.key off the nodes. In gabiond.toml: api.certificate, api.key, api.client_ca, and with --cluster\n\
+             cluster.certificate, cluster.key, cluster.ca."
         ))?;
     }
     Ok(())

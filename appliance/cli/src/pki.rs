@@ -80,6 +80,41 @@ impl FromStr for Node {
     }
 }
 
+impl Node {
+    /// Makes the certificate one that a member of this cluster shows to the others.
+    ///
+    /// # Errors
+    /// If the node's name is not that of a member.
+    pub(crate) fn join(&mut self, cluster: &ClusterName) -> Result<(), ParseSubjectError> {
+        let Self { name: Name(name), alternatives } = self;
+        let number = name.strip_prefix("node-").and_then(|number| number.parse::<u8>().ok());
+        let is_member = number.is_some_and(|number| (1..=MEMBERS_MAX).contains(&number))
+            && !name.starts_with("node-0");
+        let full = format!("{name}.{}", cluster.0);
+        match full.try_into() {
+            Ok(full) if is_member => alternatives.push(SanType::DnsName(full)),
+            _ => return Err(ParseSubjectError::Member(name.clone())),
+        }
+        Ok(())
+    }
+}
+
+/// The name of a cluster, a DNS label.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ClusterName(String);
+
+impl FromStr for ClusterName {
+    type Err = ParseSubjectError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if is_label(text) && !text.contains(|c: char| c.is_ascii_uppercase()) {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(ParseSubjectError::Cluster(text.to_owned()))
+        }
+    }
+}
+
 /// An operator or a program that calls the API. Written `alice=admin`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Client {
@@ -131,6 +166,14 @@ pub(crate) enum ParseSubjectError {
     Name(String),
     #[error("\"{0}\" is neither an IP address nor a DNS name")]
     Alternative(String),
+    #[error(
+        "\"{0}\" is no member of a cluster: with --cluster nodes are called node-1 to node-{MEMBERS_MAX}"
+    )]
+    Member(String),
+    #[error(
+        "\"{0}\" is no name for a cluster: use 1 to 63 of a-z, 0-9 and '-', a letter or digit at either end"
+    )]
+    Cluster(String),
     #[error("\"{0}\" is no role: use viewer, operator or admin")]
     Role(String),
     #[error("\"{0}\" lacks a role: write NAME=viewer, NAME=operator or NAME=admin")]
@@ -200,6 +243,8 @@ pub(crate) fn issue(
 }
 
 const CA: &str = "ca";
+/// Members of a cluster have the numbers 1 to this: docs/cluster.md section 1.
+const MEMBERS_MAX: u8 = 16;
 /// How long a CA is good for.
 const CA_DAYS: i64 = 3_650;
 /// How long a certificate of a node or an operator is good for, unless the CA ends before it.

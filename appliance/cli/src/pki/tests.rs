@@ -279,3 +279,33 @@ fn subjects_that_are_written_wrong() {
     assert_eq!("alice".parse::<Client>(), Err(E::NoRole("alice".to_owned())));
     assert_eq!("alice=root".parse::<Client>(), Err(E::Role("root".to_owned())));
 }
+
+#[test]
+fn members_of_a_cluster_are_both_ends_of_a_session_under_their_numbers() {
+    let scratch = tempfile::tempdir().unwrap();
+    let cluster = "fw".parse().unwrap();
+    let mut nodes: Vec<Node> =
+        vec!["node-1=192.0.2.1".parse().unwrap(), "node-16".parse().unwrap()];
+    nodes.iter_mut().for_each(|node| node.join(&cluster).unwrap());
+    let subjects = Subjects { nodes, clients: vec![] };
+    init(scratch.path(), &subjects, Existing::Refuse, NOW).unwrap();
+    for (file, name) in [("node-1.pem", "node-1.fw"), ("node-16.pem", "node-16.fw")] {
+        as_server(scratch.path(), file, name, NOW).unwrap();
+        as_client(scratch.path(), file, NOW).unwrap();
+    }
+    as_server(scratch.path(), "node-1.pem", "192.0.2.1", NOW).unwrap();
+    as_server(scratch.path(), "node-1.pem", "node-16.fw", NOW).unwrap_err();
+    as_server(scratch.path(), "node-1.pem", "node-1.other", NOW).unwrap_err();
+}
+
+#[test]
+fn what_is_no_member_gets_no_certificate_of_one() {
+    let cluster = "fw".parse().unwrap();
+    for name in ["node", "node-0", "node-17", "node-01", "fw-1", "node-1-2"] {
+        let refused = name.parse::<Node>().unwrap().join(&cluster).unwrap_err();
+        assert!(refused.to_string().contains("node-1 to node-16"), "{refused}");
+    }
+    for name in ["", "Fw", "fw.example", "-fw"] {
+        assert!(name.parse::<ClusterName>().is_err(), "{name}");
+    }
+}

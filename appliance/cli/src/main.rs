@@ -10,6 +10,7 @@ mod push;
 mod rollback;
 mod show;
 mod watch;
+mod cluster;
 
 mod certificates;
 mod pki;
@@ -47,6 +48,11 @@ enum Command {
     Explain(explain::Explain),
     Rollback(rollback::Rollback),
     Watch(watch::Watch),
+    /// Shows the cluster that a node is a member of
+    #[command(subcommand)]
+    Cluster(cluster::Cluster),
+    Drain(cluster::Drain),
+    Undrain(cluster::Undrain),
     /// Makes the cluster's certificates
     #[command(subcommand)]
     Pki(certificates::Pki),
@@ -76,6 +82,9 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Explain(explain) => explain.run(),
         Command::Rollback(rollback) => rollback.run(),
         Command::Watch(watch) => watch.run(),
+        Command::Cluster(cluster) => cluster.run(),
+        Command::Drain(drain) => drain.run(),
+        Command::Undrain(undrain) => undrain.run(),
         Command::Pki(pki) => pki.run(),
         Command::Lab(command) => lab::run(command),
         Command::Completion(completion) => {

@@ -3,6 +3,8 @@
 //! One task accepts, one for each connection answers. The packet thread copies its counters between
 //! two turns, at most once each `SNAPSHOT_AGE`, however many scrape.
 
+mod cluster;
+
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,13 +20,14 @@ use tokio::net::TcpListener;
 use tokio::sync::{Mutex, Semaphore};
 use tokio::time::Instant;
 
+use crate::cluster::Member;
 use crate::config::DataInterface;
 use crate::control::{ServeError, action};
-use crate::generations::{Generations, Names};
+use crate::generations::Names;
 use crate::http::{self, Response, Status};
-use crate::policy::Policies;
-use crate::readiness::{Obstacle, Readiness};
-use crate::worker::{Snapshot, WorkerHandle};
+use crate::policy::{Policies, Surroundings};
+use crate::readiness::Obstacle;
+use crate::worker::Snapshot;
 
 const CONNECTIONS: usize = 8;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -55,11 +58,10 @@ pub fn bind(address: SocketAddr) -> Result<std::net::TcpListener, ListenMetricsE
 /// Where the numbers come from.
 #[derive(Debug)]
 pub struct Metrics {
-    pub interfaces: Vec<DataInterface>,
+    pub around: Surroundings,
     pub policies: Arc<Policies>,
-    pub worker: WorkerHandle,
-    pub generations: Generations,
-    pub readiness: Arc<Readiness>,
+    /// `None`: the node stands alone.
+    pub member: Option<Member>,
     /// The last snapshot, and when it was taken.
     pub last: Mutex<Option<(Instant, Arc<Snapshot>)>>,
 }
@@ -102,13 +104,14 @@ impl Metrics {
         };
         let mut registry = Registry::default();
         registry.register_collector(Box::new(Page {
-            names: self.generations.names(snapshot.generation),
+            names: self.around.generations.names(snapshot.generation),
             snapshot,
-            interfaces: self.interfaces.clone(),
+            interfaces: self.around.interfaces.clone(),
             revision: self.policies.in_force().map_or(0, |policy| policy.revision.number),
-            obstacles: self.readiness.obstacles(),
-            limits: self.readiness.limits_reached(),
-            uptime: self.readiness.uptime(),
+            obstacles: self.around.readiness.obstacles(),
+            limits: self.around.readiness.limits_reached(),
+            uptime: self.around.readiness.uptime(),
+            member: self.member.clone(),
         }));
         let mut body = String::new();
         text::encode(&mut body, &registry).expect("writing to a text does not fail");
@@ -122,7 +125,7 @@ impl Metrics {
         {
             return Some(Arc::clone(snapshot));
         }
-        let fresh = Arc::new(self.worker.snapshot().await.ok()?);
+        let fresh = Arc::new(self.around.worker.snapshot().await.ok()?);
         *last = Some((Instant::now(), Arc::clone(&fresh)));
         Some(fresh)
     }
@@ -138,6 +141,7 @@ struct Page {
     obstacles: Vec<Obstacle>,
     limits: Vec<DropReason>,
     uptime: Duration,
+    member: Option<Member>,
 }
 
 impl Collector for Page {
@@ -147,7 +151,8 @@ impl Collector for Page {
         self.frames(&mut out)?;
         self.rules(&mut out)?;
         self.tables(&mut out)?;
-        self.interfaces(&mut out)
+        self.interfaces(&mut out)?;
+        self.cluster(&mut out)
     }
 }
 

@@ -18,6 +18,7 @@ use tokio::sync::{Mutex, Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::clock::Clock;
+use crate::cluster::{Member, PreparedCluster, StartClusterError};
 use crate::config::{Config, DatapathKind};
 use crate::control::{self, ApiListeners, Control, ListenError, ServeError};
 use crate::generations::Generations;
@@ -57,6 +58,8 @@ pub enum StartError {
     )]
     NoDevice { name: String, device: String },
     #[error(transparent)]
+    Cluster(#[from] StartClusterError),
+    #[error(transparent)]
     Log(#[from] OpenLogError),
     #[error("{0}{source}", source = cause(.0))]
     Datapath(#[from] OpenDatapathError),
@@ -84,6 +87,7 @@ pub struct Prepared {
     notices: Vec<Notice>,
     api: ApiListeners,
     metrics: Option<std::net::TcpListener>,
+    cluster: Option<PreparedCluster>,
     readiness: Arc<Readiness>,
     clock: Clock,
 }
@@ -105,8 +109,14 @@ impl Prepared {
             wait_for_devices(&config)?;
         }
         let metrics = config.metrics.map(metrics::bind).transpose()?;
+        let cluster = config.cluster.clone().map(|cluster| {
+            let boot = random()?;
+            Ok::<_, StartError>(PreparedCluster::new(&config, cluster, boot)?)
+        });
+        let cluster = cluster.transpose()?;
         let api = control::bind(&config.api)?;
-        Ok(Self { config, _lock: lock, store, stored, notices, api, metrics, readiness, clock })
+        let _lock = lock;
+        Ok(Self { config, _lock, store, stored, notices, api, metrics, cluster, readiness, clock })
     }
 
     /// Starts the node with the datapath of its configuration.
@@ -144,31 +154,34 @@ impl Prepared {
             Reader { clock, generations: generations.clone(), interfaces: interfaces.clone() };
         let (recorder, records) = Recorder::start(&config.log, reader)?;
         let (neighbours, wanted) = mpsc::channel(NEIGHBOURS_DEPTH);
+        let engine = engine(&config, self.cluster.as_ref())?;
+        let (links, membership) = self.cluster.map(PreparedCluster::split).unzip();
         let (worker, packets) = Worker {
-            engine: engine(&config)?,
+            engine,
             datapath,
             interfaces: interfaces.clone(),
             clock,
             readiness: Arc::clone(&readiness),
             recorder: recorder.clone(),
             neighbours,
+            links,
         }
         .spawn()
         .map_err(StartError::Worker)?;
         let around = Surroundings {
-            interfaces: interfaces.clone(),
-            generations: generations.clone(),
+            interfaces,
+            generations,
             worker: worker.clone(),
             recorder: recorder.clone(),
             readiness: Arc::clone(&readiness),
         };
-        let policies = Arc::new(Policies::new(self.store, around));
+        let policies = Arc::new(Policies::new(self.store, around.clone()));
         let mut node = Node {
             tasks: JoinSet::new(),
             api: JoinSet::new(),
-            readiness: Arc::clone(&readiness),
-            worker: worker.clone(),
-            recorder: recorder.clone(),
+            readiness,
+            worker,
+            recorder,
             packets,
             records,
             _lock: self._lock,
@@ -177,31 +190,46 @@ impl Prepared {
         // Waits for the packet thread, which makes large tables for seconds; probes are answered
         // meanwhile. Nothing passes without a policy.
         policies.restore(self.stored, &self.notices).await?;
+        let member = membership.map(|membership| {
+            let (member, running) = membership.start(&around, Arc::clone(&policies));
+            node.tasks.spawn(async { running.await.map_err(ServeError::from) });
+            member
+        });
         if let Some(listener) = self.metrics {
             let metrics = Metrics {
-                interfaces: interfaces.clone(),
+                around: around.clone(),
                 policies: Arc::clone(&policies),
-                worker: worker.clone(),
-                generations: generations.clone(),
-                readiness: Arc::clone(&readiness),
+                member: member.clone(),
                 last: Mutex::default(),
             };
             node.tasks.spawn(metrics.serve(listener));
         }
         node.tasks.spawn(follow_calendar(Arc::clone(&policies)));
-        let control = Control {
-            watchers: Arc::new(Semaphore::new(config.api.watchers)),
-            node: config.node.name,
-            interfaces,
-            policies,
-            worker,
-            generations,
-            recorder,
-            readiness,
-            clock,
-        };
+        let control = control(config, around, policies, member, clock);
         node.api.spawn(self.api.serve(control));
         Ok(node)
+    }
+}
+
+fn control(
+    config: Config,
+    around: Surroundings,
+    policies: Arc<Policies>,
+    member: Option<Member>,
+    clock: Clock,
+) -> Control {
+    let Surroundings { interfaces, generations, worker, recorder, readiness } = around;
+    Control {
+        node: config.node.name,
+        interfaces,
+        policies,
+        worker,
+        generations,
+        recorder,
+        readiness,
+        watchers: Arc::new(Semaphore::new(config.api.watchers)),
+        clock,
+        member,
     }
 }
 
@@ -369,13 +397,18 @@ async fn follow_calendar(policies: Arc<Policies>) -> Result<(), ServeError> {
     }
 }
 
-fn engine(config: &Config) -> Result<EngineConfig, StartError> {
-    Ok(EngineConfig { limits: config.limits, seed: seed()?, offload: false, cluster: None })
+fn engine(config: &Config, cluster: Option<&PreparedCluster>) -> Result<EngineConfig, StartError> {
+    Ok(EngineConfig {
+        limits: config.limits,
+        seed: random()?,
+        offload: false,
+        cluster: cluster.map(PreparedCluster::engine),
+    })
 }
 
-fn seed() -> Result<[u8; 32], StartError> {
-    let mut seed = [0; 32];
+fn random<const N: usize>() -> Result<[u8; N], StartError> {
+    let mut bytes = [0; N];
     let random = rustls::crypto::aws_lc_rs::default_provider().secure_random;
-    random.fill(&mut seed).map_err(|_| StartError::Random)?;
-    Ok(seed)
+    random.fill(&mut bytes).map_err(|_| StartError::Random)?;
+    Ok(bytes)
 }

@@ -139,8 +139,8 @@ pub struct Policies {
     readiness: Arc<Readiness>,
 }
 
-/// What the policies need to know of the node.
-#[derive(Debug)]
+/// What the policies, and others, need to know of the node.
+#[derive(Debug, Clone)]
 pub struct Surroundings {
     pub interfaces: Vec<DataInterface>,
     pub generations: Generations,

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use gabion_engine::DropReason;
+use gabion_engine::{ClusterStatus, DropReason, NodeState, Presence};
 use tokio::sync::watch;
 
 /// What stands in the way of readiness.
@@ -19,6 +19,10 @@ pub enum Obstacle {
     /// With the interface and what is wrong with it.
     DatapathNotProved(String),
     WorkerStalled,
+    /// The node has not learnt yet what the others know; with how far it is.
+    Syncing(String),
+    /// Its flows are handed over; with how many are left.
+    Draining(String),
     Stopping,
 }
 
@@ -30,20 +34,29 @@ impl Obstacle {
             Self::GuardMissing => "guard-missing",
             Self::DatapathNotProved(_) => "datapath-not-proved",
             Self::WorkerStalled => "worker-stalled",
+            Self::Syncing(_) => "syncing",
+            Self::Draining(_) => "draining",
             Self::Stopping => "stopping",
         }
     }
 
     /// Every label, for metrics.
-    pub const LABELS: [&'static str; 5] =
-        ["no-policy", "guard-missing", "datapath-not-proved", "worker-stalled", "stopping"];
+    pub const LABELS: [&'static str; 7] = [
+        "no-policy",
+        "guard-missing",
+        "datapath-not-proved",
+        "worker-stalled",
+        "syncing",
+        "draining",
+        "stopping",
+    ];
 
     /// What to look at.
     pub fn detail(&self) -> &str {
         match self {
             Self::NoPolicy => "no policy is in force: gabion push",
             Self::GuardMissing => "the guard of the host's stack is not in place",
-            Self::DatapathNotProved(why) => why,
+            Self::DatapathNotProved(why) | Self::Syncing(why) | Self::Draining(why) => why,
             Self::WorkerStalled => "the packet thread does not turn",
             Self::Stopping => "the node is stopping",
         }
@@ -62,6 +75,8 @@ pub struct Readiness {
     /// for any other; what it has proved by then is another matter.
     heartbeat: AtomicU64,
     paths: Mutex<Paths>,
+    /// How far the node is in its cluster; `None` where it is ready, or stands alone.
+    cluster: Mutex<Option<Obstacle>>,
     /// Limits that are reached now: the node is ready, and somebody should know.
     limits: Mutex<BTreeSet<DropReason>>,
     changes: watch::Sender<()>,
@@ -86,6 +101,7 @@ impl Readiness {
                 network: Err("the network is not known yet".to_owned()),
                 datapath: Err("the data interfaces are not open yet".to_owned()),
             }),
+            cluster: Mutex::default(),
             limits: Mutex::default(),
             changes: watch::Sender::new(()),
         }
@@ -116,6 +132,18 @@ impl Readiness {
         let last = which(&mut paths);
         if *last != found {
             *last = found;
+            self.changes.send_replace(());
+        }
+    }
+
+    /// How far the node is in its cluster.
+    pub fn cluster(&self, status: Option<&ClusterStatus>) {
+        let found = status.and_then(what_is_missing);
+        let mut last = self.cluster.lock().unwrap_or_else(PoisonError::into_inner);
+        let label = |obstacle: &Option<Obstacle>| obstacle.as_ref().map(Obstacle::label);
+        let has_changed = label(&last) != label(&found);
+        *last = found;
+        if has_changed {
             self.changes.send_replace(());
         }
     }
@@ -175,6 +203,7 @@ impl Readiness {
             (!self.guard.load(Ordering::Acquire)).then_some(Obstacle::GuardMissing),
             datapath.map(Obstacle::DatapathNotProved),
             (!self.worker_turns()).then_some(Obstacle::WorkerStalled),
+            self.cluster.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             self.stopping.load(Ordering::Acquire).then_some(Obstacle::Stopping),
         ]
         .into_iter()
@@ -198,6 +227,21 @@ impl Readiness {
     /// To be told of changes from now on.
     pub fn changes(&self) -> Changes {
         Changes { changes: self.changes.subscribe(), stall: self.stall }
+    }
+}
+
+/// What keeps a member of a cluster from being ready.
+fn what_is_missing(status: &ClusterStatus) -> Option<Obstacle> {
+    let alive = status.members.iter().filter(|member| member.presence == Presence::Alive);
+    let (alive, others) = (alive.count(), status.members.len());
+    match status.state {
+        NodeState::Ready => None,
+        NodeState::Joining => Some(Obstacle::Syncing(format!(
+            "{alive} of {others} other members are there, and this node learns what they know: gabion cluster status"
+        ))),
+        NodeState::Draining => {
+            Some(Obstacle::Draining(format!("{} flows are still this node's", status.owned)))
+        }
     }
 }
 

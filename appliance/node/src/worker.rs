@@ -16,7 +16,9 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError};
-use gabion_datapath::{BATCH, Datapath, FrameMut, Port, PortCounters, ProbeError, Waker};
+use gabion_datapath::{
+    BATCH, Datapath, FrameMut, Port, PortCounters, ProbeError, VnetHeader, Waker,
+};
 use gabion_engine::{
     Address, Counters, Engine, EngineConfig, Event, Explanation, FlowReport, Frame, Generation,
     InterfaceId, Neighbour, Network, Offload, Probe, RuleCounters, TableUse, Time, Verdict,
@@ -25,6 +27,7 @@ use gabion_rules::RuleSet;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::clock::Clock;
+use crate::cluster::{ClusterSnapshot, Links, SessionChange};
 use crate::config::DataInterface;
 use crate::offload;
 use crate::readiness::Readiness;
@@ -41,6 +44,8 @@ const EVENTS_PER_TURN: usize = 1_024;
 const TICK: Duration = Duration::from_millis(25);
 /// How often the ports are tried.
 const PROBE_EVERY: Duration = Duration::from_millis(250);
+/// How often readiness is told how far the node is in its cluster.
+const TELL_EVERY: Duration = Duration::from_millis(50);
 /// How long a sender waits before it tries a full queue again.
 const QUEUE_FULL_PAUSE: Duration = Duration::from_millis(1);
 /// Neighbours that wait to be asked for; one that finds the queue full is wanted again by the next
@@ -56,6 +61,8 @@ pub enum Command {
     Explain { probe: Probe, answer: oneshot::Sender<(Generation, Explanation)> },
     Snapshot { answer: oneshot::Sender<Snapshot> },
     Flows { from: u32, limit: u32, answer: oneshot::Sender<FlowPage> },
+    Session(SessionChange),
+    SetDraining { draining: bool, done: oneshot::Sender<()> },
     Stop,
 }
 
@@ -73,6 +80,8 @@ pub struct Snapshot {
     pub tables: Vec<TableUse>,
     /// In the order of the configured interfaces.
     pub ports: Vec<PortCounters>,
+    /// `None`: the node stands alone.
+    pub cluster: Option<ClusterSnapshot>,
 }
 
 /// Some flows, and where to go on.
@@ -158,6 +167,14 @@ impl WorkerHandle {
         self.ask(|answer| Command::Flows { from, limit, answer }).await
     }
 
+    /// Has the node hand its flows over, or stop to.
+    ///
+    /// # Errors
+    /// When the thread has ended.
+    pub async fn set_draining(&self, draining: bool) -> Result<(), WorkerGone> {
+        self.ask(|done| Command::SetDraining { draining, done }).await
+    }
+
     async fn ask<T>(
         &self,
         command: impl FnOnce(oneshot::Sender<T>) -> Command,
@@ -188,6 +205,8 @@ pub struct Worker<D> {
     pub readiness: Arc<Readiness>,
     pub recorder: Recorder,
     pub neighbours: mpsc::Sender<NeighbourWanted>,
+    /// `None`: the node stands alone.
+    pub links: Option<Links>,
 }
 
 impl<D: Datapath + Send + 'static> Worker<D> {
@@ -195,7 +214,10 @@ impl<D: Datapath + Send + 'static> Worker<D> {
     ///
     /// # Errors
     /// When the system has no room for another thread.
-    pub fn spawn(self) -> io::Result<(WorkerHandle, JoinHandle<()>)> {
+    pub fn spawn(mut self) -> io::Result<(WorkerHandle, JoinHandle<()>)> {
+        for handle in self.links.iter().map(Links::handles) {
+            handle?.into_iter().for_each(|socket| self.datapath.watch(socket));
+        }
         let (commands, receiver) = crossbeam_channel::bounded(COMMANDS_DEPTH);
         let gate = Arc::new(AtomicBool::new(false));
         let handle =
@@ -233,6 +255,9 @@ struct Turns<D> {
     /// Work was left over: the next turn does not wait.
     busy: bool,
     probe_at: Time,
+    links: Option<Links>,
+    /// When readiness is told of the cluster next.
+    told_at: Time,
     clock: Clock,
     readiness: Arc<Readiness>,
     recorder: Recorder,
@@ -260,6 +285,8 @@ impl<D: Datapath> Turns<D> {
             stopping: false,
             busy: true,
             probe_at: Time::ZERO,
+            links: worker.links,
+            told_at: Time::ZERO,
             clock: worker.clock,
             readiness: worker.readiness,
             recorder: worker.recorder,
@@ -296,9 +323,14 @@ impl<D: Datapath> Turns<D> {
         follow_gate(&self.gate, &mut self.open, &mut self.engine);
         self.obey();
         let now = self.clock.now();
+        self.hear_peers(now);
         self.receive(now)?;
         if self.engine.poll_timeout().is_some_and(|due| due <= now) {
             self.engine.handle_timeout(now);
+        }
+        // Before the frames, which wait for `flush`: what is said of a new flow leaves before its packet.
+        if let Some(links) = &mut self.links {
+            links.send(now, &mut self.engine);
         }
         self.drain();
         self.datapath.flush()?;
@@ -306,7 +338,26 @@ impl<D: Datapath> Turns<D> {
             self.probe_at = now + PROBE_EVERY;
             self.prove();
         }
+        if self.told_at <= now {
+            self.told_at = now + TELL_EVERY;
+            self.tell_of_cluster(now);
+        }
         Ok(())
+    }
+
+    /// Takes what peers have sent.
+    fn hear_peers(&mut self, now: Time) {
+        let Self { engine, datapath, links: Some(links), .. } = self else { return };
+        let mut leave = |out: InterfaceId, frame: &[u8]| {
+            datapath.transmit(Port(out.0), frame, VnetHeader::default());
+        };
+        self.busy |= links.receive(now, engine, &mut leave);
+    }
+
+    fn tell_of_cluster(&self, now: Time) {
+        if self.links.is_some() {
+            self.readiness.cluster(self.engine.cluster_status(now).as_ref());
+        }
     }
 
     fn patience(&self) -> Duration {
@@ -423,11 +474,21 @@ impl<D: Datapath> Turns<D> {
                 let _ = answer.send((self.generation, self.engine.explain(&probe)));
             }
             Command::Snapshot { answer } => {
-                let _ = answer.send(self.snapshot());
+                let _ = answer.send(self.snapshot(now));
             }
             Command::Flows { from, limit, answer } => {
                 let (flows, next) = self.engine.flows(from, limit);
                 let _ = answer.send(FlowPage { flows, next, now });
+            }
+            Command::Session(change) => {
+                if let Some(links) = &mut self.links {
+                    links.handle_session(now, &change, &mut self.engine);
+                }
+            }
+            Command::SetDraining { draining, done } => {
+                self.engine.set_draining(now, draining);
+                self.tell_of_cluster(now);
+                let _ = done.send(());
             }
             Command::Stop => self.stopping = true,
         }
@@ -438,7 +499,7 @@ impl<D: Datapath> Turns<D> {
         tables.iter().find(|table| table.name == "flows").map_or(0, |table| table.used)
     }
 
-    fn snapshot(&self) -> Snapshot {
+    fn snapshot(&self, now: Time) -> Snapshot {
         Snapshot {
             generation: self.generation,
             counters: self.engine.counters().clone(),
@@ -447,6 +508,7 @@ impl<D: Datapath> Turns<D> {
             ports: (0..self.datapath.port_count())
                 .map(|port| self.datapath.counters(Port(port)))
                 .collect(),
+            cluster: self.links.as_ref().map(|links| links.snapshot(now, &self.engine)),
         }
     }
 }

@@ -88,6 +88,12 @@ fn advice(reason: &str) -> &'static str {
         "guard-missing" => "is guard.program in gabiond.toml there? journalctl -u gabiond -n 50",
         "datapath-not-proved" => "are the devices under [interfaces] up? ip -br link",
         "worker-stalled" => "is the machine overloaded? gabion show counters; top",
+        "syncing" => {
+            "do the others live, and have they this node's sessions? gabion cluster status"
+        }
+        "draining" => {
+            "its flows are handed over: gabion cluster status; gabion undrain takes it back"
+        }
         "stopping" => "the node has been told to stop",
         _ => "journalctl -u gabiond -n 50",
     }

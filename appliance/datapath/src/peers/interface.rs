@@ -36,7 +36,9 @@ fn name_of(address: IpAddr) -> io::Result<Option<String>> {
     while !next.is_null() && found.is_none() {
         // SAFETY: it is not null, and of the list that is freed below. No safe way: the list is linked by pointers.
         let entry = unsafe { &*next };
-        if address_of(entry) == Some(address) {
+        // Of the loopback's addresses (RFC 1122 section 3.2.1.3) only one is listed, and all are its.
+        let has_it = |own: IpAddr| own == address || (own.is_loopback() && address.is_loopback());
+        if address_of(entry).is_some_and(has_it) {
             // SAFETY: each entry has a name that ends with a zero. No safe way: as above.
             let name = unsafe { CStr::from_ptr(entry.ifa_name) };
             // A second address of an interface has a label behind its name.
@@ -102,6 +104,7 @@ mod tests {
         let found = interface_of(IpAddr::from([127, 0, 0, 1])).unwrap().unwrap();
         assert_eq!(found.name, "lo");
         assert!(found.mtu >= 1_280, "{found:?}");
+        assert_eq!(interface_of(IpAddr::from([127, 3, 2, 1])).unwrap(), Some(found));
         assert_eq!(interface_of(IpAddr::from([192, 0, 2, 77])).unwrap(), None);
     }
 }

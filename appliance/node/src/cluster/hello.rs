@@ -108,6 +108,11 @@ impl PolicyMark {
         bytes
     }
 
+    /// The digest, hexadecimal.
+    pub fn digest_text(&self) -> String {
+        self.digest.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
     pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
         let (revision, rest) = bytes.split_first_chunk()?;
         Some(Self { revision: u64::from_be_bytes(*revision), digest: *rest.first_chunk()? })

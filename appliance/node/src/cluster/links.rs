@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gabion_datapath::{PEER_BATCH, PeerCounters, PeerSockets, PeerTraffic, ToPeer};
-use gabion_engine::{Engine, InterfaceId, NodeId, Session, Time, Verdict, WRAPPED_FRAME, Wrapped};
+use gabion_engine::{
+    ClusterStatus, Engine, InterfaceId, NodeId, Session, Time, Verdict, WRAPPED_FRAME, Wrapped,
+};
 
 use super::known::Known;
 use super::seal::{OpenError, Opener, RENEW_AFTER, Sealer, epoch_of};
@@ -31,6 +33,8 @@ pub struct Links {
     records: Vec<u8>,
     sealed: Vec<Vec<u8>>,
     wrapped: Vec<Wrapped>,
+    /// Reading failed last time, which has been said.
+    failing: bool,
 }
 
 #[derive(Debug)]
@@ -61,11 +65,21 @@ pub struct LinkCounts {
     pub unsent: u64,
 }
 
-/// A peer's counts, by its number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LinkReport {
-    pub node: NodeId,
-    pub counts: LinkCounts,
+impl LinkCounts {
+    /// Datagrams from the peer's address that were not taken.
+    pub const fn refused(&self) -> u64 {
+        self.malformed + self.unknown_epoch + self.forged + self.replayed
+    }
+}
+
+/// All that the packet thread knows of its peers at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClusterSnapshot {
+    pub status: ClusterStatus,
+    pub links: Vec<(NodeId, LinkCounts)>,
+    /// Of both sockets.
+    pub sync: PeerCounters,
+    pub wrapped: PeerCounters,
 }
 
 impl Links {
@@ -88,6 +102,7 @@ impl Links {
             records: Vec::new(),
             sealed: vec![Vec::new(); PEER_BATCH],
             wrapped: Vec::with_capacity(PEER_BATCH),
+            failing: false,
         }
     }
 
@@ -120,10 +135,24 @@ impl Links {
     }
 
     /// Hands what has come to the engine; `leave` sends a frame that is to be forwarded. Returns whether more may wait.
-    ///
-    /// # Errors
-    /// When the kernel refuses.
     pub fn receive(
+        &mut self,
+        now: Time,
+        engine: &mut Engine,
+        leave: &mut dyn FnMut(InterfaceId, &[u8]),
+    ) -> bool {
+        let received = self.try_receive(now, engine, leave);
+        let was_failing = std::mem::replace(&mut self.failing, received.is_err());
+        // Peers hear nothing more of what was asked, and take this node for dead in time; its own flows go on.
+        if let Err(error) = &received
+            && !was_failing
+        {
+            tracing::error!(%error, "the cluster's sockets fail");
+        }
+        received.unwrap_or(false)
+    }
+
+    fn try_receive(
         &mut self,
         now: Time,
         engine: &mut Engine,
@@ -194,13 +223,15 @@ impl Links {
         }
     }
 
-    pub fn reports(&self) -> Vec<LinkReport> {
-        self.links.iter().map(|link| LinkReport { node: link.node, counts: link.counts }).collect()
-    }
-
-    /// Of the sync socket, and of that for wrapped packets.
-    pub const fn counters(&self) -> [PeerCounters; 2] {
-        [self.sockets.counters(PeerTraffic::Sync), self.sockets.counters(PeerTraffic::Wrapped)]
+    /// What the engine and this know at the moment.
+    pub fn snapshot(&self, now: Time, engine: &Engine) -> ClusterSnapshot {
+        let counts = |link: &Link| (link.node, link.counts);
+        ClusterSnapshot {
+            status: engine.cluster_status(now).unwrap_or_default(),
+            links: self.links.iter().map(counts).collect(),
+            sync: self.sockets.counters(PeerTraffic::Sync),
+            wrapped: self.sockets.counters(PeerTraffic::Wrapped),
+        }
     }
 }
 

@@ -16,12 +16,14 @@ mod sessions;
 
 pub mod seal;
 mod links;
+mod start;
 
 pub use hello::PolicyMark;
 pub use identity::{Identity, IdentityError};
 pub use incarnation::{Incarnation, IncarnationError};
 pub use known::{Known, PeerReport};
-pub use links::{LinkReport, Links};
+pub use links::{ClusterSnapshot, LinkCounts, Links};
 pub use refusal::Refusal;
 pub use session::Keys;
 pub use sessions::{Local, OpenSessionsError, SessionChange, Sessions, Told, bind};
+pub use start::{Member, Membership, PreparedCluster, StartClusterError};

@@ -105,13 +105,13 @@ pub fn bind(address: IpAddr, port: u16) -> Result<std::net::TcpListener, OpenSes
 #[derive(Debug)]
 pub struct Sessions<T> {
     local: Local,
-    identity: Identity,
+    identity: Arc<Identity>,
     known: Arc<Known>,
     told: T,
 }
 
 impl<T: Told> Sessions<T> {
-    pub const fn new(local: Local, identity: Identity, known: Arc<Known>, told: T) -> Self {
+    pub const fn new(local: Local, identity: Arc<Identity>, known: Arc<Known>, told: T) -> Self {
         Self { local, identity, known, told }
     }
 

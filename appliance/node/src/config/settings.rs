@@ -364,8 +364,8 @@ pub const SETTINGS: &[Setting] = &[
     ),
     setting(
         "cluster.sync_mtu",
-        Kind::OptionalNumber { min: 1_280, max: 9_216, unit: "bytes" },
-        "The largest IP packet that the links between members carry. Absent: the MTU of the interface that has this node's address.",
+        Kind::OptionalNumber { min: 1_360, max: 9_216, unit: "bytes" },
+        "The largest IP packet that the links between members carry. Absent: the MTU of the interface that has this node's address. The same at all members.",
     ),
     number(
         "cluster.heartbeat_ms",

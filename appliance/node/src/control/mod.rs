@@ -6,6 +6,7 @@
 //! from the configuration.
 
 mod accept;
+mod cluster;
 pub mod convert;
 mod identity;
 mod serve;
@@ -21,6 +22,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use crate::clock::Clock;
+use crate::cluster::Member;
 use crate::config::DataInterface;
 use crate::explain::{ExplainPacketError, explain_live, explain_text};
 use crate::flow::Flow;
@@ -31,6 +33,7 @@ use crate::record::{Recorder, What};
 use crate::store::{ReadRevisionError, WriteRevisionError};
 use crate::worker::{WorkerGone, WorkerHandle};
 
+pub(crate) use cluster::state as state_label;
 pub(crate) use convert::action;
 use identity::{Peer, Role};
 pub use serve::{ApiListeners, ListenError, ServeError, bind};
@@ -53,6 +56,8 @@ pub struct Control {
     pub readiness: Arc<Readiness>,
     pub watchers: Arc<Semaphore>,
     pub clock: Clock,
+    /// `None`: the node stands alone.
+    pub member: Option<Member>,
 }
 
 type Streamed<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -250,6 +255,28 @@ impl Firewall for Control {
                 .map(|limit| limit.label().to_owned())
                 .collect(),
         }))
+    }
+
+    async fn cluster_status(
+        &self,
+        request: Request<v1::ClusterStatusRequest>,
+    ) -> Result<Response<v1::ClusterStatusResponse>, Status> {
+        Peer::of(&request)?.needs(Role::Viewer)?;
+        self.cluster().await
+    }
+
+    async fn set_draining(
+        &self,
+        request: Request<v1::SetDrainingRequest>,
+    ) -> Result<Response<v1::ClusterStatusResponse>, Status> {
+        let author = Peer::of(&request)?.needs(Role::Admin)?;
+        let draining = request.into_inner().draining;
+        if self.member.is_some() {
+            let what = if draining { "drain" } else { "stop draining" };
+            self.recorder.node(format!("{author} has this node {what}"));
+            self.worker.set_draining(draining).await.map_err(|WorkerGone| stopping())?;
+        }
+        self.cluster().await
     }
 }
 

@@ -41,6 +41,7 @@ fn rig() -> Rig {
         readiness: Arc::clone(&readiness),
         recorder: recorder.clone(),
         neighbours: mpsc::channel(NEIGHBOURS_DEPTH).0,
+        links: None,
     };
     let (worker, packets) = worker.spawn().unwrap();
     Rig { worker, packets, records, recorder, readiness, wire }

@@ -2,6 +2,7 @@
 //! that these tests need no privilege; everything else is as in production.
 #![allow(clippy::unwrap_used)]
 
+mod cluster;
 mod identity;
 mod policy;
 mod process;

@@ -194,7 +194,7 @@ impl Plan {
         let known = Arc::new(Known::new(local.node, local.incarnation, &local.members));
         let listener = bind(self.net.address(self.node), PORT).unwrap();
         let (ear, heard) = mpsc::channel(1_024);
-        let sessions = Sessions::new(local, identity, Arc::clone(&known), Ear(ear));
+        let sessions = Sessions::new(local, Arc::new(identity), Arc::clone(&known), Ear(ear));
         Node { task: tokio::spawn(sessions.run(listener)), heard, known, policy }
     }
 }

@@ -1,0 +1,304 @@
+//! The cluster's part of the daemon, opened and started.
+
+use std::io;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use gabion_datapath::{LocalInterface, PeerSockets, PeerTraffic, interface_of};
+use gabion_engine::{ClusterConfig, NodeId};
+use rustls::time_provider::DefaultTimeProvider;
+use tokio::sync::watch;
+
+use super::hello::PolicyMark;
+use super::identity::{Identity, IdentityError};
+use super::incarnation::{Incarnation, IncarnationError};
+use super::known::Known;
+use super::links::Links;
+use super::sessions::{self, Local, OpenSessionsError, SessionChange, Sessions, Told};
+use crate::config::{self, Config};
+use crate::policy::{Policies, Surroundings};
+use crate::readiness::Readiness;
+use crate::record::Recorder;
+use crate::store::Disk;
+use crate::worker::{Command, WorkerHandle};
+
+/// Less than this IPv6's smallest packets do not fit into, wrapped: docs/cluster.md section 7.
+const SYNC_MTU_MIN: u32 = 1_360;
+/// More than this is no link between machines, but the loopback.
+const SYNC_MTU_MAX: u32 = 9_216;
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Why the node cannot be a member.
+#[derive(Debug, thiserror::Error)]
+pub enum StartClusterError {
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    #[error(transparent)]
+    Incarnation(#[from] IncarnationError),
+    #[error(transparent)]
+    Sessions(#[from] OpenSessionsError),
+    #[error(
+        "cluster.members: node {node} is this node and its address {address} is on no interface of this machine; look at cluster.node, or wait longer with node.device_wait_ms"
+    )]
+    NoInterface { node: NodeId, address: IpAddr },
+    #[error(
+        "cluster.members: this node's address {address} is on {device}, the data interface {name}: members speak over another one, of which the guard keeps off"
+    )]
+    DataInterface { address: IpAddr, device: String, name: String },
+    #[error(
+        "{device} has an MTU of {mtu}, and the links between members must carry {SYNC_MTU_MIN}: raise it, or set cluster.sync_mtu if they do"
+    )]
+    Mtu { device: String, mtu: u32 },
+    #[error(
+        "cluster.{setting} {port} on {address}: {source}; free the port or change it at all members"
+    )]
+    Socket { setting: &'static str, port: u16, address: IpAddr, source: io::Error },
+    #[error("cannot look for the interface of {address}: {source}")]
+    Interfaces { address: IpAddr, source: io::Error },
+}
+
+/// Everything of the cluster that needs privilege or can be refused.
+#[derive(Debug)]
+pub struct PreparedCluster {
+    settings: config::Cluster,
+    identity: Identity,
+    incarnation: Incarnation<Disk>,
+    boot: [u8; 16],
+    sync_mtu: u16,
+    sockets: PeerSockets,
+    listener: std::net::TcpListener,
+}
+
+impl PreparedCluster {
+    /// Opens what is to be opened. `boot` is drawn anew at every start.
+    ///
+    /// # Errors
+    /// [`StartClusterError`].
+    pub fn new(
+        config: &Config,
+        settings: config::Cluster,
+        boot: [u8; 16],
+    ) -> Result<Self, StartClusterError> {
+        let identity = Identity::read(&settings, Arc::new(DefaultTimeProvider))?;
+        let address = settings.address();
+        let interface = wait_for_interface(&settings, config.node.device_wait)?;
+        if let Some(data) = config.interfaces.iter().find(|data| data.device == interface.name) {
+            let (device, name) = (interface.name, data.name.clone());
+            return Err(StartClusterError::DataInterface { address, device, name });
+        }
+        let sync_mtu = match (settings.sync_mtu, interface.mtu) {
+            (Some(mtu), _) => mtu,
+            (None, mtu @ ..SYNC_MTU_MIN) => {
+                return Err(StartClusterError::Mtu { device: interface.name, mtu });
+            }
+            (None, mtu) => u16::try_from(mtu.min(SYNC_MTU_MAX)).unwrap_or(u16::MAX),
+        };
+        let listener = sessions::bind(address, settings.ports.session)?;
+        let peers: Vec<IpAddr> = peers(&settings).map(|(_, address)| address).collect();
+        let ports = settings.ports;
+        let sockets = PeerSockets::open(address, &peers, ports.sync, ports.wrapped).map_err(
+            |(traffic, source)| {
+                let (setting, port) = match traffic {
+                    PeerTraffic::Sync => ("sync_port", ports.sync),
+                    PeerTraffic::Wrapped => ("wrapped_port", ports.wrapped),
+                };
+                StartClusterError::Socket { setting, port, address, source }
+            },
+        )?;
+        // Last: a start that fails has not been one.
+        let incarnation = Incarnation::next(Disk, &config.node.state_dir)?;
+        Ok(Self { settings, identity, incarnation, boot, sync_mtu, sockets, listener })
+    }
+
+    /// What the engine is told.
+    pub fn engine(&self) -> ClusterConfig {
+        ClusterConfig {
+            node: self.settings.node,
+            members: self.settings.members.keys().copied().collect(),
+            incarnation: self.incarnation.number(),
+            secret: self.identity.secret(),
+            sync_mtu: self.sync_mtu,
+            heartbeat: self.settings.heartbeat,
+            heartbeats_missed: self.settings.heartbeats_missed,
+        }
+    }
+
+    /// The packet thread's side, and what starts the rest once that runs.
+    pub fn split(self) -> (Links, Membership) {
+        let Self { settings, identity, incarnation, boot, sync_mtu, sockets, listener } = self;
+        let number = incarnation.number();
+        let known = Arc::new(Known::new(settings.node, number, &settings.members));
+        let nodes: Vec<NodeId> = peers(&settings).map(|(node, _)| node).collect();
+        let links = Links::new(sockets, &nodes, Arc::clone(&known));
+        let membership =
+            Membership { settings, identity, incarnation, boot, sync_mtu, listener, known };
+        (links, membership)
+    }
+}
+
+/// In the order in which the sockets are given them.
+fn peers(settings: &config::Cluster) -> impl Iterator<Item = (NodeId, IpAddr)> {
+    let members = settings.members.iter().map(|(node, address)| (*node, *address));
+    members.filter(|(node, _)| *node != settings.node)
+}
+
+fn wait_for_interface(
+    settings: &config::Cluster,
+    mut left: Duration,
+) -> Result<LocalInterface, StartClusterError> {
+    let address = settings.address();
+    loop {
+        let found = interface_of(address)
+            .map_err(|source| StartClusterError::Interfaces { address, source })?;
+        if let Some(interface) = found {
+            return Ok(interface);
+        }
+        if left.is_zero() {
+            return Err(StartClusterError::NoInterface { node: settings.node, address });
+        }
+        std::thread::sleep(PAUSE.min(left));
+        left = left.saturating_sub(PAUSE);
+    }
+}
+
+/// A member that is about to be one.
+#[derive(Debug)]
+pub struct Membership {
+    settings: config::Cluster,
+    identity: Identity,
+    incarnation: Incarnation<Disk>,
+    boot: [u8; 16],
+    sync_mtu: u16,
+    listener: std::net::TcpListener,
+    known: Arc<Known>,
+}
+
+/// What those who ask are told of the member beside what the packet thread knows.
+#[derive(Debug, Clone)]
+pub struct Member {
+    pub cluster: String,
+    pub node: NodeId,
+    pub address: IpAddr,
+    pub incarnation: u64,
+    pub sync_mtu: u16,
+    pub known: Arc<Known>,
+    pub identity: Arc<Identity>,
+}
+
+impl Membership {
+    /// Speaks with the peers until cancelled.
+    ///
+    /// # Errors
+    /// When the runtime refuses the socket.
+    pub fn start(
+        self,
+        around: &Surroundings,
+        policies: Arc<Policies>,
+    ) -> (Member, impl Future<Output = io::Result<()>> + Send + 'static) {
+        let Self { settings, identity, incarnation, boot, sync_mtu, listener, known } = self;
+        let Surroundings { worker, recorder, readiness, .. } = around.clone();
+        let (policy, receiver) = watch::channel(PolicyMark::default());
+        let identity = Arc::new(identity);
+        let member = Member {
+            cluster: settings.name.clone(),
+            node: settings.node,
+            address: settings.address(),
+            incarnation: incarnation.number(),
+            sync_mtu,
+            known: Arc::clone(&known),
+            identity: Arc::clone(&identity),
+        };
+        if let Some(warning) = identity.warning() {
+            tracing::warn!("{warning}");
+            recorder.node(warning);
+        }
+        let local = Local {
+            cluster: settings.name,
+            node: settings.node,
+            incarnation: incarnation.number(),
+            boot,
+            versions: Local::VERSIONS,
+            members: settings.members,
+            port: settings.ports.session,
+            renew: settings.renew,
+            policy: receiver,
+        };
+        let told = Daemon { worker, recorder, incarnation: Mutex::new(incarnation) };
+        let running = async move {
+            let sessions = Sessions::new(local, identity, known, told);
+            tokio::select! {
+                ended = sessions.run(listener) => ended,
+                () = follow_policy(&policies, &readiness, &policy) => Ok(()),
+            }
+        };
+        (member, running)
+    }
+}
+
+/// Tells the peers which policy is in force.
+async fn follow_policy(
+    policies: &Policies,
+    readiness: &Readiness,
+    policy: &watch::Sender<PolicyMark>,
+) {
+    let mut changes = readiness.changes();
+    loop {
+        let mark = policies.in_force().map_or_else(PolicyMark::default, |in_force| PolicyMark {
+            revision: in_force.revision.number,
+            digest: digest(&in_force.revision.digest),
+        });
+        policy.send_if_modified(|last| std::mem::replace(last, mark) != mark);
+        changes.next().await;
+    }
+}
+
+/// A digest out of its hexadecimal text.
+fn digest(text: &str) -> [u8; 32] {
+    let mut digest = [0; 32];
+    for (byte, pair) in digest.iter_mut().zip(text.as_bytes().chunks(2)) {
+        let pair = std::str::from_utf8(pair).ok();
+        *byte = pair.and_then(|pair| u8::from_str_radix(pair, 16).ok()).unwrap_or(0);
+    }
+    digest
+}
+
+/// Where the sessions' news go.
+#[derive(Debug)]
+struct Daemon {
+    worker: WorkerHandle,
+    recorder: Recorder,
+    incarnation: Mutex<Incarnation<Disk>>,
+}
+
+impl Told for Daemon {
+    async fn session(&self, change: SessionChange) {
+        // A thread that has ended needs no keys.
+        let _ = self.worker.send(Command::Session(change)).await;
+    }
+
+    fn event(&self, message: String) {
+        tracing::info!("{message}");
+        self.recorder.node(message);
+    }
+
+    fn outgrown(&self, seen: u64) {
+        let mut incarnation = self.incarnation.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Err(error) = incarnation.outgrow(seen) {
+            tracing::error!("{error}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn a_digest_is_read_as_it_is_written() {
+        let text: String = (0..32).map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(digest(&text), std::array::from_fn(|at| at as u8));
+    }
+}

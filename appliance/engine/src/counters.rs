@@ -79,6 +79,12 @@ impl Counters {
         self.count(verdict, frames);
     }
 
+    /// A frame that went to a peer is decided anew from its copy.
+    pub(crate) fn recall_from_peer(&mut self) {
+        self.to_peers -= 1;
+        self.held += 1;
+    }
+
     /// Frames with a final verdict.
     pub fn decided(&self) -> u64 {
         self.forwarded

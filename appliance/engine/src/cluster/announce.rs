@@ -55,6 +55,10 @@ impl Engine {
             for side in 0..SIDES as u8 {
                 cluster.say(flows, slot, side);
             }
+            // What it was would be taken over, and outlive it.
+            if cluster.shares.get(slot).has(REPLICATED) {
+                cluster.replicate(flows, slot);
+            }
         } else if established {
             cluster.replicate(flows, slot);
         }

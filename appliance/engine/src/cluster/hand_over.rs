@@ -36,7 +36,6 @@ impl Engine {
         if keeps {
             let asked = Asked {
                 is_uncounted: waits,
-                is_fragment: packet.fragment.is_some(),
                 question,
                 ..Asked::new(key, from, frame.bytes.to_vec(), frame.offload)
             };
@@ -99,14 +98,12 @@ impl Engine {
     pub(crate) fn decide_here(&mut self, now: Time, mut asked: Asked) {
         let mut frame = Frame { bytes: &mut asked.frame, offload: asked.offload };
         let Ok(Parsed::Ip(packet)) = Packet::parse(&frame) else { return };
-        let verdict = if !self.is_open() {
-            Verdict::Drop(DropReason::NotReady)
-        } else if packet.fragment.is_some() {
-            self.gather_here(now, asked.from, &frame, &packet)
-        } else {
+        let verdict = if self.is_open() {
             self.pass_here(now, asked.from, &mut frame, &packet).unwrap_or_else(|refusal| {
                 self.refuse(now, asked.from, frame.bytes, &packet, &refusal)
             })
+        } else {
+            Verdict::Drop(DropReason::NotReady)
         };
         let verdict = self.queue_if_forwarded(verdict, asked.frame, asked.offload);
         if asked.is_uncounted {
@@ -119,19 +116,18 @@ impl Engine {
         let mut frame = Frame { bytes: &mut asked.frame, offload: asked.offload };
         let parsed = Packet::parse(&frame);
         let Ok(Parsed::Ip(packet)) = parsed else { return };
-        let verdict = if !self.is_open() {
-            Verdict::Drop(DropReason::NotReady)
-        } else if packet.fragment.is_some() {
-            self.handle_fragment(now, asked.from, &frame, &packet)
-        } else {
+        if !asked.is_uncounted {
+            self.counters.recall_from_peer();
+        }
+        let verdict = if self.is_open() {
             self.pass(now, asked.from, &mut frame, &packet).unwrap_or_else(|refusal| {
                 self.refuse(now, asked.from, frame.bytes, &packet, &refusal)
             })
+        } else {
+            Verdict::Drop(DropReason::NotReady)
         };
         let verdict = self.queue_if_forwarded(verdict, asked.frame, asked.offload);
-        if asked.is_uncounted {
-            self.counters.release(verdict, 1);
-        }
+        self.counters.release(verdict, 1);
     }
 
     /// How long packets may be that other nodes may have to hand over; `None` where there are none.

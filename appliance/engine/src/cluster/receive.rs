@@ -7,7 +7,6 @@ use super::rendezvous::Pair;
 use super::wrap::{Flags, Refused, Wrapping};
 use super::{Cluster, NodeId, NodeState, WRAPPED_FRAME, Wrapped};
 use crate::admit::is_opening;
-use crate::flows::Slot;
 use crate::follow::Followed;
 use crate::hash::keyed;
 use crate::judge::Refusal;
@@ -16,11 +15,11 @@ use crate::{Direction, DropReason, Engine, FlowKey, Frame, InterfaceId, Offload,
 
 /// How a wrapped packet came.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Arrived {
-    pub(super) by: NodeId,
+struct Arrived {
+    by: NodeId,
     /// By which interface it would have come in here.
-    pub(super) from: InterfaceId,
-    pub(super) wrapping: Wrapping,
+    from: InterfaceId,
+    wrapping: Wrapping,
 }
 
 /// A packet goes from the node that it came to over its director to its owner.
@@ -99,14 +98,6 @@ impl Engine {
         if let Err(reason) = self.check_addresses(packet.source, packet.destination) {
             return Verdict::Drop(reason);
         }
-        if packet.fragment.is_some() {
-            return self.take_wrapped_fragment(
-                now,
-                &Arrived { by, from, wrapping },
-                &frame,
-                &packet,
-            );
-        }
         self.pass_wrapped(now, &Arrived { by, from, wrapping }, &mut frame, &packet)
             .unwrap_or_else(|refusal| self.refuse(now, from, frame.bytes, &packet, &refusal))
     }
@@ -150,35 +141,25 @@ impl Engine {
         if let Segment::IcmpError { .. } = packet.segment {
             return self.pass_icmp_error(now, from, frame, packet);
         }
-        let (slot, direction) = self.find_here(now, from, packet)?;
-        let exit = self.exit(now, slot, direction, packet, &frame.offload)?;
-        Ok(self.leave(slot, direction, frame, packet, &exit))
-    }
-
-    /// A flow of this node's, or one that its rules admit now.
-    pub(super) fn find_here(
-        &mut self,
-        now: Time,
-        from: InterfaceId,
-        packet: &Packet,
-    ) -> Result<(Slot, Direction), Refusal> {
         let key = packet.key().ok_or(DropReason::FragmentInvalid)?;
-        match self.flows.find(&key) {
+        let found = match self.flows.find(&key) {
             Some((slot, direction))
                 if self.follow(now, slot, direction, from, packet)? == Followed::Pass =>
             {
-                Ok((slot, direction))
+                (slot, direction)
             }
             Some(_) | None => {
                 let slot = self.admit(now, from, packet, key)?;
                 self.announce(slot, false);
-                Ok((slot, Direction::Original))
+                (slot, Direction::Original)
             }
-        }
+        };
+        let (slot, direction) = found;
+        let exit = self.exit(now, slot, direction, packet, &frame.offload)?;
+        Ok(self.leave(slot, direction, frame, packet, &exit))
     }
 
-    /// Passes on what is not this node's, or keeps it until somebody says whose it is.
-    pub(super) fn pass_on(
+    fn pass_on(
         &mut self,
         now: Time,
         arrived: &Arrived,
@@ -221,7 +202,9 @@ impl Engine {
             cluster.answer(wrapping, Message::Granted { ask: wrapping.ask });
             return Ok(Verdict::Answered);
         }
-        if wrapping.flags.has(Flags::CLAIM) && is_director && known.is_none() {
+        // Also to the one who has it and has not heard so.
+        let is_free = known.is_none_or(|owner| owner == wrapping.origin);
+        if wrapping.flags.has(Flags::CLAIM) && is_director && is_free {
             cluster.grant(now, wrapping, key);
             return Ok(Verdict::Answered);
         }
@@ -279,12 +262,12 @@ impl Engine {
         packet.key()
     }
 
-    pub(super) fn is_repeated(&self, now: Time, wrapping: &Wrapping) -> bool {
+    fn is_repeated(&self, now: Time, wrapping: &Wrapping) -> bool {
         let Some(cluster) = &self.cluster else { return false };
         wrapping.ask != 0 && cluster.handled.age(now, cluster.mark_of(wrapping)).is_some()
     }
 
-    pub(super) fn note_handled(&mut self, now: Time, wrapping: &Wrapping) {
+    fn note_handled(&mut self, now: Time, wrapping: &Wrapping) {
         if let Some(cluster) = self.cluster.as_mut().filter(|_| wrapping.ask != 0) {
             let mark = cluster.mark_of(wrapping);
             cluster.handled.note(now, mark);
@@ -293,14 +276,10 @@ impl Engine {
 
     /// Tells the node that asked whose the packet's flow is.
     fn tell_owner(&mut self, wrapping: &Wrapping, key: Pair) {
-        if wrapping.ask != 0 || wrapping.hops != 0 {
-            self.tell_hint(wrapping, key);
-        }
-    }
-
-    /// The same where nobody has asked.
-    pub(super) fn tell_hint(&mut self, wrapping: &Wrapping, key: Pair) {
         let Self { cluster: Some(cluster), flows, .. } = self else { return };
+        if wrapping.ask == 0 && wrapping.hops == 0 {
+            return;
+        }
         let Some((slot, _)) = flows.find(&key.key()).or_else(|| flows.find(&key.key().reversed()))
         else {
             return;

@@ -8,7 +8,7 @@ TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 BIN        := $(TARGET_DIR)/$(if $(filter dev test,$(PROFILE)),debug,$(PROFILE))
 BINARIES   := -p gabion -p gabiond -p gabion-guard
 
-.PHONY: help demo build test check bench bench-rules bench-tables fuzz lab-down clean setup-build setup-lab
+.PHONY: help demo build test check bench bench-rules bench-tables fuzz simulate lab-down clean setup-build setup-lab
 .DEFAULT_GOAL := help
 
 help: ## Lists what make can do here
@@ -57,6 +57,10 @@ bench-rules: setup-build ## Measures the rule matcher and policy changes, with n
 bench-tables: setup-build ## Measures the flow table and the port allocator alone: two minutes, 8 GiB
 	$(CARGO) build --locked --profile $(PROFILE) -p gabion-benches --bin tables
 	@$(BIN)/tables $(BENCH)
+
+simulate: setup-build ## Runs the cluster's simulator: SECONDS=600, or SEED=7 for one schedule again
+	$(CARGO) build --locked --profile $(PROFILE) -p gabion-tests --bin simulate
+	@$(BIN)/simulate $(if $(SEED),--seed $(SEED),$(SECONDS))
 
 lab-down: ## Removes what an interrupted lab has left behind (root)
 	$(BIN)/gabion lab down

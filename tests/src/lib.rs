@@ -2,6 +2,8 @@
 //! with their model of what must hold.
 #![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm)]
 
+pub mod cluster;
 pub mod network;
+pub mod random;
 pub mod walk;
 pub mod words;

@@ -1,5 +1,6 @@
 //! One binary for all integration tests.
 
+mod cluster;
 mod cluster_model;
 mod floods;
 mod lab;

@@ -12,11 +12,12 @@ mod seen;
 use std::collections::BTreeMap;
 
 use gabion_engine::{DropReason, Time};
+use gabion_tests::random::Random;
 
 use super::POLICY;
 use super::dialogue::Dialogue;
 use host::Host;
-use schedule::{Random, Schedule};
+use schedule::Schedule;
 use seen::Seen;
 
 /// In `make test`; nightly it is many thousand.

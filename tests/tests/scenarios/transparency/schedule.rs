@@ -2,39 +2,10 @@
 
 use std::net::IpAddr;
 
+use gabion_tests::random::Random;
 use smoltcp::time::Duration;
 
 use super::host::Program;
-
-/// Numbers that follow from one (splitmix64).
-#[derive(Debug)]
-pub(super) struct Random(u64);
-
-impl Random {
-    /// Neighbouring seeds must not give the same numbers one place on.
-    pub(super) const fn new(seed: u64) -> Self {
-        Self(Self(seed).next())
-    }
-
-    pub(super) const fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    pub(super) const fn below(&mut self, end: u64) -> u64 {
-        self.next() % end
-    }
-
-    fn is_one_in(&mut self, n: u64) -> bool {
-        self.below(n) == 0
-    }
-
-    fn pick<T: Copy>(&mut self, from: &[T]) -> T {
-        from[self.below(from.len() as u64) as usize]
-    }
-}
 
 /// Who connects to whom.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

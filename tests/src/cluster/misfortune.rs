@@ -1,0 +1,179 @@
+//! What befalls nodes, and how their shells find each other again.
+
+use gabion_engine::Session;
+
+use super::Company;
+use super::node::{Input, Node};
+use super::schedule::{Fault, MILLISECOND, SECOND, Weather};
+use super::world::{Event, World};
+use crate::random::Random;
+
+impl World {
+    /// Nothing goes wrong any more.
+    pub(super) fn end_faults(&mut self) {
+        self.weather = Weather::FAIR;
+        self.cut.iter_mut().for_each(|row| row.fill(false));
+        for node in 0..self.nodes.len() {
+            for fault in
+                [Fault::Start(node), Fault::Resume(node), Fault::Quick(node), Fault::Undrain(node)]
+            {
+                self.suffer(fault);
+            }
+        }
+        self.suffer(Fault::Policy(0));
+    }
+
+    /// Two nodes try for a session, as their shells would over TCP.
+    pub(super) fn meet(&mut self, one: usize, other: usize) {
+        let again = self.now + 100 * MILLISECOND + self.random.below(20 * MILLISECOND);
+        self.at(again, Event::Meet { one, other });
+        let is_cut = self.cut[one][other] || self.cut[other][one];
+        if is_cut || self.random.happens(self.weather.loss) {
+            return;
+        }
+        let (first, second) = (&self.nodes[one], &self.nodes[other]);
+        if first.runs() && second.runs() {
+            let number = |node: &Node, peer: usize| {
+                node.sessions[peer].as_ref().map(|ends| (ends.number, ends.peer_incarnation))
+            };
+            let stands = match (number(first, other), number(second, one)) {
+                (Some((a, seen)), Some((b, by))) => {
+                    a == b && seen == second.incarnation && by == first.incarnation
+                }
+                (None, _) | (_, None) => false,
+            };
+            if !stands {
+                self.agree(one, other);
+            }
+            return;
+        }
+        for (here, there) in [(one, other), (other, one)] {
+            let refuses = self.nodes[there].is_on && self.nodes[there].engine.is_none();
+            if refuses && self.nodes[here].runs() {
+                self.at(self.now, Event::ToNode { node: here, input: Input::Lost { peer: there } });
+            }
+        }
+    }
+
+    pub(super) fn agree(&mut self, one: usize, other: usize) {
+        let incarnations = [self.nodes[one].incarnation, self.nodes[other].incarnation];
+        let last = self.agreed.get(&(one, other)).copied();
+        // What was agreed on a moment ago is still on its way.
+        if let Some((at, who, _)) = last
+            && who == incarnations
+            && at + SECOND > self.now
+        {
+            return;
+        }
+        let epoch = last
+            .filter(|(_, who, _)| *who == incarnations)
+            .map_or(0, |(_, _, epoch)| epoch.wrapping_add(1));
+        self.agreed.insert((one, other), (self.now, incarnations, epoch));
+        self.sessions += 1;
+        let (number, keys) = (self.sessions, [self.random.key(), self.random.key()]);
+        for (here, there, send, receive) in
+            [(one, other, keys[0], keys[1]), (other, one, keys[1], keys[0])]
+        {
+            let incarnation = self.nodes[there].incarnation;
+            let session = Session::Up { incarnation, epoch, send, receive };
+            let late = self.random.below(5 * MILLISECOND)
+                + self.random.exponential(self.weather.delay + 1);
+            let input = Input::Up { peer: there, number, session };
+            self.at(self.now + late, Event::ToNode { node: here, input });
+        }
+    }
+
+    pub(super) fn suffer(&mut self, fault: Fault) {
+        self.tell(|| format!("{fault:?}"));
+        match fault {
+            Fault::Kill(node) => {
+                self.watch.fails(self.now, node);
+                if self.nodes[node].engine.is_some() {
+                    self.nodes[node].stop(true);
+                    for peer in 0..self.nodes.len() {
+                        if peer != node && !self.cut[node][peer] {
+                            let at = self.now + self.random.below(5 * MILLISECOND);
+                            self.at(
+                                at,
+                                Event::ToNode { node: peer, input: Input::Lost { peer: node } },
+                            );
+                        }
+                    }
+                }
+            }
+            Fault::PowerOff(node) => {
+                self.watch.fails(self.now, node);
+                self.nodes[node].stop(false);
+            }
+            Fault::Start(node) => {
+                if self.nodes[node].engine.is_none() {
+                    let mut random = Random::new(self.random.next());
+                    self.nodes[node].start(self.now, Company::Peers, &mut random);
+                    self.nodes[node].wakes_at = self.now;
+                    self.at(self.now, Event::NodeWakes(node));
+                }
+            }
+            Fault::Pause(node) => {
+                self.watch.fails(self.now, node);
+                self.nodes[node].is_paused = true;
+            }
+            Fault::Resume(node) => self.resume(node),
+            Fault::Cut { from, to } => self.cut[from][to] = true,
+            Fault::Mend { from, to } => self.cut[from][to] = false,
+            Fault::Flap { from, to, until } => self.at(self.now, Event::Flap { from, to, until }),
+            Fault::Slow(node) => self.nodes[node].is_slow = true,
+            Fault::Quick(node) => self.nodes[node].is_slow = false,
+            Fault::Weather(which) => self.weather = self.schedule.weathers[which],
+            Fault::Policy(number) => {
+                for node in 0..self.nodes.len() {
+                    if self.nodes[node].policy != number {
+                        let at = self.now + self.random.below(300 * MILLISECOND);
+                        self.at(at, Event::ToNode { node, input: Input::Policy(number) });
+                    }
+                }
+                self.watch.policies.push((self.now, number));
+            }
+            Fault::Drain(node) => {
+                self.at(self.now, Event::ToNode { node, input: Input::Draining(true) });
+            }
+            Fault::Undrain(node) => {
+                if self.nodes[node].is_draining {
+                    self.at(self.now, Event::ToNode { node, input: Input::Draining(false) });
+                }
+            }
+            Fault::Rekey => {
+                for one in 0..self.nodes.len() {
+                    for other in one + 1..self.nodes.len() {
+                        if self.nodes[one].runs()
+                            && self.nodes[other].runs()
+                            && !self.cut[one][other]
+                            && !self.cut[other][one]
+                        {
+                            self.agree(one, other);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// What has waited comes at once, and the clock has gone on.
+    pub(super) fn resume(&mut self, node: usize) {
+        if !self.nodes[node].is_paused {
+            return;
+        }
+        self.watch.fails(self.now, node);
+        self.nodes[node].is_paused = false;
+        let waiting = std::mem::take(&mut self.nodes[node].waiting);
+        let timer_first = self.random.is_one_in(2);
+        if timer_first {
+            self.at(self.now, Event::ToNode { node, input: Input::Timer });
+        }
+        for (place, input) in waiting.into_iter().enumerate() {
+            self.at(self.now + place as u64 * 2_000, Event::ToNode { node, input });
+        }
+        if !timer_first {
+            self.at(self.now + MILLISECOND, Event::ToNode { node, input: Input::Timer });
+        }
+    }
+}

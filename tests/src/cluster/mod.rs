@@ -1,0 +1,74 @@
+//! A simulator of a cluster: engines, clients and servers, load balancers, the links between nodes, and
+//! their clocks, in one thread and in virtual time. All of it follows from one seed.
+
+mod balancer;
+mod conversation;
+mod host;
+mod invariants;
+mod misfortune;
+mod node;
+mod policy;
+mod programs;
+mod schedule;
+mod talk;
+mod world;
+
+use schedule::Schedule;
+use world::World;
+
+/// Events that are shown before what should not have happened.
+const SHOWN: usize = 60;
+
+/// Shows that many.
+const SHOWN_VARIABLE: &str = "GABION_SIMULATE_SHOW";
+
+/// What a schedule was like.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Report {
+    pub steps: u64,
+    pub conversations: usize,
+    pub over: usize,
+}
+
+/// Runs one schedule.
+///
+/// # Errors
+/// What should not have happened, with the last events before it.
+pub fn simulate(seed: u64) -> Result<Report, String> {
+    run(&Schedule::draw(seed), Company::Peers)
+}
+
+/// Runs one node alone, to show that hosts, balancers and links are sound.
+///
+/// # Errors
+/// As [`simulate`].
+pub fn simulate_alone(seed: u64) -> Result<Report, String> {
+    run(&Schedule::draw_alone(seed), Company::None)
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Company {
+    None,
+    Peers,
+}
+
+fn run(schedule: &Schedule, company: Company) -> Result<Report, String> {
+    let mut world = World::new(schedule.clone(), company);
+    if world.run().is_ok() {
+        let over = world.courses.iter().filter(|course| course.is_over()).count();
+        return Ok(Report { steps: world.steps, conversations: world.courses.len(), over });
+    }
+    // Once more, with words: it is the same.
+    let mut world = World::new(schedule.clone(), company);
+    world.tracing = true;
+    let what = world.run().err().unwrap_or_else(|| "not the same again".to_owned());
+    let shown = std::env::var(SHOWN_VARIABLE).ok().and_then(|text| text.parse().ok());
+    let told = &world.told[world.told.len().saturating_sub(shown.unwrap_or(SHOWN))..];
+    let (nodes, mode, severity) = (schedule.nodes, schedule.mode, schedule.severity);
+    let at = world.now as f64 / 1e9;
+    Err(format!(
+        "{severity:?} {mode:?} {nodes} nodes at {at:.6} s: {what}\nfaults {:?}\n{}",
+        schedule.faults,
+        told.join("\n")
+    ))
+}

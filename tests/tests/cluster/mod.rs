@@ -1,0 +1,68 @@
+//! The simulator's part of `make test`: what it has found once, and schedules that nobody has seen.
+//!
+//! `make simulate SECONDS=600` goes on for longer; `cargo run -p gabion-tests --bin simulate -- --seed N` shows
+//! one again.
+#![allow(clippy::unwrap_used)]
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use gabion_tests::cluster::{simulate, simulate_alone};
+
+/// To be a minute of two cores.
+const SCHEDULES: u64 = 60;
+
+/// Seeds that have shown a bug, and which.
+const FOUND: &[(u64, &str)] = &[
+    (7, "the director's own rules decided about a reply whose registration was on its way"),
+    (15, "a claim that was granted and asked again was answered with not-mine"),
+    (18, "a copy of a flow that had ended with its second owner was adopted at a blind RST"),
+    (38, "a packet that was decided anew from its copy was counted twice"),
+    (98, "an owner that died between a connection's end and its oblivion left a copy of it alive"),
+];
+
+#[track_caller]
+fn passes(seed: u64) {
+    if let Err(what) =
+        std::panic::catch_unwind(|| simulate(seed)).unwrap_or_else(|_| Err("a panic".to_owned()))
+    {
+        panic!(
+            "seed {seed}: {what}\nagain: cargo run -p gabion-tests --bin simulate -- --seed {seed}"
+        );
+    }
+}
+
+#[test]
+fn one_node_alone_carries_everything() {
+    for seed in 0..4 {
+        simulate_alone(seed).unwrap();
+    }
+}
+
+#[test]
+fn what_was_found_once_is_not_found_again() {
+    for (seed, what) in FOUND {
+        println!("{seed}: {what}");
+        passes(*seed);
+    }
+}
+
+#[test]
+fn nothing_is_lost_whatever_befalls_a_cluster() {
+    let first = 1;
+    println!("schedules from seed {first}");
+    let (started, next) = (Instant::now(), AtomicU64::new(first));
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while let seed = next.fetch_add(1, Ordering::Relaxed)
+                    && seed < first + SCHEDULES
+                {
+                    passes(seed);
+                }
+            });
+        }
+    });
+    let minutes = started.elapsed().as_secs_f64() / 60.0;
+    println!("{:.0} schedules a minute", SCHEDULES as f64 / minutes);
+}

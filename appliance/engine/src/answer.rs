@@ -1,11 +1,12 @@
 //! What the node says itself: answers to ARP and ND for translated addresses, and to refused packets
 //! an ICMP error or a RST, within a rate.
 
-use crate::event::Denial;
+use crate::event::{Denial, Event};
 use crate::judge::{Answer, Refusal};
-use crate::packet::{Arp, Packet, Segment};
-use crate::reply;
-use crate::{Address, DropReason, Engine, InterfaceId, Offload, Time, Transmit, Verdict};
+use crate::neighbours::Reachability;
+use crate::packet::{Arp, Packet, Parsed, Segment};
+use crate::{Address, DropReason, Engine, Frame, InterfaceId, Offload, Time, Transmit, Verdict};
+use crate::{reply, rewrite};
 
 impl Engine {
     /// Logs a refusal, answers it where it is to be answered, and gives the verdict.
@@ -18,6 +19,9 @@ impl Engine {
         refusal: &Refusal,
     ) -> Verdict {
         let reason = refusal.reason;
+        if reason == DropReason::LegLost {
+            self.reset_lost_leg(now, bytes, packet);
+        }
         match &refusal.decided {
             Some((decided, mode)) => {
                 let denial = denial(now, from, packet, reason, Some(*decided));
@@ -30,17 +34,42 @@ impl Engine {
             self.await_partner(now, from, bytes, packet);
             return Verdict::Drop(reason);
         }
-        let Some(bytes) = self.build_answer(from, bytes, packet, answer) else {
+        let asked = bytes;
+        let Some(bytes) = self.build_answer(from, asked, packet, answer) else {
             return Verdict::Drop(reason);
         };
         if !self.may_answer(now, packet.source) {
             return Verdict::Drop(reason);
         }
-        if !self.enqueue(from, bytes, Offload::default()) {
+        // What another node has handed over came by no link of this one.
+        let sent = if came_wrapped(asked) {
+            self.send_routed(now, bytes)
+        } else {
+            self.enqueue(from, bytes, Offload::default())
+        };
+        if !sent {
             return Verdict::Drop(reason);
         }
         self.counters.answers_sent += 1;
         Verdict::Reject(reason)
+    }
+
+    /// Sends a frame of the node's own making to where its packet is routed; whether it could.
+    pub(crate) fn send_routed(&mut self, now: Time, mut bytes: Vec<u8>) -> bool {
+        let frame = Frame { bytes: &mut bytes, offload: Offload::default() };
+        let Ok(Parsed::Ip(packet)) = Packet::parse(&frame) else { return false };
+        let Some(next) = self.topology.next_hop(packet.destination) else { return false };
+        let Ok(neighbour) = self.hop(next) else { return false };
+        let Some(interface) = self.topology.interface(next.out) else { return false };
+        let (own, source) = (interface.mac, packet.source.into());
+        let journal = &mut self.journal;
+        let reachability =
+            self.neighbours.reachability(now, neighbour, source, &mut |interface, address| {
+                journal.push(Event::NeighbourWanted { interface, address });
+            });
+        let Reachability::Known(mac) = reachability else { return false };
+        rewrite::set_link_addresses(&mut bytes, own, mac);
+        self.enqueue(next.out, bytes, Offload::default())
     }
 
     /// Whether one more answer keeps within the rate.
@@ -122,6 +151,11 @@ impl Engine {
         }
         room
     }
+}
+
+/// Frames that peers hand over have no link addresses.
+fn came_wrapped(bytes: &[u8]) -> bool {
+    bytes.starts_with(&[0; 12])
 }
 
 fn denial(

@@ -28,6 +28,7 @@ mod presence;
 mod pass;
 mod drain;
 mod ports;
+mod lost_leg;
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -66,6 +67,8 @@ pub struct ClusterConfig {
     /// How often a node says that it lives; a peer that missed `heartbeats_missed` of these is dead.
     pub heartbeat: Duration,
     pub heartbeats_missed: u32,
+    /// Whether connections are reset of which only one side is heard after their owner's death.
+    pub reset_lost: bool,
 }
 
 /// What the shell knows of its session with a peer.

@@ -132,6 +132,8 @@ pub enum CloseReason {
     Evicted,
     /// Another node owns it now.
     HandedOver,
+    /// One side was reached no more after the death of the flow's owner, and both were told.
+    LegLost,
 }
 
 impl CloseReason {
@@ -143,6 +145,7 @@ impl CloseReason {
             Self::Reopened => "reopened",
             Self::Evicted => "evicted",
             Self::HandedOver => "handed-over",
+            Self::LegLost => "leg-lost",
         }
     }
 }

@@ -6,7 +6,7 @@ use gabion_rules::{RuleId, Timeouts};
 
 use crate::event::{CloseReason, Event};
 use crate::flows::{Slot, Tracker};
-use crate::judge::Refusal;
+use crate::judge::{Answer, Refusal};
 use crate::packet::{Packet, Segment};
 use crate::recheck::{FLOWS_PER_TURN, Standing};
 use crate::reply::IcmpError;
@@ -56,6 +56,9 @@ impl Engine {
             return Err(Refusal::answered(DropReason::TtlExpired, IcmpError::TimeExceeded));
         }
         self.check_query(slot, direction, from, packet)?;
+        if self.has_lost_leg(now, slot, direction, packet) {
+            return Err(Refusal { answer: Some(Answer::Refuse), ..DropReason::LegLost.into() });
+        }
         let (tracker, effect, is_answered) = self.track(slot, direction, packet)?;
         self.flows[slot].set_tracker(&tracker);
         match effect {

@@ -94,12 +94,35 @@ pub(crate) fn tcp_reset(bytes: &[u8], packet: &Packet) -> Option<Vec<u8>> {
         let length = segment.payload + u32::from(segment.flags.syn) + u32::from(segment.flags.fin);
         (0, Some(TcpSeqNumber(segment.sequence.wrapping_add(length).cast_signed())))
     };
+    let (source, destination) = (packet.destination, packet.source);
+    let ports = (segment.destination_port, segment.source_port);
+    let reset = reset_segment(source, destination, ports, sequence, acknowledgement);
+    tcp_frame(bytes, source, destination, &reset)
+}
+
+/// A RST in the place of a TCP segment, on its way to where that goes; with another sequence number.
+pub(crate) fn tcp_reset_onward(bytes: &[u8], packet: &Packet, sequence: u32) -> Option<Vec<u8>> {
+    let Segment::Tcp(segment) = packet.segment else { return None };
+    let ports = (segment.source_port, segment.destination_port);
+    let acknowledgement = TcpSeqNumber(segment.acknowledgement.cast_signed());
+    let (source, destination) = (packet.source, packet.destination);
+    let reset = reset_segment(source, destination, ports, sequence, Some(acknowledgement));
+    tcp_frame(bytes, source, destination, &reset)
+}
+
+fn reset_segment(
+    source: Address,
+    destination: Address,
+    (src_port, dst_port): (u16, u16),
+    sequence: u32,
+    ack_number: Option<TcpSeqNumber>,
+) -> Vec<u8> {
     let repr = TcpRepr {
-        src_port: segment.destination_port,
-        dst_port: segment.source_port,
+        src_port,
+        dst_port,
         control: TcpControl::Rst,
         seq_number: TcpSeqNumber(sequence.cast_signed()),
-        ack_number: acknowledgement,
+        ack_number,
         window_len: 0,
         window_scale: None,
         max_seg_size: None,
@@ -108,22 +131,30 @@ pub(crate) fn tcp_reset(bytes: &[u8], packet: &Packet) -> Option<Vec<u8>> {
         timestamp: None,
         payload: &[],
     };
-    let (source, destination) = (packet.destination.to_ip(), packet.source.to_ip());
     let mut transport = vec![0; repr.buffer_len()];
     repr.emit(
         &mut TcpPacket::new_unchecked(&mut transport[..]),
-        &source.into(),
-        &destination.into(),
+        &source.to_ip().into(),
+        &destination.to_ip().into(),
         &ChecksumCapabilities::default(),
     );
-    match (source, destination) {
+    transport
+}
+
+fn tcp_frame(
+    asked: &[u8],
+    source: Address,
+    destination: Address,
+    transport: &[u8],
+) -> Option<Vec<u8>> {
+    match (source.to_ip(), destination.to_ip()) {
         (IpAddr::V4(source), IpAddr::V4(destination)) => {
-            let network = ipv4_packet(source, destination, protocol::TCP, &transport);
-            Some(answer_frame(bytes, EthernetProtocol::Ipv4, &network))
+            let network = ipv4_packet(source, destination, protocol::TCP, transport);
+            Some(answer_frame(asked, EthernetProtocol::Ipv4, &network))
         }
         (IpAddr::V6(source), IpAddr::V6(destination)) => {
-            let network = ipv6_packet(source, destination, protocol::TCP, HOP_LIMIT, &transport);
-            Some(answer_frame(bytes, EthernetProtocol::Ipv6, &network))
+            let network = ipv6_packet(source, destination, protocol::TCP, HOP_LIMIT, transport);
+            Some(answer_frame(asked, EthernetProtocol::Ipv6, &network))
         }
         _ => None,
     }

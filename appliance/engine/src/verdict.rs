@@ -179,6 +179,9 @@ drop_reasons! {
     NoOwner => "no-owner",
     /// Too many packets wait for word from other nodes, or to be sent there.
     PeerQueueFull => "peer-queue-full",
+    /// A TCP segment to a side that is reached no more: the node that its packets went by has died, and
+    /// they still go there. Both sides are told that the connection is over.
+    LegLost => "leg-lost",
     /// A wrapped packet that is no member's: its tag is wrong.
     PeerForged => "peer-forged",
     /// A wrapped packet that is not as it must be (RFC 8926).

@@ -211,6 +211,7 @@ mod tests {
             sync_mtu: 1_500,
             heartbeat: std::time::Duration::from_millis(100),
             heartbeats_missed: 4,
+            reset_lost: true,
         }
     }
 

@@ -60,6 +60,18 @@ impl TcpTracker {
             && is_near(segment.acknowledgement, receiver.end)
     }
 
+    /// Whether a side says again what it has said already, and the other has not been heard since the
+    /// connection was taken over.
+    pub(crate) fn repeats_alone(&self, direction: Direction, segment: &TcpSegment) -> Option<u32> {
+        let sender = match direction {
+            Direction::Original => &self.originator,
+            Direction::Reply => self.replier.as_ref()?,
+        };
+        let is_alone = self.learning == Learning::Heard(direction);
+        let repeats = segment.payload > 0 && is_at_most(end(segment), sender.end);
+        (is_alone && repeats).then_some(sender.end)
+    }
+
     /// Follows a segment of which it is not known exactly where it must lie.
     pub(super) fn learn(
         &mut self,

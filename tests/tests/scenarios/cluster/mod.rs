@@ -7,7 +7,7 @@ mod wall;
 
 use std::time::Duration;
 
-use gabion_engine::build;
+use gabion_engine::{DropReason, build};
 
 use super::POLICY;
 use wall::Wall;
@@ -200,4 +200,35 @@ fn an_error_that_comes_to_another_node_finds_the_flow_that_it_quotes() {
         assert_eq!(left.len(), 1, "{:?}", wall.drops());
         assert!(left[0].starts_with("1 ext: icmp"), "{left:?}");
     }
+}
+
+/// A load balancer that pins connections goes on sending one side's packets to the node that has died.
+#[test]
+fn a_connection_of_which_one_side_is_cut_off_is_reset_on_both() {
+    let mut wall = Wall::new(2, POLICY);
+    for port in 40_000..40_010 {
+        open(&mut wall, port, 1, 2);
+    }
+    wall.wait(Duration::from_millis(50));
+    wall.power_off(1);
+    wall.wait(Duration::from_millis(500));
+    for port in 40_000..40_010 {
+        let data = server(port).seq(5_001).ack(1_001).payload(b"hello").frame();
+        let left = wall.send(2, "int", &data);
+        assert_eq!(left, [format!("2 ext: tcp {SERVER} > 198.51.100.9:{port} . +5 ttl 63")]);
+        wall.wait(Duration::from_millis(100));
+        // It may only have been slow.
+        assert_eq!(wall.send(2, "int", &data).len(), 1);
+        wall.wait(Duration::from_millis(200));
+        let left = wall.send(2, "int", &data);
+        assert_eq!(
+            left,
+            [
+                format!("2 ext: tcp {SERVER} > 198.51.100.9:{port} R. ttl 64"),
+                format!("2 ext: tcp {SERVER} > 198.51.100.9:{port} R. ttl 64"),
+                format!("2 int: tcp 198.51.100.9:{port} > {SERVER} R ttl 64"),
+            ]
+        );
+    }
+    assert_eq!(wall.engine(2).counters().rejected(DropReason::LegLost), 10);
 }

@@ -69,6 +69,7 @@ impl Wall {
             sync_mtu: 1_500,
             heartbeat: Duration::from_millis(100),
             heartbeats_missed: 4,
+            reset_lost: true,
         };
         let limits = Limits { flows: 1_024, mappings: 1_024, ..Limits::default() };
         let seed = [node; 32];

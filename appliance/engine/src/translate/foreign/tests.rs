@@ -53,6 +53,7 @@ impl Node {
             sync_mtu: 1_500,
             heartbeat: Duration::from_millis(100),
             heartbeats_missed: 4,
+            reset_lost: true,
         };
         let flows = FlowTable::new(limits.flows, [3; 16]);
         let mut translator = Translator::new(&limits, [number; 32], [4; 16], Some(&cluster));

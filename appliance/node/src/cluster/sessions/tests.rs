@@ -166,6 +166,7 @@ fn settings(plan: &Plan, directory: &Path) -> Cluster {
         sync_mtu: None,
         heartbeat: Duration::from_millis(100),
         heartbeats_missed: 4,
+        reset_lost: true,
         renew: plan.renew,
     }
 }

@@ -121,6 +121,7 @@ impl PreparedCluster {
             sync_mtu: self.sync_mtu,
             heartbeat: self.settings.heartbeat,
             heartbeats_missed: self.settings.heartbeats_missed,
+            reset_lost: self.settings.reset_lost,
         }
     }
 

@@ -304,7 +304,7 @@ impl Checker<'_> {
         u16::try_from(self.number(written, key)).expect("the setting's range fits 16 bits")
     }
 
-    fn switch(&mut self, written: &Written<bool>, key: &str) -> bool {
+    pub(super) fn switch(&mut self, written: &Written<bool>, key: &str) -> bool {
         let Kind::Switch { default } = settings::find(key).kind else {
             unreachable!("{key} is a switch");
         };

@@ -27,6 +27,7 @@ pub struct Cluster {
     pub sync_mtu: Option<u16>,
     pub heartbeat: Duration,
     pub heartbeats_missed: u32,
+    pub reset_lost: bool,
     pub renew: Duration,
 }
 
@@ -58,6 +59,7 @@ impl Checker<'_> {
         let ports = self.ports(written);
         let heartbeat = self.number(&written.heartbeat_ms, "cluster.heartbeat_ms");
         let heartbeats_missed = self.small(&written.heartbeats_missed, "cluster.heartbeats_missed");
+        let reset_lost = self.switch(&written.reset_lost, "cluster.reset_lost");
         let renew = self.number(&written.renew_s, "cluster.renew_s");
         let members = self.members(written, node);
         let Some(name) = self.optional(&written.name, "cluster.name") else {
@@ -93,6 +95,7 @@ impl Checker<'_> {
             sync_mtu: sync_mtu.and_then(|mtu| u16::try_from(mtu).ok()),
             heartbeat: Duration::from_millis(heartbeat),
             heartbeats_missed,
+            reset_lost,
             renew: Duration::from_secs(renew),
         })
     }
@@ -191,7 +194,8 @@ impl Checker<'_> {
         ]
         .map(span);
         let members = written.members.first().map(Spanned::span);
-        let first = texts.into_iter().chain(numbers).flatten().chain(members);
+        let switch = [span(&written.reset_lost)];
+        let first = texts.into_iter().chain(numbers).chain(switch).flatten().chain(members);
         // A wrong name has been noted.
         if written.name.is_none()
             && let Some(first) = first.min_by_key(|place| place.start)

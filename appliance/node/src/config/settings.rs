@@ -381,6 +381,11 @@ pub const SETTINGS: &[Setting] = &[
         "heartbeats",
         "A member of which so many are missed is taken for dead.",
     ),
+    setting(
+        "cluster.reset_lost",
+        Kind::Switch { default: true },
+        "Whether TCP connections that were taken over from a dead member are reset on both sides where a load balancer goes on sending one side's packets to the dead one. They hang for minutes otherwise.",
+    ),
     number(
         "cluster.renew_s",
         3_600,

@@ -109,6 +109,7 @@ pub(super) struct WrittenCluster {
     pub(super) sync_mtu: Written<i64>,
     pub(super) heartbeat_ms: Written<i64>,
     pub(super) heartbeats_missed: Written<i64>,
+    pub(super) reset_lost: Written<bool>,
     pub(super) renew_s: Written<i64>,
 }
 

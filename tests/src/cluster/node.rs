@@ -138,6 +138,7 @@ impl Node {
             sync_mtu: 1_500,
             heartbeat: std::time::Duration::from_millis(100),
             heartbeats_missed: 4,
+            reset_lost: true,
         };
         let cluster = (company == Company::Peers).then_some(cluster);
         let config = EngineConfig { limits: LIMITS, seed, offload: false, cluster };

@@ -14,6 +14,10 @@ use wall::Wall;
 
 const SERVER: &str = "10.1.0.10:443";
 
+/// Sequence numbers in these tests count from here: such that nothing that was forgotten is near zero.
+const CLIENT: u32 = 3_000_000_000;
+const HOST: u32 = 1_500_000_000;
+
 fn client(port: u16) -> build::FrameBuilder {
     build::tcp().from(&format!("198.51.100.9:{port}")).to(SERVER).window(64_000)
 }
@@ -24,11 +28,16 @@ fn server(port: u16) -> build::FrameBuilder {
 
 /// Opens a connection whose packets come in by one node and whose answers come to another.
 fn open(wall: &mut Wall, port: u16, inward: u8, outward: u8) {
-    let left = wall.send(inward, "ext", &client(port).syn().seq(1_000).frame());
+    let left = wall.send(inward, "ext", &client(port).syn().seq(CLIENT + 1_000).frame());
     assert_eq!(left, [format!("{inward} int: tcp 198.51.100.9:{port} > {SERVER} S ttl 63")]);
-    let left = wall.send(outward, "int", &server(port).syn().seq(5_000).ack(1_001).frame());
+    let left = wall.send(
+        outward,
+        "int",
+        &server(port).syn().seq(HOST + 5_000).ack(CLIENT + 1_001).frame(),
+    );
     assert_eq!(left, [format!("{inward} ext: tcp {SERVER} > 198.51.100.9:{port} S. ttl 63")]);
-    let left = wall.send(inward, "ext", &client(port).seq(1_001).ack(5_001).frame());
+    let left =
+        wall.send(inward, "ext", &client(port).seq(CLIENT + 1_001).ack(HOST + 5_001).frame());
     assert_eq!(left, [format!("{inward} int: tcp 198.51.100.9:{port} > {SERVER} . ttl 63")]);
 }
 
@@ -39,7 +48,8 @@ fn an_answer_that_comes_to_another_node_leaves_by_the_owner() {
         // Directors are chosen by the key: some are the owner, some the forwarder, some neither.
         for port in 40_000..40_040 {
             open(&mut wall, port, 1, 2);
-            let data = server(port).seq(5_001).ack(1_001).psh().payload(b"hello").frame();
+            let data =
+                server(port).seq(HOST + 5_001).ack(CLIENT + 1_001).psh().payload(b"hello").frame();
             let left = wall.send(2, "int", &data);
             assert_eq!(left, [format!("1 ext: tcp {SERVER} > 198.51.100.9:{port} P. +5 ttl 63")]);
         }
@@ -57,11 +67,13 @@ fn a_connection_goes_on_where_its_packets_come_to_when_its_owner_dies() {
         wall.wait(Duration::from_millis(50));
         wall.kill(1);
         for port in 40_000..40_040 {
-            let data = client(port).seq(1_001).ack(5_001).psh().payload(b"hello").frame();
+            let data =
+                client(port).seq(CLIENT + 1_001).ack(HOST + 5_001).psh().payload(b"hello").frame();
             let left = wall.send(2, "ext", &data);
             let ends: Vec<&str> = left.iter().map(|left| &left[2..]).collect();
             assert_eq!(ends, [format!("int: tcp 198.51.100.9:{port} > {SERVER} P. +5 ttl 63")]);
-            let answer = server(port).seq(5_001).ack(1_006).psh().payload(b"hello").frame();
+            let answer =
+                server(port).seq(HOST + 5_001).ack(CLIENT + 1_006).psh().payload(b"hello").frame();
             let left = wall.send(2, "int", &answer);
             let ends: Vec<&str> = left.iter().map(|left| &left[2..]).collect();
             assert_eq!(ends, [format!("ext: tcp {SERVER} > 198.51.100.9:{port} P. +5 ttl 63")]);
@@ -78,21 +90,22 @@ fn windows_are_learnt_after_an_adoption_and_hold_from_then_on() {
     open(&mut wall, port, 1, 1);
     wall.wait(Duration::from_millis(50));
     wall.kill(1);
-    let data = client(port).seq(9_000_001).ack(7_000_001).payload(b"hello").frame();
+    let data = client(port).seq(CLIENT + 9_000_001).ack(HOST + 7_000_001).payload(b"hello").frame();
     assert_eq!(
         wall.send(2, "ext", &data),
         [format!("2 int: tcp 198.51.100.9:{port} > {SERVER} . +5 ttl 63")]
     );
-    let answer = server(port).seq(7_000_001).ack(9_000_006).payload(b"hello").frame();
+    let answer =
+        server(port).seq(HOST + 7_000_001).ack(CLIENT + 9_000_006).payload(b"hello").frame();
     assert_eq!(
         wall.send(2, "int", &answer),
         [format!("2 ext: tcp {SERVER} > 198.51.100.9:{port} . +5 ttl 63")]
     );
-    let more = client(port).seq(9_000_006).ack(7_000_006).payload(b"hello").frame();
+    let more = client(port).seq(CLIENT + 9_000_006).ack(HOST + 7_000_006).payload(b"hello").frame();
     assert_eq!(wall.send(2, "ext", &more).len(), 1);
     assert_eq!(wall.drops(), [].into());
     for seq in [9_200_000, 8_000_000] {
-        let stray = client(port).seq(seq).ack(7_000_006).payload(b"hello").frame();
+        let stray = client(port).seq(CLIENT + seq).ack(HOST + 7_000_006).payload(b"hello").frame();
         assert_eq!(wall.send(2, "ext", &stray), [""; 0]);
     }
     assert_eq!(wall.drops(), ["2 drop:tcp-window".to_owned()].into());
@@ -110,7 +123,8 @@ fn a_node_that_leaves_hands_its_flows_over_and_forwards_what_still_comes() {
         wall.wait(Duration::from_secs(3));
         assert_eq!(wall.status(1).owned, 0);
         for port in 40_000..40_040 {
-            let data = client(port).seq(1_001).ack(5_001).psh().payload(b"hello").frame();
+            let data =
+                client(port).seq(CLIENT + 1_001).ack(HOST + 5_001).psh().payload(b"hello").frame();
             let left = wall.send(1, "ext", &data);
             let ends: Vec<&str> = left.iter().map(|left| &left[2..]).collect();
             assert_eq!(ends, [format!("int: tcp 198.51.100.9:{port} > {SERVER} P. +5 ttl 63")]);
@@ -119,7 +133,8 @@ fn a_node_that_leaves_hands_its_flows_over_and_forwards_what_still_comes() {
         assert_eq!(wall.drops(), [].into());
         wall.kill(1);
         for port in 40_000..40_040 {
-            let answer = server(port).seq(5_001).ack(1_006).psh().payload(b"hello").frame();
+            let answer =
+                server(port).seq(HOST + 5_001).ack(CLIENT + 1_006).psh().payload(b"hello").frame();
             let left = wall.send(2, "int", &answer);
             let ends: Vec<&str> = left.iter().map(|left| &left[2..]).collect();
             assert_eq!(ends, [format!("ext: tcp {SERVER} > 198.51.100.9:{port} P. +5 ttl 63")]);
@@ -140,7 +155,8 @@ fn connections_outlive_all_nodes_but_one() {
         wall.kill(node);
     }
     for port in 40_000..40_040 {
-        let data = client(port).seq(1_001).ack(5_001).psh().payload(b"hello").frame();
+        let data =
+            client(port).seq(CLIENT + 1_001).ack(HOST + 5_001).psh().payload(b"hello").frame();
         let left = wall.send(4, "ext", &data);
         assert_eq!(left, [format!("4 int: tcp 198.51.100.9:{port} > {SERVER} P. +5 ttl 63")]);
     }
@@ -156,12 +172,14 @@ fn a_node_that_stood_still_leaves_its_flows_to_whoever_took_them() {
     wall.pause(1);
     wall.wait(Duration::from_secs(5));
     for port in 40_000..40_020 {
-        let data = client(port).seq(1_001).ack(5_001).psh().payload(b"hello").frame();
+        let data =
+            client(port).seq(CLIENT + 1_001).ack(HOST + 5_001).psh().payload(b"hello").frame();
         assert_eq!(wall.send(2, "ext", &data).len(), 1);
     }
     wall.resume(1);
     for port in 40_000..40_040 {
-        let more = client(port).seq(1_001).ack(5_001).psh().payload(b"hello").frame();
+        let more =
+            client(port).seq(CLIENT + 1_001).ack(HOST + 5_001).psh().payload(b"hello").frame();
         let left = wall.send(1, "ext", &more);
         let ends: Vec<&str> = left.iter().map(|left| &left[2..]).collect();
         assert_eq!(ends, [format!("int: tcp 198.51.100.9:{port} > {SERVER} P. +5 ttl 63")]);
@@ -191,10 +209,15 @@ fn an_error_that_comes_to_another_node_finds_the_flow_that_it_quotes() {
     let mut wall = Wall::new(3, POLICY);
     for port in 40_000..40_010 {
         open(&mut wall, port, 1, 1);
-        let sent = client(port).seq(1_001).ack(5_001).payload(b"hello").frame();
+        let sent = client(port).seq(CLIENT + 1_001).ack(HOST + 5_001).payload(b"hello").frame();
         let left = wall.send(1, "ext", &sent);
         assert_eq!(left.len(), 1);
-        let quoted = client(port).seq(1_001).ack(5_001).payload(b"hello").hop_limit(62).frame();
+        let quoted = client(port)
+            .seq(CLIENT + 1_001)
+            .ack(HOST + 5_001)
+            .payload(b"hello")
+            .hop_limit(62)
+            .frame();
         let error = build::icmp_error_about(&quoted, 3, 1, [0; 4]).from("10.1.0.99");
         let left = wall.send(2, "int", &error.frame());
         assert_eq!(left.len(), 1, "{:?}", wall.drops());
@@ -213,7 +236,7 @@ fn a_connection_of_which_one_side_is_cut_off_is_reset_on_both() {
     wall.power_off(1);
     wall.wait(Duration::from_millis(500));
     for port in 40_000..40_010 {
-        let data = server(port).seq(5_001).ack(1_001).payload(b"hello").frame();
+        let data = server(port).seq(HOST + 5_001).ack(CLIENT + 1_001).payload(b"hello").frame();
         let left = wall.send(2, "int", &data);
         assert_eq!(left, [format!("2 ext: tcp {SERVER} > 198.51.100.9:{port} . +5 ttl 63")]);
         wall.wait(Duration::from_millis(100));

@@ -5,7 +5,7 @@ use gabion_engine::build;
 
 use super::super::POLICY;
 use super::wall::Wall;
-use super::{SERVER, client, open, server};
+use super::{CLIENT, HOST, SERVER, client, open, server};
 
 fn tcp(from: &str, to: &str) -> build::FrameBuilder {
     build::tcp().from(from).to(to).window(64_000)
@@ -44,10 +44,10 @@ fn segments_are_made_to_fit_when_a_connection_opens() {
 fn a_packet_that_does_not_fit_is_answered() {
     let mut wall = Wall::new(2, POLICY);
     open(&mut wall, 40_000, 1, 2);
-    let longest = server(40_000).seq(5_001).ack(1_001).payload(&[7; 1_380]).frame();
+    let longest = server(40_000).seq(HOST + 5_001).ack(CLIENT + 1_001).payload(&[7; 1_380]).frame();
     let left = wall.send(2, "int", &longest);
     assert_eq!(left, [format!("1 ext: tcp {SERVER} > 198.51.100.9:40000 . +1380 ttl 63")]);
-    let longer = server(40_000).seq(6_381).ack(1_001).payload(&[7; 1_381]).frame();
+    let longer = server(40_000).seq(HOST + 6_381).ack(CLIENT + 1_001).payload(&[7; 1_381]).frame();
     let left = wall.send(2, "int", &longer);
     assert_eq!(
         left,
@@ -84,14 +84,19 @@ fn a_first_packet_that_does_not_fit_is_answered_and_goes_nowhere() {
 fn superframes_arrive_in_segments() {
     let mut wall = Wall::new(2, POLICY);
     open(&mut wall, 40_000, 1, 2);
-    let data = server(40_000).seq(5_001).ack(1_001).psh().payload(&[7; 4_000]).segment_size(1_380);
+    let data = server(40_000)
+        .seq(HOST + 5_001)
+        .ack(CLIENT + 1_001)
+        .psh()
+        .payload(&[7; 4_000])
+        .segment_size(1_380);
     let left = wall.send_offloaded(2, "int", &data.frame(), data.offload());
     let part = |flags: &str, length: u16| {
         format!("1 ext: tcp {SERVER} > 198.51.100.9:40000 {flags} +{length} ttl 63")
     };
     assert_eq!(left, [part(".", 1_380), part(".", 1_380), part("P.", 1_240)]);
     // The client has seen nothing of it.
-    let ack = client(40_000).seq(1_001).ack(9_001).frame();
+    let ack = client(40_000).seq(CLIENT + 1_001).ack(HOST + 9_001).frame();
     assert_eq!(wall.send(1, "ext", &ack).len(), 1);
     assert_eq!(wall.drops(), [].into());
 }

@@ -212,6 +212,13 @@ impl Engine {
             let held = cluster.waiting.hold(now, key, by, *wrapping, frame.bytes);
             return if held { Ok(Verdict::Held) } else { Err(DropReason::PeerQueueFull.into()) };
         }
+        if self.flows.find(&key.key()).or_else(|| self.flows.find(&key.key().reversed())).is_some() {
+            // Of a flow of this node's, but the wrong way: as nobody sends who belongs to it.
+            self.note_handled(now, wrapping);
+            self.tell_owner(wrapping, key);
+            return Err(DropReason::NoOwner.into());
+        }
+        let Some(cluster) = &mut self.cluster else { return Err(DropReason::NoOwner.into()) };
         let message = Message::NotMine { ask: wrapping.ask, key };
         cluster.answer(wrapping, message);
         if by != wrapping.origin

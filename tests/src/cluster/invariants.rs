@@ -155,6 +155,8 @@ impl Watch {
                 if let Some(number) = inside.port().checked_sub(client_port(0)).map(usize::from)
                     && number < plans.len()
                     && flow.original.protocol == 6
+                    // A first packet may be late, and makes a flow that nothing follows.
+                    && !matches!(flow.state, FlowState::Tcp(TcpState::SynSent | TcpState::SynReceived))
                 {
                     known[number] = true;
                 }

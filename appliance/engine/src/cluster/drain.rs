@@ -19,7 +19,8 @@ impl Engine {
         let Some(cluster) = &mut self.cluster else { return };
         cluster.state = match (draining, cluster.state) {
             (true, _) => NodeState::Draining,
-            (false, NodeState::Draining) => NodeState::Ready,
+            // Ready at once, if it ever was.
+            (false, NodeState::Draining) => NodeState::Joining,
             (false, other @ (NodeState::Joining | NodeState::Ready)) => other,
         };
         cluster.beat_now(now);

@@ -8,11 +8,11 @@ TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 BIN        := $(TARGET_DIR)/$(if $(filter dev test,$(PROFILE)),debug,$(PROFILE))
 BINARIES   := -p gabion -p gabiond -p gabion-guard
 
-.PHONY: help demo build test check bench bench-rules bench-tables fuzz simulate lab-down clean setup-build setup-lab
+.PHONY: help demo build test check bench bench-cluster bench-rules bench-tables fuzz simulate lab-down clean setup-build setup-lab
 .DEFAULT_GOAL := help
 
 help: ## Lists what make can do here
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo "  PROFILE=dev builds faster and runs slower; default: release."
 	@echo "  BENCH='--json FILE --only stream-gso' passes options to the comparison; BENCH=--help lists them."
@@ -36,6 +36,11 @@ check: setup-build ## Formatting, lints, licences
 bench: setup-build setup-lab ## Compares the appliance with the kernel's firewall: 10 minutes on an idle machine (root)
 	$(CARGO) build --locked --profile $(PROFILE) $(BINARIES) -p gabion-benches
 	@$(BIN)/peer $(BENCH)
+
+bench-cluster: setup-build setup-lab ## Two nodes between load balancers, beside conntrackd and source NAT: five minutes (root)
+	@setup/install bench
+	$(CARGO) build --locked --profile $(PROFILE) $(BINARIES) -p gabion-benches --bin gabion --bin gabiond --bin gabion-guard --bin peer
+	@$(BIN)/peer --cluster 2 $(BENCH)
 
 # Coverage for libFuzzer, on stable Rust; --target keeps it out of build scripts and macros. Not
 # --cfg fuzzing, under which smoltcp takes every checksum for right.

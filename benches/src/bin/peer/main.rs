@@ -5,6 +5,7 @@
 //! within a pair are claimed. Whatever was built is removed at the end, on failure and on Ctrl-C.
 
 mod arms;
+mod cluster;
 mod lab;
 mod load;
 mod machine;
@@ -47,6 +48,15 @@ struct Options {
     /// Instead: replaces policies of so many rules under load, and says what became of the packets
     #[arg(long, value_name = "RULES", value_parser = clap::value_parser!(u32).range(3..=100_000))]
     replace: Option<u32>,
+    /// Instead: two nodes between load balancers, beside conntrackd and source NAT, so many rounds
+    #[arg(long, value_name = "ROUNDS", value_parser = clap::value_parser!(u32).range(1..=100))]
+    cluster: Option<u32>,
+    /// A node of that comparison, in the namespace that this is run in
+    #[arg(long, hide = true, value_enum)]
+    as_node: Option<cluster::Kind>,
+    /// What the lab says to such a node
+    #[arg(hide = true, requires = "as_node")]
+    node: Vec<String>,
     /// Leaves the appliance out: the kernel's two arms and the control
     #[arg(long)]
     without_gabion: bool,
@@ -74,13 +84,21 @@ fn main() -> ExitCode {
 }
 
 fn run(options: &Options) -> anyhow::Result<Outcome> {
+    if let Some(kind) = options.as_node {
+        cluster::run_node(kind, &options.node)?;
+        return Ok(Outcome::Met);
+    }
     let interrupt = Interrupt::install()?;
-    process::go_first()?;
     let machine = Machine::look();
     let programs = match &options.programs {
         Some(directory) => directory.clone(),
         None => std::env::current_exe()?.parent().context("no directory")?.to_owned(),
     };
+    if let Some(rounds) = options.cluster {
+        cluster::compare(&programs, rounds, options.json.as_deref(), &interrupt)?;
+        return Ok(Outcome::Met);
+    }
+    process::go_first()?;
     let appliance = Appliance { programs, settings: options.node_setting.clone() };
     if let Some(rules) = options.replace {
         let is_clean = replace::measure(rules as usize, &appliance, &interrupt)?;

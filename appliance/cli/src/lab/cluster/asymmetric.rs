@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::balancer::Transport;
+use super::balancer::{Balancer, Transport};
 use super::report::{Findings, percentile};
 use super::stage::Stage;
 use super::traffic::{Errand, Told};
@@ -40,6 +40,8 @@ pub(super) fn run(stage: &Stage, errands: Vec<Errand>, per_second: f64) -> Resul
     findings.time("p99_ms", percentile(&took, 99.0));
     findings.time("max_ms", percentile(&took, 100.0));
     findings.count("repeated", repeated);
+    let flaps = stage.balancers.iter().flat_map(Balancer::changes).filter(|change| !change.is_up);
+    findings.count("probe_failures", flaps.count() as u64);
     let carried = stage.relay.carried();
     findings.count("sync_frames", carried.frames);
     findings.count("sync_bytes", carried.bytes);

@@ -10,7 +10,7 @@ use rustix::process::{Signal, kill_process};
 
 use super::network::{self, EXT, INT, NODES, PEERS};
 use crate::lab::build::Lab;
-use crate::lab::node::{NodePlace, NodePlan, PKI, make_certificates};
+use crate::lab::node::{NodePlace, NodePlan, PKI, look_for_binaries, make_certificates};
 use crate::lab::process::Running;
 
 /// The policy that all nodes have.
@@ -21,10 +21,12 @@ const READY: Duration = Duration::from_secs(30);
 
 /// Whether the nodes know each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Together {
+pub(crate) enum Together<'a> {
     Cluster,
     /// The control: each stands alone.
     Alone,
+    /// These words start another firewall.
+    Instead(&'a [String]),
 }
 
 /// How a node fails.
@@ -42,8 +44,17 @@ pub(crate) enum Failing {
 #[derive(Debug)]
 pub(crate) struct Member {
     number: u8,
-    place: NodePlace,
+    firewall: Firewall,
     running: Option<Running>,
+}
+
+/// What makes a firewall of a node.
+#[derive(Debug)]
+enum Firewall {
+    Gabiond(NodePlace),
+    /// Another program, to compare with: run with the node's number, how many there are, and a folder of its own. It
+    /// is a firewall once it answers probes, and stays in the foreground.
+    Other(Vec<String>),
 }
 
 /// Makes the certificates of all nodes and writes their configurations.
@@ -53,9 +64,13 @@ pub(crate) struct Member {
 pub(crate) fn prepare(
     lab: &Lab,
     nodes: u8,
-    together: Together,
+    together: Together<'_>,
     bin_dir: &Path,
 ) -> Result<Vec<Member>> {
+    if let Together::Instead(words) = together {
+        return (0..nodes).map(|number| other(lab, number, nodes, words)).collect();
+    }
+    look_for_binaries(bin_dir)?;
     let names: Vec<_> = (0..nodes).map(certified_as).collect();
     make_certificates(&lab.directory().join(PKI), &names)?;
     (0..nodes)
@@ -67,9 +82,16 @@ pub(crate) fn prepare(
                 more: Cow::Owned(more),
             };
             let place = NodePlace::prepare(lab, plan, bin_dir)?;
-            Ok(Member { number, place, running: None })
+            Ok(Member { number, firewall: Firewall::Gabiond(place), running: None })
         })
         .collect()
+}
+
+fn other(lab: &Lab, number: u8, nodes: u8, words: &[String]) -> Result<Member> {
+    let directory = lab.make_directory(NODES[usize::from(number)])?.display().to_string();
+    let more = [(number + 1).to_string(), nodes.to_string(), directory];
+    let words = words.iter().cloned().chain(more).collect();
+    Ok(Member { number, firewall: Firewall::Other(words), running: None })
 }
 
 /// The cluster's name, in certificates too.
@@ -83,7 +105,7 @@ fn certified_as(number: u8) -> String {
 /// A table that is large enough for every scenario and small enough for four nodes on one machine.
 const LIMITS: &str = "\n[limits]\nflows = 65536\nmappings = 65536\n";
 
-fn configuration(lab: &Lab, number: u8, nodes: u8, together: Together) -> String {
+fn configuration(lab: &Lab, number: u8, nodes: u8, together: Together<'_>) -> String {
     let mut text = format!("\n[management]\ninterfaces = [\"{PEERS}\"]\n{LIMITS}");
     if together == Together::Cluster {
         let members: Vec<_> = (0..nodes)
@@ -124,7 +146,13 @@ impl Member {
     /// If it does not come up.
     pub(crate) fn start(&mut self, lab: &Lab) -> Result<()> {
         ensure!(self.running.is_none(), "{} is running already", self.name());
-        let (running, _) = self.place.start(lab)?;
+        let running = match &self.firewall {
+            Firewall::Gabiond(place) => place.start(lab)?.0,
+            Firewall::Other(words) => {
+                let words: Vec<_> = words.iter().map(String::as_str).collect();
+                Running::start(lab, self.name(), self.name(), &words)?
+            }
+        };
         self.running = Some(running);
         Ok(())
     }
@@ -134,7 +162,8 @@ impl Member {
     /// # Errors
     /// If the node refuses it.
     pub(crate) fn push(&self) -> Result<()> {
-        let mut node = self.place.connect()?;
+        let Firewall::Gabiond(place) = &self.firewall else { return Ok(()) };
+        let mut node = place.connect()?;
         let there = node.ask(async |api| api.get(GetRequest { revision: None }).await);
         if there.is_ok() {
             return Ok(());
@@ -154,8 +183,9 @@ impl Member {
     /// If it takes too long, with its reasons.
     pub(crate) fn wait_ready(&self) -> Result<Duration> {
         let begin = Instant::now();
+        let Firewall::Gabiond(place) = &self.firewall else { return Ok(begin.elapsed()) };
         loop {
-            let status = self.place.status()?;
+            let status = place.status()?;
             if status.ready {
                 return Ok(begin.elapsed());
             }
@@ -165,10 +195,9 @@ impl Member {
         }
     }
 
-    /// # Errors
-    /// If it does not answer.
-    pub(crate) fn counters(&self) -> Result<CountersResponse> {
-        Ok(self.place.connect()?.call(async |api| api.counters(CountersRequest {}).await)?)
+    fn counters(&self) -> Result<Option<CountersResponse>> {
+        let Firewall::Gabiond(place) = &self.firewall else { return Ok(None) };
+        Ok(Some(place.connect()?.call(async |api| api.counters(CountersRequest {}).await)?))
     }
 
     /// Packets that it has handed to their owners.
@@ -213,6 +242,13 @@ impl Member {
     pub(crate) fn resume(&self) -> Result<()> {
         let running = self.running.as_ref().context("the node is not running")?;
         Ok(kill_process(running.pid(), Signal::CONT)?)
+    }
+}
+
+impl Member {
+    /// What it has printed last.
+    pub(crate) fn last_words(&self) -> String {
+        self.running.as_ref().map(Running::last_words).unwrap_or_default()
     }
 }
 

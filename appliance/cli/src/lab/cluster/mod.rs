@@ -122,12 +122,16 @@ pub(crate) struct Options {
     probe_interval: u64,
 
     /// Probes in a row without an answer until a node is down
-    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=100))]
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
     probe_threshold: u32,
 
     /// The control: nodes that know nothing of each other
     #[arg(long)]
     alone: bool,
+
+    /// Another firewall to compare with, word by word: run on each node with its number, how many there are, and a folder
+    #[arg(long, value_name = "WORD", allow_hyphen_values = true, conflicts_with = "alone")]
+    instead: Vec<String>,
 }
 
 /// A delay, or the range of one.
@@ -248,7 +252,7 @@ fn mix(options: &Options, transports: &[Transport]) -> Mix {
     }
 }
 
-fn setup(scenario: Scenario, wanted: &Wanted<'_>) -> Setup {
+fn setup<'a>(scenario: Scenario, wanted: &Wanted<'a>) -> Setup<'a> {
     let options = wanted.options;
     let mut conditions = match scenario {
         // What the issue of the cluster asks for: 0 to 20 ms, 5 %.
@@ -269,7 +273,11 @@ fn setup(scenario: Scenario, wanted: &Wanted<'_>) -> Setup {
         nodes: wanted.nodes,
         offloads: wanted.offloads,
         bin_dir: wanted.bin_dir.clone(),
-        together: if options.alone { Together::Alone } else { Together::Cluster },
+        together: match options.instead.as_slice() {
+            [] if options.alone => Together::Alone,
+            [] => Together::Cluster,
+            words => Together::Instead(words),
+        },
         mode: options.balancer,
         probing: Probing {
             by: options.probe,

@@ -18,18 +18,18 @@ use super::relay::{Conditions, Relay};
 use super::traffic::{Errand, Live, Servers, Side, State, Told, run_once, served_addresses};
 use crate::lab::build::{Lab, Offloads};
 use crate::lab::namespace::{Lifetime, Namespace};
-use crate::lab::node::{HEALTH_HTTP_PORT, HEALTH_TCP_PORT, look_for_binaries};
+use crate::lab::node::{HEALTH_HTTP_PORT, HEALTH_TCP_PORT};
 use crate::lab::stage::{look_for_programs, own_directory};
 
 /// How a cluster's lab is to be built.
 #[derive(Debug, Clone)]
-pub(crate) struct Setup {
+pub(crate) struct Setup<'a> {
     pub(crate) name: String,
     pub(crate) scenario: &'static str,
     pub(crate) nodes: u8,
     pub(crate) offloads: Offloads,
     pub(crate) bin_dir: Option<PathBuf>,
-    pub(crate) together: Together,
+    pub(crate) together: Together<'a>,
     pub(crate) mode: Mode,
     pub(crate) probing: Probing,
     pub(crate) conditions: Conditions,
@@ -52,13 +52,12 @@ impl Stage {
     ///
     /// # Errors
     /// If something is missing on this machine or does not start.
-    pub(crate) fn build(setup: &Setup) -> Result<Self> {
+    pub(crate) fn build(setup: &Setup<'_>) -> Result<Self> {
         look_for_programs(&["ip", "setpriv"])?;
         let bin_dir = match &setup.bin_dir {
             Some(directory) => std::path::absolute(directory)?,
             None => own_directory()?,
         };
-        look_for_binaries(&bin_dir)?;
         let topology = network::topology(setup.nodes);
         let lab =
             Lab::build(&setup.name, setup.scenario, topology, setup.offloads, Lifetime::Bound)?;
@@ -104,7 +103,11 @@ impl Stage {
         while !agree() {
             let name = self.members[node].name();
             let state = if is_up { "up" } else { "down" };
-            ensure!(begin.elapsed() < PATIENCE, "the load balancers do not see {name} {state}");
+            ensure!(
+                begin.elapsed() < PATIENCE,
+                "the load balancers do not see {name} {state}:\n{}",
+                self.members[node].last_words()
+            );
             std::thread::sleep(Duration::from_millis(5));
         }
         Ok(begin.elapsed())
@@ -233,7 +236,7 @@ fn split(errands: Vec<Errand>) -> [(Side, Vec<Errand>); 2] {
     [(Side::Client, client), (Side::Server, server)]
 }
 
-fn plan(setup: &Setup, side: Side, dice: &mut Dice) -> Plan {
+fn plan(setup: &Setup<'_>, side: Side, dice: &mut Dice) -> Plan {
     let (host, probed) = match side {
         Side::Client => (EXTERNAL, 0),
         Side::Server => (INTERNAL, 1),

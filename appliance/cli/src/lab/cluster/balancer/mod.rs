@@ -128,6 +128,8 @@ struct Mover {
     links: Vec<[LinkAddress; 2]>,
     /// The namespace's own addresses: its kernel's business.
     own: Vec<IpAddr>,
+    /// The nodes' own addresses, which need no balancing: a cloud's network routes them.
+    of_nodes: Vec<(IpAddr, Port)>,
     table: Arc<Mutex<Table>>,
 }
 
@@ -144,7 +146,16 @@ impl Mover {
         let ends = topology.links.iter().flat_map(|link| &link.ends);
         let own = ends.filter(|end| end.host == plan.host).flat_map(|end| &end.addresses);
         let own = own.map(ipnet::IpNet::addr).collect();
-        Ok(Self { devices, links, own, table })
+        let node_of = |device| devices.iter().position(|other| *other == device);
+        let of_nodes = topology.links.iter().filter_map(|link| match &link.ends {
+            [node, balancer] if balancer.host == plan.host => {
+                let port = node_of(balancer.device).filter(|port| *port > 0)?;
+                Some(node.addresses.iter().map(move |net| (net.addr(), Port(port as u16))))
+            }
+            _ => None,
+        });
+        let of_nodes = of_nodes.flatten().collect();
+        Ok(Self { devices, links, own, of_nodes, table })
     }
 
     fn run(self, ready: &mpsc::SyncSender<Waker>, stop: &AtomicBool) -> Result<()> {
@@ -170,12 +181,15 @@ impl Mover {
         if !self.is_to_be_moved(destination) {
             return;
         }
-        let out = if frame.from == OUTER {
-            let chosen = tuple::read(frame.bytes).and_then(|seen| table.choose(now, &seen));
-            let Some(node) = chosen else { return };
-            Port(node as u16 + 1)
-        } else {
-            OUTER
+        let direct = self.of_nodes.iter().find(|(address, _)| *address == destination);
+        let out = match direct {
+            _ if frame.from != OUTER => OUTER,
+            Some((_, node)) => *node,
+            None => {
+                let chosen = tuple::read(frame.bytes).and_then(|seen| table.choose(now, &seen));
+                let Some(node) = chosen else { return };
+                Port(node as u16 + 1)
+            }
         };
         let [own, other] = self.links[usize::from(out.0)];
         frame.bytes[..6].copy_from_slice(&other);

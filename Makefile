@@ -17,8 +17,9 @@ help: ## Lists what make can do here
 	@echo "  PROFILE=dev builds faster and runs slower; default: release."
 	@echo "  BENCH='--json FILE --only stream-gso' passes options to the comparison; BENCH=--help lists them."
 
-demo: setup-build setup-lab build ## Installs what is missing, builds, and runs real traffic through one node (root)
-	@$(BIN)/gabion lab run path
+demo: setup-build setup-lab build ## Installs what is missing, builds, and shows connections that outlive their node (root)
+	@$(BIN)/gabion lab run story
+	@echo "  One node alone, tried with curl, ping, traceroute, iperf3 and dig: $(BIN)/gabion lab run path"
 
 build: setup-build ## Builds gabion, gabiond and gabion-guard
 	$(CARGO) build --locked --profile $(PROFILE) $(BINARIES)

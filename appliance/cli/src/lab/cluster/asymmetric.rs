@@ -17,9 +17,9 @@ const SLOW: Duration = Duration::from_millis(500);
 /// # Errors
 /// If the lab itself fails.
 pub(super) fn run(stage: &Stage, errands: Vec<Errand>, per_second: f64) -> Result<Findings> {
-    let before = forwarded(stage)?;
+    let before = stage.forwarded()?;
     let told = stage.begin_once(errands, per_second).wait()?;
-    let forwarded = forwarded(stage)?.saturating_sub(before);
+    let forwarded = stage.forwarded()?.saturating_sub(before);
     let ways = |one: &Told| stage.ways(&one.errand, one.local, one.seen_as);
     let asymmetric = |one: &&Told| ways(one).is_some_and(|[there, back]| there != back);
     let connections = told.len();
@@ -61,13 +61,4 @@ pub(super) fn run(stage: &Stage, errands: Vec<Errand>, per_second: f64) -> Resul
         findings.check("asymmetric", "answers come by another node", apart * 4 > connections, seen);
     }
     Ok(findings)
-}
-
-/// Packets that nodes have handed to their owners so far.
-fn forwarded(stage: &Stage) -> Result<u64> {
-    let mut sum = 0;
-    for member in stage.members.iter().filter(|member| member.is_running()) {
-        sum += member.forwarded()?;
-    }
-    Ok(sum)
 }

@@ -8,7 +8,7 @@ use super::balancer::Mode;
 use super::member::Failing;
 use super::report::Findings;
 use super::stage::Stage;
-use super::survey::{Alive, Fate, Part, Population, Survey, pause};
+use super::survey::{Alive, Fate, Part, Population, Survey, pause, sorts};
 
 /// Records of connections are copied once they are a second old.
 const SETTLE: Duration = Duration::from_millis(2_500);
@@ -37,6 +37,7 @@ pub(super) fn run(
     stage.members[VICTIM].fail(lab, by)?;
     let detected = stage.detection(VICTIM, at, Duration::from_secs(3));
     pause(RECOVER.saturating_sub(at.elapsed()));
+    let drops = stage.drops();
     let survey = alive.end(ways)?;
 
     let mut findings = Findings::default();
@@ -45,6 +46,9 @@ pub(super) fn run(
     findings.time("detection_ms", detected.peers.or(detected.balancers));
     findings.time("detection_balancers_ms", detected.balancers);
     findings.time("detection_peers_ms", detected.peers);
+    let moved = stage.balancers.iter().map(|balancer| balancer.table().moved()).sum();
+    findings.count("moved", moved);
+    findings.note("drops", drops);
     hold(&mut findings, &survey, detected.peers.or(detected.balancers), (by, mode), is_affected);
     Ok(findings)
 }
@@ -72,7 +76,9 @@ fn hold(
     let judged: Vec<_> = survey.tcp.iter().chain(&survey.datagrams).filter(must_live).collect();
     let lost: Vec<_> = judged.iter().filter(|fate| !fate.survived()).collect();
     let first = lost.first().map(|fate| fate.told()).unwrap_or_default();
-    let seen = format!("{} of {} survived{first}", judged.len() - lost.len(), judged.len());
+    let sorts = sorts(lost.iter().map(|fate| **fate));
+    let alive = judged.len() - lost.len();
+    let seen = format!("{alive} of {} survived{sorts}{first}", judged.len());
     let what = match mode {
         Mode::Steer => "every connection goes on",
         Mode::Pin => "what avoids the failed node goes on",

@@ -1,12 +1,17 @@
 //! The nodes of a cluster's lab: their configuration, and what is done to them.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, ensure};
-use gabion_api::v1::{CommitRequest, CountersRequest, CountersResponse, GetRequest};
+use anyhow::{Context as _, Result, bail, ensure};
+use gabion_api::v1::{
+    ClusterStatusRequest, ClusterStatusResponse, CommitRequest, CountersRequest, GetRequest,
+    SetDrainingRequest,
+};
 use rustix::process::{Signal, kill_process};
+use tonic::Code;
 
 use super::network::{self, EXT, INT, NODES, PEERS};
 use crate::lab::build::Lab;
@@ -195,18 +200,42 @@ impl Member {
         }
     }
 
-    fn counters(&self) -> Result<Option<CountersResponse>> {
-        let Firewall::Gabiond(place) = &self.firewall else { return Ok(None) };
-        Ok(Some(place.connect()?.call(async |api| api.counters(CountersRequest {}).await)?))
-    }
-
-    /// Packets that it has handed to their owners.
+    /// The cluster as it sees it; `None` for a firewall that is none of ours, or stands alone.
     ///
     /// # Errors
     /// If it does not answer.
-    pub(crate) fn forwarded(&self) -> Result<u64> {
-        let _ = self.counters()?;
-        Ok(0)
+    pub(crate) fn cluster(&self) -> Result<Option<ClusterStatusResponse>> {
+        let Firewall::Gabiond(place) = &self.firewall else { return Ok(None) };
+        let status =
+            place.connect()?.ask(async |api| api.cluster_status(ClusterStatusRequest {}).await);
+        match status {
+            Ok(status) => Ok(Some(status)),
+            Err(status) if status.code() == Code::FailedPrecondition => Ok(None),
+            Err(status) => Err(status.into()),
+        }
+    }
+
+    /// What it has dropped so far, by reason.
+    ///
+    /// # Errors
+    /// If it does not answer.
+    pub(crate) fn drops(&self) -> Result<BTreeMap<String, u64>> {
+        let Firewall::Gabiond(place) = &self.firewall else { return Ok(BTreeMap::new()) };
+        let counters = place.connect()?.call(async |api| api.counters(CountersRequest {}).await)?;
+        Ok(counters.drops.into_iter().map(|drop| (drop.name, drop.value)).collect())
+    }
+
+    /// Has it hand its flows over, or stop to.
+    ///
+    /// # Errors
+    /// If it cannot.
+    pub(crate) fn set_draining(&self, draining: bool) -> Result<()> {
+        let Firewall::Gabiond(place) = &self.firewall else {
+            bail!("{} is not ours to drain", self.name())
+        };
+        let request = SetDrainingRequest { draining };
+        place.connect()?.call(async move |api| api.set_draining(request).await)?;
+        Ok(())
     }
 
     /// Makes it fail.

@@ -3,9 +3,7 @@
 mod dice;
 mod network;
 
-#[expect(dead_code, reason = "draining by the operator's state and partitions use the rest")]
 mod balancer;
-#[expect(dead_code, reason = "partitions use the rest")]
 mod relay;
 
 mod traffic;
@@ -19,6 +17,10 @@ mod survey;
 
 mod asymmetric;
 mod failover;
+mod planned;
+
+mod show;
+mod story;
 
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
@@ -28,12 +30,13 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use serde_json::{Map, Value, json};
 
-use self::balancer::{By, Mode, Probing, Transport};
+use self::balancer::{Admin, By, Mode, Probing, Transport};
 use self::member::{Failing, Together};
 #[cfg(test)]
 pub(crate) use self::network::topology;
 use self::relay::Conditions;
 use self::report::Findings;
+use self::show::Screen;
 use self::stage::{Setup, Stage};
 use self::survey::Population;
 use self::traffic::{Family, Kind, Mix};
@@ -46,17 +49,36 @@ use crate::present::{Paint, Tone};
 pub(crate) enum Scenario {
     Asymmetric,
     Failover,
+    Drain,
+    Restart,
+    Join,
+    Partition,
     Race,
+    Story,
 }
 
 impl Scenario {
-    pub(crate) const ALL: [Self; 3] = [Self::Asymmetric, Self::Failover, Self::Race];
+    pub(crate) const ALL: [Self; 8] = [
+        Self::Asymmetric,
+        Self::Failover,
+        Self::Drain,
+        Self::Restart,
+        Self::Join,
+        Self::Partition,
+        Self::Race,
+        Self::Story,
+    ];
 
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Asymmetric => "asymmetric",
             Self::Failover => "failover",
+            Self::Drain => "drain",
+            Self::Restart => "restart",
+            Self::Join => "join",
+            Self::Partition => "partition",
             Self::Race => "race",
+            Self::Story => "story",
         }
     }
 
@@ -64,7 +86,14 @@ impl Scenario {
         match self {
             Self::Asymmetric => "Answers that come by another node",
             Self::Failover => "A node fails under live connections",
+            Self::Drain => "A node hands its connections over",
+            Self::Restart => "All nodes are restarted, one after the other",
+            Self::Join => "A node joins while the others work",
+            Self::Partition => "The nodes lose sight of each other",
             Self::Race => "New connections against a slow and lossy network between the nodes",
+            Self::Story => {
+                "Many nodes, one wall: connections outlive the nodes that they go through"
+            }
         }
     }
 
@@ -78,12 +107,16 @@ impl Scenario {
 #[command(next_help_heading = "Scenarios with load balancers")]
 pub(crate) struct Options {
     /// What the load balancers do with established TCP when a node's probe fails
-    #[arg(long, value_enum, default_value_t = Mode::Pin)]
+    #[arg(long, value_enum, default_value_t = Mode::Pin, default_value_if("scenario", "story", "steer"))]
     balancer: Mode,
 
     /// How a node fails
     #[arg(long, value_enum, default_value_t = Failing::Kill)]
     by: Failing,
+
+    /// The administrative state that the first node gets at both load balancers before it is drained
+    #[arg(long, value_enum, value_name = "STATE")]
+    admin_state: Option<Admin>,
 
     /// How many connections [default: the scenario's own]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=20_000))]
@@ -207,15 +240,37 @@ pub(crate) fn run(scenario: Scenario, wanted: &Wanted<'_>) -> Result<()> {
 fn play(scenario: Scenario, wanted: &Wanted<'_>) -> Result<Findings> {
     let options = wanted.options;
     let mut stage = Stage::build(&setup(scenario, wanted))?;
-    stage.start_nodes(0..usize::from(wanted.nodes))?;
+    let first = match scenario {
+        Scenario::Join => wanted.nodes - 1,
+        Scenario::Asymmetric
+        | Scenario::Failover
+        | Scenario::Drain
+        | Scenario::Restart
+        | Scenario::Partition
+        | Scenario::Race
+        | Scenario::Story => wanted.nodes,
+    };
+    stage.start_nodes(0..usize::from(first))?;
+    let population = population(scenario, options);
     match scenario {
         Scenario::Asymmetric => {
             let errands =
                 mix(options, &EVERY_TRANSPORT).errands(options.connections.unwrap_or(1_000));
             asymmetric::run(&stage, errands, options.per_second)
         }
-        Scenario::Failover => {
-            failover::run(&mut stage, &population(options), options.by, options.balancer)
+        Scenario::Failover => failover::run(&mut stage, &population, options.by, options.balancer),
+        Scenario::Drain => {
+            for balancer in &stage.balancers {
+                balancer.table().set_admin(0, options.admin_state);
+            }
+            planned::drain(&mut stage, &population, options.balancer)
+        }
+        Scenario::Restart => planned::restart(&mut stage, &population),
+        Scenario::Join => planned::join(&mut stage, &population),
+        Scenario::Partition => planned::partition(&mut stage, &population),
+        Scenario::Story => {
+            let mut screen = Screen::new(wanted.json == Some(Path::new("-")));
+            story::run(&mut stage, &population, &mut screen)
         }
         Scenario::Race => {
             let errands =
@@ -229,9 +284,18 @@ fn play(scenario: Scenario, wanted: &Wanted<'_>) -> Result<Findings> {
 const EVERY_TRANSPORT: [Transport; 5] =
     [Transport::Tcp, Transport::Tcp, Transport::Udp, Transport::Tcp, Transport::Echo];
 
-fn population(options: &Options) -> Population {
+fn population(scenario: Scenario, options: &Options) -> Population {
     Population {
-        connections: options.connections.unwrap_or(500),
+        connections: options.connections.unwrap_or(match scenario {
+            Scenario::Story => 128,
+            Scenario::Asymmetric
+            | Scenario::Failover
+            | Scenario::Drain
+            | Scenario::Restart
+            | Scenario::Join
+            | Scenario::Partition
+            | Scenario::Race => 500,
+        }),
         per_second: options.per_second,
         pace: Duration::from_millis(options.pace),
         mix: mix(options, &[]),
@@ -259,7 +323,13 @@ fn setup<'a>(scenario: Scenario, wanted: &Wanted<'a>) -> Setup<'a> {
         Scenario::Race => {
             Conditions { delay_us: 0..=20_000, loss_per_cent: 5.0, ..Conditions::GOOD }
         }
-        Scenario::Asymmetric | Scenario::Failover => Conditions::GOOD,
+        Scenario::Asymmetric
+        | Scenario::Failover
+        | Scenario::Drain
+        | Scenario::Restart
+        | Scenario::Join
+        | Scenario::Partition
+        | Scenario::Story => Conditions::GOOD,
     };
     if let Some(Delay(range)) = &options.sync_delay {
         conditions.delay_us = range.clone();

@@ -35,6 +35,14 @@ impl Findings {
         self.figures.push((name, value.into()));
     }
 
+    pub(crate) fn share(&mut self, name: &'static str, value: Option<f64>) {
+        self.figures.push((name, value.into()));
+    }
+
+    pub(crate) fn note(&mut self, name: &'static str, text: String) {
+        self.figures.push((name, text.into()));
+    }
+
     pub(crate) fn check(
         &mut self,
         name: &'static str,

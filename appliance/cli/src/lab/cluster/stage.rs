@@ -3,11 +3,12 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow, ensure};
+use gabion_api::v1::ClusterStatusResponse;
 
 use super::balancer::{Balancer, By, Change, Mode, Plan, Probing};
 use super::dice::Dice;
@@ -118,20 +119,121 @@ impl Stage {
     pub(crate) fn detection(&self, node: usize, since: Instant, patience: Duration) -> Detected {
         let mut detected = Detected::default();
         while since.elapsed() < patience {
-            let noticed = self.balancers.iter().map(|balancer| {
-                let changes = balancer.changes();
-                let down = |change: &Change| change.node == node && !change.is_up;
-                changes.into_iter().rfind(|change| down(change) && change.at > since)
-            });
-            let last = noticed.collect::<Option<Vec<_>>>();
-            let last = last.and_then(|changes| changes.iter().map(|change| change.at).max());
-            detected.balancers = last.map(|at| at - since);
-            if detected.balancers.is_some() {
+            detected.balancers = detected.balancers.or_else(|| self.noticed(node, since));
+            if detected.peers.is_none() && self.is_forgotten(node) {
+                detected.peers = Some(since.elapsed());
+            }
+            if detected.balancers.is_some() && detected.peers.is_some() {
                 break;
             }
             std::thread::sleep(Duration::from_millis(5));
         }
         detected
+    }
+
+    /// How long after `since` the later of the load balancers found a node down.
+    fn noticed(&self, node: usize, since: Instant) -> Option<Duration> {
+        let noticed = self.balancers.iter().map(|balancer| {
+            let down = |change: &Change| change.node == node && !change.is_up && change.at > since;
+            balancer.changes().into_iter().find(down)
+        });
+        let last = noticed.collect::<Option<Vec<_>>>()?.iter().map(|change| change.at).max()?;
+        Some(last - since)
+    }
+
+    /// Whether no other node takes this one for alive.
+    fn is_forgotten(&self, node: usize) -> bool {
+        let others = self.members.iter().enumerate().filter(|(other, _)| *other != node);
+        let mut views = others
+            .filter(|(_, member)| member.is_running())
+            .map(|(_, member)| member.cluster().ok().flatten().map(|status| status.view));
+        let number = node as u32 + 1;
+        views.all(|view| view.is_some_and(|view| !view.contains(&number)))
+    }
+
+    /// What all running nodes say of the cluster; nothing where there is none.
+    ///
+    /// # Errors
+    /// If one does not answer.
+    pub(crate) fn statuses(&self) -> Result<Vec<ClusterStatusResponse>> {
+        let running = self.members.iter().filter(|member| member.is_running());
+        let statuses = running.map(Member::cluster).collect::<Result<Vec<_>>>()?;
+        Ok(statuses.into_iter().flatten().collect())
+    }
+
+    /// What running nodes have dropped, for a check that fails: `node-1 tcp-not-syn 17`.
+    pub(crate) fn drops(&self) -> String {
+        let running = self.members.iter().filter(|member| member.is_running());
+        let of_each = running.map(|member| {
+            let drops = member.drops().unwrap_or_default();
+            let drops = drops.into_iter().filter(|(_, count)| *count > 0);
+            let drops = drops.map(|(reason, count)| format!(" {reason} {count}"));
+            format!("{}:{}", member.name(), drops.collect::<String>())
+        });
+        of_each.collect::<Vec<_>>().join(", ")
+    }
+
+    /// Packets that nodes have handed to their owners so far.
+    ///
+    /// # Errors
+    /// If a node does not answer.
+    pub(crate) fn forwarded(&self) -> Result<u64> {
+        let statuses = self.statuses()?;
+        let peers = statuses.iter().flat_map(|status| &status.members);
+        Ok(peers.map(|peer| peer.wrapped_out).sum())
+    }
+
+    /// The share of established flows that another node keeps a copy of.
+    ///
+    /// # Errors
+    /// If a node does not answer.
+    pub(crate) fn coverage(&self) -> Result<Option<f64>> {
+        let statuses = self.statuses()?;
+        let [covered, established] = statuses.iter().fold([0, 0], |[covered, all], status| {
+            [covered + status.covered, all + status.established]
+        });
+        Ok((established > 0).then(|| covered as f64 / established as f64))
+    }
+
+    /// Waits until all nodes see each other and keep copies of each other's flows. Returns how long it took, if it
+    /// happened within `patience`.
+    ///
+    /// # Errors
+    /// If a node does not answer.
+    pub(crate) fn converge(&self, patience: Duration) -> Result<Option<Duration>> {
+        let begin = Instant::now();
+        let running = self.members.iter().filter(|member| member.is_running()).count();
+        while begin.elapsed() < patience {
+            let statuses = self.statuses()?;
+            let agrees = |status: &ClusterStatusResponse| {
+                status.view.len() == running && status.covered * 1_000 >= status.established * 999
+            };
+            if statuses.len() == running && statuses.iter().all(agrees) {
+                return Ok(Some(begin.elapsed()));
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(None)
+    }
+
+    /// Drains a node and waits until it owns nothing and the load balancers send it nothing new.
+    ///
+    /// # Errors
+    /// If it still owns flows after a minute.
+    pub(crate) fn drain(&self, node: usize) -> Result<Duration> {
+        const PATIENCE: Duration = Duration::from_secs(60);
+        let begin = Instant::now();
+        let member = &self.members[node];
+        member.set_draining(true)?;
+        self.wait_up(node, false)?;
+        loop {
+            let owned = member.cluster()?.map_or(0, |status| status.owned);
+            if owned == 0 {
+                return Ok(begin.elapsed());
+            }
+            ensure!(begin.elapsed() < PATIENCE, "{} still owns {owned} flows", member.name());
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 
     pub(crate) fn site(&self, side: Side) -> Namespace {
@@ -146,7 +248,7 @@ impl Stage {
         let stop = Arc::<AtomicBool>::default();
         let threads = split(errands)
             .map(|(side, some)| run_once(&self.site(side), some, per_second, Arc::clone(&stop)));
-        Newcomers { threads }
+        Newcomers { stop, threads }
     }
 
     /// Opens live connections of both sides and waits until all are open.
@@ -189,10 +291,20 @@ impl Stage {
 /// Connections that come one after the other.
 #[derive(Debug)]
 pub(crate) struct Newcomers {
+    stop: Arc<AtomicBool>,
     threads: [JoinHandle<Result<Vec<Told>>>; 2],
 }
 
 impl Newcomers {
+    /// Begins no more and waits for those that have begun.
+    ///
+    /// # Errors
+    /// If a thread fails; a connection that fails is no error.
+    pub(crate) fn end(self) -> Result<Vec<Told>> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.wait()
+    }
+
     /// Waits for all of them.
     ///
     /// # Errors

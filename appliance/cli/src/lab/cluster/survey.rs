@@ -1,5 +1,6 @@
 //! Connections that live while something happens to a node, and what became of them.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -7,7 +8,7 @@ use anyhow::Result;
 use super::balancer::Transport;
 use super::report::{Findings, percentile};
 use super::stage::{AllLive, Stage};
-use super::traffic::{Ending, Mix, State};
+use super::traffic::{Ending, Errand, Mix, State};
 
 /// How many of what lives.
 #[derive(Debug, Clone)]
@@ -78,6 +79,11 @@ impl Alive {
         ways
     }
 
+    /// All TCP connections as they are now.
+    pub(super) fn look(&self) -> Vec<State> {
+        self.tcp.look()
+    }
+
     /// Ends them and says what became of each.
     ///
     /// # Errors
@@ -114,6 +120,20 @@ impl Fate {
 }
 
 impl Survey {
+    pub(super) fn lost(&self) -> impl Iterator<Item = &Fate> {
+        self.tcp.iter().chain(&self.datagrams).filter(|fate| !fate.survived())
+    }
+
+    /// Nothing may have been lost.
+    pub(super) fn must_all_live(&self, findings: &mut Findings) {
+        let lost = self.lost().count();
+        let all = self.tcp.len() + self.datagrams.len();
+        let first = self.lost().next().map(Fate::told).unwrap_or_default();
+        let sorts = sorts(self.lost());
+        let seen = format!("{} of {all} survived{sorts}{first}", all - lost);
+        findings.check("survived", "every connection goes on", lost == 0, seen);
+    }
+
     /// The longest silences of those that survived and that `which` names.
     pub(super) fn gaps(&self, which: impl Fn(&Fate) -> bool) -> Vec<Duration> {
         let alive = self.tcp.iter().filter(|fate| fate.survived() && which(fate));
@@ -137,6 +157,18 @@ impl Survey {
         let survived = self.datagrams.iter().filter(|fate| fate.survived()).count();
         findings.count("datagram_flows_survived", survived as u64);
     }
+}
+
+/// How many were lost of which sort: kind, family, and the nodes of both directions, from 1.
+pub(super) fn sorts<'a>(lost: impl Iterator<Item = &'a Fate>) -> String {
+    let mut sorts: BTreeMap<String, usize> = BTreeMap::new();
+    for fate in lost {
+        let Errand { transport, kind, source, .. } = fate.state.errand;
+        let family = if source.is_ipv4() { 4 } else { 6 };
+        let ways = fate.ways.map_or("?".to_owned(), |[a, b]| format!("{}, {}", a + 1, b + 1));
+        *sorts.entry(format!("{transport:?} {kind:?} IPv{family} by {ways}")).or_default() += 1;
+    }
+    sorts.iter().map(|(sort, count)| format!("; {count} {sort}")).collect()
 }
 
 impl Fate {

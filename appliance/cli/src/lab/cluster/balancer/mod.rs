@@ -20,7 +20,7 @@ use gabion_datapath::{Datapath as _, FrameMut, Port, UserspaceDatapath, Userspac
 use tokio::sync::Notify;
 
 pub(crate) use probe::{By, Probing};
-pub(crate) use table::{Mode, Table};
+pub(crate) use table::{Admin, Mode, Table};
 pub(crate) use tuple::{Transport, Tuple};
 
 use crate::lab::build::Lab;

@@ -18,10 +18,11 @@ pub(crate) enum Mode {
 }
 
 /// What an operator says of a node, whatever the probe does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Admin {
+    /// New connections
     Up,
-    /// No new connections; established TCP goes on, in either mode.
+    /// No new connections; established TCP goes on, in either mode
     Down,
 }
 
@@ -110,15 +111,7 @@ impl Table {
         self.flows.get(tuple).map(|entry| entry.node)
     }
 
-    /// How many remembered flows each node has.
-    pub(crate) fn shares(&self) -> Vec<usize> {
-        let mut shares = vec![0; self.nodes.len()];
-        for entry in self.flows.values() {
-            shares[entry.node] += 1;
-        }
-        shares
-    }
-
+    /// Flows that went to another node than before.
     pub(crate) const fn moved(&self) -> u64 {
         self.moved
     }

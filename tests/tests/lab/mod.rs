@@ -79,3 +79,32 @@ fn nodes_without_a_cluster_lose_asymmetric_connections() {
     assert!(count("failed") > 25, "{report:#}");
     assert!(count("failed") < 75, "{report:#}");
 }
+
+/// Two and three nodes: nothing fails and nothing is delayed, whichever way the answers come.
+#[test]
+fn answers_come_by_any_node() {
+    for nodes in ["2", "3"] {
+        run("asymmetric", &["--nodes", nodes, "--connections", "200"], 3);
+    }
+}
+
+/// Delay of 0 to 20 ms and 5 % loss between the nodes.
+#[test]
+fn new_connections_win_the_race_against_a_bad_network() {
+    run("race", &["--nodes", "2", "--connections", "200"], 3);
+}
+
+/// The daemon is killed, and its machine loses its power.
+#[test]
+fn connections_outlive_a_node() {
+    for (nodes, by) in [("2", "kill"), ("3", "power-off")] {
+        let options = ["--balancer", "steer", "--connections", "40", "--nodes", nodes, "--by", by];
+        let Some((report, said, _)) = report("failover", &options) else { return };
+        assert_eq!(report["survived"], 40, "{report:#}\n{said}");
+    }
+}
+
+#[test]
+fn connections_outlive_a_drain() {
+    run("drain", &["--nodes", "2", "--balancer", "steer", "--connections", "40"], 2);
+}

@@ -292,7 +292,13 @@ fn published_ports(policy: &Policy, rule: &NatPolicy) -> Vec<Published> {
 }
 
 fn rule_entry(rule: &RulePolicy) -> Rule {
-    Rule { name: rule.name.clone(), line: rule.place.line, action: rule.action, log: rule.log }
+    Rule {
+        name: rule.name.clone(),
+        line: rule.place.line,
+        action: rule.action,
+        log: rule.log,
+        is_strict: rule.is_strict,
+    }
 }
 
 /// Of all rules but those that monitor.
@@ -312,6 +318,7 @@ fn default_rules(policy: &Policy) -> impl Iterator<Item = Rule> + '_ {
         line: default.place.unwrap_or(from.place).line,
         action: Some(default.action),
         log: default.log,
+        is_strict: false,
     })
 }
 

@@ -266,6 +266,8 @@ pub(crate) struct RuleText {
     pub log: Option<LogText>,
     /// Idle timers of the flows that the rule admits. Default: those of `settings`.
     pub timeouts: Option<At<RuleTimeoutsText>>,
+    /// In a cluster, whether a flow's first packet waits until other nodes know of the flow. Default `false`.
+    pub strict: Option<At<bool>>,
     pub meta: Option<MetaText>,
 }
 

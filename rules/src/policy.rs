@@ -180,6 +180,8 @@ pub(crate) struct RulePolicy {
     pub log: LogMode,
     /// What is not as in the settings; each timer at most once, in the order of their list.
     pub timeouts: Vec<(Timer, Duration)>,
+    /// Whether first packets wait until other nodes know of their flows.
+    pub is_strict: bool,
     pub meta: Meta,
 }
 

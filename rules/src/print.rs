@@ -141,6 +141,9 @@ impl Policy {
             let timers = mapping(timeouts(rule.timeouts.iter().copied()));
             fields.push(keyed("timeouts", timers));
         }
+        if rule.is_strict {
+            fields.push(field("strict", "true"));
+        }
         fields.extend(meta(&rule.meta));
         fields
     }

@@ -160,6 +160,14 @@ impl<'de, 'n: 'de> Deserializer<'de> for NodeReader<'n, '_> {
         visitor.visit_u32(self.number(u32::MAX)?)
     }
 
+    fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ReadError> {
+        match self.text()? {
+            "true" => visitor.visit_bool(true),
+            "false" => visitor.visit_bool(false),
+            _ => Err(self.expected("`true` or `false`")),
+        }
+    }
+
     /// A key that stands there has a value.
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ReadError> {
         visitor.visit_some(self)
@@ -205,7 +213,7 @@ impl<'de, 'n: 'de> Deserializer<'de> for NodeReader<'n, '_> {
     }
 
     forward_to_deserialize_any! {
-        bool i8 i16 i32 i64 u8 u64 f32 f64 char str string bytes byte_buf unit unit_struct seq tuple
+        i8 i16 i32 i64 u8 u64 f32 f64 char str string bytes byte_buf unit unit_struct seq tuple
         tuple_struct map identifier ignored_any
     }
 }

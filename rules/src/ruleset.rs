@@ -71,6 +71,8 @@ pub struct Rule {
     /// `None` for a monitor rule, which counts and never decides.
     pub action: Option<Action>,
     pub log: LogMode,
+    /// Whether, in a cluster, the first packet of a flow waits until other nodes know of the flow.
+    pub is_strict: bool,
 }
 
 /// In which zone an address lies, as far as the policy tells.

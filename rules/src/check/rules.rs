@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use crate::document::{ActionText, RuleText};
 use crate::limits::RULES;
 use crate::policy::RulePolicy;
+use crate::read::At;
 use crate::{Action, LogMode};
 
 use super::Checker;
@@ -36,6 +37,7 @@ impl Checker<'_, '_> {
             ActionText::Monitor => None,
         };
         let timeouts = self.check_rule_timeouts(rule.timeouts, action);
+        let is_strict = self.check_strict(rule.strict, action);
         let meta = self.check_meta(rule.meta);
         Some(RulePolicy {
             place: self.place(rule.name.span),
@@ -48,7 +50,17 @@ impl Checker<'_, '_> {
             action,
             log: rule.log.map_or(LogMode::None, LogMode::from),
             timeouts,
+            is_strict,
             meta,
         })
+    }
+
+    fn check_strict(&mut self, text: Option<At<bool>>, action: Option<Action>) -> bool {
+        let Some(At { value, span }) = text else { return false };
+        if value && action != Some(Action::Allow) {
+            let help = "only a rule that allows admits flows: leave `strict` out";
+            self.problems.error_with(span, "`strict` has no effect here", help);
+        }
+        value
     }
 }

@@ -15,7 +15,7 @@ use super::space::{Family, Regions};
 use super::{Lint, Report, is_something};
 
 /// What becomes of a packet that a rule decides.
-type Effect = (Action, LogMode, Vec<(Timer, Duration)>);
+type Effect = (Action, LogMode, Vec<(Timer, Duration)>, bool);
 
 struct Order<'o> {
     policy: &'o Policy,
@@ -63,10 +63,12 @@ impl<'o> Order<'o> {
             let next = u32::try_from(numbers.len()).unwrap_or(u32::MAX);
             *numbers.entry(effect).or_insert(next)
         };
-        let effect = |rule: &RulePolicy| Some((rule.action?, rule.log, rule.timeouts.clone()));
+        let effect = |rule: &RulePolicy| {
+            Some((rule.action?, rule.log, rule.timeouts.clone(), rule.is_strict))
+        };
         let effects: Vec<_> =
             policy.rules.iter().map(|rule| effect(rule).map(&mut number)).collect();
-        let default = number((policy.default.action, policy.default.log, Vec::new()));
+        let default = number((policy.default.action, policy.default.log, Vec::new(), false));
         let hulls = Hulls::new(&ground.rules);
         Self { policy, ground, hulls, effects, default: Some(default) }
     }

@@ -22,6 +22,7 @@ mod announce;
 mod consult;
 mod hand_over;
 mod receive;
+mod gather;
 mod listen;
 mod adopt;
 mod presence;

@@ -12,12 +12,26 @@ impl Engine {
         &mut self,
         now: Time,
         from: InterfaceId,
-        frame: &mut Frame<'_>,
+        frame: &Frame<'_>,
         packet: &Packet,
     ) -> Verdict {
+        match self.gather(now, from, frame, packet) {
+            Ok(fragments) => self.decide_datagram(now, from, fragments, Self::find_passage),
+            Err(verdict) => verdict,
+        }
+    }
+
+    /// Keeps a fragment until its datagram is whole, and returns that, or what becomes of the fragment.
+    pub(crate) fn gather(
+        &mut self,
+        now: Time,
+        from: InterfaceId,
+        frame: &Frame<'_>,
+        packet: &Packet,
+    ) -> Result<Vec<KeptFragment>, Verdict> {
         if frame.offload.checksum.is_partial() || frame.offload.segments.is_some() {
             // Nobody offloads what is already cut.
-            return Verdict::Drop(DropReason::FragmentInvalid);
+            return Err(Verdict::Drop(DropReason::FragmentInvalid));
         }
         // Nothing joins a datagram that is overdue and has not been given up yet.
         self.expire_fragments(now);
@@ -29,23 +43,24 @@ impl Engine {
             self.meet_limit(now, DropReason::FragmentTableFull);
         }
         match taken {
-            Reassembly::Held => Verdict::Held,
+            Reassembly::Held => Err(Verdict::Held),
             Reassembly::Dropped { reason, with } => {
                 self.counters.release(Verdict::Drop(reason), u64::from(with));
                 self.log_invalid(now, from, packet, reason);
-                Verdict::Drop(reason)
+                Err(Verdict::Drop(reason))
             }
-            Reassembly::Complete(fragments) => self.handle_datagram(now, from, fragments),
+            Reassembly::Complete(fragments) => Ok(fragments),
         }
     }
 
-    /// Judges the datagram by its first fragment. The verdict is that of the fragment which
+    /// Judges a datagram by its first fragment, by a flow that `find` finds. The verdict is that of the fragment which
     /// completed it; the others have been counted as held and get theirs here.
-    fn handle_datagram(
+    pub(crate) fn decide_datagram(
         &mut self,
         now: Time,
         from: InterfaceId,
         fragments: Vec<KeptFragment>,
+        find: fn(&mut Self, Time, InterfaceId, &Packet) -> Result<Passage, Refusal>,
     ) -> Verdict {
         let Some(first) = fragments.first() else {
             return Verdict::Drop(DropReason::FragmentInvalid);
@@ -61,7 +76,7 @@ impl Engine {
             | Segment::IcmpQuery { .. }
             | Segment::LinkLocal { .. }
             | Segment::Other { .. }
-            | Segment::Later => self.find_passage(now, from, &whole),
+            | Segment::Later => find(self, now, from, &whole),
         };
         match passage {
             Ok(Passage::Here(slot, direction)) => {
@@ -76,7 +91,8 @@ impl Engine {
         }
     }
 
-    /// Hands the fragments over one by one: their owner keeps them again until they are whole.
+    /// Hands the fragments over one by one: their owner keeps them again until they are whole. What is lost
+    /// of them is lost, as on any link: no copies are kept but of those that wait.
     fn hand_over_datagram(
         &mut self,
         now: Time,
@@ -85,6 +101,7 @@ impl Engine {
         fragments: Vec<KeptFragment>,
     ) -> Verdict {
         let others = fragments.len() as u64 - 1;
+        let errand = errand.without_copy();
         let mut verdict = Verdict::Held;
         for (place, KeptFragment { mut bytes, packet }) in fragments.into_iter().enumerate() {
             let mut frame = Frame { bytes: &mut bytes, offload: Offload::default() };
@@ -164,7 +181,7 @@ fn hardest_to_send(fragments: &[KeptFragment]) -> Option<Packet> {
 }
 
 /// The first fragment's facts, with the TCP payload of the whole datagram and the lowest hop limit.
-fn as_one(first: &Packet, fragments: &[KeptFragment]) -> Packet {
+pub(crate) fn as_one(first: &Packet, fragments: &[KeptFragment]) -> Packet {
     let mut whole = *first;
     whole.hop_limit =
         fragments.iter().map(|kept| kept.packet.hop_limit).min().unwrap_or(first.hop_limit);

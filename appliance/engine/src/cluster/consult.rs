@@ -40,6 +40,17 @@ pub(crate) enum Question {
     Mine,
 }
 
+impl Errand {
+    /// The same for a packet that is not sent again.
+    pub(crate) const fn without_copy(self) -> Self {
+        let question = match self.question {
+            Question::Whose => Question::None,
+            other @ (Question::None | Question::Claim | Question::Mine) => other,
+        };
+        Self { question, ..self }
+    }
+}
+
 impl Engine {
     /// Whom a packet without a flow is to be handed to; `None` for the node itself.
     pub(crate) fn consult(

@@ -36,6 +36,7 @@ impl Engine {
         if keeps {
             let asked = Asked {
                 is_uncounted: waits,
+                is_fragment: packet.fragment.is_some(),
                 question,
                 ..Asked::new(key, from, frame.bytes.to_vec(), frame.offload)
             };
@@ -98,12 +99,14 @@ impl Engine {
     pub(crate) fn decide_here(&mut self, now: Time, mut asked: Asked) {
         let mut frame = Frame { bytes: &mut asked.frame, offload: asked.offload };
         let Ok(Parsed::Ip(packet)) = Packet::parse(&frame) else { return };
-        let verdict = if self.is_open() {
+        let verdict = if !self.is_open() {
+            Verdict::Drop(DropReason::NotReady)
+        } else if packet.fragment.is_some() {
+            self.gather_here(now, asked.from, &frame, &packet)
+        } else {
             self.pass_here(now, asked.from, &mut frame, &packet).unwrap_or_else(|refusal| {
                 self.refuse(now, asked.from, frame.bytes, &packet, &refusal)
             })
-        } else {
-            Verdict::Drop(DropReason::NotReady)
         };
         let verdict = self.queue_if_forwarded(verdict, asked.frame, asked.offload);
         if asked.is_uncounted {
@@ -119,12 +122,14 @@ impl Engine {
         if !asked.is_uncounted {
             self.counters.recall_from_peer();
         }
-        let verdict = if self.is_open() {
+        let verdict = if !self.is_open() {
+            Verdict::Drop(DropReason::NotReady)
+        } else if packet.fragment.is_some() {
+            self.handle_fragment(now, asked.from, &frame, &packet)
+        } else {
             self.pass(now, asked.from, &mut frame, &packet).unwrap_or_else(|refusal| {
                 self.refuse(now, asked.from, frame.bytes, &packet, &refusal)
             })
-        } else {
-            Verdict::Drop(DropReason::NotReady)
         };
         let verdict = self.queue_if_forwarded(verdict, asked.frame, asked.offload);
         self.counters.release(verdict, 1);

@@ -221,6 +221,10 @@ impl Engine {
         let Self { cluster: Some(cluster), flows, .. } = self else { return };
         cluster.hear(hint.term);
         let asked = if ask == 0 { None } else { cluster.waiting.take_asked(ask) };
+        let rest = match &asked {
+            Some(asked) if asked.is_fragment => cluster.waiting.take_fragments_about(&asked.key),
+            Some(_) | None => Vec::new(),
+        };
         let key = hint.key.key();
         let own = flows.find(&key).or_else(|| flows.find(&key.reversed()));
         match own {
@@ -231,9 +235,9 @@ impl Engine {
             Some(_) => {}
             None => cluster.note_hint(now, hint),
         }
-        if asked.is_some_and(|asked| asked.is_uncounted) {
-            self.counters.release(Verdict::ToPeer { node: hint.owner }, 1);
-        }
+        let all = asked.iter().chain(&rest);
+        let waited = all.filter(|asked| asked.is_uncounted).count() as u64;
+        self.counters.release(Verdict::ToPeer { node: hint.owner }, waited);
     }
 
     fn hear_granted(&mut self, now: Time, ask: u32) {

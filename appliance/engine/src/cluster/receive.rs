@@ -7,6 +7,7 @@ use super::rendezvous::Pair;
 use super::wrap::{Flags, Refused, Wrapping};
 use super::{Cluster, NodeId, NodeState, WRAPPED_FRAME, Wrapped};
 use crate::admit::is_opening;
+use crate::flows::Slot;
 use crate::follow::Followed;
 use crate::hash::keyed;
 use crate::judge::Refusal;
@@ -15,11 +16,11 @@ use crate::{Direction, DropReason, Engine, FlowKey, Frame, InterfaceId, Offload,
 
 /// How a wrapped packet came.
 #[derive(Debug, Clone, Copy)]
-struct Arrived {
-    by: NodeId,
+pub(super) struct Arrived {
+    pub(super) by: NodeId,
     /// By which interface it would have come in here.
-    from: InterfaceId,
-    wrapping: Wrapping,
+    pub(super) from: InterfaceId,
+    pub(super) wrapping: Wrapping,
 }
 
 /// A packet goes from the node that it came to over its director to its owner.
@@ -98,6 +99,14 @@ impl Engine {
         if let Err(reason) = self.check_addresses(packet.source, packet.destination) {
             return Verdict::Drop(reason);
         }
+        if packet.fragment.is_some() {
+            return self.take_wrapped_fragment(
+                now,
+                &Arrived { by, from, wrapping },
+                &frame,
+                &packet,
+            );
+        }
         self.pass_wrapped(now, &Arrived { by, from, wrapping }, &mut frame, &packet)
             .unwrap_or_else(|refusal| self.refuse(now, from, frame.bytes, &packet, &refusal))
     }
@@ -141,25 +150,35 @@ impl Engine {
         if let Segment::IcmpError { .. } = packet.segment {
             return self.pass_icmp_error(now, from, frame, packet);
         }
-        let key = packet.key().ok_or(DropReason::FragmentInvalid)?;
-        let found = match self.flows.find(&key) {
-            Some((slot, direction))
-                if self.follow(now, slot, direction, from, packet)? == Followed::Pass =>
-            {
-                (slot, direction)
-            }
-            Some(_) | None => {
-                let slot = self.admit(now, from, packet, key)?;
-                self.announce(slot, false);
-                (slot, Direction::Original)
-            }
-        };
-        let (slot, direction) = found;
+        let (slot, direction) = self.find_here(now, from, packet)?;
         let exit = self.exit(now, slot, direction, packet, &frame.offload)?;
         Ok(self.leave(slot, direction, frame, packet, &exit))
     }
 
-    fn pass_on(
+    /// A flow of this node's, or one that its rules admit now.
+    pub(super) fn find_here(
+        &mut self,
+        now: Time,
+        from: InterfaceId,
+        packet: &Packet,
+    ) -> Result<(Slot, Direction), Refusal> {
+        let key = packet.key().ok_or(DropReason::FragmentInvalid)?;
+        match self.flows.find(&key) {
+            Some((slot, direction))
+                if self.follow(now, slot, direction, from, packet)? == Followed::Pass =>
+            {
+                Ok((slot, direction))
+            }
+            Some(_) | None => {
+                let slot = self.admit(now, from, packet, key)?;
+                self.announce(slot, false);
+                Ok((slot, Direction::Original))
+            }
+        }
+    }
+
+    /// Passes on what is not this node's, or keeps it until somebody says whose it is.
+    pub(super) fn pass_on(
         &mut self,
         now: Time,
         arrived: &Arrived,
@@ -269,12 +288,12 @@ impl Engine {
         packet.key()
     }
 
-    fn is_repeated(&self, now: Time, wrapping: &Wrapping) -> bool {
+    pub(super) fn is_repeated(&self, now: Time, wrapping: &Wrapping) -> bool {
         let Some(cluster) = &self.cluster else { return false };
         wrapping.ask != 0 && cluster.handled.age(now, cluster.mark_of(wrapping)).is_some()
     }
 
-    fn note_handled(&mut self, now: Time, wrapping: &Wrapping) {
+    pub(super) fn note_handled(&mut self, now: Time, wrapping: &Wrapping) {
         if let Some(cluster) = self.cluster.as_mut().filter(|_| wrapping.ask != 0) {
             let mark = cluster.mark_of(wrapping);
             cluster.handled.note(now, mark);
@@ -283,10 +302,14 @@ impl Engine {
 
     /// Tells the node that asked whose the packet's flow is.
     fn tell_owner(&mut self, wrapping: &Wrapping, key: Pair) {
-        let Self { cluster: Some(cluster), flows, .. } = self else { return };
-        if wrapping.ask == 0 && wrapping.hops == 0 {
-            return;
+        if wrapping.ask != 0 || wrapping.hops != 0 {
+            self.tell_hint(wrapping, key);
         }
+    }
+
+    /// The same where nobody has asked.
+    pub(super) fn tell_hint(&mut self, wrapping: &Wrapping, key: Pair) {
+        let Self { cluster: Some(cluster), flows, .. } = self else { return };
         let Some((slot, _)) = flows.find(&key.key()).or_else(|| flows.find(&key.key().reversed()))
         else {
             return;

@@ -27,6 +27,8 @@ pub(crate) struct Asked {
     pub(crate) question: Question,
     /// It waits to be decided: what became of it is counted then.
     pub(crate) is_uncounted: bool,
+    /// What is said of one fragment is said of its datagram, and so of all that were asked about with it.
+    pub(crate) is_fragment: bool,
     pub(super) due: Time,
 }
 
@@ -93,8 +95,17 @@ impl Waiting {
 
     /// All that was asked about a key.
     pub(crate) fn take_asked_about(&mut self, key: &Pair) -> Vec<Asked> {
+        self.take_asked_where(|asked| asked.key == *key)
+    }
+
+    /// All fragments that were asked about under a key.
+    pub(crate) fn take_fragments_about(&mut self, key: &Pair) -> Vec<Asked> {
+        self.take_asked_where(|asked| asked.key == *key && asked.is_fragment)
+    }
+
+    fn take_asked_where(&mut self, is_wanted: impl Fn(&Asked) -> bool) -> Vec<Asked> {
         let numbers: Vec<u32> =
-            self.asked.iter().filter(|(_, asked)| asked.key == *key).map(|(n, _)| *n).collect();
+            self.asked.iter().filter(|(_, asked)| is_wanted(asked)).map(|(n, _)| *n).collect();
         numbers.into_iter().filter_map(|number| self.take_asked(number)).collect()
     }
 
@@ -165,6 +176,7 @@ impl Waiting {
 impl Asked {
     pub(crate) fn new(key: Pair, from: InterfaceId, frame: Vec<u8>, offload: Offload) -> Self {
         let (tries, question, due) = (0, Question::Whose, Time::ZERO);
-        Self { key, from, frame, offload, tries, question, is_uncounted: false, due }
+        let (is_uncounted, is_fragment) = (false, false);
+        Self { key, from, frame, offload, tries, question, is_uncounted, is_fragment, due }
     }
 }

@@ -100,3 +100,56 @@ fn superframes_arrive_in_segments() {
     assert_eq!(wall.send(1, "ext", &ack).len(), 1);
     assert_eq!(wall.drops(), [].into());
 }
+/// Without DF it comes in pieces, which the owner puts in order; the sender hears nothing.
+#[test]
+fn a_packet_that_may_be_cut_is() {
+    let mut wall = Wall::new(2, POLICY);
+    open(&mut wall, 40_000, 1, 2);
+    let long = server(40_000)
+        .seq(HOST + 5_001)
+        .ack(CLIENT + 1_001)
+        .payload(&[7; 1_460])
+        .dont_fragment(false);
+    let left = wall.send(2, "int", &long.frame());
+    assert_eq!(left.len(), 2, "{left:?}");
+    assert!(left.iter().all(|left| left.starts_with("1 ext: ")), "{left:?}");
+    assert_eq!(wall.drops(), [].into());
+}
+
+fn fragments(builder: &build::FrameBuilder, identification: u32) -> Vec<Vec<u8>> {
+    build::fragmented(&builder.clone().dont_fragment(false).frame(), 1_000, identification)
+}
+
+/// Sends fragments one after the other; what left, and what left in the seconds after.
+fn send_all(wall: &mut Wall, node: u8, interface: &str, fragments: &[Vec<u8>]) -> Vec<String> {
+    let mut left: Vec<String> =
+        fragments.iter().flat_map(|fragment| wall.send(node, interface, fragment)).collect();
+    left.extend(wall.wait(std::time::Duration::from_secs(2)));
+    left
+}
+
+/// A datagram in fragments comes to its owner as one that came in there, whoever must be asked first; a
+/// first one leaves where it came in.
+#[test]
+fn datagrams_in_fragments_find_their_owner() {
+    for (from, to) in [("198.51.100.9", "10.1.0.10"), ("[2600:1::9]", "[2600:2::10]")] {
+        for nodes in 2..=4 {
+            let mut wall = Wall::new(nodes, POLICY);
+            for port in 40_000..40_020 {
+                let (client, server) = (format!("{from}:{port}"), format!("{to}:53"));
+                let query = build::udp().from(&client).to(&server).payload(&[1; 2_500]);
+                let left = send_all(&mut wall, 1, "ext", &fragments(&query, port));
+                assert_eq!(left.len(), 3, "{nodes} {port}: {left:?}");
+                assert!(left.iter().all(|left| left.starts_with("1 int: ")), "{left:?}");
+                for again in 1..=2 {
+                    let answer = build::udp().from(&server).to(&client).payload(&[2; 2_500]);
+                    let answer = fragments(&answer, port + again * 1_000);
+                    let left = send_all(&mut wall, 2, "int", &answer);
+                    assert_eq!(left.len(), 3, "{nodes} {port}: {left:?}");
+                    assert!(left.iter().all(|left| left.starts_with("1 ext: ")), "{left:?}");
+                }
+            }
+            assert_eq!(wall.drops(), [].into());
+        }
+    }
+}

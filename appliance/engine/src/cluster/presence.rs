@@ -29,6 +29,9 @@ impl Engine {
         match session {
             Session::Up { incarnation, epoch, send, receive } => {
                 let is_new = known.incarnation != incarnation;
+                if is_new {
+                    known.tags.forget();
+                }
                 known.session = true;
                 known.refused_us = false;
                 known.tags.renew(now, epoch, send, receive);
@@ -70,6 +73,13 @@ impl Engine {
             }
         }
         None
+    }
+
+    /// What stands for the policy in force in what peers hear: theirs is compared with it.
+    pub fn set_policy_hash(&mut self, hash: u64) {
+        if let Some(cluster) = &mut self.cluster {
+            cluster.policy = hash;
+        }
     }
 
     /// `None` for a node that stands alone.
@@ -129,6 +139,7 @@ impl Engine {
         cluster.notice_pause(now);
         for peer in &mut cluster.peers {
             peer.channel.handle_timeout(now);
+            peer.tags.handle_timeout(now);
         }
         if now.since(cluster.beat) >= cluster.config.heartbeat {
             cluster.beat_now(now);

@@ -20,10 +20,15 @@ const COVERED: usize = 128;
 /// How long the keys of the session before are taken (docs/cluster.md section 6).
 const OLD_KEYS: Duration = Duration::from_secs(10);
 
+/// How long after a session was renewed its key is not used yet: one node has it before the other.
+const NEW_KEYS: Duration = Duration::from_secs(1);
+
 /// The keys of one peer.
 #[derive(Debug, Default)]
 pub(crate) struct Tags {
     send: Option<Sender>,
+    /// Of a session that has just been renewed, and from when on: the peer may not have its keys yet.
+    next: Option<(Sender, Time)>,
     receive: Option<Receiver>,
     /// Of the session before, and until when.
     before: Option<(Receiver, Time)>,
@@ -46,9 +51,21 @@ impl Tags {
     /// A session stands; its keys take the place of those before, which are taken for a while longer.
     pub(crate) fn renew(&mut self, now: Time, epoch: u8, send: [u8; 16], receive: [u8; 16]) {
         let key = |key| SipHasher24::new_with_key(&key);
-        self.send = Some(Sender { epoch, key: key(send), counter: Some(0) });
+        let sender = Sender { epoch, key: key(send), counter: Some(0) };
+        if self.send.is_some() {
+            self.next = Some((sender, now + NEW_KEYS));
+        } else {
+            self.send = Some(sender);
+        }
         let fresh = Receiver { epoch, key: key(receive), window: Window::default() };
         self.before = self.receive.replace(fresh).map(|before| (before, now + OLD_KEYS));
+    }
+
+    /// Takes the new key into use when it is time.
+    pub(crate) fn handle_timeout(&mut self, now: Time) {
+        if let Some((sender, _)) = self.next.take_if(|(_, from)| *from <= now) {
+            self.send = Some(sender);
+        }
     }
 
     /// The peer's process has gone, and with it its keys.

@@ -19,6 +19,7 @@ mod wrap;
 
 // What the engine does about it, in the order of a flow's life.
 mod announce;
+mod strict;
 mod consult;
 mod hand_over;
 mod receive;

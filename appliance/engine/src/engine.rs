@@ -247,7 +247,7 @@ impl Engine {
                 return Ok(Passage::Elsewhere(errand));
             }
             if self.follow(now, slot, direction, from, packet)? == Followed::Pass {
-                return Ok(Passage::Here(slot, direction));
+                return Ok(self.passage(slot, direction));
             }
         }
         if let Some(errand) = self.consult(now, from, packet, key) {
@@ -255,7 +255,7 @@ impl Engine {
         }
         let slot = self.admit(now, from, packet, key)?;
         self.announce(slot, false);
-        Ok(Passage::Here(slot, Direction::Original))
+        Ok(self.passage(slot, Direction::Original))
     }
 }
 

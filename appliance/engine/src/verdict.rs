@@ -177,6 +177,8 @@ drop_reasons! {
     // Several nodes.
     /// No node has said that it owns the packet's flow, and the packet may not begin one.
     NoOwner => "no-owner",
+    /// The packet's rule is strict, and no other node has said in time that it knows of the flow.
+    NotRegistered => "not-registered",
     /// Too many packets wait for word from other nodes, or to be sent there.
     PeerQueueFull => "peer-queue-full",
     /// A TCP segment to a side that is reached no more: the node that its packets went by has died, and

@@ -7,8 +7,8 @@ use super::ports::Ends;
 use super::record::{Record, Translation};
 use super::rendezvous::Pair;
 use super::share::{
-    self, COVERED, ESTABLISHED, RECORD_WAITS, REGISTER_WAITS, REGISTERED, REPLICATED, SIDES, Share,
-    Shares,
+    self, AWAITED, COVERED, ESTABLISHED, RECORD_WAITS, REGISTER_WAITS, REGISTERED, REPLICATED,
+    SIDES, Share, Shares,
 };
 use super::{Cluster, NodeId};
 use crate::flows::{Flow, FlowTable, Slot, Tracker};
@@ -23,15 +23,20 @@ const REFRESH_SECONDS: u32 = 10;
 impl Engine {
     /// A flow has begun: its keys are registered before its first packet leaves.
     pub(crate) fn announce(&mut self, slot: Slot, adopted: bool) {
-        let Self { cluster: Some(cluster), flows, translator, .. } = self else { return };
+        let Self { cluster: Some(cluster), flows, translator, policy, .. } = self else { return };
         let Some(entry) = flows.get(slot) else { return };
         let id = entry.id();
+        let rules = policy.as_ref().map_or(&[][..], |policy| policy.rules.rules());
+        let is_strict = rules.get(entry.rule().0 as usize).is_some_and(|rule| rule.is_strict);
         let marks = if adopted { share::ADOPTED } else { 0 };
         let share = Share { term: cluster.tick(), doubt: cluster.pauses, ..Share::default() };
         cluster.shares.begin(slot, share);
         cluster.shares.mark(slot, marks, true);
         for side in 0..SIDES as u8 {
             cluster.place(translator, flows, slot, id, side);
+        }
+        if is_strict && !adopted && !cluster.shares.get(slot).is_known() {
+            cluster.shares.mark(slot, AWAITED, true);
         }
         if adopted && let Some(key) = key_of(flows, slot, 0) {
             cluster.replace_copies(slot, key);
@@ -273,6 +278,10 @@ impl Cluster {
         match *item {
             Item::Register { side, .. } if holders[usize::from(side)] == Some(from) => {
                 shares.mark(slot, REGISTERED[usize::from(side)], true);
+                if shares.get(slot).has(AWAITED) && shares.get(slot).is_known() {
+                    shares.mark(slot, AWAITED, false);
+                    ends.known.extend(key_of(flows, slot, 0));
+                }
             }
             Item::Record { .. } if holders[0] == Some(from) => shares.mark(slot, COVERED, true),
             Item::Register { .. } | Item::Record { .. } | Item::Handover { .. } | Item::Said(_) => {

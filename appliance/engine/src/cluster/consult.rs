@@ -38,6 +38,8 @@ pub(crate) enum Question {
     Claim,
     /// Whether it is still this node's, which has stood still for a while.
     Mine,
+    /// Nothing: it is this node's, and waits until others know of its flow.
+    Known,
 }
 
 impl Errand {
@@ -45,7 +47,7 @@ impl Errand {
     pub(crate) const fn without_copy(self) -> Self {
         let question = match self.question {
             Question::Whose => Question::None,
-            other @ (Question::None | Question::Claim | Question::Mine) => other,
+            other @ (Question::None | Question::Claim | Question::Mine | Question::Known) => other,
         };
         Self { question, ..self }
     }

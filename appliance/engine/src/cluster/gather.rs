@@ -1,7 +1,6 @@
 //! Datagrams that another node hands over in fragments: kept here until they are whole, as those are that
 //! come in by an interface.
 
-use super::consult::Passage;
 use super::receive::Arrived;
 use super::rendezvous::Pair;
 use crate::admit::is_opening;
@@ -62,10 +61,7 @@ impl Engine {
         from: InterfaceId,
         fragments: Vec<KeptFragment>,
     ) -> Verdict {
-        self.decide_datagram(now, from, fragments, |engine, now, from, whole| {
-            let (slot, direction) = engine.find_here(now, from, whole)?;
-            Ok(Passage::Here(slot, direction))
-        })
+        self.decide_datagram(now, from, fragments, Self::find_here)
     }
 
     /// Whether the datagram is of a flow of this node's, or begins one that is.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::consult::{Errand, Question};
+use super::strict::STRICT_HOLD;
 use super::waiting::{Asked, HOLD};
 use super::wrap::{self, Flags, TooBig, Wrapping};
 use super::{Cluster, NodeId, WRAPPED_MAX, Wrapped};
@@ -30,7 +31,7 @@ impl Engine {
         let keeps = match question {
             Question::None => false,
             Question::Whose => waits || !cluster.waiting.is_asked(&key),
-            Question::Claim | Question::Mine => true,
+            Question::Claim | Question::Mine | Question::Known => true,
         };
         let mut ask = 0;
         if keeps {
@@ -60,7 +61,8 @@ impl Engine {
         while let Some(cluster) = &mut self.cluster
             && let Some((number, asked)) = cluster.waiting.poll_due(now)
         {
-            if asked.tries + 1 >= TRIES || cluster.is_alone() {
+            let waits_here = asked.question == Question::Known;
+            if waits_here || asked.tries + 1 >= TRIES || cluster.is_alone() {
                 self.give_up(now, asked);
                 continue;
             }
@@ -88,6 +90,7 @@ impl Engine {
     fn give_up(&mut self, now: Time, asked: Asked) {
         match asked.question {
             Question::Claim | Question::Mine => self.decide_here(now, asked),
+            Question::Known => self.end_wait(now, asked),
             Question::Whose | Question::None if asked.is_uncounted => {
                 self.counters.release(Verdict::Drop(DropReason::NoOwner), 1);
             }
@@ -170,13 +173,14 @@ impl Cluster {
                 let alive = self.peers.iter().filter(|peer| self.is_alive(peer.node));
                 alive.map(patience).max().unwrap_or_default()
             }
+            Question::Known => STRICT_HOLD,
             Question::None | Question::Whose | Question::Mine => HOLD,
         }
     }
 
     fn wrapping(&self, from: InterfaceId, ask: u32, question: Question) -> Wrapping {
         let flags = match question {
-            Question::None | Question::Whose => Flags::default(),
+            Question::None | Question::Whose | Question::Known => Flags::default(),
             Question::Claim => Flags::CLAIM,
             Question::Mine => Flags::MINE,
         };

@@ -22,6 +22,8 @@ pub(super) struct Ends {
     pub(super) heard: Vec<Pair>,
     /// It has been told of everything.
     pub(super) all: bool,
+    /// First keys of flows of which it was the last to hear.
+    pub(super) known: Vec<Pair>,
 }
 
 impl HasKey for Resting {
@@ -65,7 +67,10 @@ impl Engine {
     /// Backups have heard of the ends of flows of these keys.
     pub(super) fn end_rests(&mut self, now: Time, from: NodeId) {
         let Some(cluster) = &mut self.cluster else { return };
-        let Ends { mut heard, all } = std::mem::take(&mut cluster.heard_ends);
+        let Ends { mut heard, all, known } = std::mem::take(&mut cluster.heard_ends);
+        for key in known {
+            self.release_known(now, &key);
+        }
         for key in heard.drain(..) {
             self.end_rest(now, from, &key);
         }

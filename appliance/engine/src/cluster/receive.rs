@@ -1,13 +1,13 @@
 //! A packet that another node hands over: it is this node's, or somebody's of whom this one knows, or it
 //! waits until somebody registers its key.
 
+use super::consult::Passage;
 use super::hand_over::NotWrapped;
 use super::message::{Claim, Message, Rank, Registration};
 use super::rendezvous::Pair;
 use super::wrap::{Flags, Refused, Wrapping};
 use super::{Cluster, NodeId, NodeState, WRAPPED_FRAME, Wrapped};
 use crate::admit::is_opening;
-use crate::flows::Slot;
 use crate::follow::Followed;
 use crate::hash::keyed;
 use crate::judge::Refusal;
@@ -150,9 +150,13 @@ impl Engine {
         if let Segment::IcmpError { .. } = packet.segment {
             return self.pass_icmp_error(now, from, frame, packet);
         }
-        let (slot, direction) = self.find_here(now, from, packet)?;
-        let exit = self.exit(now, slot, direction, packet, &frame.offload)?;
-        Ok(self.leave(slot, direction, frame, packet, &exit))
+        match self.find_here(now, from, packet)? {
+            Passage::Here(slot, direction) => {
+                let exit = self.exit(now, slot, direction, packet, &frame.offload)?;
+                Ok(self.leave(slot, direction, frame, packet, &exit))
+            }
+            Passage::Elsewhere(errand) => self.hand_over(now, from, frame, packet, errand),
+        }
     }
 
     /// A flow of this node's, or one that its rules admit now.
@@ -161,18 +165,18 @@ impl Engine {
         now: Time,
         from: InterfaceId,
         packet: &Packet,
-    ) -> Result<(Slot, Direction), Refusal> {
+    ) -> Result<Passage, Refusal> {
         let key = packet.key().ok_or(DropReason::FragmentInvalid)?;
         match self.flows.find(&key) {
             Some((slot, direction))
                 if self.follow(now, slot, direction, from, packet)? == Followed::Pass =>
             {
-                Ok((slot, direction))
+                Ok(self.passage(slot, direction))
             }
             Some(_) | None => {
                 let slot = self.admit(now, from, packet, key)?;
                 self.announce(slot, false);
-                Ok((slot, Direction::Original))
+                Ok(self.passage(slot, Direction::Original))
             }
         }
     }
@@ -231,7 +235,8 @@ impl Engine {
             let held = cluster.waiting.hold(now, key, by, *wrapping, frame.bytes);
             return if held { Ok(Verdict::Held) } else { Err(DropReason::PeerQueueFull.into()) };
         }
-        if self.flows.find(&key.key()).or_else(|| self.flows.find(&key.key().reversed())).is_some() {
+        if self.flows.find(&key.key()).or_else(|| self.flows.find(&key.key().reversed())).is_some()
+        {
             // Of a flow of this node's, but the wrong way: as nobody sends who belongs to it.
             self.note_handled(now, wrapping);
             self.tell_owner(wrapping, key);

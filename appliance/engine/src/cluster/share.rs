@@ -39,6 +39,9 @@ pub(crate) const ADOPTED: u16 = 1 << 10;
 /// It has been offered to another node.
 pub(crate) const OFFERED: u16 = 1 << 11;
 
+/// Its first packet waits until all holders know of it.
+pub(crate) const AWAITED: u16 = 1 << 12;
+
 /// By slot; memory is used as flows come.
 #[derive(Debug)]
 pub(crate) struct Shares {
@@ -50,6 +53,12 @@ pub(crate) struct Shares {
 impl Share {
     pub(crate) const fn has(&self, mark: u16) -> bool {
         self.marks & mark != 0
+    }
+
+    /// Whether all who are asked for its keys know of it.
+    pub(crate) fn is_known(&self) -> bool {
+        let mut holders = self.holders.iter().zip(REGISTERED);
+        holders.all(|(holder, registered)| holder.is_none() || self.has(registered))
     }
 }
 

@@ -103,6 +103,11 @@ impl Waiting {
         self.take_asked_where(|asked| asked.key == *key && asked.is_fragment)
     }
 
+    /// Packets of this node's that wait until others know of their flow.
+    pub(crate) fn take_known_about(&mut self, key: &Pair) -> Vec<Asked> {
+        self.take_asked_where(|asked| asked.key == *key && asked.question == Question::Known)
+    }
+
     fn take_asked_where(&mut self, is_wanted: impl Fn(&Asked) -> bool) -> Vec<Asked> {
         let numbers: Vec<u32> =
             self.asked.iter().filter(|(_, asked)| is_wanted(asked)).map(|(n, _)| *n).collect();

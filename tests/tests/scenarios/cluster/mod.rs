@@ -3,6 +3,7 @@
 mod mtu;
 mod nat;
 mod refused;
+mod strict;
 mod wall;
 
 use std::time::Duration;

@@ -44,6 +44,7 @@ mod mss;
 mod identification;
 mod checksum;
 mod cut;
+mod join;
 mod reply;
 mod unsolicited;
 
@@ -80,6 +81,7 @@ pub use event::{
 };
 pub use explain::{Explanation, Probe, Step};
 pub use frame::{Checksum, Frame, Offload, SegmentKind, Segments};
+pub use join::Joiner;
 pub use judge::Outcome;
 pub use limits::Limits;
 pub use network::{Interface, Network, NextHop, Route};

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use gabion_datapath::netlink::{NetworkWatch, StartNetworkWatchError};
 use gabion_datapath::{Datapath, Loopback, OpenDatapathError, UserspaceDatapath, UserspaceLimits};
-use gabion_engine::{EngineConfig, Interface, Network};
+use gabion_engine::{ClusterStatus, EngineConfig, Interface, Network};
 use tokio::sync::{Mutex, Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 
@@ -103,6 +103,10 @@ impl Prepared {
         let (store, stored, notices) =
             Store::open(Disk, &config.node.state_dir, config.node.revisions_kept)?;
         let readiness = Arc::new(Readiness::new(config.node.stall));
+        if config.cluster.is_some() {
+            // Until the engine says otherwise.
+            readiness.cluster(Some(&ClusterStatus::default()));
+        }
         Health::new(&config, Arc::clone(&readiness)).check_ports()?;
         if config.node.datapath == DatapathKind::Userspace {
             guard(&config).check_program()?;

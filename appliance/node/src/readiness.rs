@@ -240,7 +240,7 @@ fn what_is_missing(status: &ClusterStatus) -> Option<Obstacle> {
             "{alive} of {others} other members are there, and this node learns what they know: gabion cluster status"
         ))),
         NodeState::Draining => {
-            Some(Obstacle::Draining(format!("{} flows are still this node's", status.owned)))
+            Some(Obstacle::Draining(format!("{} flows are left to hand over", status.owned)))
         }
     }
 }

@@ -16,9 +16,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError};
-use gabion_datapath::{
-    BATCH, Datapath, FrameMut, Port, PortCounters, ProbeError, VnetHeader, Waker,
-};
+use gabion_datapath::{BATCH, Datapath, FrameMut, Port, PortCounters, ProbeError, Waker};
 use gabion_engine::{
     Address, Counters, Engine, EngineConfig, Event, Explanation, FlowReport, Frame, Generation,
     InterfaceId, Neighbour, Network, Offload, Probe, RuleCounters, TableUse, Time, Verdict,
@@ -348,8 +346,8 @@ impl<D: Datapath> Turns<D> {
     /// Takes what peers have sent.
     fn hear_peers(&mut self, now: Time) {
         let Self { engine, datapath, links: Some(links), .. } = self else { return };
-        let mut leave = |out: InterfaceId, frame: &[u8]| {
-            datapath.transmit(Port(out.0), frame, VnetHeader::default());
+        let mut leave = |out: InterfaceId, frame: &[u8], offload: Offload| {
+            datapath.transmit(Port(out.0), frame, offload::to_vnet(offload));
         };
         self.busy |= links.receive(now, engine, &mut leave);
     }

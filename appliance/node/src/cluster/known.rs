@@ -117,16 +117,17 @@ impl Known {
         found.map(|(node, _)| *node)
     }
 
-    /// A session stands: the earlier one is over. Returns its number among the peer's.
-    pub(super) fn up(&self, session: &Session) -> u64 {
-        let Some(peer) = self.peers.get(&session.peer.node) else { return 0 };
+    /// A session stands: the earlier one is over. Returns its number among the peer's, and whether there was none
+    /// before.
+    pub(super) fn up(&self, session: &Session) -> (u64, bool) {
+        let Some(peer) = self.peers.get(&session.peer.node) else { return (0, false) };
         let mut state = peer.lock();
         let Session { version, epoch, .. } = *session;
-        state.up = Some(Up { version, epoch, since: Instant::now() });
+        let is_news = state.up.replace(Up { version, epoch, since: Instant::now() }).is_none();
         state.trouble = None;
         state.gone = false;
         peer.current.send_modify(|number| *number += 1);
-        *peer.current.borrow()
+        (*peer.current.borrow(), is_news)
     }
 
     /// Whether a session was the last with its peer; it is over then.

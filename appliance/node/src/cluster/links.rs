@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use gabion_datapath::{PEER_BATCH, PeerCounters, PeerSockets, PeerTraffic, ToPeer};
 use gabion_engine::{
-    ClusterStatus, Engine, InterfaceId, NodeId, Session, Time, Verdict, WRAPPED_FRAME, Wrapped,
+    ClusterStatus, Engine, InterfaceId, Joiner, NodeId, Offload, Session, Time, Verdict,
+    WRAPPED_FRAME, Wrapped,
 };
 
 use super::known::Known;
@@ -17,6 +18,8 @@ use super::sessions::SessionChange;
 
 /// Datagrams of each kind that a turn takes.
 const DATAGRAMS_PER_TURN: u32 = 256;
+/// Wrapped packets of both directions after which keys are renewed: well before a counter of 32 bits has come round.
+const WRAPPED_RENEW_AFTER: u64 = 1 << 31;
 /// How long the keys before are taken after new ones have come.
 const OLD_KEYS: Duration = Duration::from_secs(10);
 /// When a renewed session's keys are first used: by then the peer has them.
@@ -33,6 +36,9 @@ pub struct Links {
     records: Vec<u8>,
     sealed: Vec<Vec<u8>>,
     wrapped: Vec<Wrapped>,
+    /// What came wrapped and leaves by this interface, as far as it can be joined.
+    joiner: Joiner,
+    joined_out: InterfaceId,
     /// Reading failed last time, which has been said.
     failing: bool,
 }
@@ -46,6 +52,8 @@ struct Link {
     next: Option<(Sealer, Time)>,
     opening: Option<Opener>,
     before: Option<(Opener, Time)>,
+    /// Wrapped packets under the keys of this session, in either direction.
+    wrapped: u64,
     renewal_asked: bool,
     counts: LinkCounts,
 }
@@ -92,6 +100,7 @@ impl Links {
             next: None,
             opening: None,
             before: None,
+            wrapped: 0,
             renewal_asked: false,
             counts: LinkCounts::default(),
         };
@@ -102,6 +111,8 @@ impl Links {
             records: Vec::new(),
             sealed: vec![Vec::new(); PEER_BATCH],
             wrapped: Vec::with_capacity(PEER_BATCH),
+            joiner: Joiner::default(),
+            joined_out: InterfaceId(0),
             failing: false,
         }
     }
@@ -139,7 +150,7 @@ impl Links {
         &mut self,
         now: Time,
         engine: &mut Engine,
-        leave: &mut dyn FnMut(InterfaceId, &[u8]),
+        leave: &mut dyn FnMut(InterfaceId, &[u8], Offload),
     ) -> bool {
         let received = self.try_receive(now, engine, leave);
         let was_failing = std::mem::replace(&mut self.failing, received.is_err());
@@ -156,9 +167,9 @@ impl Links {
         &mut self,
         now: Time,
         engine: &mut Engine,
-        leave: &mut dyn FnMut(InterfaceId, &[u8]),
+        leave: &mut dyn FnMut(InterfaceId, &[u8], Offload),
     ) -> io::Result<bool> {
-        let Self { sockets, links, .. } = self;
+        let Self { sockets, links, known, joiner, joined_out, .. } = self;
         let mut sync = |peer: usize, datagram: &mut [u8]| {
             if let Some(records) = links[peer].open(now, datagram) {
                 engine.handle_peer(now, links[peer].node, records);
@@ -166,14 +177,27 @@ impl Links {
         };
         let synced = sockets.receive(PeerTraffic::Sync, DATAGRAMS_PER_TURN, &mut sync)?;
         let mut wrapped = |peer: usize, datagram: &mut [u8]| {
-            let verdict = engine.handle_wrapped(now, links[peer].node, datagram);
-            if let Verdict::Forward { out } = verdict
-                && let Some(frame) = datagram.get(WRAPPED_FRAME..)
-            {
-                leave(out, frame);
+            links[peer].count_wrapped(1, known);
+            let Verdict::Forward { out } = engine.handle_wrapped(now, links[peer].node, datagram)
+            else {
+                return;
+            };
+            let frame = datagram.get(WRAPPED_FRAME..).unwrap_or_default();
+            if *joined_out == out && joiner.push(frame) {
+                return;
             }
+            if let Some((frame, offload)) = joiner.take() {
+                leave(*joined_out, frame, offload);
+            }
+            *joined_out = out;
+            let held = joiner.push(frame);
+            debug_assert!(held, "it holds nothing else");
         };
-        let unwrapped = sockets.receive(PeerTraffic::Wrapped, DATAGRAMS_PER_TURN, &mut wrapped)?;
+        let unwrapped = sockets.receive(PeerTraffic::Wrapped, DATAGRAMS_PER_TURN, &mut wrapped);
+        if let Some((frame, offload)) = joiner.take() {
+            leave(*joined_out, frame, offload);
+        }
+        let unwrapped = unwrapped?;
         Ok(synced >= DATAGRAMS_PER_TURN || unwrapped >= DATAGRAMS_PER_TURN)
     }
 
@@ -212,6 +236,8 @@ impl Links {
             let mut count = 0;
             for Wrapped { to, bytes, stride } in &self.wrapped {
                 if let Some(peer) = self.links.iter().position(|link| link.node == *to) {
+                    let pieces = bytes.len().div_ceil((*stride).max(1)) as u64;
+                    self.links[peer].count_wrapped(pieces, &self.known);
                     datagrams[count] = ToPeer { peer, bytes, stride: *stride };
                     count += 1;
                 }
@@ -253,7 +279,7 @@ impl Link {
         }
         self.incarnation = incarnation;
         self.before = self.opening.replace(opener).map(|before| (before, now + OLD_KEYS));
-        self.renewal_asked = false;
+        (self.wrapped, self.renewal_asked) = (0, false);
         if self.sealing.is_some() {
             self.next = Some((sealer, now + SETTLING));
         } else {
@@ -279,12 +305,25 @@ impl Link {
         }
         self.counts.sealed += 1;
         let received = self.opening.as_ref().map_or(0, Opener::count);
-        if sealer.count().max(received) >= RENEW_AFTER && !self.renewal_asked && self.next.is_none()
-        {
-            self.renewal_asked = true;
-            known.renew(self.node);
+        if sealer.count().max(received) >= RENEW_AFTER {
+            self.ask_renewal(known);
         }
         true
+    }
+
+    /// Counts wrapped packets: their tags have counters of 32 bits.
+    fn count_wrapped(&mut self, packets: u64, known: &Known) {
+        self.wrapped += packets;
+        if self.wrapped >= WRAPPED_RENEW_AFTER {
+            self.ask_renewal(known);
+        }
+    }
+
+    /// Once for each session; the one who opens sessions acts on it.
+    fn ask_renewal(&mut self, known: &Known) {
+        if !std::mem::replace(&mut self.renewal_asked, true) {
+            known.renew(self.node);
+        }
     }
 
     fn open<'d>(&mut self, now: Time, datagram: &'d mut [u8]) -> Option<&'d [u8]> {

@@ -241,12 +241,12 @@ impl<T: Told> Sessions<T> {
 
     async fn take(&self, session: &Session) -> u64 {
         let Session { ref peer, version, epoch, keys, .. } = *session;
-        let number = self.known.up(session);
+        let (number, is_news) = self.known.up(session);
         let Hello { node, incarnation, policy, .. } = *peer;
         self.told
             .session(SessionChange::Up { peer: node, incarnation, version, epoch, keys })
             .await;
-        if epoch == 0 || number == 1 {
+        if is_news {
             self.told.event(format!(
                 "node {node}: the session stands: incarnation {incarnation}, protocol version {version}"
             ));

@@ -211,7 +211,6 @@ impl Membership {
             identity: Arc::clone(&identity),
         };
         if let Some(warning) = identity.warning() {
-            tracing::warn!("{warning}");
             recorder.node(warning);
         }
         let local = Local {
@@ -279,7 +278,6 @@ impl Told for Daemon {
     }
 
     fn event(&self, message: String) {
-        tracing::info!("{message}");
         self.recorder.node(message);
     }
 

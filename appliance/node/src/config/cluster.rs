@@ -163,7 +163,13 @@ impl Checker<'_> {
     }
 
     fn member(&mut self, text: &Spanned<String>) -> Option<(NodeId, IpAddr)> {
-        let is_host = |address: &IpAddr| !address.is_unspecified() && !address.is_multicast();
+        let is_host = |address: &IpAddr| match address {
+            IpAddr::V4(v4) => !v4.is_unspecified() && !v4.is_multicast() && !v4.is_broadcast(),
+            // An address of one link alone does not say which.
+            IpAddr::V6(v6) => {
+                !v6.is_unspecified() && !v6.is_multicast() && !v6.is_unicast_link_local()
+            }
+        };
         let member = text.get_ref().split_once('=').and_then(|(number, address)| {
             let number = number.trim().parse().ok().filter(|n| (1..=NodeId::MAX).contains(n))?;
             Some((NodeId(number), address.trim().parse().ok().filter(is_host)?))

@@ -159,6 +159,7 @@ fn a_cluster_that_cannot_be_is_refused_by_name() {
         ("1", "[\"1=192.0.2.1\", \"2=2001:db8::2\"]", "all members have IPv4"),
         ("1", "[\"1=192.0.2.1\", \"17=192.0.2.2\"]", "number from 1 to 16"),
         ("1", "[\"1=192.0.2.1\", \"2=0.0.0.0\"]", "write NUMBER=ADDRESS"),
+        ("1", "[\"1=2001:db8::1\", \"2=fe80::2\"]", "write NUMBER=ADDRESS"),
         ("1", "[\"1=192.0.2.1\", \"two\"]", "write NUMBER=ADDRESS"),
         ("0", "[\"1=192.0.2.1\"]", "cluster.node = 0 is out of range: 1 to 16 number"),
         ("1", "[]", "cluster.members is missing"),

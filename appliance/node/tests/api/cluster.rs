@@ -22,7 +22,7 @@ fn addresses() -> [Ipv4Addr; 2] {
 }
 
 /// A CA and the certificates of both nodes.
-fn certificates(directory: &Path) {
+pub(crate) fn certificates(directory: &Path) {
     let key = KeyPair::generate().unwrap();
     let mut params = CertificateParams::default();
     params.is_ca = IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
@@ -79,7 +79,7 @@ async fn status(client: &mut Client) -> ClusterStatusResponse {
 }
 
 /// Asks until it is so.
-async fn until(
+pub(crate) async fn until(
     client: &mut Client,
     is_so: impl Fn(&ClusterStatusResponse, &ClusterMember) -> bool,
 ) -> ClusterStatusResponse {

@@ -4,6 +4,7 @@
 
 mod cluster;
 mod identity;
+mod partition;
 mod policy;
 mod process;
 mod rig;

@@ -22,7 +22,8 @@ impl Drop for Lab {
         }
         for node in [1, 2] {
             let namespace = self.namespace(node);
-            let _ = Command::new("ip").args(["netns", "del", &namespace]).status();
+            let mut delete = Command::new("ip");
+            let _ = delete.args(["netns", "del", &namespace]).stderr(Stdio::null()).status();
         }
     }
 }
@@ -42,8 +43,9 @@ impl Lab {
         for node in [1, 2] {
             ip(&format!("netns add {}", lab.namespace(node)));
             lab.ip(node, "link set lo up");
-            lab.ip(node, "link add name data type dummy");
+            lab.ip(node, "link add name data type veth peer name nobody");
             lab.ip(node, "link set data up");
+            lab.ip(node, "link set nobody up");
         }
         let [one, two] = [1, 2].map(|node| lab.namespace(node));
         ip(&format!("link add sync netns {one} type veth peer name sync netns {two}"));

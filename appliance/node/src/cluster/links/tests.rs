@@ -56,6 +56,7 @@ impl Pair {
                 sync_mtu: 1_500,
                 heartbeat: Duration::from_millis(100),
                 heartbeats_missed: 4,
+                reset_lost: true,
             };
             let limits = Limits { flows: 64, ..Limits::default() };
             let config =

@@ -170,9 +170,11 @@ impl Directory {
         self.tombstones.put(now, Tombstone { key, term });
     }
 
-    /// A copy of this term or an earlier one is of no use any more.
+    /// A copy of this term or an earlier one is of no use any more. It is kept where the first key is: that the
+    /// second one is elsewhere says nothing of it.
     pub(crate) fn drop_replica(&mut self, key: &Pair, term: Term) {
-        if self.replica(key).is_some_and(|replica| replica.record.term <= term) {
+        let is_old = |kept: &Replica| kept.record.first() == *key && kept.record.term <= term;
+        if self.replica(key).is_some_and(is_old) {
             self.take_replica(key);
         }
     }

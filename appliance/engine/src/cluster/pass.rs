@@ -90,7 +90,9 @@ impl Engine {
         }
         for key in let_go {
             self.forget_entry(now, &key);
-            if let Some(cluster) = &mut self.cluster {
+            if let Some(cluster) = &mut self.cluster
+                && cluster.directory.replica(&key).is_some_and(|kept| kept.record.first() == key)
+            {
                 cluster.directory.take_replica(&key);
             }
         }

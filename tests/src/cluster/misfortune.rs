@@ -108,7 +108,12 @@ impl World {
             Fault::Start(node) => {
                 if self.nodes[node].engine.is_none() {
                     let mut random = Random::new(self.random.next());
-                    self.nodes[node].start(self.now, Company::Peers, &mut random);
+                    self.nodes[node].start(
+                        self.now,
+                        Company::Peers,
+                        self.schedule.mode,
+                        &mut random,
+                    );
                     self.nodes[node].wakes_at = self.now;
                     self.at(self.now, Event::NodeWakes(node));
                 }
@@ -126,10 +131,8 @@ impl World {
             Fault::Weather(which) => self.weather = self.schedule.weathers[which],
             Fault::Policy(number) => {
                 for node in 0..self.nodes.len() {
-                    if self.nodes[node].policy != number {
-                        let at = self.now + self.random.below(300 * MILLISECOND);
-                        self.at(at, Event::ToNode { node, input: Input::Policy(number) });
-                    }
+                    let at = self.now + self.random.below(300 * MILLISECOND);
+                    self.at(at, Event::ToNode { node, input: Input::Policy(number) });
                 }
                 self.watch.policies.push((self.now, number));
             }

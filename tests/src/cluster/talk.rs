@@ -147,8 +147,13 @@ impl World {
     }
 
     /// Whether silence between nodes may have led one of them astray.
+    ///
+    /// A registration that is late or lost once is enough where a reply is no answer to the rules: a reply to
+    /// a published address, in a datagram.
     pub(super) fn may_err(&self) -> bool {
-        self.schedule.severity != Severity::Calm && self.now < SETTLED
+        let fair = self.schedule.weathers[0];
+        let is_late = fair.delay > 0 || fair.loss > 0 || fair.corrupt > 0;
+        (self.schedule.severity != Severity::Calm || is_late) && self.now < SETTLED
     }
 
     /// A packet of nobody: it may not reach anybody.

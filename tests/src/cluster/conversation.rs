@@ -141,6 +141,8 @@ pub(super) struct Course {
     pub(super) connected: Option<u64>,
     /// By which the client and the server had everything.
     pub(super) done: [Option<u64>; 2],
+    /// When they knew that the connection was over.
+    pub(super) closed: [Option<u64>; 2],
     pub(super) failed: Option<(u64, &'static str)>,
     /// Datagrams asked and answered, and when the last answer came.
     pub(super) asked: u32,

@@ -205,6 +205,9 @@ impl End {
         if has_all && (!self.is_server || peer_closed) && socket.may_send() {
             socket.close();
         }
+        if matches!(socket.state(), tcp::State::Closed | tcp::State::TimeWait) {
+            course.closed[usize::from(self.is_server)].get_or_insert(now);
+        }
         let is_gone = socket.state() == tcp::State::Closed;
         if is_gone && course.done[usize::from(self.is_server)].is_none() && course.failed.is_none()
         {

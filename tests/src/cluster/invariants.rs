@@ -156,7 +156,7 @@ impl Watch {
                     && number < plans.len()
                     && flow.original.protocol == 6
                     // A first packet may be late, and makes a flow that nothing follows.
-                    && !matches!(flow.state, FlowState::Tcp(TcpState::SynSent | TcpState::SynReceived))
+                    && flow.state == FlowState::Tcp(TcpState::Established)
                 {
                     known[number] = true;
                 }
@@ -176,13 +176,13 @@ impl Watch {
         }
         for (number, known) in known.into_iter().enumerate() {
             let is_tcp = plans[number].kind.transport == Transport::Tcp;
-            let is_done = courses[number].done.iter().flatten().count() == 2;
             if is_tcp && self.gone[number] && known {
                 return Err(format!("S3: conversation {number} had ended and is back"));
             }
+            let [client, server] = courses[number].closed;
             let ended =
-                courses[number].done.iter().flatten().max().is_some_and(|at| at + SECOND < now);
-            self.gone[number] |= is_tcp && is_done && ended && !known;
+                client.zip(server).is_some_and(|(one, other)| one.max(other) + SECOND < now);
+            self.gone[number] |= is_tcp && ended && !known;
         }
         Ok(())
     }
@@ -242,13 +242,17 @@ impl Watch {
         let is_young = |at: u64| at < plan.starts + REPLICATED;
         let mut during = during.peekable();
         let hit = during.clone().any(|(at, _)| is_young(*at));
-        let pinned = schedule.mode == Mode::Pin
-            && plan.kind.transport == Transport::Tcp
-            && during.any(|(_, failed)| {
-                self.steered
+        let steered = |failed: &usize| {
+            // Outside it has another port, and is not followed there.
+            plan.kind.path == Path::Outbound
+                || self
+                    .steered
                     .get(&number)
                     .is_some_and(|nodes| nodes.iter().any(|(_, node)| node == failed))
-            });
+        };
+        let pinned = schedule.mode == Mode::Pin
+            && plan.kind.transport == Transport::Tcp
+            && during.any(|(_, failed)| steered(failed));
         !hit && !pinned
     }
 

@@ -10,7 +10,7 @@ use std::time::Instant;
 use gabion_tests::cluster::{simulate, simulate_alone};
 
 /// To be a minute of two cores.
-const SCHEDULES: u64 = 60;
+const SCHEDULES: u64 = 120;
 
 /// Seeds that have shown a bug, and which.
 const FOUND: &[(u64, &str)] = &[
@@ -18,6 +18,13 @@ const FOUND: &[(u64, &str)] = &[
     (15, "a claim that was granted and asked again was answered with not-mine"),
     (18, "a copy of a flow that had ended with its second owner was adopted at a blind RST"),
     (38, "a packet that was decided anew from its copy was counted twice"),
+    (
+        94,
+        "a blind packet to a published server's own address made the director forget its connection",
+    ),
+    (113, "a node that was drained while it joined never gave out ports of shared addresses"),
+    (512, "a connection was reset as if its other node were dead, after that had drained"),
+    (690, "a copy was thrown away when the second key's holder was another"),
     (98, "an owner that died between a connection's end and its oblivion left a copy of it alive"),
 ];
 

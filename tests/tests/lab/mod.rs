@@ -94,10 +94,10 @@ fn new_connections_win_the_race_against_a_bad_network() {
     run("race", &["--nodes", "2", "--connections", "200"], 3);
 }
 
-/// The daemon is killed, and its machine loses its power.
+/// The daemon is killed or stopped, and its machine loses its power.
 #[test]
 fn connections_outlive_a_node() {
-    for (nodes, by) in [("2", "kill"), ("3", "power-off")] {
+    for (nodes, by) in [("2", "kill"), ("2", "stop"), ("3", "power-off")] {
         let options = ["--balancer", "steer", "--connections", "40", "--nodes", nodes, "--by", by];
         let Some((report, said, _)) = report("failover", &options) else { return };
         assert_eq!(report["survived"], 40, "{report:#}\n{said}");
@@ -105,6 +105,8 @@ fn connections_outlive_a_node() {
 }
 
 #[test]
-fn connections_outlive_a_drain() {
-    run("drain", &["--nodes", "2", "--balancer", "steer", "--connections", "40"], 2);
+fn connections_outlive_drains_and_restarts_and_a_node_that_joins() {
+    for scenario in ["drain", "restart", "join"] {
+        run(scenario, &["--nodes", "2", "--balancer", "steer", "--connections", "40"], 2);
+    }
 }

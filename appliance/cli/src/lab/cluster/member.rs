@@ -51,6 +51,8 @@ pub(crate) struct Member {
     number: u8,
     firewall: Firewall,
     running: Option<Running>,
+    /// By SIGSTOP: it is there and answers nothing.
+    is_stopped: bool,
 }
 
 /// What makes a firewall of a node.
@@ -87,7 +89,12 @@ pub(crate) fn prepare(
                 more: Cow::Owned(more),
             };
             let place = NodePlace::prepare(lab, plan, bin_dir)?;
-            Ok(Member { number, firewall: Firewall::Gabiond(place), running: None })
+            Ok(Member {
+                number,
+                firewall: Firewall::Gabiond(place),
+                running: None,
+                is_stopped: false,
+            })
         })
         .collect()
 }
@@ -96,7 +103,7 @@ fn other(lab: &Lab, number: u8, nodes: u8, words: &[String]) -> Result<Member> {
     let directory = lab.make_directory(NODES[usize::from(number)])?.display().to_string();
     let more = [(number + 1).to_string(), nodes.to_string(), directory];
     let words = words.iter().cloned().chain(more).collect();
-    Ok(Member { number, firewall: Firewall::Other(words), running: None })
+    Ok(Member { number, firewall: Firewall::Other(words), running: None, is_stopped: false })
 }
 
 /// The cluster's name, in certificates too.
@@ -141,8 +148,9 @@ impl Member {
         NODES[usize::from(self.number)]
     }
 
+    /// Whether it can be asked anything.
     pub(crate) fn is_running(&self) -> bool {
-        self.running.is_some()
+        self.running.is_some() && !self.is_stopped
     }
 
     /// Starts it and waits until it answers.
@@ -245,7 +253,11 @@ impl Member {
     pub(crate) fn fail(&mut self, lab: &Lab, by: Failing) -> Result<()> {
         let running = self.running.as_ref().context("the node is not running")?;
         match by {
-            Failing::Stop => Ok(kill_process(running.pid(), Signal::STOP)?),
+            Failing::Stop => {
+                kill_process(running.pid(), Signal::STOP)?;
+                self.is_stopped = true;
+                Ok(())
+            }
             Failing::Kill => self.end(Signal::KILL),
             Failing::PowerOff => {
                 // First, so that nobody hears the process end.
@@ -268,9 +280,11 @@ impl Member {
     ///
     /// # Errors
     /// If it is not running.
-    pub(crate) fn resume(&self) -> Result<()> {
+    pub(crate) fn resume(&mut self) -> Result<()> {
         let running = self.running.as_ref().context("the node is not running")?;
-        Ok(kill_process(running.pid(), Signal::CONT)?)
+        kill_process(running.pid(), Signal::CONT)?;
+        self.is_stopped = false;
+        Ok(())
     }
 }
 

@@ -36,6 +36,8 @@ pub(crate) struct State {
     /// Between two answers, since the last [`Live::mark`].
     pub(crate) longest: Duration,
     pub(crate) ending: Option<Ending>,
+    /// When it was reset.
+    pub(crate) ended: Option<Instant>,
 }
 
 /// How a connection ended that was to go on.
@@ -155,6 +157,7 @@ impl State {
             last: Instant::now(),
             longest: Duration::ZERO,
             ending: None,
+            ended: None,
         }
     }
 
@@ -185,7 +188,8 @@ impl Connection {
         };
         if let Err(error) = result {
             let mut state = held(&self.state);
-            let _ = state.ending.get_or_insert_with(|| Ending::Reset(format!("{error:#}")));
+            state.ending = Some(Ending::Reset(format!("{error:#}")));
+            state.ended = Some(Instant::now());
         }
     }
 

@@ -10,6 +10,7 @@ mod fragments;
 mod frames;
 mod mend;
 mod messages;
+mod peers;
 mod quotes;
 mod texts;
 
@@ -27,11 +28,12 @@ const fn target(name: &'static str, input: &'static str, run: fn(&[u8])) -> Targ
 }
 
 /// Every target; its corpus is in the folder of its name.
-pub const TARGETS: [Target; 14] = [
+pub const TARGETS: [Target; 15] = [
     target("frame", "a virtio header and a frame", frames::frame),
     target("fragments", "datagrams, cut and mixed", fragments::fragments),
     target("quote", "an ICMP error about a live flow", quotes::quote),
     target("walk", "packets, time, policies, links, neighbours", walk),
+    target("peers", "what another member says", peers::peers),
     target("netlink", "messages of the kernel", messages::netlink),
     target("api", "a request's protobuf", messages::api),
     target("policy", "a policy", texts::policy),

@@ -64,6 +64,11 @@ fn walks_lose_leak_and_permit_nothing() {
 }
 
 #[test]
+fn a_member_that_says_anything_breaks_nothing() {
+    replay("peers");
+}
+
+#[test]
 fn messages_of_the_kernel_are_told_once() {
     replay("netlink");
 }

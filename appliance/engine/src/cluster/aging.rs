@@ -69,3 +69,76 @@ impl<T: HasKey + Copy> Aging<T> {
         self.turned = now;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    struct Thing(u8, u16);
+
+    impl HasKey for Thing {
+        type Key = u8;
+
+        fn key(&self) -> u8 {
+            self.0
+        }
+    }
+
+    const LIFE: Duration = Duration::from_secs(60);
+
+    proptest! {
+        /// What was used in the last half life is there as long as there is room for it, what was not for
+        /// a whole one is not, and nothing is there that was not put in.
+        #[test]
+        fn what_is_used_stays(
+            steps in prop::collection::vec((0..4_u8, 0..12_u8, any::<u16>(), 0..40_u64), 0..200),
+        ) {
+            let mut now = Time::ZERO;
+            let mut things = Aging::new(now, 24, LIFE, [1; 16]);
+            let mut model: BTreeMap<u8, (u16, Time)> = BTreeMap::new();
+            for (step, key, value, seconds) in steps {
+                now = now + Duration::from_secs(seconds);
+                match step {
+                    0 => {
+                        things.put(now, Thing(key, value));
+                        model.insert(key, (value, now));
+                    }
+                    1 => {
+                        things.remove(&key);
+                        model.remove(&key);
+                    }
+                    _ => {
+                        let found = things.get(now, &key);
+                        let known = model.get(&key).copied();
+                        let age = known.map(|(_, used)| now.since(used));
+                        match found {
+                            Some(Thing(_, value)) => {
+                                prop_assert_eq!(Some(value), known.map(|(value, _)| value));
+                                prop_assert!(age < Some(LIFE));
+                                model.insert(key, (value, now));
+                            }
+                            None => prop_assert!(age.is_none_or(|age| age >= LIFE / 2)),
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn there_is_a_limit() {
+        let mut things = Aging::new(Time::ZERO, 8, LIFE, [1; 16]);
+        for key in 0..200 {
+            things.put(Time::ZERO, Thing(key, 0));
+        }
+        let kept = (0..200).filter(|key| things.get(Time::ZERO, key).is_some()).count();
+        assert!((4..=8).contains(&kept), "{kept}");
+    }
+}

@@ -56,6 +56,8 @@ pub(crate) struct Channel {
     spare: Vec<Vec<Item>>,
     next: u32,
     round_trip: Option<Duration>,
+    /// How often in a row something was taken for lost before anything was heard.
+    timeouts: u32,
     received: Received,
     items_max: usize,
 }
@@ -64,8 +66,17 @@ pub(crate) struct Channel {
 struct Sent {
     number: u32,
     at: Time,
-    came: bool,
+    state: State,
     items: Vec<Item>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Flying,
+    /// It was taken for lost, and its items are said again. That it has come may still be heard, where
+    /// round trips are longer than was thought.
+    Repeated,
+    Came,
 }
 
 /// Which of the peer's datagrams have come.
@@ -88,6 +99,7 @@ impl Channel {
             spare: Vec::new(),
             next: 0,
             round_trip: None,
+            timeouts: 0,
             received: Received::default(),
             items_max: flows as usize * 4,
         }
@@ -133,18 +145,17 @@ impl Channel {
 
     /// Whether nothing waits and nothing is on its way.
     pub(crate) fn is_idle(&self) -> bool {
-        self.waiting() == 0 && self.flight.iter().all(|sent| sent.came)
+        self.waiting() == 0 && self.flying().next().is_none()
     }
 
     /// Items that have not come yet.
     pub(crate) fn unacknowledged(&self) -> usize {
-        let flying = self.flight.iter().filter(|sent| !sent.came);
-        self.waiting() + flying.map(|sent| sent.items.len()).sum::<usize>()
+        self.waiting() + self.flying().map(|sent| sent.items.len()).sum::<usize>()
     }
 
     /// Since when the oldest datagram has been on its way.
     pub(crate) fn oldest(&self) -> Option<Time> {
-        self.flight.iter().find(|sent| !sent.came).map(|sent| sent.at)
+        self.flying().next().map(|sent| sent.at)
     }
 
     /// Takes down that the peer's datagram of this number has come.
@@ -180,9 +191,10 @@ impl Channel {
                 1..=64 => before & 1 << (behind - 1) != 0,
                 _ => false,
             };
-            if is_named && !sent.came {
-                sent.came = true;
+            if is_named && sent.state != State::Came {
+                sent.state = State::Came;
                 sent.items.iter().for_each(&mut came);
+                self.timeouts = 0;
                 if behind == 0 {
                     let seen = now.since(sent.at);
                     let smoothed = self.round_trip.map_or(seen, |known| (known * 7 + seen) / 8);
@@ -190,32 +202,41 @@ impl Channel {
                 }
             }
         }
-        while self.flight.front().is_some_and(|sent| sent.came) {
-            self.drop_first();
+        for place in 0..self.flight.len() {
+            let behind = highest.wrapping_sub(self.flight[place].number).cast_signed();
+            if behind <= REORDERED.cast_signed() {
+                break;
+            }
+            self.repeat(place);
         }
-        while let Some(first) = self.flight.front()
-            && (first.came
-                || highest.wrapping_sub(first.number).cast_signed() > REORDERED.cast_signed())
-        {
-            self.repeat_first();
-        }
+        self.drop_past(now);
     }
 
     /// Repeats what has been on its way for too long.
     pub(crate) fn handle_timeout(&mut self, now: Time) {
-        while self.poll_timeout().is_some_and(|due| due <= now) {
-            self.repeat_first();
+        if self.poll_timeout().is_none_or(|due| due > now) {
+            return;
         }
+        let patience = self.patience();
+        for place in 0..self.flight.len() {
+            if self.flight[place].at + patience > now {
+                break;
+            }
+            self.repeat(place);
+        }
+        self.timeouts = self.timeouts.saturating_add(1);
+        self.drop_past(now);
     }
 
     /// When `handle_timeout` is wanted.
     pub(crate) fn poll_timeout(&self) -> Option<Time> {
-        self.flight.front().map(|first| first.at + self.patience())
+        self.flying().next().map(|first| first.at + self.patience())
     }
 
     pub(crate) fn patience(&self) -> Duration {
         let usual = self.round_trip.map_or(FIRST_PATIENCE, |seen| seen * 3 / 2);
-        usual.clamp(PATIENCE_MIN, PATIENCE_MAX)
+        // RFC 9002 section 6.2.1: twice as long each time that nothing is heard.
+        (usual.max(PATIENCE_MIN) * (1 << self.timeouts.min(6))).min(PATIENCE_MAX)
     }
 
     /// Writes the next datagram of at most `room` bytes; whether there is one. `say` gives what an item
@@ -257,7 +278,12 @@ impl Channel {
                 datagram.truncate(before);
                 self.give_back(items);
             } else {
-                self.flight.push_back(Sent { number: self.next, at: now, came: false, items });
+                self.flight.push_back(Sent {
+                    number: self.next,
+                    at: now,
+                    state: State::Flying,
+                    items,
+                });
                 self.next = self.next.wrapping_add(1);
             }
         }
@@ -268,24 +294,39 @@ impl Channel {
         self.urgent.len() + self.later.len()
     }
 
-    fn repeat_first(&mut self) {
-        let Some(sent) = self.flight.pop_front() else { return };
-        if !sent.came {
-            for item in sent.items.iter().rev() {
-                match item {
-                    Item::Record { .. } => self.later.push_front(*item),
-                    Item::Register { .. } | Item::Handover { .. } | Item::Said(_) => {
-                        self.urgent.push_front(*item);
-                    }
+    fn flying(&self) -> impl Iterator<Item = &Sent> {
+        self.flight.iter().filter(|sent| sent.state == State::Flying)
+    }
+
+    /// Says again what a datagram said that has not come.
+    fn repeat(&mut self, place: usize) {
+        let Self { flight, urgent, later, .. } = self;
+        let sent = &mut flight[place];
+        if sent.state != State::Flying {
+            return;
+        }
+        sent.state = State::Repeated;
+        for item in sent.items.iter().rev() {
+            match item {
+                Item::Record { .. } => later.push_front(*item),
+                Item::Register { .. } | Item::Handover { .. } | Item::Said(_) => {
+                    urgent.push_front(*item);
                 }
             }
         }
-        self.give_back(sent.items);
     }
 
-    fn drop_first(&mut self) {
-        if let Some(sent) = self.flight.pop_front() {
-            self.give_back(sent.items);
+    /// Forgets datagrams of which nothing more is to be heard.
+    fn drop_past(&mut self, now: Time) {
+        let is_past = |sent: &Sent| match sent.state {
+            State::Flying => false,
+            State::Repeated => now.since(sent.at) >= 2 * PATIENCE_MAX,
+            State::Came => true,
+        };
+        while self.flight.front().is_some_and(is_past) {
+            if let Some(sent) = self.flight.pop_front() {
+                self.give_back(sent.items);
+            }
         }
     }
 
@@ -294,3 +335,6 @@ impl Channel {
         self.spare.push(items);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -344,3 +344,6 @@ fn split(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     let (value, behind) = rest.split_at_checked(length)?;
     Some((header[0], value, behind))
 }
+
+#[cfg(test)]
+pub(super) mod tests;

@@ -48,6 +48,11 @@ pub(super) struct Weather {
 
 impl Weather {
     pub(super) const FAIR: Self = Self { loss: 0, twice: 0, corrupt: 0, delay: 0, mtu: 1_500 };
+
+    /// Whether everything arrives, and in order.
+    pub(super) const fn is_fair(&self) -> bool {
+        self.loss == 0 && self.corrupt == 0 && self.delay == 0
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

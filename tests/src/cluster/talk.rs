@@ -151,9 +151,8 @@ impl World {
     /// A registration that is late or lost once is enough where a reply is no answer to the rules: a reply to
     /// a published address, in a datagram.
     pub(super) fn may_err(&self) -> bool {
-        let fair = self.schedule.weathers[0];
-        let is_late = fair.delay > 0 || fair.loss > 0 || fair.corrupt > 0;
-        (self.schedule.severity != Severity::Calm || is_late) && self.now < SETTLED
+        let is_fair = self.schedule.weathers[0].is_fair();
+        (self.schedule.severity != Severity::Calm || !is_fair) && self.now < SETTLED
     }
 
     /// A packet of nobody: it may not reach anybody.

@@ -15,7 +15,7 @@ use super::host::Host;
 use super::invariants::Watch;
 use super::node::{Input, Node, Output};
 use super::policy::{EXT, INT};
-use super::schedule::{END, FAULTS_UNTIL, MILLISECOND, SECOND, Schedule, Weather};
+use super::schedule::{END, FAULTS_UNTIL, Fault, MILLISECOND, SECOND, Schedule, Weather};
 
 /// Outside and inside: hosts, balancers and interfaces have the same numbers.
 pub(super) const SIDES: usize = 2;
@@ -100,6 +100,8 @@ impl World {
             schedule,
             steps: 0,
         };
+        let drains = |fault: &Fault| matches!(fault, Fault::Drain(_));
+        world.watch.late_offers = world.schedule.faults.iter().any(|(_, fault)| drains(fault));
         world.prepare(company);
         world
     }

@@ -102,6 +102,9 @@ impl Engine {
     pub(crate) fn decide_here(&mut self, now: Time, mut asked: Asked) {
         let mut frame = Frame { bytes: &mut asked.frame, offload: asked.offload };
         let Ok(Parsed::Ip(packet)) = Packet::parse(&frame) else { return };
+        if !asked.is_uncounted {
+            self.counters.recall_from_peer();
+        }
         let verdict = if !self.is_open() {
             Verdict::Drop(DropReason::NotReady)
         } else if packet.fragment.is_some() {
@@ -112,9 +115,7 @@ impl Engine {
             })
         };
         let verdict = self.queue_if_forwarded(verdict, asked.frame, asked.offload);
-        if asked.is_uncounted {
-            self.counters.release(verdict, 1);
-        }
+        self.counters.release(verdict, 1);
     }
 
     /// A packet that waited goes its way anew: more is known by now.

@@ -7,7 +7,7 @@ use gabion_engine::build;
 use smoltcp::iface::{Config, Interface, PollResult, SocketHandle, SocketSet};
 use smoltcp::phy::{Device, DeviceCapabilities, Medium, RxToken, TxToken};
 use smoltcp::socket::tcp;
-use smoltcp::time::Instant;
+use smoltcp::time::{Duration, Instant};
 use smoltcp::wire::{EthernetAddress, EthernetFrame, EthernetProtocol, IpCidr};
 
 use crate::network::NODE_MAC;
@@ -88,6 +88,9 @@ impl Host {
     fn add(&mut self, conversation: Option<usize>, is_server: bool, listens: Option<u16>) -> usize {
         let buffer = |bytes| tcp::SocketBuffer::new(vec![0; bytes]);
         let mut socket = tcp::Socket::new(buffer(RECEIVED), buffer(SENT));
+        // Now and then smoltcp has something to send and no timer; more often than its timer is set, and
+        // nothing that was lost is sent again.
+        socket.set_keep_alive(Some(Duration::from_secs(5)));
         if let Some(port) = listens {
             socket.listen(port).unwrap();
         }

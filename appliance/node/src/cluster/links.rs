@@ -69,6 +69,8 @@ pub struct LinkCounts {
     pub unknown_epoch: u64,
     pub forged: u64,
     pub replayed: u64,
+    /// Datagrams that came before a session stood: a peer may have its keys a moment earlier.
+    pub early: u64,
     /// Datagrams of the engine's for which there was no key.
     pub unsent: u64,
 }
@@ -329,6 +331,10 @@ impl Link {
     fn open<'d>(&mut self, now: Time, datagram: &'d mut [u8]) -> Option<&'d [u8]> {
         if self.before.as_ref().is_some_and(|(_, until)| *until <= now) {
             self.before = None;
+        }
+        if self.opening.is_none() {
+            self.counts.early += 1;
+            return None;
         }
         let epoch = epoch_of(datagram);
         let openers =

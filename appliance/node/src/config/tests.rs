@@ -128,7 +128,13 @@ fn the_reference_page_is_current() {
 #[test]
 fn the_packaged_example_is_right() {
     let example = include_str!("../../../../packaging/gabiond.toml");
-    Config::parse(example, "gabiond.toml").unwrap();
+    let alone = Config::parse(example, "gabiond.toml").unwrap();
+    assert_eq!(alone.cluster, None);
+    // What it says of a cluster is commented out.
+    let (rest, cluster) = example.split_once("# [cluster]\n").unwrap();
+    let cluster = cluster.replace("# ", "");
+    let clustered = format!("{rest}[cluster]\n{cluster}");
+    assert!(Config::parse(&clustered, "gabiond.toml").unwrap().cluster.is_some());
 }
 
 /// A file with a cluster of two, its members and its number as given.

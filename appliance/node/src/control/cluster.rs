@@ -7,7 +7,7 @@ use gabion_engine::{MemberStatus, NodeId, NodeState, Presence};
 use tonic::{Response, Status};
 
 use super::{Control, convert, stopping};
-use crate::cluster::{ClusterSnapshot, LinkCounts, Member, PeerReport};
+use crate::cluster::{ClusterSnapshot, LinkCounts, Member, PeerReport, PolicyMark};
 use crate::worker::WorkerGone;
 
 impl Control {
@@ -18,16 +18,15 @@ impl Control {
                 "this node stands alone: its gabiond.toml has no [cluster]",
             ));
         };
-        let ours = self.policies.in_force().map(|policy| policy.revision.digest.clone());
-        Ok(Response::new(status(member, &cluster, ours.as_deref())))
+        let ours = self.policies.in_force().map_or_else(
+            || PolicyMark::default().digest_text(),
+            |policy| policy.revision.digest.clone(),
+        );
+        Ok(Response::new(status(member, &cluster, &ours)))
     }
 }
 
-fn status(
-    member: &Member,
-    cluster: &ClusterSnapshot,
-    policy: Option<&str>,
-) -> v1::ClusterStatusResponse {
+fn status(member: &Member, cluster: &ClusterSnapshot, policy: &str) -> v1::ClusterStatusResponse {
     let ClusterSnapshot { status, links, .. } = cluster;
     let alive = status.members.iter().filter(|peer| peer.presence == Presence::Alive);
     let mut view: Vec<u32> =
@@ -61,9 +60,9 @@ fn peer(
     report: PeerReport,
     status: &MemberStatus,
     counts: &LinkCounts,
-    policy: Option<&str>,
+    policy: &str,
 ) -> v1::ClusterMember {
-    let of_session = report.policy.map(|mark| Some(mark.digest_text().as_str()) == policy);
+    let of_session = report.policy.map(|mark| mark.digest_text() == policy);
     v1::ClusterMember {
         node: number(report.node),
         address: text(report.address),

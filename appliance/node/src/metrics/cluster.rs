@@ -110,12 +110,13 @@ fn links(out: &mut Out<'_, '_>, cluster: &ClusterSnapshot) -> fmt::Result {
     out.counter("gabion_cluster_datagrams", "Sync datagrams to a member, and from it", sealed)?;
     let refused = cluster.links.iter().flat_map(|(node, counts)| {
         let of_engine = cluster.status.members.iter().find(|member| member.node == *node);
-        let LinkCounts { malformed, unknown_epoch, forged, replayed, .. } = *counts;
+        let LinkCounts { malformed, unknown_epoch, forged, replayed, early, .. } = *counts;
         [
             ("malformed", malformed),
             ("unknown-keys", unknown_epoch),
             ("forged", forged),
             ("replayed", replayed),
+            ("no-session", early),
             ("not-taken", of_engine.map_or(0, |member| member.refused)),
         ]
         .map(|(why, count)| ([("node", node.to_string()), ("why", why.to_owned())], count))

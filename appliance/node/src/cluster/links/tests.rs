@@ -118,7 +118,7 @@ fn engines_hear_each_other_once_the_session_stands_and_no_longer_when_it_is_lost
     assert_eq!(pair.presence(0), Presence::Dead);
     pair.run(20);
     assert_eq!(pair.presence(0), Presence::Dead, "what comes under keys that died is not heard");
-    assert!(pair.counts(0).unknown_epoch > 0);
+    assert!(pair.counts(0).early > 0);
 }
 
 /// From the peer's own address, whole and half datagrams of its and nonsense.

@@ -143,6 +143,9 @@ pub(crate) struct Cluster {
     beat: Time,
     /// How often this node has stood still for so long that it was dead to others.
     pauses: u16,
+    /// How often a peer was lost, and when the last time.
+    losses: u16,
+    lost_at: Time,
     /// The slot from which flows' holders are to be looked at anew.
     pass: Option<u32>,
     /// The slot from which flows are looked at for records that are due.
@@ -211,6 +214,8 @@ impl Cluster {
             started: now,
             beat: now,
             pauses: 0,
+            losses: 0,
+            lost_at: now,
             pass: None,
             scan: 0,
             scanned: now,

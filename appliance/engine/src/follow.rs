@@ -56,6 +56,7 @@ impl Engine {
             return Err(Refusal::answered(DropReason::TtlExpired, IcmpError::TimeExceeded));
         }
         self.check_query(slot, direction, from, packet)?;
+        self.relearn(slot);
         if self.has_lost_leg(now, slot, direction, packet) {
             return Err(Refusal { answer: Some(Answer::Refuse), ..DropReason::LegLost.into() });
         }

@@ -29,7 +29,8 @@ impl Engine {
         let rules = policy.as_ref().map_or(&[][..], |policy| policy.rules.rules());
         let is_strict = rules.get(entry.rule().0 as usize).is_some_and(|rule| rule.is_strict);
         let marks = if adopted { share::ADOPTED } else { 0 };
-        let share = Share { term: cluster.tick(), doubt: cluster.pauses, ..Share::default() };
+        let (doubt, losses) = (cluster.pauses, cluster.losses);
+        let share = Share { term: cluster.tick(), doubt, losses, ..Share::default() };
         cluster.shares.begin(slot, share);
         cluster.shares.mark(slot, marks, true);
         for side in 0..SIDES as u8 {

@@ -173,7 +173,7 @@ impl Engine {
         let view = alive.with(cluster.me());
         let staying = cluster.staying(view);
         if view != cluster.view || staying != cluster.directors {
-            cluster.change_view(view, staying);
+            cluster.change_view(now, view, staying);
         }
         self.see_whether_joined(now);
     }
@@ -218,7 +218,7 @@ impl Cluster {
         if staying.is_empty() { view } else { staying }
     }
 
-    fn change_view(&mut self, view: View, directors: View) {
+    fn change_view(&mut self, now: Time, view: View, directors: View) {
         let before = std::mem::replace(&mut self.view, view);
         self.directors = directors;
         for peer in &mut self.peers {
@@ -226,6 +226,8 @@ impl Cluster {
             if was && !is {
                 // What it is to know it is told when it is back.
                 peer.channel.clear();
+                self.losses = self.losses.wrapping_add(1);
+                self.lost_at = now;
             }
             if was != is {
                 peer.has_told &= is;

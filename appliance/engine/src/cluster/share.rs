@@ -19,6 +19,8 @@ pub(crate) struct Share {
     pub(super) marks: u16,
     /// The pause of this node's after which its ownership was last known.
     pub(crate) doubt: u16,
+    /// The loss of a peer after which its windows were last learnt anew.
+    pub(crate) losses: u16,
     /// Megabytes that it had moved, and seconds at which it was to expire, when the last record was sent.
     pub(crate) moved: u32,
     pub(crate) expires: u32,
@@ -41,6 +43,9 @@ pub(crate) const OFFERED: u16 = 1 << 11;
 
 /// Its first packet waits until all holders know of it.
 pub(crate) const AWAITED: u16 = 1 << 12;
+
+/// A peer was lost while it was there: what went by that peer is not heard any more.
+pub(crate) const RELEARNT: u16 = 1 << 13;
 
 /// By slot; memory is used as flows come.
 #[derive(Debug)]

@@ -256,3 +256,52 @@ fn a_connection_of_which_one_side_is_cut_off_is_reset_on_both() {
     }
     assert_eq!(wall.engine(2).counters().rejected(DropReason::LegLost), 10);
 }
+
+/// Both nodes live, and neither knows: each sees one half of the connections, and they go on.
+#[test]
+fn connections_go_on_in_halves_while_nodes_do_not_hear_each_other() {
+    let mut wall = Wall::new(2, POLICY);
+    for port in 40_000..40_010 {
+        open(&mut wall, port, 1, 2);
+    }
+    wall.wait(Duration::from_millis(50));
+    wall.cut.extend([(1, 2), (2, 1)]);
+    wall.wait(Duration::from_millis(600));
+    for round in 0..20 {
+        for port in 40_000..40_010 {
+            let (sent, told) = (CLIENT + 1_001 + 5 * round, HOST + 5_001 + 2 * round);
+            let ask = client(port).seq(sent).ack(told).payload(b"hello").frame();
+            assert_eq!(wall.send(1, "ext", &ask).len(), 1, "round {round}: {:?}", wall.drops());
+            let tell = server(port).seq(told).ack(sent + 5).payload(b"hi").frame();
+            assert_eq!(wall.send(2, "int", &tell).len(), 1, "round {round}: {:?}", wall.drops());
+        }
+        wall.wait(Duration::from_millis(100));
+    }
+    wall.cut.clear();
+    wall.wait(Duration::from_secs(2));
+    for port in 40_000..40_010 {
+        let ask = client(port).seq(CLIENT + 1_101).ack(HOST + 5_041).payload(b"hello").frame();
+        let left = wall.send(1, "ext", &ask);
+        assert_eq!(left, [format!("2 int: tcp 198.51.100.9:{port} > {SERVER} . +5 ttl 63")]);
+        let tell = server(port).seq(HOST + 5_041).ack(CLIENT + 1_106).payload(b"hi").frame();
+        assert_eq!(wall.send(2, "int", &tell).len(), 1);
+    }
+    assert_eq!(wall.drops(), [].into());
+}
+
+/// The owner lives, and the answers go to the node that has died.
+#[test]
+fn a_connection_whose_answers_go_to_a_dead_node_is_reset_on_both_sides() {
+    let mut wall = Wall::new(2, POLICY);
+    let port = 40_000;
+    open(&mut wall, port, 2, 1);
+    wall.wait(Duration::from_millis(50));
+    wall.power_off(1);
+    wall.wait(Duration::from_millis(800));
+    let ask = client(port).seq(CLIENT + 1_001).ack(HOST + 5_001).payload(b"hello").frame();
+    assert_eq!(wall.send(2, "ext", &ask).len(), 1);
+    wall.wait(Duration::from_millis(200));
+    let left = wall.send(2, "ext", &ask);
+    let resets = left.iter().filter(|line| line.contains(" R")).count();
+    assert_eq!((left.len(), resets), (3, 3), "{left:?}");
+}

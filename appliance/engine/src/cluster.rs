@@ -12,6 +12,7 @@ mod message;
 mod record;
 mod channel;
 mod aging;
+mod digests;
 mod directory;
 mod share;
 mod waiting;
@@ -45,6 +46,7 @@ pub use member::{Coverage, MemberStatus, NodeId, NodeState, Presence};
 
 use channel::Channel;
 pub(crate) use consult::{Errand, Passage};
+use digests::{Sums, Watch};
 use directory::Directory;
 use message::Term;
 use pass::Sweep;
@@ -177,9 +179,13 @@ struct Peer {
     /// Whether it has been told all that it is to know, and it has told us.
     told: bool,
     has_told: bool,
-    /// How often it was told of all keys, and whether it still has to hear which round is over.
+    /// How often it was told of all keys, or of those of some buckets, and of which it still has to hear
+    /// that this round is over.
     round: u32,
-    owes_round: bool,
+    owes: u64,
+    /// Of what it is to know, as far as this node's flows have been looked at; and what is seen of its own.
+    sums: Sums,
+    watch: Watch,
     /// The last round of its own that it has ended.
     round_in: u32,
     policy: Option<u64>,
@@ -284,7 +290,9 @@ impl Peer {
             told: false,
             has_told: false,
             round: 0,
-            owes_round: false,
+            owes: 0,
+            sums: Sums::default(),
+            watch: Watch::default(),
             round_in: 0,
             policy: None,
             echo: 0,

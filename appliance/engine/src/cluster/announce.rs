@@ -2,6 +2,7 @@
 //! ended.
 
 use super::channel::Item;
+use super::digests;
 use super::message::{Claim, Message, Rank, Registration};
 use super::ports::Ends;
 use super::record::{Record, Translation};
@@ -96,11 +97,17 @@ impl Engine {
         let Self { cluster: Some(cluster), flows, .. } = self else { return };
         let slots = flows.slots();
         for _ in 0..count.min(slots) {
-            cluster.scan = if cluster.scan >= slots { 0 } else { cluster.scan };
+            if cluster.scan >= slots {
+                cluster.scan = 0;
+                cluster.send_digests();
+            }
             let slot = Slot(cluster.scan);
             cluster.scan += 1;
             let Some(entry) = flows.get(slot) else { continue };
             let share = cluster.shares.get(slot);
+            if rank_of(&entry.tracker()) != Rank::Closed {
+                cluster.add_to_digests(&share);
+            }
             let is_due = if share.has(REPLICATED) {
                 let expires = seconds(entry.expires());
                 let moved = moved(flows, slot);
@@ -133,7 +140,9 @@ impl Cluster {
             _ => self.rendezvous.holder(&key, self.directors, self.me()),
         };
         let at = usize::from(side);
-        let owes = |holder| self.peers.iter().any(|peer| peer.node == holder && peer.owes_round);
+        let bit = digests::bit(self.shares.get(slot).term);
+        let owes =
+            |holder| self.peers.iter().any(|peer| peer.node == holder && peer.owes & bit != 0);
         let Some(share) = self.shares.get_mut(slot) else { return };
         let is_told = share.holders[at] == holder && holder.is_none_or(|holder| !owes(holder));
         if is_told {
@@ -286,6 +295,29 @@ impl Cluster {
             }
             Item::Record { .. } if holders[0] == Some(from) => shares.mark(slot, COVERED, true),
             Item::Register { .. } | Item::Record { .. } | Item::Handover { .. } | Item::Said(_) => {
+            }
+        }
+    }
+
+    /// Tells peers what they are to know, as it was when this node's flows were looked at.
+    fn send_digests(&mut self) {
+        for peer in &mut self.peers {
+            let sums = std::mem::take(&mut peer.sums);
+            if self.view.contains(peer.node) && peer.owes == 0 {
+                for part in 0..2 {
+                    peer.channel.note(Message::Digest { part, sums: sums.part(part) });
+                }
+            }
+        }
+    }
+
+    fn add_to_digests(&mut self, share: &Share) {
+        let [_, second, giver] = share.holders;
+        for (side, holder) in share.holders.into_iter().enumerate() {
+            // One who is asked for the key and gave out its port is told once.
+            let is_told = side == 2 && giver == second;
+            if let Some(peer) = holder.filter(|_| !is_told).and_then(|node| self.peer(node)) {
+                peer.sums.add(share.term, side > 0);
             }
         }
     }

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use super::NodeId;
 use super::aging::Aging;
-use super::message::{Claim, Registration, Term};
+use super::digests::Sums;
+use super::message::{Claim, Rank, Registration, Term};
 use super::record::Record;
 use super::rendezvous::{Pair, View};
 use crate::Time;
@@ -82,14 +83,30 @@ const HINT_LIFE: Duration = Duration::from_secs(300);
 /// How long it is remembered at least that a flow has ended: nothing is on its way for so long.
 const TOMBSTONE_LIFE: Duration = Duration::from_secs(120);
 
+/// What an owner's incarnation has registered here.
+#[derive(Debug, Clone, Copy, Default)]
+struct Counted {
+    incarnation: u64,
+    sums: Sums,
+}
+
 /// All of them.
 #[derive(Debug)]
 pub(crate) struct Directory {
     entries: Keyed<Entry>,
+    /// Of the entries of each owner but those of flows that are over.
+    sums: [Counted; NodeId::MAX as usize],
     replicas: Keyed<Replica>,
     seconds: Keyed<Second>,
     hints: Aging<Hint>,
     tombstones: Aging<Tombstone>,
+}
+
+/// The round of a key that was granted to whoever claimed it, until he registers it himself.
+pub(crate) const GRANTED: u32 = u32::MAX;
+
+fn place_of(node: NodeId) -> usize {
+    usize::from(node.0).wrapping_sub(1)
 }
 
 /// What became of a registration.
@@ -111,6 +128,7 @@ impl Directory {
         Self {
             // A flow has two keys at most.
             entries: Keyed::new(flows.saturating_mul(2), secret),
+            sums: [Counted::default(); NodeId::MAX as usize],
             replicas: Keyed::new(flows, secret),
             seconds: Keyed::new(flows, secret),
             hints: Aging::new(now, flows / 4, HINT_LIFE, secret),
@@ -140,7 +158,7 @@ impl Directory {
         if let Some(known) = self.entries.get(&key) {
             let held = known.claim;
             if (held.owner, known.incarnation) == (claim.owner, incarnation) {
-                if held.term > claim.term {
+                if held.term > claim.term && known.round != GRANTED {
                     // What is older came late.
                     return Registered::Yes;
                 }
@@ -152,9 +170,16 @@ impl Directory {
             }
         }
         let entry = Entry { key, first, claim, incarnation, round, heard: now };
+        let before = self.entries.get(&key).copied();
         match self.entries.get_or_insert(entry) {
             Some(place) => *place = entry,
             None => return Registered::Full,
+        }
+        if let Some(before) = before {
+            self.discount(&before);
+        }
+        if let Some(sums) = self.sums_of(&entry) {
+            sums.add(claim.term, first.is_some());
         }
         loser.map_or(Registered::Yes, Registered::InPlaceOf)
     }
@@ -164,7 +189,7 @@ impl Directory {
     pub(crate) fn bury(&mut self, now: Time, owner: NodeId, key: Pair, term: Term) {
         let is_his = |claim: Claim| claim.owner == owner && claim.term <= term;
         if self.entries.get(&key).is_some_and(|entry| is_his(entry.claim)) {
-            self.entries.remove(&key);
+            self.forget(&key);
         }
         self.drop_replica(&key, term);
         self.tombstones.put(now, Tombstone { key, term });
@@ -186,7 +211,35 @@ impl Directory {
 
     /// Whether there was an entry.
     pub(crate) fn forget(&mut self, key: &Pair) -> bool {
-        self.entries.remove(key).is_some()
+        let Some(entry) = self.entries.remove(key) else { return false };
+        self.discount(&entry);
+        true
+    }
+
+    /// What is known here of an owner's flows.
+    pub(crate) fn sums(&self, owner: NodeId) -> Sums {
+        self.sums.get(place_of(owner)).map(|counted| counted.sums).unwrap_or_default()
+    }
+
+    /// An owner has begun anew: what it registered before is not its own any more.
+    pub(crate) fn begin(&mut self, owner: NodeId, incarnation: u64) {
+        if let Some(counted) = self.sums.get_mut(place_of(owner)) {
+            *counted = Counted { incarnation, sums: Sums::default() };
+        }
+    }
+
+    fn discount(&mut self, entry: &Entry) {
+        if let Some(sums) = self.sums_of(entry) {
+            sums.take(entry.claim.term, entry.first.is_some());
+        }
+    }
+
+    /// Where the entry counts.
+    fn sums_of(&mut self, entry: &Entry) -> Option<&mut Sums> {
+        let counted = self.sums.get_mut(place_of(entry.claim.owner))?;
+        let is_counted =
+            entry.claim.rank != Rank::Closed && entry.incarnation == counted.incarnation;
+        is_counted.then_some(&mut counted.sums)
     }
 
     /// Keeps a record, unless a newer one is there or the flow has ended; whether it is kept.

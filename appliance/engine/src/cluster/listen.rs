@@ -79,6 +79,8 @@ impl Engine {
             }
             Message::Granted { ask } => self.hear_granted(now, ask),
             Message::NotMine { ask, key } => self.hear_not_mine(now, from, ask, key),
+            Message::Digest { part, sums } => cluster.hear_digest(from, part, &sums),
+            Message::Pull { buckets } => cluster.hear_pull(from, buckets),
             Message::Told { buckets, round } => {
                 if let Some(peer) = cluster.peer(from) {
                     peer.round_in = round;

@@ -2,6 +2,7 @@
 //! section 6).
 
 use super::NodeId;
+use super::digests::PART;
 use super::record::Record;
 use super::rendezvous::{Pair, View};
 use super::wire::{Reader, Writer};
@@ -68,6 +69,15 @@ pub(crate) enum Message {
         key: Pair,
         term: Term,
     },
+    /// Sums of what the sender has registered at the receiver, the first or the second half.
+    Digest {
+        part: u8,
+        sums: [u32; PART],
+    },
+    /// The sums of these buckets differ: the receiver is to register what is in them again.
+    Pull {
+        buckets: u64,
+    },
     /// Keys of these buckets that the sender has registered in an earlier round only are not its own.
     Told {
         buckets: u64,
@@ -127,6 +137,7 @@ pub(crate) struct Malformed;
 const HEARTBEAT: u8 = 1;
 const NUMBER: u8 = 2;
 const ACKNOWLEDGEMENT: u8 = 3;
+const DIGEST: u8 = 4;
 /// From here on a receiver that does not know a type must not take the datagram.
 const REGISTER: u8 = 128;
 const OWNED: u8 = 129;
@@ -140,6 +151,7 @@ const NOT_MINE: u8 = 136;
 const TOLD: u8 = 137;
 const ENDED: u8 = 138;
 const ELSEWHERE: u8 = 139;
+const PULL: u8 = 140;
 
 /// Types below may be skipped by whoever does not know them.
 const FIRST_REQUIRED: u8 = 128;
@@ -171,6 +183,8 @@ impl Message {
             Self::Hint { .. } => HINT,
             Self::Granted { .. } => GRANTED,
             Self::NotMine { .. } => NOT_MINE,
+            Self::Digest { .. } => DIGEST,
+            Self::Pull { .. } => PULL,
             Self::Told { .. } => TOLD,
             Self::Ended { .. } => ENDED,
             Self::Elsewhere { .. } => ELSEWHERE,
@@ -214,6 +228,13 @@ impl Message {
                 to.u32(*ask);
                 to.pair(key);
             }
+            Self::Digest { part, sums } => {
+                to.u8(*part);
+                for sum in sums {
+                    to.u32(*sum);
+                }
+            }
+            Self::Pull { buckets } => to.u64(*buckets),
             Self::Told { buckets, round } => {
                 to.u64(*buckets);
                 to.u32(*round);
@@ -247,6 +268,14 @@ impl Message {
             }
             GRANTED => Self::Granted { ask: from.u32()? },
             NOT_MINE => Self::NotMine { ask: from.u32()?, key: from.pair()? },
+            DIGEST => {
+                let (part, mut sums) = (from.u8()?, [0; PART]);
+                for sum in &mut sums {
+                    *sum = from.u32()?;
+                }
+                Self::Digest { part, sums }
+            }
+            PULL => Self::Pull { buckets: from.u64()? },
             TOLD => Self::Told { buckets: from.u64()?, round: from.u32()? },
             _ => return None,
         })
@@ -335,7 +364,7 @@ pub(crate) fn messages(datagram: &[u8]) -> impl Iterator<Item = Result<Message, 
 }
 
 const fn is_known(kind: u8) -> bool {
-    matches!(kind, HEARTBEAT..=ACKNOWLEDGEMENT | REGISTER..=ELSEWHERE)
+    matches!(kind, HEARTBEAT..=DIGEST | REGISTER..=PULL)
 }
 
 fn split(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {

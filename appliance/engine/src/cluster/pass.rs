@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use super::channel::Item;
+use super::digests;
 use super::directory::Replica;
 use super::message::{Claim, Message, Rank, Registration};
 use super::record::Record;
@@ -75,8 +76,11 @@ impl Engine {
                 cluster.drop_copy(translator, &replica);
             }
             let Some(entry) = cluster.directory.entry_at(place) else { continue };
+            // What is over, and copies of the dead's, are told of with all the rest only.
+            let is_told = buckets == u64::MAX || entry.claim.rank != Rank::Closed;
             let is_let_go = entry.claim.owner == owner
-                && buckets & bucket(&entry.key) != 0
+                && is_told
+                && buckets & digests::bit(entry.claim.term) != 0
                 && entry.round.wrapping_sub(round).cast_signed() < 0;
             let is_left = !cluster.is_live(entry.claim.owner, entry.incarnation)
                 && now.since(entry.heard) > ORPHAN_LIFE
@@ -176,6 +180,24 @@ impl Cluster {
         }
     }
 
+    /// A peer does not keep what it is to keep: it is told again of all in these buckets.
+    pub(super) fn hear_pull(&mut self, from: NodeId, buckets: u64) {
+        let Some(peer) = self.peer(from) else { return };
+        peer.round = peer.round.wrapping_add(1);
+        peer.owes |= buckets;
+        self.pass = Some(0);
+    }
+
+    /// A peer's sums of what it has registered here.
+    pub(super) fn hear_digest(&mut self, from: NodeId, part: u8, sums: &[u32; digests::PART]) {
+        let ours = self.directory.sums(from);
+        let Some(peer) = self.peer(from) else { return };
+        let buckets = peer.watch.compare(part, sums, &ours);
+        if buckets != 0 {
+            peer.channel.tell(Item::Said(Message::Pull { buckets }));
+        }
+    }
+
     /// Who has heard of everything is told so.
     fn finish_rounds(&mut self) {
         if self.pass.is_some() || self.orphans.is_some() {
@@ -186,15 +208,10 @@ impl Cluster {
                 continue;
             }
             peer.told = true;
-            if std::mem::take(&mut peer.owes_round) {
-                let (buckets, round) = (u64::MAX, peer.round);
+            let (buckets, round) = (std::mem::take(&mut peer.owes), peer.round);
+            if buckets != 0 {
                 peer.channel.tell(Item::Said(Message::Told { buckets, round }));
             }
         }
     }
-}
-
-/// The bit of a key's bucket.
-fn bucket(key: &Pair) -> u64 {
-    1 << (crate::hash::keyed([0; 16], key) % u64::from(u64::BITS))
 }

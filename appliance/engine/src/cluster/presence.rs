@@ -41,6 +41,7 @@ impl Engine {
                     known.heard = None;
                     known.has_told = false;
                     known.told = false;
+                    cluster.directory.begin(peer, incarnation);
                     cluster.beat_now(now);
                     self.end_all_rests(now, peer);
                 }
@@ -232,7 +233,7 @@ impl Cluster {
             if was != is {
                 peer.has_told &= is;
                 peer.round = peer.round.wrapping_add(u32::from(is));
-                peer.owes_round = is;
+                peer.owes = if is { u64::MAX } else { 0 };
             }
             peer.told = false;
         }

@@ -2,6 +2,7 @@
 //! waits until somebody registers its key.
 
 use super::consult::Passage;
+use super::directory::GRANTED;
 use super::hand_over::NotWrapped;
 use super::message::{Claim, Message, Rank, Registration};
 use super::rendezvous::Pair;
@@ -354,7 +355,7 @@ impl Cluster {
         let origin = wrapping.origin;
         let incarnation = self.peer(origin).map_or(0, |peer| peer.incarnation);
         let claim = Claim { rank: Rank::Opening, term: self.tick(), owner: origin };
-        let registration = Registration { key, first: None, claim, round: u32::MAX };
+        let registration = Registration { key, first: None, claim, round: GRANTED };
         self.directory.register(now, incarnation, &registration, |_| false);
         self.answer(wrapping, Message::Granted { ask: wrapping.ask });
     }

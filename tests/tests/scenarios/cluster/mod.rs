@@ -3,6 +3,7 @@
 mod mtu;
 mod nat;
 mod refused;
+mod repair;
 mod strict;
 mod wall;
 

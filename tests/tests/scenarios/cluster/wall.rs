@@ -163,6 +163,13 @@ impl Wall {
         left
     }
 
+    /// A node hears a sync datagram of a peer's that no peer has sent.
+    pub(super) fn hear(&mut self, node: u8, from: u8, datagram: &[u8]) {
+        let now = self.now;
+        self.engine(node).handle_peer(now, NodeId(from), datagram);
+        self.settle();
+    }
+
     /// Lets time pass; what left meanwhile.
     pub(super) fn wait(&mut self, time: Duration) -> Vec<String> {
         let end = self.now + time;

@@ -89,9 +89,17 @@ fn answers_come_by_any_node() {
 }
 
 /// Delay of 0 to 20 ms and 5 % loss between the nodes.
+///
+/// A known gap: packets that a port block sends to their owner are not kept until they have arrived, so that some
+/// handshakes with a shared address lose a second.
 #[test]
 fn new_connections_win_the_race_against_a_bad_network() {
-    run("race", &["--nodes", "2", "--connections", "200"], 3);
+    let options = ["--nodes", "2", "--connections", "200"];
+    let Some((report, said, _)) = report("race", &options) else { return };
+    let count = |name: &str| report[name].as_u64().unwrap_or_else(|| panic!("{name}: {said}"));
+    assert_eq!(count("failed"), 0, "{report:#}");
+    assert!(count("asymmetric") > 50, "{report:#}");
+    assert!(count("slow") < 10, "{report:#}");
 }
 
 /// The daemon is killed or stopped, and its machine loses its power.

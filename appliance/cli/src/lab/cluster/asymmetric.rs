@@ -54,7 +54,12 @@ pub(super) fn run(stage: &Stage, errands: Vec<Errand>, per_second: f64) -> Resul
         let first = first.map(|first| format!("; the first: {first}")).unwrap_or_default();
         format!("{} of {connections} failed{first}", failed.len())
     });
-    let seen = format!("{slow} of {} took more than {SLOW:?} to connect", took.len());
+    let slowest = tcp().filter(|one| one.took > Some(SLOW)).max_by_key(|one| one.took);
+    let slowest = slowest.map(|one| {
+        format!("; the slowest: {} as {:?}, through {:?}", one.errand, one.local, ways(one))
+    });
+    let slowest = slowest.unwrap_or_default();
+    let seen = format!("{slow} of {} took more than {SLOW:?} to connect{slowest}", took.len());
     findings.check("slow", "none is delayed", slow == 0, seen);
     if stage.members.len() > 1 {
         let seen = format!("{apart} of {connections}");

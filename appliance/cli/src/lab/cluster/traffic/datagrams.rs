@@ -6,9 +6,9 @@ use anyhow::{Context as _, Result};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, socket_with};
 use tokio::net::UdpSocket;
 
-use super::Errand;
 use super::serve::DATAGRAM_HEAD;
 use super::words::{CHUNK, Direction, Sight, content};
+use super::{Errand, next_port};
 use crate::lab::cluster::balancer::Transport;
 
 /// Bytes of an ICMP echo before its content (RFC 792, RFC 4443 section 4.1).
@@ -32,7 +32,9 @@ impl Asker {
     pub(super) async fn open(errand: Errand) -> Result<Self> {
         let socket = match errand.transport {
             Transport::Echo => echo_socket(errand.source)?,
-            Transport::Tcp | Transport::Udp => UdpSocket::bind((errand.source, 0)).await?,
+            Transport::Tcp | Transport::Udp => {
+                UdpSocket::bind((errand.source, next_port())).await?
+            }
         };
         socket.connect(errand.destination).await?;
         Ok(Self { socket, errand })

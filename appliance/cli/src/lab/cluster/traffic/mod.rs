@@ -13,7 +13,7 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread::JoinHandle;
 
 use anyhow::Result;
@@ -168,10 +168,18 @@ pub(crate) fn run_once(
 /// A TCP socket that is bound to the errand's source.
 fn bound(errand: &Errand) -> io::Result<TcpSocket> {
     let socket = if errand.source.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    // Without address reuse no port is had twice: behind destination NAT the server could not tell them apart.
     socket.set_nodelay(true)?;
-    socket.bind(SocketAddr::new(errand.source, 0))?;
+    socket.bind(SocketAddr::new(errand.source, next_port()))?;
     Ok(socket)
+}
+
+/// Source ports are used in turn and by one connection only: behind destination NAT a server could not tell
+/// two apart that use one port, and refuses for a minute what looks like the one that it has just closed.
+fn next_port() -> u16 {
+    const FIRST: u32 = 10_000;
+    const COUNT: u32 = 55_000;
+    static USED: AtomicU32 = AtomicU32::new(0);
+    (FIRST + USED.fetch_add(1, Ordering::Relaxed) % COUNT) as u16
 }
 
 /// Where a side's servers answer datagrams.

@@ -384,7 +384,7 @@ pub const SETTINGS: &[Setting] = &[
     setting(
         "cluster.reset_lost",
         Kind::Switch { default: true },
-        "Whether TCP connections that were taken over from a dead member are reset on both sides where a load balancer goes on sending one side's packets to the dead one. They hang for minutes otherwise.",
+        "Whether TCP connections are reset on both sides of which one side's packets still go to a dead member: load balancers that pin connections do so, and they hang for minutes otherwise. To be off where the balancer moves connections, but later than 250 ms after the death was noticed.",
     ),
     number(
         "cluster.renew_s",

@@ -39,7 +39,7 @@ impl Engine {
                 is_uncounted: waits,
                 is_fragment: packet.fragment.is_some(),
                 question,
-                ..Asked::new(key, from, frame.bytes.to_vec(), frame.offload)
+                ..Asked::new(key, to, from, frame.bytes.to_vec(), frame.offload)
             };
             let due = now + cluster.patience(to, question);
             let kept = cluster.waiting.ask(due, asked);
@@ -67,7 +67,10 @@ impl Engine {
                 continue;
             }
             let known = cluster.known_owner(now, &asked.key);
-            let to = known.map_or_else(|| cluster.director(&asked.key), |(owner, _)| owner);
+            // Who gave the packet's port out is asked again, as long as he lives, and not the director.
+            let before = Some(asked.to).filter(|to| cluster.is_alive(*to));
+            let to = known.map(|(owner, _)| owner).or(before);
+            let to = to.unwrap_or_else(|| cluster.director(&asked.key));
             if to == cluster.me() {
                 self.give_up(now, asked);
                 continue;
@@ -75,7 +78,7 @@ impl Engine {
             let Asked { from, question, offload, .. } = asked;
             let mut bytes = asked.frame.clone();
             let due = now + cluster.patience(to, question) * (u32::from(asked.tries) + 2);
-            let again = Asked { tries: asked.tries + 1, ..asked };
+            let again = Asked { tries: asked.tries + 1, to, ..asked };
             cluster.waiting.ask_again(due, number, again);
             let wrapping = cluster.wrapping(from, number, question);
             let mut frame = Frame { bytes: &mut bytes, offload };

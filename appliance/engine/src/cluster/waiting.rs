@@ -20,6 +20,8 @@ pub(crate) const HOLD: Duration = Duration::from_millis(100);
 #[derive(Debug, Clone)]
 pub(crate) struct Asked {
     pub(crate) key: Pair,
+    /// Who was asked last.
+    pub(crate) to: NodeId,
     pub(crate) from: InterfaceId,
     pub(crate) frame: Vec<u8>,
     pub(crate) offload: Offload,
@@ -179,9 +181,15 @@ impl Waiting {
 }
 
 impl Asked {
-    pub(crate) fn new(key: Pair, from: InterfaceId, frame: Vec<u8>, offload: Offload) -> Self {
+    pub(crate) fn new(
+        key: Pair,
+        to: NodeId,
+        from: InterfaceId,
+        frame: Vec<u8>,
+        offload: Offload,
+    ) -> Self {
         let (tries, question, due) = (0, Question::Whose, Time::ZERO);
         let (is_uncounted, is_fragment) = (false, false);
-        Self { key, from, frame, offload, tries, question, is_uncounted, is_fragment, due }
+        Self { key, to, from, frame, offload, tries, question, is_uncounted, is_fragment, due }
     }
 }

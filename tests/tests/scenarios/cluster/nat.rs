@@ -161,3 +161,18 @@ fn a_port_that_was_taken_over_is_not_given_out_again() {
     }
     assert!(taken.len() > 100, "{} ports", taken.len());
 }
+
+/// The wrapped packet is lost: it is asked about again, though nobody but its owner knows of it.
+#[test]
+fn an_answer_to_a_shared_address_that_is_lost_between_nodes_is_sent_again() {
+    let mut wall = Wall::new(3, &policy("symmetric"));
+    for port in 40_000..40_030 {
+        let external = ask(&mut wall, 1, "tcp", port);
+        wall.cut.insert((2, 1));
+        assert_eq!(wall.send(2, "ext", &answer("tcp", &external).frame()), [""; 0]);
+        wall.cut.clear();
+        let left = wall.wait(Duration::from_millis(60));
+        assert_eq!(left.len(), 1, "{external}: {left:?}");
+        assert!(left[0].starts_with("1 int: tcp "), "{left:?}");
+    }
+}

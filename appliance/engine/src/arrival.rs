@@ -1,9 +1,22 @@
 //! Whether a packet may come in at all, and whether it is the host's own: checks that need no flow.
 
-use crate::packet::protocol;
+use crate::packet::{Packet, protocol};
 use crate::{Address, DropReason, Engine, InterfaceId, sanity};
 
 impl Engine {
+    /// All that a packet must be to be looked at.
+    pub(crate) fn check(
+        &self,
+        from: InterfaceId,
+        bytes: &[u8],
+        packet: &Packet,
+    ) -> Result<(), DropReason> {
+        self.check_link_address(from, bytes)?;
+        self.check_addresses(packet.source, packet.destination)?;
+        self.check_homes(from, packet)?;
+        self.check_source(from, packet.source)
+    }
+
     /// Only what is addressed to this node's link address is routed.
     pub(crate) fn check_link_address(
         &self,

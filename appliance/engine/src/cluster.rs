@@ -45,7 +45,7 @@ pub(crate) use rendezvous::{Rendezvous, View};
 pub use member::{Coverage, MemberStatus, NodeId, NodeState, Presence};
 
 use channel::Channel;
-pub(crate) use consult::{Errand, Passage};
+pub(crate) use consult::{Errand, FindPassage, Passage};
 use digests::{Sums, Watch};
 use directory::Directory;
 use message::Term;
@@ -189,8 +189,6 @@ struct Peer {
     /// The last round of its own that it has ended.
     round_in: u32,
     policy: Option<u64>,
-    /// The last reading of its clock, which it gets back.
-    echo: u64,
     wrapped_out: u64,
     wrapped_in: u64,
     refused: u64,
@@ -261,6 +259,11 @@ impl Cluster {
                     .any(|peer| (peer.node, peer.incarnation) == (node, incarnation)))
     }
 
+    /// Which of its lives a peer is in.
+    fn incarnation_of(&mut self, node: NodeId) -> u64 {
+        self.peer(node).map_or(0, |peer| peer.incarnation)
+    }
+
     fn director(&self, key: &Pair) -> NodeId {
         self.rendezvous.director(key, self.directors).unwrap_or(self.me())
     }
@@ -295,7 +298,6 @@ impl Peer {
             watch: Watch::default(),
             round_in: 0,
             policy: None,
-            echo: 0,
             wrapped_out: 0,
             wrapped_in: 0,
             refused: 0,

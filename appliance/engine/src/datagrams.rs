@@ -1,6 +1,6 @@
 //! Fragments: kept until their datagram is whole, then judged as one and sent on as they came.
 
-use crate::cluster::{Errand, Passage};
+use crate::cluster::{Errand, FindPassage, Passage};
 use crate::flows::Slot;
 use crate::fragments::{KeptFragment, Reassembly};
 use crate::judge::Refusal;
@@ -14,9 +14,10 @@ impl Engine {
         from: InterfaceId,
         frame: &Frame<'_>,
         packet: &Packet,
+        find: impl FindPassage,
     ) -> Verdict {
         match self.gather(now, from, frame, packet) {
-            Ok(fragments) => self.decide_datagram(now, from, fragments, Self::find_passage),
+            Ok(fragments) => self.decide_datagram(now, from, fragments, find),
             Err(verdict) => verdict,
         }
     }
@@ -53,14 +54,14 @@ impl Engine {
         }
     }
 
-    /// Judges a datagram by its first fragment, by a flow that `find` finds. The verdict is that of the fragment which
-    /// completed it; the others have been counted as held and get theirs here.
+    /// Judges a datagram by its first fragment, by a flow that `find` finds. The verdict is that of the
+    /// fragment which completed it; the others have been counted as held and get theirs here.
     pub(crate) fn decide_datagram(
         &mut self,
         now: Time,
         from: InterfaceId,
         fragments: Vec<KeptFragment>,
-        find: fn(&mut Self, Time, InterfaceId, &Packet) -> Result<Passage, Refusal>,
+        find: impl FindPassage,
     ) -> Verdict {
         let Some(first) = fragments.first() else {
             return Verdict::Drop(DropReason::FragmentInvalid);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use gabion_rules::{RuleId, RuleSet, Settings};
 
-use crate::cluster::{Cluster, Passage};
+use crate::cluster::{Cluster, FindPassage, Passage};
 use crate::counters::{Counters, RuleCounters};
 use crate::event::{Event, FlowId, FlowReport, Generation};
 use crate::flows::FlowTable;
@@ -30,8 +30,7 @@ use crate::timers::TimerWheel;
 use crate::translate::Translator;
 use crate::unsolicited::Unsolicited;
 use crate::{
-    Address, ClusterConfig, Direction, DropReason, Frame, InterfaceId, Limits, Offload, Time,
-    Verdict,
+    Address, ClusterConfig, DropReason, Frame, InterfaceId, Limits, Offload, Time, Verdict,
 };
 
 /// One engine per worker thread: `&mut self`, no locks inside.
@@ -198,18 +197,23 @@ impl Engine {
             }
             return Verdict::Drop(reason);
         }
-        if packet.fragment.is_some() {
-            return self.handle_fragment(now, from, frame, packet);
-        }
-        self.pass(now, from, frame, packet)
-            .unwrap_or_else(|refusal| self.refuse(now, from, frame.bytes, packet, &refusal))
+        self.pass_or_refuse(now, from, frame, packet, Self::find_passage)
     }
 
-    fn check(&self, from: InterfaceId, bytes: &[u8], packet: &Packet) -> Result<(), DropReason> {
-        self.check_link_address(from, bytes)?;
-        self.check_addresses(packet.source, packet.destination)?;
-        self.check_homes(from, packet)?;
-        self.check_source(from, packet.source)
+    /// Passes a packet by the flow that `find` finds, a fragment once its datagram is whole.
+    pub(crate) fn pass_or_refuse(
+        &mut self,
+        now: Time,
+        from: InterfaceId,
+        frame: &mut Frame<'_>,
+        packet: &Packet,
+        find: impl FindPassage,
+    ) -> Verdict {
+        if packet.fragment.is_some() {
+            return self.handle_fragment(now, from, frame, packet, find);
+        }
+        self.pass(now, from, frame, packet, find)
+            .unwrap_or_else(|refusal| self.refuse(now, from, frame.bytes, packet, &refusal))
     }
 
     pub(crate) fn pass(
@@ -218,11 +222,12 @@ impl Engine {
         from: InterfaceId,
         frame: &mut Frame<'_>,
         packet: &Packet,
+        find: impl FindPassage,
     ) -> Result<Verdict, Refusal> {
         if let Segment::IcmpError { .. } = packet.segment {
             return self.pass_icmp_error(now, from, frame, packet);
         }
-        match self.find_passage(now, from, packet)? {
+        match find(self, now, from, packet)? {
             Passage::Here(slot, direction) => {
                 let exit = self.exit(now, slot, direction, packet, &frame.offload)?;
                 Ok(self.leave(slot, direction, frame, packet, &exit))
@@ -253,9 +258,7 @@ impl Engine {
         if let Some(errand) = self.consult(now, from, packet, key) {
             return Ok(Passage::Elsewhere(errand));
         }
-        let slot = self.admit(now, from, packet, key)?;
-        self.announce(slot, false);
-        Ok(self.passage(slot, Direction::Original))
+        self.begin(now, from, packet, key)
     }
 }
 

@@ -169,7 +169,7 @@ impl Engine {
             );
             return None;
         };
-        let (id, state) = (flow.id.0, flow.state().label());
+        let (id, state) = (flow.id.0, flow.tracker.state().label());
         steps.step("flow", Outcome::Match, format_args!("flow {id}, {state}: rules are not asked"));
         let leaving = flow.key(direction.reversed()).reversed();
         let out = flow.side(direction.reversed()).ingress;

@@ -129,22 +129,6 @@ impl Flow {
         }
     }
 
-    pub(crate) fn state(&self) -> FlowState {
-        match &self.tracker {
-            Tracker::Tcp(tcp) => FlowState::Tcp(tcp.state()),
-            Tracker::Udp { replied }
-            | Tracker::Icmp { replied, .. }
-            | Tracker::Association { replied }
-            | Tracker::Other { replied } => {
-                if *replied {
-                    FlowState::Replied
-                } else {
-                    FlowState::Unreplied
-                }
-            }
-        }
-    }
-
     pub(crate) fn report(&self) -> FlowReport {
         let admission = &self.admission;
         FlowReport {
@@ -166,11 +150,29 @@ impl Flow {
                 SourceChoice::Rule(id) => Some(id),
                 SourceChoice::AsSent | SourceChoice::Hairpin => None,
             },
-            state: self.state(),
+            state: self.tracker.state(),
             original_usage: self.side(Direction::Original).usage,
             reply_usage: self.side(Direction::Reply).usage,
             opened: self.opened,
             expires: self.expires,
+        }
+    }
+}
+
+impl Tracker {
+    pub(crate) fn state(&self) -> FlowState {
+        match self {
+            Tracker::Tcp(tcp) => FlowState::Tcp(tcp.state()),
+            Tracker::Udp { replied }
+            | Tracker::Icmp { replied, .. }
+            | Tracker::Association { replied }
+            | Tracker::Other { replied } => {
+                if *replied {
+                    FlowState::Replied
+                } else {
+                    FlowState::Unreplied
+                }
+            }
         }
     }
 }

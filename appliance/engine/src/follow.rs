@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use gabion_rules::{RuleId, Timeouts};
 
-use crate::event::{CloseReason, Event};
+use crate::event::{CloseReason, Event, FlowState};
 use crate::flows::{Slot, Tracker};
 use crate::judge::{Answer, Refusal};
 use crate::packet::{Packet, Segment};
@@ -236,13 +236,7 @@ impl Engine {
         self.quotas.take_flow(source);
         self.translator.release(now, flow.lease, &flow.original, &flow.reply);
         if let Some(id) = flow.guest_of {
-            let is_adopted = match flow.tracker {
-                Tracker::Udp { replied }
-                | Tracker::Icmp { replied, .. }
-                | Tracker::Association { replied }
-                | Tracker::Other { replied } => replied,
-                Tracker::Tcp(_) => false,
-            };
+            let is_adopted = flow.tracker.state() == FlowState::Replied;
             self.translator.exit(now, id, is_adopted);
         }
         if flow.logged {

@@ -2,6 +2,7 @@
 //! ended.
 
 use super::channel::Item;
+use super::consult::Passage;
 use super::digests;
 use super::message::{Claim, Message, Rank, Registration};
 use super::ports::Ends;
@@ -12,16 +13,32 @@ use super::share::{
     SIDES, Share, Shares,
 };
 use super::{Cluster, NodeId};
+use crate::event::FlowState;
 use crate::flows::{Flow, FlowTable, Slot, Tracker};
+use crate::judge::Refusal;
+use crate::packet::Packet;
 use crate::tcp::TcpState;
 use crate::translate::Translator;
-use crate::{Direction, Engine, FlowKey, Time};
+use crate::{Direction, Engine, FlowKey, InterfaceId, Time};
 
 /// Records are sent of flows that have moved so much since, or whose time has gone on by so much.
 const BYTES_MOVED: u64 = 64 << 20;
 const REFRESH_SECONDS: u32 = 10;
 
 impl Engine {
+    /// A flow that the rules admit, and of which other nodes are told.
+    pub(crate) fn begin(
+        &mut self,
+        now: Time,
+        from: InterfaceId,
+        packet: &Packet,
+        key: FlowKey,
+    ) -> Result<Passage, Refusal> {
+        let slot = self.admit(now, from, packet, key)?;
+        self.announce(slot, false);
+        Ok(self.passage(slot, Direction::Original))
+    }
+
     /// A flow has begun: its keys are registered before its first packet leaves.
     pub(crate) fn announce(&mut self, slot: Slot, adopted: bool) {
         let Self { cluster: Some(cluster), flows, translator, policy, .. } = self else { return };
@@ -48,17 +65,13 @@ impl Engine {
     /// The flow's state is another: its backup is to know, or its director that the key is free.
     pub(crate) fn tell_change(&mut self, slot: Slot, tracker: &Tracker) {
         let Self { cluster: Some(cluster), flows, .. } = self else { return };
-        let established = match tracker {
-            Tracker::Tcp(tcp) => {
-                matches!(tcp.state(), TcpState::Established | TcpState::Closing)
-            }
-            Tracker::Udp { replied }
-            | Tracker::Icmp { replied, .. }
-            | Tracker::Association { replied }
-            | Tracker::Other { replied } => *replied,
-        };
+        let state = tracker.state();
+        let established = matches!(
+            state,
+            FlowState::Replied | FlowState::Tcp(TcpState::Established | TcpState::Closing)
+        );
         cluster.shares.mark(slot, ESTABLISHED, established);
-        if matches!(tracker, Tracker::Tcp(tcp) if tcp.state() == TcpState::Closed) {
+        if state == FlowState::Tcp(TcpState::Closed) {
             for side in 0..SIDES as u8 {
                 cluster.say(flows, slot, side);
             }
@@ -269,31 +282,25 @@ impl Cluster {
         from: NodeId,
         item: &Item,
     ) {
-        match item {
-            Item::Said(Message::Gone { key, .. }) => ends.heard.push(*key),
-            Item::Said(Message::Told { .. }) => ends.all = true,
-            Item::Said(_) | Item::Register { .. } | Item::Record { .. } | Item::Handover { .. } => {
-            }
-        }
-        let (Item::Register { slot, id, .. }
-        | Item::Record { slot, id }
-        | Item::Handover { slot, id }) = *item
-        else {
-            return;
+        let is_there = |slot, id| flows.get(slot).is_some_and(|flow| flow.id() == id);
+        let holds = |shares: &Shares, slot, side: u8| {
+            shares.get(slot).holders[usize::from(side)] == Some(from)
         };
-        if flows.get(slot).is_none_or(|flow| flow.id() != id) {
-            return;
-        }
-        let holders = shares.get(slot).holders;
         match *item {
-            Item::Register { side, .. } if holders[usize::from(side)] == Some(from) => {
+            Item::Said(Message::Gone { key, .. }) => ends.heard.push(key),
+            Item::Said(Message::Told { .. }) => ends.all = true,
+            Item::Register { slot, id, side }
+                if is_there(slot, id) && holds(shares, slot, side) =>
+            {
                 shares.mark(slot, REGISTERED[usize::from(side)], true);
                 if shares.get(slot).has(AWAITED) && shares.get(slot).is_known() {
                     shares.mark(slot, AWAITED, false);
                     ends.known.extend(key_of(flows, slot, 0));
                 }
             }
-            Item::Record { .. } if holders[0] == Some(from) => shares.mark(slot, COVERED, true),
+            Item::Record { slot, id } if is_there(slot, id) && holds(shares, slot, 0) => {
+                shares.mark(slot, COVERED, true);
+            }
             Item::Register { .. } | Item::Record { .. } | Item::Handover { .. } | Item::Said(_) => {
             }
         }
@@ -351,6 +358,13 @@ impl Cluster {
     }
 }
 
+/// The flow of this node's that has the key, on either side and whichever way its packets go.
+pub(super) fn slot_of(flows: &FlowTable, key: &Pair) -> Option<Slot> {
+    let key = key.key();
+    let found = flows.find(&key).or_else(|| flows.find(&key.reversed()));
+    found.map(|(slot, _)| slot)
+}
+
 /// The first or the second key; no second one where both are the same.
 pub(crate) fn key_of(flows: &FlowTable, slot: Slot, side: u8) -> Option<Pair> {
     let key = |way| Pair::from(flows.key(slot, way));
@@ -361,18 +375,12 @@ pub(crate) fn key_of(flows: &FlowTable, slot: Slot, side: u8) -> Option<Pair> {
 }
 
 fn rank_of(tracker: &Tracker) -> Rank {
-    let is_open = match tracker {
-        Tracker::Tcp(tcp) => match tcp.state() {
-            TcpState::Closed => return Rank::Closed,
-            TcpState::SynSent => false,
-            TcpState::SynReceived | TcpState::Established | TcpState::Closing => true,
-        },
-        Tracker::Udp { replied }
-        | Tracker::Icmp { replied, .. }
-        | Tracker::Association { replied }
-        | Tracker::Other { replied } => *replied,
-    };
-    if is_open { Rank::Open } else { Rank::Opening }
+    match tracker.state() {
+        FlowState::Tcp(TcpState::Closed) => Rank::Closed,
+        FlowState::Tcp(TcpState::SynSent) | FlowState::Unreplied => Rank::Opening,
+        FlowState::Tcp(TcpState::SynReceived | TcpState::Established | TcpState::Closing)
+        | FlowState::Replied => Rank::Open,
+    }
 }
 
 fn seconds(time: Time) -> u32 {

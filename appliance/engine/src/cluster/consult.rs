@@ -5,7 +5,7 @@ use super::rendezvous::Pair;
 use super::{Cluster, NodeId};
 use crate::admit::{begins_flow, is_opening, transport_of};
 use crate::flows::Slot;
-use crate::judge::Case;
+use crate::judge::{Case, Refusal};
 use crate::packet::{Packet, Segment};
 use crate::recheck::Nobody;
 use crate::translate::Translator;
@@ -18,6 +18,17 @@ pub(crate) enum Passage {
     Here(Slot, Direction),
     /// To another node, or after word from one.
     Elsewhere(Errand),
+}
+
+/// Finds the flow by which a packet passes: any node's, or this node's whatever others say.
+pub(crate) trait FindPassage:
+    FnOnce(&mut Engine, Time, InterfaceId, &Packet) -> Result<Passage, Refusal>
+{
+}
+
+impl<F> FindPassage for F where
+    F: FnOnce(&mut Engine, Time, InterfaceId, &Packet) -> Result<Passage, Refusal>
+{
 }
 
 /// What is asked about a packet, and whom.

@@ -140,13 +140,14 @@ impl Directory {
         self.entries.get(key)
     }
 
-    /// Takes a registration, unless a live owner has a larger claim.
+    /// Takes a registration, unless somebody has a larger claim; `is_live` says whether the one who has
+    /// the key here is there still.
     pub(crate) fn register(
         &mut self,
         now: Time,
         incarnation: u64,
         registration: &Registration,
-        is_live: impl Fn(&Entry) -> bool,
+        is_live: bool,
     ) -> Registered {
         let Registration { key, first, claim, round } = *registration;
         if let Some(buried) = self.tombstones.get(now, &key)
@@ -162,7 +163,7 @@ impl Directory {
                     // What is older came late.
                     return Registered::Yes;
                 }
-            } else if is_live(known) {
+            } else if is_live {
                 if held > claim {
                     return Registered::No(held);
                 }

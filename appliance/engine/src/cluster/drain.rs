@@ -59,8 +59,7 @@ impl Engine {
     ) {
         let Self { cluster: Some(cluster), flows, .. } = self else { return };
         cluster.hear(term);
-        let (to, back) = (key.key(), key.key().reversed());
-        let Some((slot, _)) = flows.find(&to).or_else(|| flows.find(&back)) else { return };
+        let Some(slot) = super::announce::slot_of(flows, &key) else { return };
         if !accepted || cluster.shares.get(slot).term >= term {
             return;
         }

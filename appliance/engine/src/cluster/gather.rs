@@ -7,7 +7,7 @@ use crate::admit::is_opening;
 use crate::datagrams::as_one;
 use crate::fragments::KeptFragment;
 use crate::packet::{Packet, Segment};
-use crate::{DropReason, Engine, FlowKey, Frame, InterfaceId, Offload, Time, Verdict};
+use crate::{DropReason, Engine, FlowKey, Frame, Offload, Time, Verdict};
 
 impl Engine {
     /// Takes a fragment that another node hands over.
@@ -33,35 +33,11 @@ impl Engine {
         }
         if self.is_for_here(now, &whole, key) {
             self.note_handled(now, wrapping);
-            let verdict = self.pass_datagram_here(now, *from, fragments);
+            let verdict = self.decide_datagram(now, *from, fragments, Self::find_here);
             self.tell_hint(wrapping, Pair::from(key));
             return verdict;
         }
         self.pass_datagram_on(now, arrived, fragments, key)
-    }
-
-    /// Keeps a fragment that waited for word from another node until its datagram is whole, which is this
-    /// node's to decide.
-    pub(super) fn gather_here(
-        &mut self,
-        now: Time,
-        from: InterfaceId,
-        frame: &Frame<'_>,
-        packet: &Packet,
-    ) -> Verdict {
-        match self.gather(now, from, frame, packet) {
-            Ok(fragments) => self.pass_datagram_here(now, from, fragments),
-            Err(verdict) => verdict,
-        }
-    }
-
-    fn pass_datagram_here(
-        &mut self,
-        now: Time,
-        from: InterfaceId,
-        fragments: Vec<KeptFragment>,
-    ) -> Verdict {
-        self.decide_datagram(now, from, fragments, Self::find_here)
     }
 
     /// Whether the datagram is of a flow of this node's, or begins one that is.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::consult::{Errand, Question};
+use super::consult::{Errand, FindPassage, Question};
 use super::strict::STRICT_HOLD;
 use super::waiting::{Asked, HOLD};
 use super::wrap::{self, Flags, TooBig, Wrapping};
@@ -102,41 +102,25 @@ impl Engine {
     }
 
     /// A packet that waited is this node's to decide.
-    pub(crate) fn decide_here(&mut self, now: Time, mut asked: Asked) {
+    pub(crate) fn decide_here(&mut self, now: Time, asked: Asked) {
+        self.decide_asked(now, asked, Self::find_here);
+    }
+
+    /// A packet that waited goes its way anew: more is known by now.
+    pub(crate) fn decide_again(&mut self, now: Time, asked: Asked) {
+        self.decide_asked(now, asked, Self::find_passage);
+    }
+
+    fn decide_asked(&mut self, now: Time, mut asked: Asked, find: impl FindPassage) {
         let mut frame = Frame { bytes: &mut asked.frame, offload: asked.offload };
         let Ok(Parsed::Ip(packet)) = Packet::parse(&frame) else { return };
         if !asked.is_uncounted {
             self.counters.recall_from_peer();
         }
-        let verdict = if !self.is_open() {
-            Verdict::Drop(DropReason::NotReady)
-        } else if packet.fragment.is_some() {
-            self.gather_here(now, asked.from, &frame, &packet)
+        let verdict = if self.is_open() {
+            self.pass_or_refuse(now, asked.from, &mut frame, &packet, find)
         } else {
-            self.pass_here(now, asked.from, &mut frame, &packet).unwrap_or_else(|refusal| {
-                self.refuse(now, asked.from, frame.bytes, &packet, &refusal)
-            })
-        };
-        let verdict = self.queue_if_forwarded(verdict, asked.frame, asked.offload);
-        self.counters.release(verdict, 1);
-    }
-
-    /// A packet that waited goes its way anew: more is known by now.
-    pub(crate) fn decide_again(&mut self, now: Time, mut asked: Asked) {
-        let mut frame = Frame { bytes: &mut asked.frame, offload: asked.offload };
-        let parsed = Packet::parse(&frame);
-        let Ok(Parsed::Ip(packet)) = parsed else { return };
-        if !asked.is_uncounted {
-            self.counters.recall_from_peer();
-        }
-        let verdict = if !self.is_open() {
             Verdict::Drop(DropReason::NotReady)
-        } else if packet.fragment.is_some() {
-            self.handle_fragment(now, asked.from, &frame, &packet)
-        } else {
-            self.pass(now, asked.from, &mut frame, &packet).unwrap_or_else(|refusal| {
-                self.refuse(now, asked.from, frame.bytes, &packet, &refusal)
-            })
         };
         let verdict = self.queue_if_forwarded(verdict, asked.frame, asked.offload);
         self.counters.release(verdict, 1);

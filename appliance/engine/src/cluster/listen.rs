@@ -1,7 +1,10 @@
 //! What peers say.
 
+use std::time::Duration;
+
+use super::announce::slot_of;
 use super::consult::Question;
-use super::directory::{Entry, Hint, Registered, Replica};
+use super::directory::{Hint, Registered, Replica};
 use super::message::{Claim, Heartbeat, Message, Rank, Registration, Term, messages};
 use super::pass::Sweep;
 use super::record::Record;
@@ -10,8 +13,6 @@ use super::{Cluster, NodeId};
 use crate::event::CloseReason;
 use crate::flows::Slot;
 use crate::{Direction, DropReason, Engine, Time, Verdict};
-
-use std::time::Duration;
 
 impl Engine {
     /// Takes a sync datagram of a peer, opened and found authentic.
@@ -103,7 +104,6 @@ impl Engine {
         peer.state = super::presence::state_of(beat.state);
         peer.has_told = beat.told && beat.view.contains(me);
         peer.policy = Some(beat.policy);
-        peer.echo = beat.sent;
         self.look_around(now);
     }
 
@@ -114,8 +114,7 @@ impl Engine {
         if claim.owner != from {
             return;
         }
-        let own = flows.find(&key.key()).or_else(|| flows.find(&key.key().reversed()));
-        if let Some((slot, _)) = own {
+        if let Some(slot) = slot_of(flows, &key) {
             let ours = cluster.claim(flows, slot);
             if ours > claim {
                 cluster.tell(from, Message::Owned { key, claim: ours });
@@ -124,14 +123,11 @@ impl Engine {
             self.lose(now, slot, Hint { key, owner: from, term: claim.term });
         }
         let Some(cluster) = &mut self.cluster else { return };
-        let incarnation = cluster.peer(from).map_or(0, |peer| peer.incarnation);
-        let (view, peers) = (cluster.view, &cluster.peers);
-        let is_live = |entry: &Entry| {
-            let known = (entry.claim.owner, entry.incarnation);
-            view.contains(known.0)
-                && peers.iter().any(|peer| (peer.node, peer.incarnation) == known)
-        };
-        let is_new = cluster.directory.entry(&key).is_none();
+        let incarnation = cluster.incarnation_of(from);
+        let known =
+            cluster.directory.entry(&key).map(|entry| (entry.claim.owner, entry.incarnation));
+        let is_live = known
+            .is_some_and(|(owner, then)| owner != cluster.me() && cluster.is_live(owner, then));
         let registered = cluster.directory.register(now, incarnation, registration, is_live);
         match registered {
             Registered::Yes => {}
@@ -143,7 +139,7 @@ impl Engine {
             Registered::Full => {}
         }
         if matches!(registered, Registered::Yes | Registered::InPlaceOf(_)) {
-            if is_new {
+            if known.is_none() {
                 self.hold_port(now, &key);
             }
             self.release_held(now, &key);
@@ -158,7 +154,7 @@ impl Engine {
         let Some(cluster) = &mut self.cluster else { return };
         cluster.note_hint(now, hint);
         // Its port is in use there from now on, even before the new owner has said so.
-        let incarnation = cluster.peer(hint.owner).map_or(0, |peer| peer.incarnation);
+        let incarnation = cluster.incarnation_of(hint.owner);
         let round = cluster.peer(hint.owner).map_or(0, |peer| peer.round_in);
         let claim = Claim { rank: Rank::Open, term: hint.term, owner: hint.owner };
         if self.external_of(&second).is_some()
@@ -166,7 +162,7 @@ impl Engine {
             && cluster.directory.entry(&second).is_none()
         {
             let registration = Registration { key: second, first: None, claim, round };
-            cluster.directory.register(now, incarnation, &registration, |_| false);
+            cluster.directory.register(now, incarnation, &registration, false);
             self.hold_port(now, &second);
         }
     }
@@ -174,8 +170,8 @@ impl Engine {
     fn hear_owned(&mut self, now: Time, key: Pair, claim: Claim) {
         let Self { cluster: Some(cluster), flows, .. } = self else { return };
         cluster.hear(claim.term);
-        let own = flows.find(&key.key()).or_else(|| flows.find(&key.key().reversed()));
-        let Some((slot, _)) = own.filter(|_| claim.owner != cluster.me()) else { return };
+        let own = slot_of(flows, &key).filter(|_| claim.owner != cluster.me());
+        let Some(slot) = own else { return };
         if cluster.claim(flows, slot) < claim {
             self.lose(now, slot, Hint { key, owner: claim.owner, term: claim.term });
         } else {
@@ -190,8 +186,7 @@ impl Engine {
     fn hear_ended(&mut self, now: Time, key: Pair, term: Term) {
         let Self { cluster: Some(cluster), flows, .. } = self else { return };
         cluster.hear(term);
-        let own = flows.find(&key.key()).or_else(|| flows.find(&key.key().reversed()));
-        let Some((slot, _)) = own else { return };
+        let Some(slot) = slot_of(flows, &key) else { return };
         let share = cluster.shares.get(slot);
         if share.term > term {
             return;
@@ -214,7 +209,7 @@ impl Engine {
     fn hear_record(&mut self, now: Time, from: NodeId, record: Record) {
         let Some(cluster) = &mut self.cluster else { return };
         cluster.hear(record.term);
-        let incarnation = cluster.peer(from).map_or(0, |peer| peer.incarnation);
+        let incarnation = cluster.incarnation_of(from);
         let expires = now + Duration::from_millis(record.remaining.into());
         cluster.directory.keep(now, Replica { record, owner: from, incarnation, expires });
     }
@@ -227,11 +222,9 @@ impl Engine {
             Some(asked) if asked.is_fragment => cluster.waiting.take_fragments_about(&asked.key),
             Some(_) | None => Vec::new(),
         };
-        let key = hint.key.key();
-        let own = flows.find(&key).or_else(|| flows.find(&key.reversed()));
-        match own {
+        match slot_of(flows, &hint.key) {
             // It stood still, and somebody else has taken the flow over.
-            Some((slot, _)) if cluster.shares.get(slot).term < hint.term => {
+            Some(slot) if cluster.shares.get(slot).term < hint.term => {
                 self.lose(now, slot, hint);
             }
             Some(_) => {}
@@ -246,9 +239,8 @@ impl Engine {
         let Self { cluster: Some(cluster), flows, .. } = self else { return };
         let Some(asked) = cluster.waiting.take_asked(ask) else { return };
         let rest = cluster.waiting.take_asked_about(&asked.key);
-        let key = asked.key.key();
         if asked.question == Question::Mine
-            && let Some((slot, _)) = flows.find(&key).or_else(|| flows.find(&key.reversed()))
+            && let Some(slot) = slot_of(flows, &asked.key)
         {
             let pauses = cluster.pauses;
             if let Some(share) = cluster.shares.get_mut(slot) {

@@ -95,9 +95,6 @@ pub(crate) struct Heartbeat {
     pub(crate) view: View,
     pub(crate) policy: u64,
     pub(crate) clock: Term,
-    /// The sender's clock of its own, to be echoed, and the last one that came from the receiver.
-    pub(crate) sent: u64,
-    pub(crate) echo: u64,
 }
 
 /// A key that the sender owns.
@@ -290,8 +287,6 @@ impl Heartbeat {
         to.u16(self.view.bits());
         to.u64(self.policy);
         to.u64(self.clock.0);
-        to.u64(self.sent);
-        to.u64(self.echo);
     }
 
     fn read(from: &mut Reader<'_>) -> Option<Self> {
@@ -302,8 +297,6 @@ impl Heartbeat {
             view: View::from_bits(from.u16()?),
             policy: from.u64()?,
             clock: Term(from.u64()?),
-            sent: from.u64()?,
-            echo: from.u64()?,
         })
     }
 }

@@ -275,8 +275,6 @@ impl Cluster {
                 view,
                 policy,
                 clock,
-                sent: now.as_nanos(),
-                echo: peer.echo,
             }));
         }
     }

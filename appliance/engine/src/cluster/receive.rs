@@ -1,6 +1,7 @@
 //! A packet that another node hands over: it is this node's, or somebody's of whom this one knows, or it
 //! waits until somebody registers its key.
 
+use super::announce::slot_of;
 use super::consult::Passage;
 use super::directory::GRANTED;
 use super::hand_over::NotWrapped;
@@ -13,7 +14,7 @@ use crate::follow::Followed;
 use crate::hash::keyed;
 use crate::judge::Refusal;
 use crate::packet::{Packet, Parsed, Segment};
-use crate::{Direction, DropReason, Engine, FlowKey, Frame, InterfaceId, Offload, Time, Verdict};
+use crate::{DropReason, Engine, FlowKey, Frame, InterfaceId, Offload, Time, Verdict};
 
 /// How a wrapped packet came.
 #[derive(Debug, Clone, Copy)]
@@ -135,29 +136,9 @@ impl Engine {
         {
             self.note_handled(now, wrapping);
             self.tell_owner(wrapping, pair);
-            return self.pass_here(now, *from, frame, packet);
+            return self.pass(now, *from, frame, packet, Self::find_here);
         }
         self.pass_on(now, arrived, frame, packet, key)
-    }
-
-    /// Passes a packet by a flow of this node's, or by its rules.
-    pub(super) fn pass_here(
-        &mut self,
-        now: Time,
-        from: InterfaceId,
-        frame: &mut Frame<'_>,
-        packet: &Packet,
-    ) -> Result<Verdict, Refusal> {
-        if let Segment::IcmpError { .. } = packet.segment {
-            return self.pass_icmp_error(now, from, frame, packet);
-        }
-        match self.find_here(now, from, packet)? {
-            Passage::Here(slot, direction) => {
-                let exit = self.exit(now, slot, direction, packet, &frame.offload)?;
-                Ok(self.leave(slot, direction, frame, packet, &exit))
-            }
-            Passage::Elsewhere(errand) => self.hand_over(now, from, frame, packet, errand),
-        }
     }
 
     /// A flow of this node's, or one that its rules admit now.
@@ -174,11 +155,7 @@ impl Engine {
             {
                 Ok(self.passage(slot, direction))
             }
-            Some(_) | None => {
-                let slot = self.admit(now, from, packet, key)?;
-                self.announce(slot, false);
-                Ok(self.passage(slot, Direction::Original))
-            }
+            Some(_) | None => self.begin(now, from, packet, key),
         }
     }
 
@@ -207,7 +184,7 @@ impl Engine {
             // A connection anew, of which the other node remembers the last one; or a stranger, whom the
             // mapping here lets in or does not.
             self.note_handled(now, wrapping);
-            let verdict = self.pass_here(now, from, frame, packet);
+            let verdict = self.pass(now, from, frame, packet, Self::find_here);
             self.tell_owner(wrapping, key);
             return verdict;
         }
@@ -236,8 +213,7 @@ impl Engine {
             let held = cluster.waiting.hold(now, key, by, *wrapping, frame.bytes);
             return if held { Ok(Verdict::Held) } else { Err(DropReason::PeerQueueFull.into()) };
         }
-        if self.flows.find(&key.key()).or_else(|| self.flows.find(&key.key().reversed())).is_some()
-        {
+        if slot_of(&self.flows, &key).is_some() {
             // Of a flow of this node's, but the wrong way: as nobody sends who belongs to it.
             self.note_handled(now, wrapping);
             self.tell_owner(wrapping, key);
@@ -316,10 +292,7 @@ impl Engine {
     /// The same where nobody has asked.
     pub(super) fn tell_hint(&mut self, wrapping: &Wrapping, key: Pair) {
         let Self { cluster: Some(cluster), flows, .. } = self else { return };
-        let Some((slot, _)) = flows.find(&key.key()).or_else(|| flows.find(&key.key().reversed()))
-        else {
-            return;
-        };
+        let Some(slot) = slot_of(flows, &key) else { return };
         let (term, owner) = (cluster.shares.get(slot).term, cluster.me());
         cluster.answer(wrapping, Message::Hint { ask: wrapping.ask, key, owner, term });
     }
@@ -353,10 +326,10 @@ impl Cluster {
     /// Nobody has the key: it is the asker's from now on.
     fn grant(&mut self, now: Time, wrapping: &Wrapping, key: Pair) {
         let origin = wrapping.origin;
-        let incarnation = self.peer(origin).map_or(0, |peer| peer.incarnation);
+        let incarnation = self.incarnation_of(origin);
         let claim = Claim { rank: Rank::Opening, term: self.tick(), owner: origin };
         let registration = Registration { key, first: None, claim, round: GRANTED };
-        self.directory.register(now, incarnation, &registration, |_| false);
+        self.directory.register(now, incarnation, &registration, false);
         self.answer(wrapping, Message::Granted { ask: wrapping.ask });
     }
 

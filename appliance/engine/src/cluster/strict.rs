@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::announce::key_of;
+use super::announce::{key_of, slot_of};
 use super::consult::{Errand, Passage, Question};
 use super::rendezvous::Pair;
 use super::share::AWAITED;
@@ -41,9 +41,8 @@ impl Engine {
 
     /// A packet has waited for long enough.
     pub(super) fn end_wait(&mut self, now: Time, asked: Asked) {
-        let key = asked.key.key();
-        let found = self.flows.find(&key).or_else(|| self.flows.find(&key.reversed()));
-        if found.is_some_and(|(slot, _)| self.is_awaited(slot)) {
+        let found = slot_of(&self.flows, &asked.key);
+        if found.is_some_and(|slot| self.is_awaited(slot)) {
             self.counters.release(Verdict::Drop(DropReason::NotRegistered), 1);
         } else {
             self.decide_again(now, asked);

@@ -86,19 +86,10 @@ fn record() -> impl Strategy<Value = Record> {
 }
 
 pub(in crate::cluster) fn message() -> impl Strategy<Value = Message> {
-    let heartbeat = (any::<[u64; 5]>(), any::<u16>(), any::<u8>(), any::<bool>()).prop_map(
-        |([incarnation, policy, clock, sent, echo], view, state, told)| {
+    let heartbeat = (any::<[u64; 3]>(), any::<u16>(), any::<u8>(), any::<bool>()).prop_map(
+        |([incarnation, policy, clock], view, state, told)| {
             let (view, clock) = (View::from_bits(view), Term(clock));
-            Message::Heartbeat(Heartbeat {
-                state,
-                told,
-                incarnation,
-                view,
-                policy,
-                clock,
-                sent,
-                echo,
-            })
+            Message::Heartbeat(Heartbeat { state, told, incarnation, view, policy, clock })
         },
     );
     let registration = (pair(), prop::option::of(pair()), claim(), any::<u32>()).prop_map(

@@ -83,6 +83,9 @@ pub enum Session {
     Up { incarnation: u64, epoch: u8, send: [u8; 16], receive: [u8; 16] },
     /// The peer's process has gone: its address refuses or has reset the session.
     Lost,
+    /// The peer's machine has gone: none of its addresses answers, on whatever link. A peer that is silent
+    /// and is not known to have gone may forward packets still.
+    Gone,
 }
 
 /// A packet for its owner, or for the director that knows it: one or more UDP payloads for port 6081.

@@ -51,6 +51,7 @@ impl Engine {
                 known.refused_us = true;
                 known.tags.forget();
             }
+            Session::Gone => {}
         }
         self.look_around(now);
     }

@@ -160,9 +160,7 @@ impl Reach {
         while let [family, after @ ..] = rest {
             let (address, after) = match family {
                 4 => after.split_first_chunk().map(|(v4, rest)| (Ipv4Addr::from(*v4).into(), rest)),
-                6 => {
-                    after.split_first_chunk().map(|(v6, rest)| (Ipv6Addr::from(*v6).into(), rest))
-                }
+                6 => after.split_first_chunk().map(|(v6, rest)| (Ipv6Addr::from(*v6).into(), rest)),
                 _ => None,
             }?;
             reach.addresses.push(address);
@@ -261,7 +259,10 @@ mod tests {
                 .filter(|(at, _)| *at != left_out)
                 .flat_map(|(_, f)| f.clone())
                 .collect();
-            assert_eq!(Hello::decode(&rest).is_ok(), [POLICY, REACH].contains(&fields[left_out][0]));
+            assert_eq!(
+                Hello::decode(&rest).is_ok(),
+                [POLICY, REACH].contains(&fields[left_out][0])
+            );
         }
     }
 

@@ -79,6 +79,22 @@ pub struct PeerReport {
     pub not_asked: Option<String>,
 }
 
+impl PeerReport {
+    /// Why nobody could tell whether its machine lives, if it were silent.
+    pub fn machine_trouble(&self) -> Option<String> {
+        let is_heard = self.machine == Machine::Alive;
+        let why = match (&self.not_asked, self.addresses) {
+            _ if !is_heard || self.answering > 0 => return None,
+            (Some(why), _) => why.clone(),
+            (None, 0) => "it tells no address".to_owned(),
+            (None, count) => format!("none of its {count} addresses answers"),
+        };
+        Some(format!(
+            "its machine cannot be asked on data interfaces: {why}: no connection is reset when it goes"
+        ))
+    }
+}
+
 impl Known {
     pub fn new(own: NodeId, incarnation: u64, members: &BTreeMap<NodeId, IpAddr>) -> Self {
         let peer = |(node, address): (&NodeId, &IpAddr)| {

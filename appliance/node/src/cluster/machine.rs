@@ -159,7 +159,7 @@ impl<T: Told> Machines<T> {
         answering: &BTreeSet<IpAddr>,
         hearing: &mut watch::Receiver<Hearing>,
     ) {
-        let mut last = Machine::Alive;
+        let mut last = None;
         loop {
             let begun = Instant::now();
             let machine = self.look(peer, sync, answering).await;
@@ -171,8 +171,8 @@ impl<T: Told> Machines<T> {
             if heard == Hearing::Well {
                 return;
             }
-            if heard == Hearing::Lost && machine != last {
-                last = machine;
+            if heard == Hearing::Lost && last != Some(machine) {
+                last = Some(machine);
                 self.tell(peer, machine).await;
             }
             tokio::select! {

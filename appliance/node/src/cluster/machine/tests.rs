@@ -11,6 +11,8 @@ use super::*;
 
 const PORT: u16 = 26_084;
 const SESSIONS: u16 = 26_085;
+/// Nobody may listen here, not even this test at another address.
+const OWN_PORT: u16 = 26_086;
 /// Long enough for a busy machine: whoever waits so long waits for nothing.
 const LONG: Duration = Duration::from_secs(20);
 const PEER: NodeId = NodeId(2);
@@ -52,10 +54,14 @@ impl Node {
         let address = |node: u8| IpAddr::from([127, net[0], net[1], node]);
         let members: BTreeMap<_, _> = (1..=3).map(|node| (NodeId(node), address(node))).collect();
         let known = Arc::new(Known::new(NodeId(1), 1, &members));
-        let (own, ours) = watch::channel(Reach { port: PORT, addresses: vec![address(11)] });
+        let (own, ours) = watch::channel(Reach { port: OWN_PORT, addresses: vec![address(11)] });
         let (ear, told) = mpsc::unbounded_channel();
-        let machines =
-            Machines { own: ours, session_port: SESSIONS, known: Arc::clone(&known), told: Ear(ear) };
+        let machines = Machines {
+            own: ours,
+            session_port: SESSIONS,
+            known: Arc::clone(&known),
+            told: Ear(ear),
+        };
         tokio::spawn(machines.run());
         Self { net, known, told, own }
     }

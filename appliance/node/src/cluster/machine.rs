@@ -233,22 +233,21 @@ impl<T: Told> Machines<T> {
 
 /// Asks at an address, from a port of this machine's where the guard lets answers in.
 async fn ask_at(at: SocketAddr, from: Option<u16>) -> Answer {
+    use io::ErrorKind::{
+        ConnectionRefused, ConnectionReset, HostUnreachable, NetworkUnreachable, TimedOut,
+    };
     let mut answer = Answer::None;
     for _ in 0..TRIES {
         let until = Instant::now() + PATIENCE / TRIES;
-        match timeout_at(until, dial(at, from)).await {
-            Ok(Ok(())) => return Answer::Some,
-            Ok(Err(error)) => match error.kind() {
-                io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset => {
-                    return Answer::Some;
-                }
-                io::ErrorKind::HostUnreachable
-                | io::ErrorKind::NetworkUnreachable
-                | io::ErrorKind::TimedOut => answer = Answer::None,
-                _ => answer = Answer::NotAsked(format!("{at}: {error}")),
-            },
-            Err(_) => answer = Answer::None,
-        }
+        answer = match timeout_at(until, dial(at, from)).await {
+            Ok(Err(error)) if ![ConnectionRefused, ConnectionReset].contains(&error.kind()) => {
+                let is_silence =
+                    [HostUnreachable, NetworkUnreachable, TimedOut].contains(&error.kind());
+                if is_silence { Answer::None } else { Answer::NotAsked(format!("{at}: {error}")) }
+            }
+            Ok(Ok(()) | Err(_)) => return Answer::Some,
+            Err(_) => Answer::None,
+        };
         sleep_until(until).await;
     }
     answer

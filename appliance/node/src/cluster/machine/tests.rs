@@ -28,21 +28,21 @@ fn net() -> [u8; 2] {
 struct Node {
     net: [u8; 2],
     known: Arc<Known>,
-    told: mpsc::UnboundedReceiver<Result<String, NodeId>>,
+    told: mpsc::Receiver<Result<String, NodeId>>,
     own: watch::Sender<Reach>,
 }
 
 #[derive(Debug)]
-struct Ear(mpsc::UnboundedSender<Result<String, NodeId>>);
+struct Ear(mpsc::Sender<Result<String, NodeId>>);
 
 impl Told for Ear {
     async fn session(&self, change: SessionChange) {
         let SessionChange::Gone { peer } = change else { panic!("{change:?}") };
-        let _ = self.0.send(Err(peer));
+        let _ = self.0.send(Err(peer)).await;
     }
 
     fn event(&self, message: String) {
-        let _ = self.0.send(Ok(message));
+        let _ = self.0.try_send(Ok(message));
     }
 
     fn outgrown(&self, _: u64) {}
@@ -55,7 +55,7 @@ impl Node {
         let members: BTreeMap<_, _> = (1..=3).map(|node| (NodeId(node), address(node))).collect();
         let known = Arc::new(Known::new(NodeId(1), 1, &members));
         let (own, ours) = watch::channel(Reach { port: OWN_PORT, addresses: vec![address(11)] });
-        let (ear, told) = mpsc::unbounded_channel();
+        let (ear, told) = mpsc::channel(64);
         let machines = Machines {
             own: ours,
             session_port: SESSIONS,

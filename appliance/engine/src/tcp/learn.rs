@@ -2,7 +2,7 @@
 //! since is not. Segments are checked loosely until one round trip was seen, and strictly from then on
 //! (RFC 6092 REC-32).
 
-use super::window::{end, is_at_most};
+use super::window::{Side, end, is_at_most};
 use super::{TcpEffect, TcpTracker};
 use crate::address::Direction;
 use crate::packet::TcpSegment;
@@ -14,8 +14,11 @@ const FAR: u32 = 1 << 30;
 /// What has been seen since the connection was taken over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Learning {
-    /// A round trip, or all of the connection.
+    /// All of the connection.
     Done,
+    /// A round trip. What was sent before may lie behind what has been sent since, as that filled a gap:
+    /// a side may acknowledge all that it has let the other send.
+    Followed,
     Nothing,
     /// Segments of one side only.
     Heard(Direction),
@@ -27,7 +30,7 @@ impl Learning {
     /// Whether a segment of this side may be further on than what is known of it.
     pub(super) fn is_loose(self, side: Direction) -> bool {
         match self {
-            Self::Done => false,
+            Self::Done | Self::Followed => false,
             Self::Nothing | Self::Heard(_) => true,
             Self::Unsure(unsure) => unsure == side,
         }
@@ -37,8 +40,8 @@ impl Learning {
         match self {
             Self::Nothing => Self::Heard(side),
             Self::Heard(heard) if heard != side => Self::Unsure(heard),
-            Self::Unsure(unsure) if unsure == side => Self::Done,
-            other @ (Self::Done | Self::Heard(_) | Self::Unsure(_)) => other,
+            Self::Unsure(unsure) if unsure == side => Self::Followed,
+            other @ (Self::Done | Self::Followed | Self::Heard(_) | Self::Unsure(_)) => other,
         }
     }
 }
@@ -98,6 +101,20 @@ impl TcpTracker {
         sender.note(&known, segment);
         self.learned(direction, acknowledged);
         Ok(self.settle())
+    }
+
+    /// What a side acknowledges was sent, though it was not seen.
+    pub(super) fn believe(&mut self, direction: Direction, segment: &TcpSegment) {
+        let Some((sender, receiver)) = self.sides(direction) else { return };
+        let acknowledged = segment.acknowledgement;
+        let has_let = sender.grant.is_some_and(|grant| is_at_most(acknowledged, grant.edge));
+        let known = Side { end: acknowledged, ..*receiver };
+        if !is_at_most(acknowledged, receiver.end)
+            && has_let
+            && sender.may_send(&known, segment).is_ok()
+        {
+            *receiver = known;
+        }
     }
 
     /// A RST that can not be told from a forged one: the receiver can tell.

@@ -297,8 +297,12 @@ impl TcpTracker {
             *self = chosen;
             return Ok(effect);
         }
-        if self.learning != Learning::Done {
-            return self.learn(direction, segment);
+        match self.learning {
+            Learning::Done => {}
+            Learning::Followed => self.believe(direction, segment),
+            Learning::Nothing | Learning::Heard(_) | Learning::Unsure(_) => {
+                return self.learn(direction, segment);
+            }
         }
         let Some((sender, receiver)) = self.sides(direction) else {
             return Err(DropReason::TcpState);

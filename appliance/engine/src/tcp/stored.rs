@@ -40,13 +40,14 @@ const SCALE_BITS: u32 = 5;
 const LEARNING: u32 = 29;
 
 /// By their numbers in `bits`.
-const LEARNED: [Learning; 6] = [
+const LEARNED: [Learning; 7] = [
     Learning::Done,
     Learning::Nothing,
     Learning::Heard(Direction::Original),
     Learning::Heard(Direction::Reply),
     Learning::Unsure(Direction::Original),
     Learning::Unsure(Direction::Reply),
+    Learning::Followed,
 ];
 
 impl From<&TcpTracker> for StoredTcp {

@@ -146,8 +146,10 @@ pub(crate) struct Cluster {
     policy: u64,
     started: Time,
     beat: Time,
+    beats: u32,
     /// How often this node has stood still for so long that it was dead to others.
     pauses: u16,
+    paused_at: Option<Time>,
     /// How often a peer was lost, and when the last time.
     losses: u16,
     lost_at: Time,
@@ -177,11 +179,18 @@ struct Peer {
     /// Whether it was found not to be there.
     refused_us: bool,
     heard: Option<Time>,
+    last_beat: Option<u32>,
     incarnation: u64,
     state: NodeState,
     /// Whether it has been told all that it is to know, and it has told us.
     told: bool,
     has_told: bool,
+    /// Whether it has heard of this node lately, as it said last: who does not is taken for dead, so that
+    /// both sides of a link that carries one way only see the same.
+    hears_us: bool,
+    /// How often it was taken for dead, and how often it has taken this node for dead, as it said last.
+    losses: u32,
+    lost_us: u32,
     /// How often it was told of all keys, or of those of some buckets, and of which it still has to hear
     /// that this round is over.
     round: u32,
@@ -220,7 +229,9 @@ impl Cluster {
             policy: 0,
             started: now,
             beat: now,
+            beats: 0,
             pauses: 0,
+            paused_at: None,
             losses: 0,
             lost_at: now,
             pass: None,
@@ -291,10 +302,14 @@ impl Peer {
             session: false,
             refused_us: false,
             heard: None,
+            last_beat: None,
             incarnation: 0,
             state: NodeState::Joining,
             told: false,
             has_told: false,
+            hears_us: false,
+            losses: 0,
+            lost_us: 0,
             round: 0,
             owes: 0,
             sums: Sums::default(),

@@ -90,7 +90,7 @@ impl Host {
         let mut socket = tcp::Socket::new(buffer(RECEIVED), buffer(SENT));
         // Now and then smoltcp has something to send and no timer; more often than its timer is set, and
         // nothing that was lost is sent again.
-        socket.set_keep_alive(Some(Duration::from_secs(5)));
+        socket.set_keep_alive(Some(Duration::from_secs(1)));
         if let Some(port) = listens {
             socket.listen(port).unwrap();
         }

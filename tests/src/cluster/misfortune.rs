@@ -108,12 +108,7 @@ impl World {
             Fault::Start(node) => {
                 if self.nodes[node].engine.is_none() {
                     let mut random = Random::new(self.random.next());
-                    self.nodes[node].start(
-                        self.now,
-                        Company::Peers,
-                        self.schedule.mode,
-                        &mut random,
-                    );
+                    self.nodes[node].start(self.now, Company::Peers, &mut random);
                     self.nodes[node].wakes_at = self.now;
                     self.at(self.now, Event::NodeWakes(node));
                 }

@@ -9,7 +9,6 @@ use gabion_engine::{
 
 use crate::words;
 
-use super::schedule::Mode;
 use super::{Company, policy};
 
 const LIMITS: Limits = Limits {
@@ -119,13 +118,7 @@ impl Node {
     }
 
     /// A process begins, with nothing but its configuration and the policy on its disk.
-    pub(super) fn start(
-        &mut self,
-        now: u64,
-        company: Company,
-        mode: Mode,
-        random: &mut crate::random::Random,
-    ) {
+    pub(super) fn start(&mut self, now: u64, company: Company, random: &mut crate::random::Random) {
         let ten_years = 10 * 365 * 86_400 * 1_000_000_000;
         self.clock = Clock {
             booted: now,
@@ -145,8 +138,9 @@ impl Node {
             sync_mtu: 1_500,
             heartbeat: std::time::Duration::from_millis(100),
             heartbeats_missed: 4,
-            // A balancer that steers anew does so later than a connection is given up.
-            reset_lost: mode == Mode::Pin,
+            // Only a machine that has gone is a reason for it, of which nobody is told here yet; and a balancer
+            // that steers anew does so later than a connection is given up.
+            reset_lost: false,
         };
         let cluster = (company == Company::Peers).then_some(cluster);
         let config = EngineConfig { limits: LIMITS, seed, offload: false, cluster };

@@ -120,7 +120,7 @@ impl World {
         for node in 0..self.nodes.len() {
             if self.schedule.starts[node] {
                 let mut random = Random::new(self.random.next());
-                self.nodes[node].start(self.now, company, self.schedule.mode, &mut random);
+                self.nodes[node].start(self.now, company, &mut random);
                 self.at(self.now, Event::NodeWakes(node));
             }
             for other in node + 1..self.nodes.len() {

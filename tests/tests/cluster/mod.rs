@@ -27,6 +27,11 @@ const FOUND: &[(u64, &str)] = &[
     (512, "a connection was reset as if its other node were dead, after that had drained"),
     (690, "a copy was thrown away when the second key's holder was another"),
     (98, "an owner that died between a connection's end and its oblivion left a copy of it alive"),
+    (5228, "a node that had stood still took its peers for dead, as they had not heard of it"),
+    (5334, "what was sent before an adoption could not be acknowledged after it"),
+    (5430, "a heartbeat that was overtaken by the next took a living peer's word back"),
+    (6348, "a loss that one side did not see left a flow with two owners"),
+    (6370, "the same with three nodes"),
 ];
 
 #[track_caller]

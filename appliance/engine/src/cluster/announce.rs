@@ -163,7 +163,9 @@ impl Cluster {
         }
         let before = std::mem::replace(&mut share.holders[at], holder);
         let term = share.term;
-        if let Some(before) = before.filter(|before| Some(*before) != holder) {
+        // Who cannot be heard may hear: it is on its own then, and needs what it keeps.
+        let is_old = |before: &NodeId| Some(*before) != holder && self.is_alive(*before);
+        if let Some(before) = before.filter(is_old) {
             self.tell(before, Message::Elsewhere { key, term });
         }
         let marks = REGISTERED[at] | REGISTER_WAITS[at] | share::OFFERED;

@@ -81,7 +81,7 @@ impl Engine {
             Message::Granted { ask } => self.hear_granted(now, ask),
             Message::NotMine { ask, key } => self.hear_not_mine(now, from, ask, key),
             Message::Digest { part, sums } => cluster.hear_digest(from, part, &sums),
-            Message::Pull { buckets } => cluster.hear_pull(from, buckets),
+            Message::Pull { buckets } => cluster.begin_round(from, buckets),
             Message::Told { buckets, round } => {
                 if let Some(peer) = cluster.peer(from) {
                     peer.round_in = round;
@@ -100,10 +100,21 @@ impl Engine {
             // Of the process that was there before, or of one whose session does not stand yet.
             return;
         }
+        let is_late = |last: u32| beat.number.wrapping_sub(last).cast_signed() <= 0;
+        if peer.last_beat.is_some_and(is_late) {
+            return;
+        }
+        peer.last_beat = Some(beat.number);
         peer.heard = Some(now);
         peer.state = super::presence::state_of(beat.state);
-        peer.has_told = beat.told && beat.view.contains(me);
+        peer.hears_us = beat.heard.contains(me);
+        peer.has_told = beat.told && peer.hears_us;
         peer.policy = Some(beat.policy);
+        let has_lost_us = std::mem::replace(&mut peer.lost_us, beat.losses) != beat.losses;
+        if has_lost_us && cluster.is_alive(from) {
+            // What it had to say of our flows when it took us for dead was never said.
+            cluster.begin_round(from, u64::MAX);
+        }
         self.look_around(now);
     }
 

@@ -88,11 +88,16 @@ pub(crate) enum Message {
 /// Says that a node lives, and how.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Heartbeat {
+    /// Later ones have larger numbers.
+    pub(crate) number: u32,
     pub(crate) state: u8,
     /// Whether the receiver has been told all that it is to know.
     pub(crate) told: bool,
     pub(crate) incarnation: u64,
-    pub(crate) view: View,
+    /// Of whom the sender has heard lately.
+    pub(crate) heard: View,
+    /// How often it has taken the receiver for dead.
+    pub(crate) losses: u32,
     pub(crate) policy: u64,
     pub(crate) clock: Term,
 }
@@ -281,20 +286,24 @@ impl Message {
 
 impl Heartbeat {
     fn write(&self, to: &mut Writer<'_>) {
+        to.u32(self.number);
         to.u8(self.state);
         to.u8(self.told.into());
         to.u64(self.incarnation);
-        to.u16(self.view.bits());
+        to.u16(self.heard.bits());
+        to.u32(self.losses);
         to.u64(self.policy);
         to.u64(self.clock.0);
     }
 
     fn read(from: &mut Reader<'_>) -> Option<Self> {
         Some(Self {
+            number: from.u32()?,
             state: from.u8()?,
             told: from.u8()? != 0,
             incarnation: from.u64()?,
-            view: View::from_bits(from.u16()?),
+            heard: View::from_bits(from.u16()?),
+            losses: from.u32()?,
             policy: from.u64()?,
             clock: Term(from.u64()?),
         })

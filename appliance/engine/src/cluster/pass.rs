@@ -180,12 +180,18 @@ impl Cluster {
         }
     }
 
-    /// A peer does not keep what it is to keep: it is told again of all in these buckets.
-    pub(super) fn hear_pull(&mut self, from: NodeId, buckets: u64) {
-        let Some(peer) = self.peer(from) else { return };
+    /// A peer does not keep what it is to keep: it is told again of all in these buckets, and of copies of the
+    /// dead's where these are all.
+    pub(super) fn begin_round(&mut self, peer: NodeId, buckets: u64) {
+        let Some(peer) = self.peer(peer) else { return };
         peer.round = peer.round.wrapping_add(1);
         peer.owes |= buckets;
+        peer.told &= buckets != u64::MAX;
+        let is_all = peer.owes == u64::MAX;
         self.pass = Some(0);
+        if is_all {
+            self.orphans = Some(0);
+        }
     }
 
     /// A peer's sums of what it has registered here.

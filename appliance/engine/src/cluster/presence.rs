@@ -40,6 +40,8 @@ impl Engine {
                     known.channel.restart();
                     known.heard = None;
                     known.has_told = false;
+                    known.hears_us = false;
+                    known.last_beat = None;
                     known.told = false;
                     cluster.directory.begin(peer, incarnation);
                     cluster.beat_now(now);
@@ -167,9 +169,13 @@ impl Engine {
     /// Sees who is alive, and acts where that has changed.
     pub(super) fn look_around(&mut self, now: Time) {
         let Some(cluster) = &mut self.cluster else { return };
+        let heard = cluster.heard(now);
+        // Who did not hear a node that stood still says so for as long as he has not heard of it again.
         let patience = cluster.patience_with_silence();
+        let is_back = cluster.paused_at.is_some_and(|paused| now.since(paused) < patience);
         let is_alive = |peer: &&super::Peer| {
-            peer.session && peer.heard.is_some_and(|heard| now.since(heard) < patience)
+            let waits_for_us = is_back && cluster.view.contains(peer.node);
+            heard.contains(peer.node) && (peer.hears_us || waits_for_us)
         };
         let alive: View = cluster.peers.iter().filter(is_alive).map(|peer| peer.node).collect();
         let view = alive.with(cluster.me());
@@ -228,6 +234,7 @@ impl Cluster {
             if was && !is {
                 // What it is to know it is told when it is back.
                 peer.channel.clear();
+                peer.losses = peer.losses.wrapping_add(1);
                 self.losses = self.losses.wrapping_add(1);
                 self.lost_at = now;
             }
@@ -249,6 +256,7 @@ impl Cluster {
             return;
         }
         self.pauses = self.pauses.wrapping_add(1);
+        self.paused_at = Some(now);
         for peer in &mut self.peers {
             if self.view.contains(peer.node) {
                 peer.heard = Some(now);
@@ -257,23 +265,36 @@ impl Cluster {
         self.beat_now(now);
     }
 
+    /// Of whom this node has heard lately.
+    fn heard(&self, now: Time) -> View {
+        let patience = self.patience_with_silence();
+        let is_heard = |peer: &&super::Peer| {
+            peer.session && peer.heard.is_some_and(|heard| now.since(heard) < patience)
+        };
+        self.peers.iter().filter(is_heard).map(|peer| peer.node).collect()
+    }
+
     pub(super) fn patience_with_silence(&self) -> Duration {
         self.config.heartbeat * self.config.heartbeats_missed
     }
 
     pub(super) fn beat_now(&mut self, now: Time) {
         self.beat = now;
-        let (incarnation, view, clock) = (self.config.incarnation, self.view, self.clock);
+        let (incarnation, heard, clock) = (self.config.incarnation, self.heard(now), self.clock);
         let (policy, state) = (self.policy, number_of(self.state));
+        self.beats = self.beats.wrapping_add(1);
+        let number = self.beats;
         for peer in &mut self.peers {
             if !peer.session {
                 continue;
             }
             peer.channel.note(Message::Heartbeat(Heartbeat {
+                number,
                 state,
                 told: peer.told,
                 incarnation,
-                view,
+                heard,
+                losses: peer.losses,
                 policy,
                 clock,
             }));

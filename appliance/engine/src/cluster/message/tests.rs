@@ -86,12 +86,22 @@ fn record() -> impl Strategy<Value = Record> {
 }
 
 pub(in crate::cluster) fn message() -> impl Strategy<Value = Message> {
-    let heartbeat = (any::<[u64; 3]>(), any::<u16>(), any::<u8>(), any::<bool>()).prop_map(
-        |([incarnation, policy, clock], view, state, told)| {
-            let (view, clock) = (View::from_bits(view), Term(clock));
-            Message::Heartbeat(Heartbeat { state, told, incarnation, view, policy, clock })
-        },
-    );
+    let heartbeat =
+        (any::<[u64; 3]>(), any::<[u32; 2]>(), any::<u16>(), any::<u8>(), any::<bool>()).prop_map(
+            |([incarnation, policy, clock], [number, losses], heard, state, told)| {
+                let (heard, clock) = (View::from_bits(heard), Term(clock));
+                Message::Heartbeat(Heartbeat {
+                    number,
+                    state,
+                    told,
+                    incarnation,
+                    losses,
+                    heard,
+                    policy,
+                    clock,
+                })
+            },
+        );
     let registration = (pair(), prop::option::of(pair()), claim(), any::<u32>()).prop_map(
         |(key, first, claim, round)| Message::Register(Registration { key, first, claim, round }),
     );

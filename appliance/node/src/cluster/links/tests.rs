@@ -66,10 +66,7 @@ impl Pair {
             let known = Arc::new(Known::new(NodeId(node), 1, &members));
             let sockets =
                 PeerSockets::open(addresses[at], &[addresses[1 - at]], SYNC, WRAPPED).unwrap();
-            (
-                Engine::new(Time::ZERO, config),
-                Links::new(sockets, &[peer], known, Duration::from_millis(400)),
-            )
+            (Engine::new(Time::ZERO, config), Links::new(sockets, &[peer], known))
         });
         Self { nodes, addresses, now: Time::ZERO }
     }

@@ -12,7 +12,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use gabion_datapath::netlink::{LinkIndex, NeighbourState, NetworkEvent, NetworkWatch};
-use gabion_engine::{InterfaceId, Neighbour};
+use gabion_engine::{InterfaceId, Neighbour, Network};
+use ipnet::IpNet;
 use tokio::sync::{mpsc, watch};
 
 use crate::health::Devices;
@@ -28,6 +29,8 @@ pub struct Follower {
     pub worker: WorkerHandle,
     pub readiness: Arc<Readiness>,
     pub devices: watch::Sender<Devices>,
+    /// Of data interfaces, as others can reach them.
+    pub addresses: watch::Sender<Vec<IpAddr>>,
     /// How many neighbours are remembered as in use: the engine's own limit.
     pub neighbours_max: usize,
 }
@@ -94,6 +97,12 @@ impl Follower {
     /// Tells the engine, the health endpoint and readiness what has changed.
     async fn publish(&mut self) -> Result<(), WorkerGone> {
         let Some(network) = self.picture.network() else { return Ok(()) };
+        let addresses = global_addresses(&network);
+        self.addresses.send_if_modified(|last| {
+            let is_news = *last != addresses;
+            *last = addresses;
+            is_news
+        });
         self.worker.send(Command::SetNetwork(network)).await?;
         self.devices.send_replace(self.picture.devices());
         let missing = self.picture.missing();
@@ -167,6 +176,17 @@ impl Follower {
         };
         self.worker.send(Command::Neighbour { interface, address, neighbour }).await
     }
+}
+
+/// The addresses of interfaces that are up, but for those of one link alone.
+fn global_addresses(network: &Network) -> Vec<IpAddr> {
+    let up = network.interfaces.iter().filter(|interface| interface.up);
+    let addresses = up.flat_map(|interface| &interface.addresses).map(IpNet::addr);
+    let is_global = |address: &IpAddr| match address {
+        IpAddr::V4(v4) => !v4.is_link_local() && !v4.is_loopback(),
+        IpAddr::V6(v6) => !v6.is_unicast_link_local() && !v6.is_loopback(),
+    };
+    addresses.filter(is_global).collect()
 }
 
 async fn request(watch: &NetworkWatch, index: LinkIndex, ip: IpAddr) {

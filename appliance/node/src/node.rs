@@ -7,6 +7,7 @@
 //! Nothing passes before the policy that was in force is in force again and the guard has said that it is
 //! in place; the gate closes the moment it says otherwise.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -190,12 +191,12 @@ impl Prepared {
             records,
             _lock: self._lock,
         };
-        node.connect(&config, wanted).await?;
+        let addresses = node.connect(&config, wanted).await?;
         // Waits for the packet thread, which makes large tables for seconds; probes are answered
         // meanwhile. Nothing passes without a policy.
         policies.restore(self.stored, &self.notices).await?;
         let member = membership.map(|membership| {
-            let (member, running) = membership.start(&around, Arc::clone(&policies));
+            let (member, running) = membership.start(&around, Arc::clone(&policies), addresses);
             node.tasks.spawn(async { running.await.map_err(ServeError::from) });
             member
         });
@@ -252,12 +253,14 @@ pub struct Node {
 }
 
 impl Node {
-    /// Joins the node to the kernel: its network, its devices and the guard of its stack.
+    /// Joins the node to the kernel: its network, its devices and the guard of its stack. Returns the addresses of its data
+    /// interfaces.
     async fn connect(
         &mut self,
         config: &Config,
         wanted: mpsc::Receiver<crate::worker::NeighbourWanted>,
-    ) -> Result<(), StartError> {
+    ) -> Result<watch::Receiver<Vec<IpAddr>>, StartError> {
+        let (addresses, known_addresses) = watch::channel(Vec::new());
         let devices = watch::Sender::new(Devices::new());
         let health = Health::new(config, Arc::clone(&self.readiness));
         let probes = devices.subscribe();
@@ -271,15 +274,16 @@ impl Node {
             self.worker.send(Command::SetNetwork(bare_network(config))).await?;
             self.readiness.network(Err("node.datapath is `null`: no packet moves".to_owned()));
             self.readiness.guard_in_place(true);
-            return Ok(());
+            return Ok(known_addresses);
         }
         let (watch, events) = NetworkWatch::start().await?;
-        let picture = Picture::new(config.interfaces.clone(), config.probe_ports().to_vec());
+        let picture = Picture::new(config.interfaces.clone(), config.host_ports());
         let follower = Follower {
             picture,
             worker: self.worker.clone(),
             readiness: Arc::clone(&self.readiness),
             devices,
+            addresses,
             neighbours_max: usize::try_from(config.limits.neighbours).unwrap_or(usize::MAX),
         };
         self.tasks.spawn(async move {
@@ -313,7 +317,7 @@ impl Node {
             guard.supervise(report).await;
             Ok(())
         });
-        Ok(())
+        Ok(known_addresses)
     }
 
     pub fn readiness(&self) -> Arc<Readiness> {
@@ -360,7 +364,7 @@ impl Node {
 
 fn guard(config: &Config) -> Guard {
     let devices = config.interfaces.iter().map(|interface| interface.device.clone()).collect();
-    Guard::new(&config.guard_program, devices, &config.probe_ports())
+    Guard::new(&config.guard_program, devices, &config.host_ports())
 }
 
 fn wait_for_devices(config: &Config) -> Result<(), StartError> {

@@ -77,7 +77,7 @@ fn needed(config: &Config) -> CapsHashSet {
     if config.node.datapath == DatapathKind::Userspace {
         needed.extend([Capability::CAP_NET_RAW, Capability::CAP_NET_ADMIN]);
     }
-    if config.probe_ports().iter().any(|port| *port < FIRST_UNPRIVILEGED_PORT) {
+    if config.host_ports().iter().any(|port| *port < FIRST_UNPRIVILEGED_PORT) {
         needed.insert(Capability::CAP_NET_BIND_SERVICE);
     }
     needed

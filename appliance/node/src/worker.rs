@@ -353,8 +353,10 @@ impl<D: Datapath> Turns<D> {
     }
 
     fn tell_of_cluster(&self, now: Time) {
-        if self.links.is_some() {
-            self.readiness.cluster(self.engine.cluster_status(now).as_ref());
+        if let Some(links) = &self.links {
+            let status = self.engine.cluster_status(now);
+            self.readiness.cluster(status.as_ref());
+            links.tell_hearing(&status.unwrap_or_default());
         }
     }
 

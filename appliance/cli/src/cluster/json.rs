@@ -47,6 +47,9 @@ struct MemberJson {
     refused: u64,
     datagrams_out: u64,
     datagrams_in: u64,
+    machine: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    machine_trouble: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -103,6 +106,8 @@ impl From<&ClusterMember> for MemberJson {
             refused: member.refused,
             datagrams_out: member.datagrams_out,
             datagrams_in: member.datagrams_in,
+            machine: member.machine.clone(),
+            machine_trouble: member.machine_trouble.clone(),
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::present::{Grid, Paint, Tone, count, duration, print_json, right, say}
 /// JSON: {"cluster","node","address","state","incarnation","view":[..],"owned","replicas","directed","covered",
 /// "established","coverage","sync_mtu","warning","members":[{"node","address","presence","state","incarnation",
 /// "silent_seconds","session":{"seconds","version","epoch"},"trouble","same_policy","revision","unacknowledged",
-/// "lag_seconds","wrapped_out","wrapped_in","refused","datagrams_out","datagrams_in"}]}
+/// "lag_seconds","wrapped_out","wrapped_in","refused","datagrams_out","datagrams_in","machine","machine_trouble"}]}
 #[derive(Debug, clap::Args)]
 pub(crate) struct Status {
     /// Prints JSON
@@ -63,6 +63,10 @@ fn show(status: &ClusterStatusResponse) -> std::io::Result<()> {
         let label = paint.apply(Tone::Bad, &format!("node {}:", member.node));
         say(format_args!("{label} {}", member.trouble))?;
     }
+    for member in status.members.iter().filter(|member| !member.machine_trouble.is_empty()) {
+        let label = paint.apply(Tone::Warning, &format!("node {}:", member.node));
+        say(format_args!("{label} {}", member.machine_trouble))?;
+    }
     Ok(())
 }
 
@@ -71,6 +75,7 @@ fn members(status: &ClusterStatusResponse) -> Grid {
         right("node"),
         "address".into(),
         "is".into(),
+        "machine".into(),
         "state".into(),
         "session".into(),
         right("version"),
@@ -93,6 +98,7 @@ fn members(status: &ClusterStatusResponse) -> Grid {
             (Tone::Strong, member.node.to_string()),
             (Tone::Plain, member.address.clone()),
             (presence, member.presence.clone()),
+            (tone_of_machine(&member.machine), member.machine.clone()),
             (tone_of_state(state), state.to_owned()),
             (Tone::Plain, age.unwrap_or_else(|| "none".to_owned())),
             (Tone::Plain, session.map_or_else(dash, |session| session.version.to_string())),
@@ -117,6 +123,15 @@ fn policy(member: &ClusterMember) -> (Tone, &'static str) {
 
 fn dash() -> String {
     "-".to_owned()
+}
+
+fn tone_of_machine(machine: &str) -> Tone {
+    match machine {
+        "alive" => Tone::Good,
+        "cut off" => Tone::Warning,
+        "gone" => Tone::Bad,
+        _ => Tone::Plain,
+    }
 }
 
 fn tone_of_state(state: &str) -> Tone {

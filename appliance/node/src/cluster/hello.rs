@@ -3,6 +3,8 @@
 //! Fields are type (1 byte), length (2), value; integers big-endian. A field of an unknown type is skipped if its type
 //! is below 128, and refuses the whole if not: what a later version cannot do without says so by its type.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
 use gabion_engine::NodeId;
 
 use super::refusal::Refusal;
@@ -14,6 +16,13 @@ pub struct PolicyMark {
     pub revision: u64,
     /// SHA-256 of the canonical text: equal where the policies are.
     pub digest: [u8; 32],
+}
+
+/// Where a node's machine can be asked whether it is there: addresses of its data interfaces, and the port.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Reach {
+    pub port: u16,
+    pub addresses: Vec<IpAddr>,
 }
 
 /// What a node says of itself.
@@ -29,6 +38,7 @@ pub(super) struct Hello {
     /// Of the keys that come of this session; the one who opens it chooses.
     pub(super) epoch: u8,
     pub(super) policy: PolicyMark,
+    pub(super) reach: Reach,
 }
 
 const CLUSTER: u8 = 129;
@@ -38,6 +48,7 @@ const INCARNATION: u8 = 132;
 const BOOT: u8 = 133;
 const EPOCH: u8 = 134;
 pub(super) const POLICY: u8 = 1;
+const REACH: u8 = 2;
 /// Types from here on refuse the whole where they are unknown.
 const MUST_UNDERSTAND: u8 = 128;
 
@@ -51,12 +62,13 @@ impl Hello {
         put(&mut bytes, BOOT, &self.boot);
         put(&mut bytes, EPOCH, &[self.epoch]);
         put(&mut bytes, POLICY, &self.policy.encode());
+        put(&mut bytes, REACH, &self.reach.encode());
         bytes
     }
 
     pub(super) fn decode(bytes: &[u8]) -> Result<Self, Refusal> {
         let (mut cluster, mut versions, mut node, mut incarnation) = (None, None, None, None);
-        let (mut boot, mut epoch, mut policy) = (None, None, None);
+        let (mut boot, mut epoch, mut policy, mut reach) = (None, None, None, None);
         for field in fields(bytes) {
             let (kind, value) = field?;
             match kind {
@@ -67,6 +79,7 @@ impl Hello {
                 BOOT => boot = value.first_chunk().copied(),
                 EPOCH => epoch = value.first().copied(),
                 POLICY => policy = PolicyMark::decode(value),
+                REACH => reach = Reach::decode(value),
                 other if other < MUST_UNDERSTAND => {}
                 _ => return Err(Refusal::Malformed("a field of an unknown kind in HELLO")),
             }
@@ -80,6 +93,7 @@ impl Hello {
                 boot: boot?,
                 epoch: epoch?,
                 policy: policy.unwrap_or_default(),
+                reach: reach.unwrap_or_default(),
             })
         };
         hello().ok_or(Refusal::Malformed("a HELLO that lacks a field"))
@@ -116,6 +130,44 @@ impl PolicyMark {
     pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
         let (revision, rest) = bytes.split_first_chunk()?;
         Some(Self { revision: u64::from_be_bytes(*revision), digest: *rest.first_chunk()? })
+    }
+}
+
+/// The most addresses that a node tells, and that are kept of what it tells.
+const ADDRESSES_MAX: usize = 64;
+
+impl Reach {
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let mut bytes = self.port.to_be_bytes().to_vec();
+        for address in self.addresses.iter().take(ADDRESSES_MAX) {
+            match address {
+                IpAddr::V4(v4) => {
+                    bytes.push(4);
+                    bytes.extend(v4.octets());
+                }
+                IpAddr::V6(v6) => {
+                    bytes.push(6);
+                    bytes.extend(v6.octets());
+                }
+            }
+        }
+        bytes
+    }
+
+    pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
+        let (port, mut rest) = bytes.split_first_chunk()?;
+        let mut reach = Self { port: u16::from_be_bytes(*port), addresses: Vec::new() };
+        while let [family, after @ ..] = rest {
+            let (address, after) = match family {
+                4 => after.split_first_chunk().map(|(v4, rest)| (Ipv4Addr::from(*v4).into(), rest)),
+                6 => after.split_first_chunk().map(|(v6, rest)| (Ipv6Addr::from(*v6).into(), rest)),
+                _ => None,
+            }?;
+            reach.addresses.push(address);
+            rest = after;
+        }
+        reach.addresses.truncate(ADDRESSES_MAX);
+        Some(reach)
     }
 }
 
@@ -159,6 +211,7 @@ mod tests {
             boot: [9; 16],
             epoch: 255,
             policy: PolicyMark { revision: 3, digest: [5; 32] },
+            reach: Reach { port: 6_084, addresses: vec![[192, 0, 2, 1].into()] },
         }
     }
 
@@ -189,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hello_without_policy_is_one_and_without_another_field_is_none() {
+    fn a_hello_without_policy_or_addresses_is_one_and_without_another_field_is_none() {
         let whole = hello((1, 1)).encode();
         let fields: Vec<Vec<u8>> = fields(&whole)
             .map(|field| {
@@ -206,7 +259,10 @@ mod tests {
                 .filter(|(at, _)| *at != left_out)
                 .flat_map(|(_, f)| f.clone())
                 .collect();
-            assert_eq!(Hello::decode(&rest).is_ok(), fields[left_out][0] == POLICY);
+            assert_eq!(
+                Hello::decode(&rest).is_ok(),
+                [POLICY, REACH].contains(&fields[left_out][0])
+            );
         }
     }
 
@@ -216,10 +272,12 @@ mod tests {
             (cluster, incarnation, boot) in ("[a-z0-9-]{1,63}", any::<u64>(), any::<[u8; 16]>()),
             (versions, node, epoch) in (any::<(u8, u8)>(), any::<u8>(), any::<u8>()),
             (revision, digest) in any::<(u64, [u8; 32])>(),
+            (port, addresses) in (any::<u16>(), prop::collection::vec(any::<IpAddr>(), 0..64)),
         ) {
             let hello = Hello {
                 cluster, versions, node: NodeId(node), incarnation, boot, epoch,
                 policy: PolicyMark { revision, digest },
+                reach: Reach { port, addresses },
             };
             prop_assert_eq!(Hello::decode(&hello.encode()), Ok(hello));
         }
@@ -232,9 +290,11 @@ mod tests {
         #[test]
         fn a_hello_that_is_cut_is_refused(cut in 0_usize..1_000) {
             let whole = hello((1, 1)).encode();
-            // The policy stands last and may be missing whole.
+            // The addresses stand last, behind the policy, and either may be missing whole.
             let cut = cut % whole.len();
-            prop_assert!(Hello::decode(&whole[..cut]).is_err() || cut == whole.len() - 43);
+            let without_addresses = whole.len() - 10;
+            let is_whole = [without_addresses, without_addresses - 43].contains(&cut);
+            prop_assert_eq!(Hello::decode(&whole[..cut]).is_ok(), is_whole);
         }
     }
 }

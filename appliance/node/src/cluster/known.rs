@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use gabion_engine::NodeId;
 use tokio::sync::{Notify, watch};
 
-use super::hello::{Hello, PolicyMark};
+use super::hello::{Hello, PolicyMark, Reach};
+use super::machine::{Hearing, Machine};
 use super::refusal::Refusal;
 use super::session::{Judge, Session};
 
@@ -28,6 +29,8 @@ struct Peer {
     /// Sessions are counted: the one that stands is the last.
     current: watch::Sender<u64>,
     renewal: Notify,
+    hearing: watch::Sender<Hearing>,
+    reach: watch::Sender<Reach>,
 }
 
 #[derive(Debug, Default)]
@@ -41,6 +44,10 @@ struct State {
     trouble: Option<String>,
     policy_differs: bool,
     refused: [u64; Refusal::LABELS.len()],
+    machine: Machine,
+    /// At how many addresses its machine answered while it was heard, and what was in the way of asking at others.
+    answering: usize,
+    not_asked: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -64,6 +71,28 @@ pub struct PeerReport {
     pub trouble: Option<String>,
     /// How often a session was refused, in the order of `Refusal::LABELS`.
     pub refused: [u64; Refusal::LABELS.len()],
+    pub machine: Machine,
+    /// How many addresses of data interfaces it has told, and at how many its machine answered while it was heard.
+    pub addresses: usize,
+    pub answering: usize,
+    /// What was in the way of asking at the others.
+    pub not_asked: Option<String>,
+}
+
+impl PeerReport {
+    /// Why nobody could tell whether its machine lives, if it were silent.
+    pub fn machine_trouble(&self) -> Option<String> {
+        let is_heard = self.machine == Machine::Alive;
+        let why = match (&self.not_asked, self.addresses) {
+            _ if !is_heard || self.answering > 0 => return None,
+            (Some(why), _) => why.clone(),
+            (None, 0) => "it tells no address".to_owned(),
+            (None, count) => format!("none of its {count} addresses answers"),
+        };
+        Some(format!(
+            "its machine cannot be asked on data interfaces: {why}: no connection is reset when it goes"
+        ))
+    }
 }
 
 impl Known {
@@ -74,6 +103,8 @@ impl Known {
                 state: Mutex::default(),
                 current: watch::Sender::new(0),
                 renewal: Notify::new(),
+                hearing: watch::Sender::default(),
+                reach: watch::Sender::default(),
             };
             (*node, peer)
         };
@@ -93,6 +124,10 @@ impl Known {
                 policy: state.policy,
                 trouble: state.trouble.clone(),
                 refused: state.refused,
+                machine: state.machine,
+                addresses: peer.reach.borrow().addresses.len(),
+                answering: state.answering,
+                not_asked: state.not_asked.clone(),
             }
         };
         self.peers.iter().map(report).collect()
@@ -110,6 +145,57 @@ impl Known {
             Some(peer) => peer.renewal.notified().await,
             None => std::future::pending().await,
         }
+    }
+
+    /// Says how well a peer is heard. From the packet thread.
+    pub fn hear(&self, node: NodeId, hearing: Hearing) {
+        if let Some(peer) = self.peers.get(&node) {
+            peer.hearing.send_if_modified(|last| std::mem::replace(last, hearing) != hearing);
+        }
+    }
+
+    pub(super) fn hearing(&self, node: NodeId) -> Option<watch::Receiver<Hearing>> {
+        self.peers.get(&node).map(|peer| peer.hearing.subscribe())
+    }
+
+    /// A peer has said where its machine can be asked.
+    pub(super) fn reaches(&self, node: NodeId, reach: Reach) {
+        if let Some(peer) = self.peers.get(&node) {
+            peer.reach.send_if_modified(|last| {
+                let is_news = *last != reach;
+                *last = reach;
+                is_news
+            });
+        }
+    }
+
+    pub(super) fn reach(&self, node: NodeId) -> Option<watch::Receiver<Reach>> {
+        self.peers.get(&node).map(|peer| peer.reach.subscribe())
+    }
+
+    /// Whether another peer has said to have an address.
+    pub(super) fn is_of_another(&self, node: NodeId, address: IpAddr) -> bool {
+        let mut others = self.peers.iter().filter(|(other, _)| **other != node);
+        others.any(|(_, peer)| peer.reach.borrow().addresses.contains(&address))
+    }
+
+    pub(super) fn machine(&self, node: NodeId, machine: Machine) {
+        if let Some(peer) = self.peers.get(&node) {
+            peer.lock().machine = machine;
+        }
+    }
+
+    /// What came of asking the machine of a peer that is heard.
+    pub(super) fn asked(&self, node: NodeId, answering: usize, not_asked: Option<String>) {
+        if let Some(peer) = self.peers.get(&node) {
+            let mut state = peer.lock();
+            (state.answering, state.not_asked) = (answering, not_asked);
+        }
+    }
+
+    /// Where sessions are held with the peers.
+    pub(super) fn addresses(&self) -> impl Iterator<Item = (NodeId, IpAddr)> {
+        self.peers.iter().map(|(node, peer)| (*node, peer.address))
     }
 
     pub(super) fn peer_at(&self, address: IpAddr) -> Option<NodeId> {

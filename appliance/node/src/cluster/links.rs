@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use gabion_datapath::{PEER_BATCH, PeerCounters, PeerSockets, PeerTraffic, ToPeer};
 use gabion_engine::{
-    ClusterStatus, Engine, InterfaceId, Joiner, NodeId, Offload, Session, Time, Verdict,
+    ClusterStatus, Engine, InterfaceId, Joiner, NodeId, Offload, Presence, Session, Time, Verdict,
     WRAPPED_FRAME, Wrapped,
 };
 
 use super::known::Known;
+use super::machine::Hearing;
 use super::seal::{OpenError, Opener, RENEW_AFTER, Sealer, epoch_of};
 use super::sessions::SessionChange;
 
@@ -32,6 +33,8 @@ pub struct Links {
     /// In the order in which the sockets were given them.
     links: Vec<Link>,
     known: Arc<Known>,
+    /// After how much silence a peer is lost.
+    patience: Duration,
     /// Buffers, kept for their capacity.
     records: Vec<u8>,
     sealed: Vec<Vec<u8>>,
@@ -94,7 +97,12 @@ pub struct ClusterSnapshot {
 
 impl Links {
     /// `peers` in the order in which `sockets` were given them.
-    pub fn new(sockets: PeerSockets, peers: &[NodeId], known: Arc<Known>) -> Self {
+    pub fn new(
+        sockets: PeerSockets,
+        peers: &[NodeId],
+        known: Arc<Known>,
+        patience: Duration,
+    ) -> Self {
         let link = |node: &NodeId| Link {
             node: *node,
             incarnation: 0,
@@ -110,6 +118,7 @@ impl Links {
             sockets,
             links: peers.iter().map(link).collect(),
             known,
+            patience,
             records: Vec::new(),
             sealed: vec![Vec::new(); PEER_BATCH],
             wrapped: Vec::with_capacity(PEER_BATCH),
@@ -129,7 +138,9 @@ impl Links {
 
     /// Takes what has become of a session, and tells the engine.
     pub fn handle_session(&mut self, now: Time, change: &SessionChange, engine: &mut Engine) {
-        let (SessionChange::Up { peer, .. } | SessionChange::Lost { peer }) = *change;
+        let (SessionChange::Up { peer, .. }
+        | SessionChange::Lost { peer }
+        | SessionChange::Gone { peer }) = *change;
         let Some(link) = self.links.iter_mut().find(|link| link.node == peer) else { return };
         let session = match *change {
             SessionChange::Up { incarnation, version, epoch, keys, .. } => {
@@ -143,6 +154,8 @@ impl Links {
                 link.forget();
                 Session::Lost
             }
+            // Its keys stay: what comes of it all the same is authentic.
+            SessionChange::Gone { .. } => Session::Gone,
         };
         engine.handle_session(now, peer, session);
     }
@@ -248,6 +261,19 @@ impl Links {
             for wrapped in self.wrapped.drain(..) {
                 engine.recycle(wrapped);
             }
+        }
+    }
+
+    /// Says how well each peer is heard.
+    pub fn tell_hearing(&self, status: &ClusterStatus) {
+        for member in &status.members {
+            let is_late = member.silent.is_none_or(|silent| silent >= self.patience / 2);
+            let hearing = match member.presence {
+                Presence::Unknown | Presence::Dead => Hearing::Lost,
+                Presence::Alive if is_late => Hearing::Silent,
+                Presence::Alive => Hearing::Well,
+            };
+            self.known.hear(member.node, hearing);
         }
     }
 

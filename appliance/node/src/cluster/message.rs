@@ -4,7 +4,7 @@ use std::io;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
-use super::hello::PolicyMark;
+use super::hello::{PolicyMark, Reach};
 use super::refusal::Refusal;
 
 /// The longest message that is read.
@@ -15,6 +15,7 @@ const TEXT_MAX: usize = 512;
 const HELLO: u8 = 129;
 const REFUSED: u8 = 130;
 const POLICY: u8 = 1;
+const REACH: u8 = 2;
 /// Types from here on end the session where they are unknown.
 const MUST_UNDERSTAND: u8 = 128;
 
@@ -27,6 +28,8 @@ pub(super) enum Message {
     Refused { seen: u64, why: String },
     /// The sender's policy has changed.
     Policy(PolicyMark),
+    /// The sender's addresses have.
+    Reach(Reach),
 }
 
 impl Message {
@@ -39,6 +42,7 @@ impl Message {
                 (REFUSED, value)
             }
             Self::Policy(mark) => (POLICY, mark.encode().to_vec()),
+            Self::Reach(reach) => (REACH, reach.encode()),
         };
         let mut bytes = vec![kind];
         bytes.extend(u16::try_from(value.len()).unwrap_or(u16::MAX).to_be_bytes());
@@ -77,6 +81,11 @@ impl Message {
                     let mark = mark.ok_or(Refusal::Malformed("a policy that is cut short"))?;
                     return Ok(Some(Self::Policy(mark)));
                 }
+                REACH => {
+                    let reach = Reach::decode(&value);
+                    let reach = reach.ok_or(Refusal::Malformed("addresses that are none"))?;
+                    return Ok(Some(Self::Reach(reach)));
+                }
                 other if other < MUST_UNDERSTAND => {}
                 _ => return Err(Refusal::Malformed("a message of an unknown kind").into()),
             }
@@ -105,6 +114,7 @@ mod tests {
             Message::Hello(vec![1, 2, 3]),
             Message::Refused { seen: 9, why: "no".to_owned() },
             Message::Policy(PolicyMark { revision: 4, digest: [3; 32] }),
+            Message::Reach(Reach { port: 6_084, addresses: vec![[192, 0, 2, 1].into()] }),
         ];
         let mut bytes = Vec::new();
         for message in &messages {
@@ -124,6 +134,7 @@ mod tests {
             (&[200, 0, 0][..], "unknown kind"),
             (&[1, 255, 255][..], "too long"),
             (&[1, 0, 1, 7][..], "cut short"),
+            (&[2, 0, 3, 23, 196, 5][..], "addresses that are none"),
             (&[1, 0][..], "early eof"),
         ] {
             let error = Message::read(&mut &*bytes).await.unwrap_err();

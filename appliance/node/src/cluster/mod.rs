@@ -13,16 +13,18 @@ mod refusal;
 mod session;
 mod known;
 mod sessions;
+mod machine;
 
 pub mod seal;
 mod links;
 mod start;
 
-pub use hello::PolicyMark;
+pub use hello::{PolicyMark, Reach};
 pub use identity::{Identity, IdentityError};
 pub use incarnation::{Incarnation, IncarnationError};
 pub use known::{Known, PeerReport};
 pub use links::{ClusterSnapshot, LinkCounts, Links};
+pub use machine::{Hearing, Machine};
 pub use refusal::Refusal;
 pub use session::Keys;
 pub use sessions::{Local, OpenSessionsError, SessionChange, Sessions, Told, bind};

@@ -143,7 +143,7 @@ async fn hear(stream: &mut TlsStream<TcpStream>) -> Result<Hello, OpenSessionErr
             Some(Message::Refused { seen, why }) => {
                 return Err(OpenSessionError::RefusedBy { seen, why });
             }
-            Some(Message::Policy(_)) => {}
+            Some(Message::Policy(_) | Message::Reach(_)) => {}
             None => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
         }
     }

@@ -18,7 +18,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use super::hello::{Hello, PolicyMark};
+use super::hello::{Hello, PolicyMark, Reach};
 use super::identity::Identity;
 use super::known::Known;
 use super::message::{Message, ReadMessageError};
@@ -49,6 +49,7 @@ pub struct Local {
     /// How long a session's keys are used.
     pub renew: Duration,
     pub policy: watch::Receiver<PolicyMark>,
+    pub reach: watch::Receiver<Reach>,
 }
 
 impl Local {
@@ -63,6 +64,8 @@ pub enum SessionChange {
     Up { peer: NodeId, incarnation: u64, version: u8, epoch: u8, keys: Keys },
     /// The peer's process has gone.
     Lost { peer: NodeId },
+    /// The peer's machine has.
+    Gone { peer: NodeId },
 }
 
 /// What the sessions tell the rest of the node.
@@ -75,6 +78,20 @@ pub trait Told: Send + Sync + 'static {
 
     /// A peer has seen a larger incarnation of this node than it has.
     fn outgrown(&self, seen: u64);
+}
+
+impl<T: Told> Told for Arc<T> {
+    fn session(&self, change: SessionChange) -> impl Future<Output = ()> + Send {
+        T::session(self, change)
+    }
+
+    fn event(&self, message: String) {
+        T::event(self, message);
+    }
+
+    fn outgrown(&self, seen: u64) {
+        T::outgrown(self, seen);
+    }
 }
 
 /// Why there can be no sessions.
@@ -243,6 +260,7 @@ impl<T: Told> Sessions<T> {
         let Session { ref peer, version, epoch, keys, .. } = *session;
         let (number, is_news) = self.known.up(session);
         let Hello { node, incarnation, policy, .. } = *peer;
+        self.known.reaches(node, peer.reach.clone());
         self.told
             .session(SessionChange::Up { peer: node, incarnation, version, epoch, keys })
             .await;
@@ -263,6 +281,7 @@ impl<T: Told> Sessions<T> {
             loop {
                 match Message::read(&mut reader).await {
                     Ok(Some(Message::Policy(mark))) => self.compare_policy(node, mark),
+                    Ok(Some(Message::Reach(reach))) => self.known.reaches(node, reach),
                     Ok(Some(Message::Hello(_))) => {}
                     Ok(Some(Message::Refused { why, .. })) => return End::Refused(why),
                     Ok(None) => return End::Gone,
@@ -274,14 +293,15 @@ impl<T: Told> Sessions<T> {
             }
         };
         let writing = async {
-            let mut policy = self.local.policy.clone();
+            let (mut policy, mut reach) = (self.local.policy.clone(), self.local.reach.clone());
             loop {
-                if policy.changed().await.is_err() {
-                    // Nobody will tell of policies any more.
-                    std::future::pending::<()>().await;
-                }
-                let mark = *policy.borrow_and_update();
-                if let Err(error) = Message::Policy(mark).write(&mut writer).await {
+                let news = tokio::select! {
+                    Ok(()) = policy.changed() => Message::Policy(*policy.borrow_and_update()),
+                    Ok(()) = reach.changed() => Message::Reach(reach.borrow_and_update().clone()),
+                    // Nobody will tell of anything any more.
+                    else => std::future::pending().await,
+                };
+                if let Err(error) = news.write(&mut writer).await {
                     return End::of(&error);
                 }
             }
@@ -374,6 +394,7 @@ impl<T: Told> Sessions<T> {
             boot: local.boot,
             epoch,
             policy: *local.policy.borrow(),
+            reach: local.reach.borrow().clone(),
         }
     }
 }

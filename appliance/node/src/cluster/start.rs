@@ -10,11 +10,12 @@ use gabion_engine::{ClusterConfig, NodeId};
 use rustls::time_provider::DefaultTimeProvider;
 use tokio::sync::watch;
 
-use super::hello::PolicyMark;
+use super::hello::{PolicyMark, Reach};
 use super::identity::{Identity, IdentityError};
 use super::incarnation::{Incarnation, IncarnationError};
 use super::known::Known;
 use super::links::Links;
+use super::machine::Machines;
 use super::sessions::{self, Local, OpenSessionsError, SessionChange, Sessions, Told};
 use crate::config::{self, Config};
 use crate::policy::{Policies, Surroundings};
@@ -131,7 +132,8 @@ impl PreparedCluster {
         let number = incarnation.number();
         let known = Arc::new(Known::new(settings.node, number, &settings.members));
         let nodes: Vec<NodeId> = peers(&settings).map(|(node, _)| node).collect();
-        let links = Links::new(sockets, &nodes, Arc::clone(&known));
+        let patience = settings.heartbeat * settings.heartbeats_missed;
+        let links = Links::new(sockets, &nodes, Arc::clone(&known), patience);
         let membership =
             Membership { settings, identity, incarnation, boot, sync_mtu, listener, known };
         (links, membership)
@@ -196,10 +198,12 @@ impl Membership {
         self,
         around: &Surroundings,
         policies: Arc<Policies>,
+        addresses: watch::Receiver<Vec<IpAddr>>,
     ) -> (Member, impl Future<Output = io::Result<()>> + Send + 'static) {
         let Self { settings, identity, incarnation, boot, sync_mtu, listener, known } = self;
         let Surroundings { worker, recorder, readiness, .. } = around.clone();
         let (policy, receiver) = watch::channel(PolicyMark::default());
+        let (reach, own) = watch::channel(Reach::default());
         let identity = Arc::new(identity);
         let member = Member {
             cluster: settings.name.clone(),
@@ -223,13 +227,23 @@ impl Membership {
             port: settings.ports.session,
             renew: settings.renew,
             policy: receiver,
+            reach: own.clone(),
         };
-        let told = Daemon { worker, recorder, incarnation: Mutex::new(incarnation) };
+        let incarnation = Mutex::new(incarnation);
+        let told = Arc::new(Daemon { worker, recorder, incarnation });
+        let machines = Machines {
+            own,
+            session_port: settings.ports.session,
+            known: Arc::clone(&known),
+            told: Arc::clone(&told),
+        };
         let running = async move {
             let sessions = Sessions::new(local, identity, known, told);
             tokio::select! {
                 ended = sessions.run(listener) => ended,
+                () = machines.run() => Ok(()),
                 () = follow_policy(&policies, &readiness, &policy) => Ok(()),
+                () = follow_addresses(addresses, settings.ports.machine, &reach) => Ok(()),
             }
         };
         (member, running)
@@ -250,6 +264,22 @@ async fn follow_policy(
         });
         policy.send_if_modified(|last| std::mem::replace(last, mark) != mark);
         changes.next().await;
+    }
+}
+
+/// Tells the peers where this machine can be asked.
+async fn follow_addresses(
+    mut addresses: watch::Receiver<Vec<IpAddr>>,
+    port: u16,
+    reach: &watch::Sender<Reach>,
+) {
+    loop {
+        let addresses_now = addresses.borrow_and_update().clone();
+        reach.send_replace(Reach { port, addresses: addresses_now });
+        if addresses.changed().await.is_err() {
+            // The network is no longer watched, which is said elsewhere.
+            std::future::pending::<()>().await;
+        }
     }
 }
 

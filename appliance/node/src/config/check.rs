@@ -54,16 +54,17 @@ impl Checker<'_> {
     fn config(&mut self, written: &WrittenConfig) -> Config {
         let interfaces = self.interfaces(written);
         let management = self.management(written, &interfaces);
+        let health = self.health(&written.health);
         Config {
             node: self.node(&written.node),
             interfaces,
             management,
             api: self.api(&written.api),
-            health: self.health(&written.health),
+            health,
             metrics: self.metrics(&written.metrics.listen),
             limits: self.limits(&written.limits),
             log: self.log(&written.log),
-            cluster: self.cluster(&written.cluster),
+            cluster: self.cluster(&written.cluster, health),
             guard_program: self.path(&written.guard.program, "guard.program"),
         }
     }

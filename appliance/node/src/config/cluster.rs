@@ -9,6 +9,7 @@ use std::time::Duration;
 use gabion_engine::NodeId;
 use toml::Spanned;
 
+use super::Health;
 use super::check::{Checker, span};
 use super::written::{Written, WrittenCluster};
 
@@ -36,6 +37,8 @@ pub struct ClusterPorts {
     pub sync: u16,
     pub session: u16,
     pub wrapped: u16,
+    /// Where a silent member's machine is asked; nobody listens there.
+    pub machine: u16,
 }
 
 impl Cluster {
@@ -52,7 +55,7 @@ impl Cluster {
 const LABEL_BYTES: usize = 63;
 
 impl Checker<'_> {
-    pub(super) fn cluster(&mut self, written: &WrittenCluster) -> Option<Cluster> {
+    pub(super) fn cluster(&mut self, written: &WrittenCluster, health: Health) -> Option<Cluster> {
         let node = self.optional_number(&written.node, "cluster.node");
         let node = node.and_then(|node| u8::try_from(node).ok()).map(NodeId);
         let sync_mtu = self.optional_number(&written.sync_mtu, "cluster.sync_mtu");
@@ -77,6 +80,7 @@ impl Checker<'_> {
             let advice = "write `members = [\"1=192.0.2.1\", \"2=192.0.2.2\"]`";
             self.missing(place.clone(), "cluster.members", advice);
         }
+        self.machine_port(written, ports, health);
         let mut file = |value: &Written<String>, key: &str| {
             if value.is_none() {
                 self.missing(place.clone(), key, "`gabion pki init --cluster` makes certificates");
@@ -105,6 +109,7 @@ impl Checker<'_> {
             sync: self.short(&written.sync_port, "cluster.sync_port"),
             session: self.short(&written.session_port, "cluster.session_port"),
             wrapped: self.short(&written.wrapped_port, "cluster.wrapped_port"),
+            machine: self.short(&written.machine_port, "cluster.machine_port"),
         };
         if ports.sync == ports.wrapped {
             let place = span(&written.wrapped_port).or(span(&written.sync_port));
@@ -115,6 +120,20 @@ impl Checker<'_> {
             self.problem(place, message);
         }
         ports
+    }
+
+    /// Nobody may listen at the machine's port.
+    fn machine_port(&mut self, written: &WrittenCluster, ports: ClusterPorts, health: Health) {
+        let listeners = [
+            ("cluster.session_port", ports.session),
+            ("health.port", health.http_port),
+            ("health.tcp_port", health.tcp_port),
+        ];
+        if let Some((key, port)) = listeners.into_iter().find(|(_, port)| *port == ports.machine) {
+            let message =
+                format!("cluster.machine_port and {key} are both {port}; give each its own");
+            self.problem(span(&written.machine_port).or(span(&written.name)), message);
+        }
     }
 
     fn members(
@@ -193,6 +212,7 @@ impl Checker<'_> {
             &written.sync_port,
             &written.session_port,
             &written.wrapped_port,
+            &written.machine_port,
             &written.sync_mtu,
             &written.heartbeat_ms,
             &written.heartbeats_missed,

@@ -150,9 +150,15 @@ impl Config {
         check::check(text, file).map_err(ConfigError::Invalid)
     }
 
-    /// The TCP ports on which the host itself answers on data interfaces.
+    /// The TCP ports on which load balancers' probes are answered.
     pub fn probe_ports(&self) -> [u16; 2] {
         [self.health.http_port, self.health.tcp_port]
+    }
+
+    /// The TCP ports on which the host itself answers on data interfaces.
+    pub fn host_ports(&self) -> Vec<u16> {
+        let machine = self.cluster.as_ref().map(|cluster| cluster.ports.machine);
+        self.probe_ports().into_iter().chain(machine).collect()
     }
 }
 

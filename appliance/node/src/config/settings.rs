@@ -362,6 +362,13 @@ pub const SETTINGS: &[Setting] = &[
         "UDP port",
         "Packets that a member hands to their owner. The same at all members.",
     ),
+    number(
+        "cluster.machine_port",
+        6_084,
+        (1, 65_535),
+        "TCP port",
+        "From here, and at this port of its addresses on data interfaces, the machine of a member is asked that has fallen silent. Nobody listens there: that the machine refuses is the answer. Whatever filters packets between members' data interfaces must let it through, or no connection is ever reset (`cluster.reset_lost`).",
+    ),
     setting(
         "cluster.sync_mtu",
         Kind::OptionalNumber { min: 1_360, max: 9_216, unit: "bytes" },
@@ -384,7 +391,7 @@ pub const SETTINGS: &[Setting] = &[
     setting(
         "cluster.reset_lost",
         Kind::Switch { default: true },
-        "Whether TCP connections are reset on both sides of which one side's packets still go to a dead member: load balancers that pin connections do so, and they hang for minutes otherwise. To be off where the balancer moves connections, but later than 250 ms after the death was noticed.",
+        "Whether TCP connections are reset on both sides of which one side's packets still go to a member whose machine has gone: load balancers that pin connections do so, and they hang for minutes otherwise. A member's machine has gone when none of its addresses answers, on whatever link; while it answers, its daemon may be back any moment, and nothing is reset. To be off where the balancer moves connections, but later than 250 ms after the death was noticed.",
     ),
     number(
         "cluster.renew_s",

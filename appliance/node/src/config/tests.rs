@@ -44,6 +44,7 @@ fn every_setting_in_the_list_can_be_written() {
     // Two ports may not be the same, and a cluster has members.
     let text = text.replace("tcp_port = 1\n", "tcp_port = 2\n");
     let text = text.replace("wrapped_port = 1\n", "wrapped_port = 2\n");
+    let text = text.replace("machine_port = 1\n", "machine_port = 3\n");
     let text = text.replace("members = []", "members = [\"1=192.0.2.1\"]");
     Config::parse(&text, "gabiond.toml").unwrap();
 }
@@ -176,6 +177,17 @@ fn a_cluster_that_cannot_be_is_refused_by_name() {
     }
     let message = problems(&clustered("1", "[\"1=192.0.2.1\"]").replace("\"fw\"", "\"Fw.\""));
     assert!(message.contains("cluster.name = \"Fw.\" is not allowed"), "{message}");
+}
+
+#[test]
+fn nobody_listens_where_a_machine_is_asked() {
+    let text = clustered("1", "[\"1=192.0.2.1\"]");
+    let config = Config::parse(&text, "gabiond.toml").unwrap();
+    assert_eq!(config.host_ports(), [4480, 4481, 6084]);
+    for (port, key) in [(4480, "health.port"), (6083, "cluster.session_port")] {
+        let message = problems(&format!("{text}machine_port = {port}\n"));
+        assert!(message.contains(&format!("machine_port and {key} are both {port}")), "{message}");
+    }
 }
 
 #[test]

@@ -106,6 +106,7 @@ pub(super) struct WrittenCluster {
     pub(super) sync_port: Written<i64>,
     pub(super) session_port: Written<i64>,
     pub(super) wrapped_port: Written<i64>,
+    pub(super) machine_port: Written<i64>,
     pub(super) sync_mtu: Written<i64>,
     pub(super) heartbeat_ms: Written<i64>,
     pub(super) heartbeats_missed: Written<i64>,

@@ -62,6 +62,7 @@ fn peer(
     counts: &LinkCounts,
     policy: &str,
 ) -> v1::ClusterMember {
+    let machine_trouble = report.machine_trouble().unwrap_or_default();
     let of_session = report.policy.map(|mark| mark.digest_text() == policy);
     v1::ClusterMember {
         node: number(report.node),
@@ -85,6 +86,8 @@ fn peer(
         refused: status.refused + counts.refused(),
         datagrams_out: counts.sealed,
         datagrams_in: counts.opened,
+        machine: report.machine.label().to_owned(),
+        machine_trouble,
     }
 }
 

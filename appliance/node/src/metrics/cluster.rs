@@ -5,7 +5,7 @@ use std::fmt;
 use gabion_engine::{MemberStatus, NodeState, Presence};
 
 use super::{Out, Page};
-use crate::cluster::{ClusterSnapshot, LinkCounts, Member, Refusal};
+use crate::cluster::{ClusterSnapshot, LinkCounts, Machine, Member, Refusal};
 use crate::control::state_label;
 
 impl Page {
@@ -65,6 +65,20 @@ fn sessions(out: &mut Out<'_, '_>, member: &Member) -> fmt::Result {
         .iter()
         .map(|peer| ([("node", peer.node.to_string())], u64::from(peer.session.is_some())));
     out.gauge("gabion_cluster_session", "1 where a session stands with a member", up)?;
+    let machines = reports.iter().flat_map(|peer| {
+        Machine::LABELS.map(|state| {
+            let labels = [("node", peer.node.to_string()), ("state", state.to_owned())];
+            (labels, u64::from(peer.machine.label() == state))
+        })
+    });
+    out.gauge("gabion_cluster_machine", "1 for what is known of a member's machine", machines)?;
+    let answering =
+        reports.iter().map(|peer| ([("node", peer.node.to_string())], peer.answering as u64));
+    out.gauge(
+        "gabion_cluster_machine_addresses",
+        "At how many addresses on data interfaces a member's machine answers",
+        answering,
+    )?;
     let refused = reports.iter().flat_map(|peer| {
         let counts = Refusal::LABELS.into_iter().zip(peer.refused);
         counts.map(|(reason, count)| {

@@ -135,6 +135,9 @@ fn node(topology: Topology, number: u8) -> Topology {
             ("::/0", &ext.gateway[1]),
             ("10.1.0.0/24", &int.gateway[0]),
             ("2600:2:0:1::/64", &int.gateway[1]),
+            // The other nodes' interfaces on this side.
+            ("10.2.0.0/16", &int.gateway[0]),
+            ("2600:2::/32", &int.gateway[1]),
         ],
     )
 }

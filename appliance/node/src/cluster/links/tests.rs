@@ -66,7 +66,10 @@ impl Pair {
             let known = Arc::new(Known::new(NodeId(node), 1, &members));
             let sockets =
                 PeerSockets::open(addresses[at], &[addresses[1 - at]], SYNC, WRAPPED).unwrap();
-            (Engine::new(Time::ZERO, config), Links::new(sockets, &[peer], known))
+            (
+                Engine::new(Time::ZERO, config),
+                Links::new(sockets, &[peer], known, Duration::from_millis(400)),
+            )
         });
         Self { nodes, addresses, now: Time::ZERO }
     }

@@ -162,7 +162,7 @@ fn settings(plan: &Plan, directory: &Path) -> Cluster {
         ca: directory.join("ca.pem"),
         certificate: directory.join(format!("{own}.pem")),
         key: directory.join(format!("{own}.key")),
-        ports: ClusterPorts { sync: 0, session: PORT, wrapped: 0 },
+        ports: ClusterPorts { sync: 0, session: PORT, wrapped: 0, machine: 0 },
         sync_mtu: None,
         heartbeat: Duration::from_millis(100),
         heartbeats_missed: 4,
@@ -191,6 +191,7 @@ impl Plan {
             port: PORT,
             renew: self.renew,
             policy: receiver,
+            reach: watch::channel(Reach { port: 6_084, addresses: vec![self.net.address(9)] }).1,
         };
         let known = Arc::new(Known::new(local.node, local.incarnation, &local.members));
         let listener = bind(self.net.address(self.node), PORT).unwrap();
@@ -213,7 +214,7 @@ impl Node {
                 Heard::Session(SessionChange::Up { keys, epoch, version, incarnation, .. }) => {
                     return (keys, epoch, version, incarnation);
                 }
-                Heard::Session(SessionChange::Lost { .. }) => panic!("lost"),
+                Heard::Session(change) => panic!("{change:?}"),
                 Heard::Event(_) | Heard::Outgrown(_) => {}
             }
         }
@@ -377,6 +378,7 @@ async fn a_certificate_of_another_member_does_not_speak_for_this_one() {
         boot: [9; 16],
         epoch: 0,
         policy: PolicyMark::default(),
+        reach: Reach::default(),
     };
     Message::Hello(hello.encode()).write(&mut stream).await.unwrap();
     two.event("is node 1's address").await;

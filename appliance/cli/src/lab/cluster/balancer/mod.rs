@@ -1,5 +1,6 @@
 //! A load balancer with Azure's semantics (floating IP, which rewrites no address): packets from outside go to
-//! the node that the hash of their tuple names, packets of nodes go straight outside.
+//! the node that the hash of their tuple names, packets of nodes go straight outside. Those to a node's own address go to it,
+//! from wherever: nodes are in one subnet.
 //!
 //! One thread moves frames between the namespace's devices and one probes the nodes; they share the
 //! [`Table`]. The kernel of the namespace answers ARP and neighbour solicitations for the gateway addresses and
@@ -183,8 +184,8 @@ impl Mover {
         }
         let direct = self.of_nodes.iter().find(|(address, _)| *address == destination);
         let out = match direct {
-            _ if frame.from != OUTER => OUTER,
             Some((_, node)) => *node,
+            None if frame.from != OUTER => OUTER,
             None => {
                 let chosen = tuple::read(frame.bytes).and_then(|seen| table.choose(now, &seen));
                 let Some(node) = chosen else { return };

@@ -127,7 +127,7 @@ async fn run(mut node: Node, mut signals: Signals) -> anyhow::Result<()> {
         tokio::select! {
             _ = signals.terminate.recv() => break None,
             _ = signals.interrupt.recv() => break None,
-            _ = signals.hang_up.recv() => node.reopen_logs(),
+            _ = signals.hang_up.recv() => node.reload(),
             why = node.failed() => break Some(why),
         }
     };

@@ -187,6 +187,7 @@ impl Prepared {
             readiness,
             worker,
             recorder,
+            member: None,
             packets,
             records,
             _lock: self._lock,
@@ -200,6 +201,7 @@ impl Prepared {
             node.tasks.spawn(async { running.await.map_err(ServeError::from) });
             member
         });
+        node.member.clone_from(&member);
         if let Some(listener) = self.metrics {
             let metrics = Metrics {
                 around: around.clone(),
@@ -247,6 +249,7 @@ pub struct Node {
     readiness: Arc<Readiness>,
     worker: WorkerHandle,
     recorder: Recorder,
+    member: Option<Member>,
     packets: JoinHandle<()>,
     records: JoinHandle<()>,
     _lock: StateLock,
@@ -324,9 +327,14 @@ impl Node {
         Arc::clone(&self.readiness)
     }
 
-    /// Opens the log files anew.
-    pub fn reopen_logs(&self) {
+    /// Opens the log files anew, and reads the cluster's certificates again.
+    pub fn reload(&self) {
         self.recorder.reopen();
+        let Some(member) = &self.member else { return };
+        self.recorder.node(match member.read_certificates() {
+            Ok(()) => "the cluster's certificates have been read again".to_owned(),
+            Err(error) => format!("{error}: those that were read before stay"),
+        });
     }
 
     /// Returns when a part of the node has failed that it cannot do without.

@@ -369,7 +369,9 @@ impl Policies {
         *last = Generation(last.0 + 1);
         let rules = Arc::clone(&in_force.loaded.rule_set);
         self.generations.remember(*last, &rules);
-        let flows = self.worker.set_rules(*last, rules).await?;
+        let (hash, _) = rules.digest().split_first_chunk().expect("a digest has 32 bytes");
+        let hash = u64::from_be_bytes(*hash);
+        let flows = self.worker.set_rules(*last, rules, hash).await?;
         let in_force = Arc::new(in_force);
         self.in_force.store(Some(Arc::clone(&in_force)));
         self.readiness.policy_in_force();

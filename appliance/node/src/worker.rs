@@ -53,14 +53,36 @@ pub const NEIGHBOURS_DEPTH: usize = 1_024;
 /// What the packet thread is asked to do between packets.
 #[derive(Debug)]
 pub enum Command {
-    SetRules { generation: Generation, rules: Arc<RuleSet>, done: oneshot::Sender<LiveFlows> },
+    SetRules {
+        generation: Generation,
+        rules: Arc<RuleSet>,
+        /// The same at members with the same policy.
+        hash: u64,
+        done: oneshot::Sender<LiveFlows>,
+    },
     SetNetwork(Network),
-    Neighbour { interface: InterfaceId, address: std::net::IpAddr, neighbour: Neighbour },
-    Explain { probe: Probe, answer: oneshot::Sender<(Generation, Explanation)> },
-    Snapshot { answer: oneshot::Sender<Snapshot> },
-    Flows { from: u32, limit: u32, answer: oneshot::Sender<FlowPage> },
+    Neighbour {
+        interface: InterfaceId,
+        address: std::net::IpAddr,
+        neighbour: Neighbour,
+    },
+    Explain {
+        probe: Probe,
+        answer: oneshot::Sender<(Generation, Explanation)>,
+    },
+    Snapshot {
+        answer: oneshot::Sender<Snapshot>,
+    },
+    Flows {
+        from: u32,
+        limit: u32,
+        answer: oneshot::Sender<FlowPage>,
+    },
     Session(SessionChange),
-    SetDraining { draining: bool, done: oneshot::Sender<()> },
+    SetDraining {
+        draining: bool,
+        done: oneshot::Sender<()>,
+    },
     Stop,
 }
 
@@ -143,8 +165,9 @@ impl WorkerHandle {
         &self,
         generation: Generation,
         rules: Arc<RuleSet>,
+        hash: u64,
     ) -> Result<LiveFlows, WorkerGone> {
-        self.ask(|done| Command::SetRules { generation, rules, done }).await
+        self.ask(|done| Command::SetRules { generation, rules, hash, done }).await
     }
 
     /// # Errors
@@ -461,8 +484,9 @@ impl<D: Datapath> Turns<D> {
         let now = self.clock.now();
         // Whoever asked may have gone; its answer is then dropped.
         match command {
-            Command::SetRules { generation, rules, done } => {
+            Command::SetRules { generation, rules, hash, done } => {
                 self.engine.set_rules(generation, rules);
+                self.engine.set_policy_hash(hash);
                 self.generation = generation;
                 let _ = done.send(LiveFlows(self.live_flows()));
             }

@@ -112,6 +112,19 @@ impl Identity {
         })
     }
 
+    /// The same node with what its files hold now.
+    ///
+    /// # Errors
+    /// As [`Identity::read`]; and when the CA is another than at the start, on which all members' choice of directors rests.
+    pub fn read_again(&self, settings: &Cluster) -> Result<Self, IdentityError> {
+        let again = Self::read(settings, Arc::clone(&self.clock))?;
+        if again.secret != self.secret {
+            let why = "its first certificate is another than at the start: restart all members";
+            return Err(Files { settings }.error("ca", &settings.ca, why.to_owned()));
+        }
+        Ok(again)
+    }
+
     /// Keys the choice of directors: the same at all members, and only at those.
     pub const fn secret(&self) -> [u8; 16] {
         self.secret

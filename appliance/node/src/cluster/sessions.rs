@@ -11,6 +11,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use gabion_engine::NodeId;
 use rustix::net::sockopt;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -122,13 +123,19 @@ pub fn bind(address: IpAddr, port: u16) -> Result<std::net::TcpListener, OpenSes
 #[derive(Debug)]
 pub struct Sessions<T> {
     local: Local,
-    identity: Arc<Identity>,
+    identity: Arc<ArcSwap<Identity>>,
     known: Arc<Known>,
     told: T,
 }
 
 impl<T: Told> Sessions<T> {
-    pub const fn new(local: Local, identity: Arc<Identity>, known: Arc<Known>, told: T) -> Self {
+    /// The identity may be replaced at any time: sessions that are opened from then on use the new one.
+    pub const fn new(
+        local: Local,
+        identity: Arc<ArcSwap<Identity>>,
+        known: Arc<Known>,
+        told: T,
+    ) -> Self {
         Self { local, identity, known, told }
     }
 
@@ -211,7 +218,7 @@ impl<T: Told> Sessions<T> {
             .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
         keep_alive(&stream)?;
         let ours = self.hello(epoch);
-        session::open(&self.identity, stream, &ours, peer, &*self.known).await
+        session::open(&self.identity.load_full(), stream, &ours, peer, &*self.known).await
     }
 
     /// Takes sessions from peers of lower numbers.
@@ -236,8 +243,15 @@ impl<T: Told> Sessions<T> {
                     let ours = sessions.hello(0);
                     let of = (peer, from.ip());
                     let taken = async |session: &Session| number = sessions.take(session).await;
-                    session::accept(&sessions.identity, stream, &ours, of, &*sessions.known, taken)
-                        .await
+                    session::accept(
+                        &sessions.identity.load_full(),
+                        stream,
+                        &ours,
+                        of,
+                        &*sessions.known,
+                        taken,
+                    )
+                    .await
                 }
                 .await;
                 drop(place);

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use gabion_datapath::{LocalInterface, PeerSockets, PeerTraffic, interface_of};
 use gabion_engine::{ClusterConfig, NodeId};
 use rustls::time_provider::DefaultTimeProvider;
@@ -186,7 +187,21 @@ pub struct Member {
     pub incarnation: u64,
     pub sync_mtu: u16,
     pub known: Arc<Known>,
-    pub identity: Arc<Identity>,
+    pub identity: Arc<ArcSwap<Identity>>,
+    settings: config::Cluster,
+}
+
+impl Member {
+    /// Reads CA, certificate and key again; sessions are renewed with them.
+    ///
+    /// # Errors
+    /// When they cannot be used; those before stay.
+    pub fn read_certificates(&self) -> Result<(), IdentityError> {
+        let identity = self.identity.load().read_again(&self.settings)?;
+        self.identity.store(Arc::new(identity));
+        peers(&self.settings).for_each(|(peer, _)| self.known.renew(peer));
+        Ok(())
+    }
 }
 
 impl Membership {
@@ -204,8 +219,9 @@ impl Membership {
         let Surroundings { worker, recorder, readiness, .. } = around.clone();
         let (policy, receiver) = watch::channel(PolicyMark::default());
         let (reach, own) = watch::channel(Reach::default());
-        let identity = Arc::new(identity);
+        let identity = Arc::new(ArcSwap::from_pointee(identity));
         let member = Member {
+            settings: settings.clone(),
             cluster: settings.name.clone(),
             node: settings.node,
             address: settings.address(),
@@ -214,7 +230,7 @@ impl Membership {
             known: Arc::clone(&known),
             identity: Arc::clone(&identity),
         };
-        if let Some(warning) = identity.warning() {
+        if let Some(warning) = identity.load().warning() {
             recorder.node(warning);
         }
         let local = Local {

@@ -334,7 +334,7 @@ pub const SETTINGS: &[Setting] = &[
     setting(
         "cluster.certificate",
         Kind::Optional { form: "path of a PEM file" },
-        "This node's certificate, for the name `node-NUMBER.CLUSTER`: `gabion pki` makes it with `--cluster`. Required in a cluster.",
+        "This node's certificate, for the name `node-NUMBER.CLUSTER`: `gabion pki` makes it with `--cluster`. Read again on SIGHUP, with key and CA; sessions are renewed with it. Required in a cluster.",
     ),
     setting(
         "cluster.key",

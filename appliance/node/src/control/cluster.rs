@@ -51,7 +51,7 @@ fn status(member: &Member, cluster: &ClusterSnapshot, policy: &str) -> v1::Clust
         covered: status.coverage.covered,
         established: status.coverage.established,
         sync_mtu: member.sync_mtu.into(),
-        warning: member.identity.warning().unwrap_or_default(),
+        warning: member.identity.load().warning().unwrap_or_default(),
         members: members.collect(),
     }
 }

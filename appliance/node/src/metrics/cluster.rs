@@ -51,7 +51,8 @@ fn own(out: &mut Out<'_, '_>, member: &Member, cluster: &ClusterSnapshot) -> fmt
         "Datagrams between nodes that were dropped",
         lost,
     )?;
-    let ends = member.identity.certificate_ends_in().map_or(0, |left| left.max(0).unsigned_abs());
+    let ends = member.identity.load().certificate_ends_in();
+    let ends = ends.map_or(0, |left| left.max(0).unsigned_abs());
     out.one_gauge(
         "gabion_cluster_certificate_seconds",
         "Until the node's certificate ends, by its clock",

@@ -80,7 +80,7 @@ async fn nothing_passes_before_the_gate_is_open_and_after_it_has_closed() {
     let nonsense = [0; 60];
     let closed = rig.send(&nonsense, 1).await;
     assert_eq!(closed.counters.dropped(DropReason::NotReady), 1);
-    rig.worker.set_rules(Generation(1), rules()).await.unwrap();
+    rig.worker.set_rules(Generation(1), rules(), 0).await.unwrap();
     let closed = rig.send(&nonsense, 2).await;
     assert_eq!(closed.counters.dropped(DropReason::NotReady), 2, "rules alone do not open");
     rig.worker.set_gate(true);

@@ -1,14 +1,17 @@
 //! Two nodes of a cluster, over the loopback: they move no packets of clients, but all of each other's.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use gabion_api::v1::{
     ClusterMember, ClusterStatusRequest, ClusterStatusResponse, SetDrainingRequest, StatusRequest,
 };
-use gabiond::node::Node;
+use gabiond::config::Config;
+use gabiond::node::{Node, Prepared};
 use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use tonic::Code;
 
 use crate::rig::{Client, Home, commit, policy};
@@ -69,8 +72,29 @@ impl Pair {
 
     async fn start(&self, node: usize) -> (Node, Client) {
         let home = &self.homes[node - 1];
-        let running = home.start_with(&self.cluster(node)).await;
+        let settings = home.settings(&self.cluster(node));
+        let metrics = format!("listen = \"{}\"", self.metrics(node));
+        let settings = settings.replace("listen = \"\"", &metrics);
+        let config = Config::parse(&settings, "gabiond.toml").unwrap();
+        let running = Prepared::new(config).unwrap().start().await.unwrap();
         (running, home.client().await)
+    }
+
+    fn metrics(&self, node: usize) -> SocketAddr {
+        (self.addresses[node - 1], 29_490).into()
+    }
+
+    /// Asks until the metrics have this line.
+    async fn until_metric(&self, node: usize, line: &str) {
+        loop {
+            let mut stream = TcpStream::connect(self.metrics(node)).await.unwrap();
+            stream.write_all(b"GET /metrics HTTP/1.1\r\n\r\n").await.unwrap();
+            let mut text = String::new();
+            stream.read_to_string(&mut text).await.unwrap();
+            if text.lines().any(|this| this == line) {
+                return;
+            }
+        }
     }
 }
 
@@ -122,8 +146,19 @@ async fn two_nodes_see_each_other_live_and_die() {
     commit(&mut client, &policy(1), 0).await.unwrap();
     commit(&mut client, &policy(2), 1).await.unwrap();
     until(&mut client, |_, peer| peer.same_policy == Some(false)).await;
+    // Heartbeats carry it too, as it is at each change.
+    pair.until_metric(1, "gabion_cluster_same_policy{node=\"2\"} 0").await;
     commit(&mut other, &policy(2), 0).await.unwrap();
     until(&mut client, |_, peer| peer.same_policy == Some(true) && peer.revision == 1).await;
+    for (node, peer) in [(1, 2), (2, 1)] {
+        let line = format!("gabion_cluster_same_policy{{node=\"{peer}\"}} 1");
+        pair.until_metric(node, &line).await;
+    }
+    // Nothing moves by these nodes' data interfaces, which have no addresses.
+    let seen = until(&mut client, |_, peer| peer.machine == "alive").await;
+    assert!(seen.members[0].machine_trouble.contains("it tells no address"), "{seen:?}");
+    let line = "gabion_cluster_machine{node=\"2\",state=\"alive\"} 1";
+    pair.until_metric(1, line).await;
     two.stop().await;
     let left = until(&mut client, |_, peer| peer.presence == "dead").await;
     assert_eq!((left.view, left.members[0].session.is_none()), (vec![1], true));

@@ -151,6 +151,7 @@ struct Node {
     heard: mpsc::Receiver<Heard>,
     known: Arc<Known>,
     policy: watch::Sender<PolicyMark>,
+    identity: Arc<ArcSwap<Identity>>,
 }
 
 fn settings(plan: &Plan, directory: &Path) -> Cluster {
@@ -196,8 +197,9 @@ impl Plan {
         let known = Arc::new(Known::new(local.node, local.incarnation, &local.members));
         let listener = bind(self.net.address(self.node), PORT).unwrap();
         let (ear, heard) = mpsc::channel(1_024);
-        let sessions = Sessions::new(local, Arc::new(identity), Arc::clone(&known), Ear(ear));
-        Node { task: tokio::spawn(sessions.run(listener)), heard, known, policy }
+        let identity = Arc::new(ArcSwap::from_pointee(identity));
+        let sessions = Sessions::new(local, Arc::clone(&identity), Arc::clone(&known), Ear(ear));
+        Node { task: tokio::spawn(sessions.run(listener)), heard, known, policy, identity }
     }
 }
 
@@ -299,7 +301,8 @@ async fn a_node_of_another_cluster_is_refused_although_its_ca_is_ours() {
     authority.issue("node-2.other");
     let mut one = plan(net, 1).start(&authority);
     let _two = Plan { cluster: "other", ..plan(net, 2) }.start(&authority);
-    one.event("it is for node-2.other, and not for node-2.fw").await;
+    one.event("peer-certificate: its certificate is not taken: it is for node-2.other").await;
+    assert!(one.refused("peer-certificate") >= 1);
 }
 
 #[tokio::test]
@@ -412,6 +415,31 @@ async fn a_certificate_that_has_ended_is_refused_by_a_clock_that_is_right() {
     assert!(warning.starts_with("cluster.certificate has ended"), "{warning}");
     let _two = two.start(&authority);
     one.event("peer-certificate: its certificate is not taken: it has ended").await;
+}
+
+#[tokio::test]
+async fn a_certificate_that_is_issued_anew_is_taken_without_a_restart() {
+    let (authority, net) = (Authority::of_two(), Net::new());
+    let now = OffsetDateTime::now_utc();
+    authority.issue_for("node-2.fw", now - Days::days(400), now - Days::days(30));
+    let mut one = plan(net, 1).start(&authority);
+    let mut two = plan(net, 2).start(&authority);
+    one.event("peer-certificate: its certificate is not taken: it has ended").await;
+    assert!(one.refused("peer-certificate") >= 1);
+    authority.issue("node-2.fw");
+    let files = settings(&plan(net, 2), authority.directory.path());
+    let again = two.identity.load().read_again(&files).unwrap();
+    two.identity.store(Arc::new(again));
+    stands(&mut one, &mut two).await;
+}
+
+#[test]
+fn a_ca_is_not_replaced_while_members_run() {
+    let (authority, other) = (Authority::of_two(), Authority::of_two());
+    let before = plan(Net::new(), 1).identity(&authority);
+    let files = settings(&plan(Net::new(), 1), other.directory.path());
+    let error = before.read_again(&files).unwrap_err().to_string();
+    assert!(error.contains("another than at the start: restart all members"), "{error}");
 }
 
 #[tokio::test]

@@ -19,9 +19,6 @@ impl Engine {
         refusal: &Refusal,
     ) -> Verdict {
         let reason = refusal.reason;
-        if reason == DropReason::LegLost {
-            self.reset_lost_leg(now, bytes, packet);
-        }
         match &refusal.decided {
             Some((decided, mode)) => {
                 let denial = denial(now, from, packet, reason, Some(*decided));

@@ -31,6 +31,7 @@ mod presence;
 mod pass;
 mod drain;
 mod ports;
+mod behind;
 mod lost_leg;
 
 use std::collections::VecDeque;
@@ -44,10 +45,12 @@ pub(crate) use rendezvous::{Rendezvous, View};
 
 pub use member::{Coverage, MemberStatus, NodeId, NodeState, Presence};
 
+use behind::Behind;
 use channel::Channel;
 pub(crate) use consult::{Errand, FindPassage, Passage};
 use digests::{Sums, Watch};
 use directory::Directory;
+use lost_leg::Search;
 use message::Term;
 use pass::Sweep;
 use ports::{Ends, Resting};
@@ -71,7 +74,7 @@ pub struct ClusterConfig {
     /// How often a node says that it lives; a peer that missed `heartbeats_missed` of these is dead.
     pub heartbeat: Duration,
     pub heartbeats_missed: u32,
-    /// Whether connections are reset of which only one side is heard after their owner's death.
+    /// Whether TCP connections are reset one side of which sends by way of a machine that has gone.
     pub reset_lost: bool,
 }
 
@@ -108,6 +111,8 @@ pub struct ClusterStatus {
     pub members: Vec<MemberStatus>,
     /// Flows that this node owns, and of which it keeps a copy for others.
     pub owned: u64,
+    /// Of those that it owns: TCP connections that are over.
+    pub closing: u64,
     pub replicas: u64,
     pub directed: u64,
     pub coverage: Coverage,
@@ -150,9 +155,11 @@ pub(crate) struct Cluster {
     /// How often this node has stood still for so long that it was dead to others.
     pauses: u16,
     paused_at: Option<Time>,
-    /// How often a peer was lost, and when the last time.
+    /// How often a peer was lost.
     losses: u16,
-    lost_at: Time,
+    /// The machines of silent peers that were found to have gone.
+    gone: View,
+    behind: Behind,
     /// The slot from which flows' holders are to be looked at anew.
     pass: Option<u32>,
     /// The slot from which flows are looked at for records that are due.
@@ -180,6 +187,8 @@ struct Peer {
     refused_us: bool,
     heard: Option<Time>,
     last_beat: Option<u32>,
+    /// Set when its machine was found to have gone, until it is heard again.
+    search: Option<Search>,
     incarnation: u64,
     state: NodeState,
     /// Whether it has been told all that it is to know, and it has told us.
@@ -233,7 +242,8 @@ impl Cluster {
             pauses: 0,
             paused_at: None,
             losses: 0,
-            lost_at: now,
+            gone: View::NONE,
+            behind: Behind::new(flows),
             pass: None,
             scan: 0,
             scanned: now,
@@ -303,6 +313,7 @@ impl Peer {
             refused_us: false,
             heard: None,
             last_beat: None,
+            search: None,
             incarnation: 0,
             state: NodeState::Joining,
             told: false,

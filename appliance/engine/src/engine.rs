@@ -252,13 +252,14 @@ impl Engine {
                 return Ok(Passage::Elsewhere(errand));
             }
             if self.follow(now, slot, direction, from, packet)? == Followed::Pass {
+                self.note_leg(now, slot, direction, None);
                 return Ok(self.passage(slot, direction));
             }
         }
         if let Some(errand) = self.consult(now, from, packet, key) {
             return Ok(Passage::Elsewhere(errand));
         }
-        self.begin(now, from, packet, key)
+        self.begin(now, from, packet, key, None)
     }
 }
 

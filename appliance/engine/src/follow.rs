@@ -6,7 +6,7 @@ use gabion_rules::{RuleId, Timeouts};
 
 use crate::event::{CloseReason, Event, FlowState};
 use crate::flows::{Slot, Tracker};
-use crate::judge::{Answer, Refusal};
+use crate::judge::Refusal;
 use crate::packet::{Packet, Segment};
 use crate::recheck::{FLOWS_PER_TURN, Standing};
 use crate::reply::IcmpError;
@@ -57,8 +57,8 @@ impl Engine {
         }
         self.check_query(slot, direction, from, packet)?;
         self.relearn(slot);
-        if self.has_lost_leg(now, slot, direction, packet) {
-            return Err(Refusal { answer: Some(Answer::Refuse), ..DropReason::LegLost.into() });
+        if self.ends_lost_leg(now, slot, direction, packet) {
+            return Err(DropReason::LegLost.into());
         }
         let (tracker, effect, is_answered) = self.track(slot, direction, packet)?;
         self.flows[slot].set_tracker(&tracker);

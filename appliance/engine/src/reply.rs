@@ -11,14 +11,14 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::wire::{
-    ArpOperation, ArpRepr, EthernetAddress, EthernetFrame, EthernetProtocol, IPV4_HEADER_LEN,
-    IPV6_HEADER_LEN, IPV6_LINK_LOCAL_ALL_NODES, Icmpv4DstUnreachable, Icmpv4Message, Icmpv4Packet,
-    Icmpv4TimeExceeded, Icmpv6DstUnreachable, Icmpv6Message, Icmpv6Packet, Icmpv6TimeExceeded,
-    IpAddress, Ipv4Packet, NdiscNeighborFlags, NdiscRepr, RawHardwareAddress, TcpControl,
-    TcpPacket, TcpRepr, TcpSeqNumber, UdpPacket,
+    ArpOperation, ArpRepr, ETHERNET_HEADER_LEN, EthernetAddress, EthernetFrame, EthernetProtocol,
+    IPV4_HEADER_LEN, IPV6_HEADER_LEN, IPV6_LINK_LOCAL_ALL_NODES, Icmpv4DstUnreachable,
+    Icmpv4Message, Icmpv4Packet, Icmpv4TimeExceeded, Icmpv6DstUnreachable, Icmpv6Message,
+    Icmpv6Packet, Icmpv6TimeExceeded, IpAddress, Ipv4Packet, NdiscNeighborFlags, NdiscRepr,
+    RawHardwareAddress, TcpControl, TcpPacket, TcpRepr, TcpSeqNumber, UdpPacket,
 };
 
-use crate::address::Address;
+use crate::address::{Address, FlowKey};
 use crate::packet::{Arp, ICMP_HEADER, Packet, Segment, protocol};
 use emit::{HOP_LIMIT, answer_frame, ipv4_packet, ipv6_packet};
 pub(crate) use emit::{arp_frame, ethernet_frame, ndisc_frame};
@@ -96,21 +96,38 @@ pub(crate) fn tcp_reset(bytes: &[u8], packet: &Packet) -> Option<Vec<u8>> {
     };
     let (source, destination) = (packet.destination, packet.source);
     let ports = (segment.destination_port, segment.source_port);
-    let reset = reset_segment(source, destination, ports, sequence, acknowledgement);
+    let control = TcpControl::Rst;
+    let reset = bare_segment(control, source, destination, ports, sequence, acknowledgement);
     tcp_frame(bytes, source, destination, &reset)
 }
 
-/// A RST in the place of a TCP segment, on its way to where that goes; with another sequence number.
-pub(crate) fn tcp_reset_onward(bytes: &[u8], packet: &Packet, sequence: u32) -> Option<Vec<u8>> {
-    let Segment::Tcp(segment) = packet.segment else { return None };
-    let ports = (segment.source_port, segment.destination_port);
-    let acknowledgement = TcpSeqNumber(segment.acknowledgement.cast_signed());
-    let (source, destination) = (packet.source, packet.destination);
-    let reset = reset_segment(source, destination, ports, sequence, Some(acknowledgement));
-    tcp_frame(bytes, source, destination, &reset)
+/// A RST from one end of a connection to the other, that nobody has asked for.
+pub(crate) fn tcp_reset_to(key: &FlowKey, sequence: u32, acknowledgement: u32) -> Option<Vec<u8>> {
+    tcp_unasked(key, TcpControl::Rst, sequence, acknowledgement)
 }
 
-fn reset_segment(
+/// An empty segment from one end of a connection to the other.
+pub(crate) fn tcp_empty_to(key: &FlowKey, sequence: u32, acknowledgement: u32) -> Option<Vec<u8>> {
+    tcp_unasked(key, TcpControl::None, sequence, acknowledgement)
+}
+
+fn tcp_unasked(
+    key: &FlowKey,
+    control: TcpControl,
+    sequence: u32,
+    acknowledgement: u32,
+) -> Option<Vec<u8>> {
+    let FlowKey { source, destination, .. } = *key;
+    let ports = (source.port, destination.port);
+    let acknowledgement = Some(TcpSeqNumber(acknowledgement.cast_signed()));
+    let (source, destination) = (source.address, destination.address);
+    let segment = bare_segment(control, source, destination, ports, sequence, acknowledgement);
+    // Whoever sends it fills in the link addresses.
+    tcp_frame(&[0; ETHERNET_HEADER_LEN], source, destination, &segment)
+}
+
+fn bare_segment(
+    control: TcpControl,
     source: Address,
     destination: Address,
     (src_port, dst_port): (u16, u16),
@@ -120,7 +137,7 @@ fn reset_segment(
     let repr = TcpRepr {
         src_port,
         dst_port,
-        control: TcpControl::Rst,
+        control,
         seq_number: TcpSeqNumber(sequence.cast_signed()),
         ack_number,
         window_len: 0,

@@ -22,6 +22,8 @@ const REPLICATED: u64 = 5 * SECOND / 2;
 pub(super) struct Watch {
     /// When which node stopped to do its work, or went on to.
     failures: Vec<(u64, usize)>,
+    /// When which machine went.
+    powered_off: Vec<(u64, usize)>,
     pub(super) policies: Vec<(u64, usize)>,
     /// By conversation: the nodes to which its packets were steered, and when.
     steered: BTreeMap<usize, Vec<(u64, usize)>>,
@@ -37,6 +39,7 @@ impl Watch {
     pub(super) fn new(nodes: usize, conversations: usize) -> Self {
         Self {
             failures: Vec::new(),
+            powered_off: Vec::new(),
             policies: Vec::new(),
             steered: BTreeMap::new(),
             late_offers: false,
@@ -47,6 +50,10 @@ impl Watch {
 
     pub(super) fn fails(&mut self, now: u64, node: usize) {
         self.failures.push((now, node));
+    }
+
+    pub(super) fn goes(&mut self, now: u64, node: usize) {
+        self.powered_off.push((now, node));
     }
 
     pub(super) fn steered(&mut self, now: u64, node: usize, key: &FlowKey) {
@@ -241,11 +248,9 @@ impl Watch {
             return false;
         }
         let ended = course.done.iter().flatten().max().copied().unwrap_or(SETTLED);
-        let during =
-            self.failures.iter().filter(|(at, _)| *at + SECOND >= plan.starts && *at <= ended);
+        let is_during = |(at, _): &&(u64, usize)| *at + SECOND >= plan.starts && *at <= ended;
         let is_young = |at: u64| at < plan.starts + REPLICATED;
-        let mut during = during.peekable();
-        let hit = during.clone().any(|(at, _)| is_young(*at));
+        let hit = self.failures.iter().filter(is_during).any(|(at, _)| is_young(*at));
         let steered = |failed: &usize| {
             // Outside it has another port, and is not followed there.
             plan.kind.path == Path::Outbound
@@ -256,7 +261,7 @@ impl Watch {
         };
         let pinned = schedule.mode == Mode::Pin
             && plan.kind.transport == Transport::Tcp
-            && during.any(|(_, failed)| steered(failed));
+            && self.powered_off.iter().filter(is_during).any(|(_, failed)| steered(failed));
         !hit && !pinned
     }
 

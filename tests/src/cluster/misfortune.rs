@@ -4,7 +4,7 @@ use gabion_engine::Session;
 
 use super::Company;
 use super::node::{Input, Node};
-use super::schedule::{Fault, MILLISECOND, SECOND, Weather};
+use super::schedule::{Fault, MILLISECOND, Mode, SECOND, Weather};
 use super::world::{Event, World};
 use crate::random::Random;
 
@@ -49,8 +49,11 @@ impl World {
         }
         for (here, there) in [(one, other), (other, one)] {
             let refuses = self.nodes[there].is_on && self.nodes[there].engine.is_none();
-            if refuses && self.nodes[here].runs() {
-                self.at(self.now, Event::ToNode { node: here, input: Input::Lost { peer: there } });
+            // Where balancers steer anew nobody asks: what would be reset is saved.
+            let is_gone = !self.nodes[there].is_on && self.schedule.mode == Mode::Pin;
+            if (refuses || is_gone) && self.nodes[here].runs() {
+                let input = Input::Lost { peer: there, is_gone };
+                self.at(self.now, Event::ToNode { node: here, input });
             }
         }
     }
@@ -95,7 +98,10 @@ impl World {
                             let at = self.now + self.random.below(5 * MILLISECOND);
                             self.at(
                                 at,
-                                Event::ToNode { node: peer, input: Input::Lost { peer: node } },
+                                Event::ToNode {
+                                    node: peer,
+                                    input: Input::Lost { peer: node, is_gone: false },
+                                },
                             );
                         }
                     }
@@ -103,6 +109,7 @@ impl World {
             }
             Fault::PowerOff(node) => {
                 self.watch.fails(self.now, node);
+                self.watch.goes(self.now, node);
                 self.nodes[node].stop(false);
             }
             Fault::Start(node) => {

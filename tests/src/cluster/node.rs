@@ -74,11 +74,32 @@ struct Clock {
 
 #[derive(Debug, Clone)]
 pub(super) enum Input {
-    Frame { from: InterfaceId, bytes: Vec<u8> },
-    Sync { from: usize, session: u64, counter: u64, bytes: Vec<u8>, is_corrupt: bool },
-    Wrapped { from: usize, bytes: Vec<u8>, is_corrupt: bool },
-    Up { peer: usize, number: u64, session: Session },
-    Lost { peer: usize },
+    Frame {
+        from: InterfaceId,
+        bytes: Vec<u8>,
+    },
+    Sync {
+        from: usize,
+        session: u64,
+        counter: u64,
+        bytes: Vec<u8>,
+        is_corrupt: bool,
+    },
+    Wrapped {
+        from: usize,
+        bytes: Vec<u8>,
+        is_corrupt: bool,
+    },
+    Up {
+        peer: usize,
+        number: u64,
+        session: Session,
+    },
+    /// A peer's process has gone, or even its machine.
+    Lost {
+        peer: usize,
+        is_gone: bool,
+    },
     Policy(usize),
     Draining(bool),
     Timer,
@@ -138,9 +159,7 @@ impl Node {
             sync_mtu: 1_500,
             heartbeat: std::time::Duration::from_millis(100),
             heartbeats_missed: 4,
-            // Only a machine that has gone is a reason for it, of which nobody is told here yet; and a balancer
-            // that steers anew does so later than a connection is given up.
-            reset_lost: false,
+            reset_lost: true,
         };
         let cluster = (company == Company::Peers).then_some(cluster);
         let config = EngineConfig { limits: LIMITS, seed, offload: false, cluster };
@@ -218,10 +237,13 @@ impl Node {
                 engine.handle_peer(time, NodeId(from as u8 + 1), &bytes);
             }
             Input::Up { peer, number, session } => self.hold_session(now, peer, number, session),
-            Input::Lost { peer } => {
-                self.sessions[peer] = None;
+            Input::Lost { peer, is_gone } => {
                 let Some(engine) = &mut self.engine else { return Ok(Vec::new()) };
-                engine.handle_session(time, NodeId(peer as u8 + 1), Session::Lost);
+                let session = if is_gone { Session::Gone } else { Session::Lost };
+                if !is_gone {
+                    self.sessions[peer] = None;
+                }
+                engine.handle_session(time, NodeId(peer as u8 + 1), session);
             }
             Input::Policy(number) => {
                 self.policy = number;

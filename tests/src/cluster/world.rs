@@ -384,7 +384,8 @@ impl World {
             Input::Up { peer, number, session } => {
                 format!("session {number} with {} {session:?}", peer + 1)
             }
-            Input::Lost { peer } => format!("{} refuses", peer + 1),
+            Input::Lost { peer, is_gone: false } => format!("{} refuses", peer + 1),
+            Input::Lost { peer, is_gone: true } => format!("{} has gone", peer + 1),
             Input::Policy(number) => format!("policy {number}"),
             Input::Draining(is_draining) => format!("draining {is_draining}"),
         };

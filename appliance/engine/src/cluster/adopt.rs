@@ -1,5 +1,7 @@
 //! Taking over a flow whose owner has gone, at a packet of it; and giving flows away.
 
+use super::Cluster;
+use super::directory::Replica;
 use super::record::{Record, Translation};
 use super::rendezvous::Pair;
 use crate::flows::{Admission, DestinationChoice, Flow, Side, Slot, SourceChoice, Tracker};
@@ -20,23 +22,20 @@ impl Engine {
         handed: bool,
     ) -> Option<(Slot, Direction)> {
         let cluster = self.cluster.as_ref()?;
-        let pair = Pair::from(*key);
-        let replica = cluster.directory.replica(&pair).copied()?;
-        let is_orphan = !cluster.is_live(replica.owner, replica.incarnation);
-        // Another may keep a newer copy: whoever directs the key now knows, and sends its packets there.
-        let is_ours = handed || cluster.director(&replica.record.first()) == cluster.me();
-        // Somebody has taken it over already.
-        let is_taken = cluster.directory.entry(&replica.record.first()).is_some_and(|entry| {
-            entry.claim.owner != cluster.me()
-                && cluster.is_live(entry.claim.owner, entry.incarnation)
-        });
+        let replica = cluster.directory.replica(&Pair::from(*key)).copied()?;
         let fits = is_a_sign_of_life(&replica.record, key, packet);
-        if !is_orphan || !is_ours || is_taken || !fits || replica.expires <= now {
+        if !fits || !cluster.is_adoptable(now, &replica, handed) {
             return None;
         }
-        self.take_over(now, &replica.record, replica.expires).ok()?;
-        self.cluster.as_mut()?.directory.take_replica(&pair);
+        self.adopt(now, &replica)?;
         self.flows.find(key)
+    }
+
+    /// Makes the flow of a copy this node's.
+    pub(super) fn adopt(&mut self, now: Time, replica: &Replica) -> Option<Slot> {
+        let slot = self.take_over(now, &replica.record, replica.expires).ok()?;
+        self.cluster.as_mut()?.directory.take_replica(&replica.record.first());
+        Some(slot)
     }
 
     /// Makes the flow this node's, if its own rules permit it.
@@ -55,7 +54,7 @@ impl Engine {
         let slot = self.insert_flow(now, &flow).map_err(|_| Standing::Revoked)?;
         let Some(cluster) = &mut self.cluster else { return Err(Standing::Revoked) };
         cluster.hear(record.term);
-        self.announce(slot, true);
+        self.announce(slot, Some(record.legs));
         self.tell_change(slot, &flow.tracker);
         Ok(slot)
     }
@@ -119,6 +118,21 @@ impl Engine {
             }
             (Translation::Mapping | Translation::SharedPort | Translation::Guest, _) => None,
         }
+    }
+}
+
+impl Cluster {
+    /// Whether the owner of a copied flow has gone, and the flow is this node's to take.
+    pub(super) fn is_adoptable(&self, now: Time, replica: &Replica, handed: bool) -> bool {
+        let first = replica.record.first();
+        let is_orphan = !self.is_live(replica.owner, replica.incarnation);
+        // Another may keep a newer copy: whoever directs the key now knows, and sends its packets there.
+        let is_ours = handed || self.director(&first) == self.me();
+        // Somebody has taken it over already.
+        let is_taken = self.directory.entry(&first).is_some_and(|entry| {
+            entry.claim.owner != self.me() && self.is_live(entry.claim.owner, entry.incarnation)
+        });
+        is_orphan && is_ours && !is_taken && replica.expires > now
     }
 }
 

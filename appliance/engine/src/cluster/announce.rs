@@ -26,38 +26,43 @@ const BYTES_MOVED: u64 = 64 << 20;
 const REFRESH_SECONDS: u32 = 10;
 
 impl Engine {
-    /// A flow that the rules admit, and of which other nodes are told.
+    /// A flow that the rules admit, and of which other nodes are told; its packet came in by another node or
+    /// by this one.
     pub(crate) fn begin(
         &mut self,
         now: Time,
         from: InterfaceId,
         packet: &Packet,
         key: FlowKey,
+        by: Option<NodeId>,
     ) -> Result<Passage, Refusal> {
         let slot = self.admit(now, from, packet, key)?;
-        self.announce(slot, false);
+        self.announce(slot, None);
+        self.note_leg(now, slot, Direction::Original, by);
         Ok(self.passage(slot, Direction::Original))
     }
 
-    /// A flow has begun: its keys are registered before its first packet leaves.
-    pub(crate) fn announce(&mut self, slot: Slot, adopted: bool) {
+    /// A flow has begun: its keys are registered before its first packet leaves. One that is taken over has
+    /// legs already.
+    pub(crate) fn announce(&mut self, slot: Slot, adopted: Option<[NodeId; 2]>) {
         let Self { cluster: Some(cluster), flows, translator, policy, .. } = self else { return };
         let Some(entry) = flows.get(slot) else { return };
         let id = entry.id();
         let rules = policy.as_ref().map_or(&[][..], |policy| policy.rules.rules());
         let is_strict = rules.get(entry.rule().0 as usize).is_some_and(|rule| rule.is_strict);
-        let marks = if adopted { share::ADOPTED } else { 0 };
         let (doubt, losses) = (cluster.pauses, cluster.losses);
-        let share = Share { term: cluster.tick(), doubt, losses, ..Share::default() };
+        let legs = adopted.unwrap_or_default();
+        let share = Share { term: cluster.tick(), doubt, losses, legs, ..Share::default() };
         cluster.shares.begin(slot, share);
-        cluster.shares.mark(slot, marks, true);
         for side in 0..SIDES as u8 {
             cluster.place(translator, flows, slot, id, side);
         }
-        if is_strict && !adopted && !cluster.shares.get(slot).is_known() {
+        if is_strict && adopted.is_none() && !cluster.shares.get(slot).is_known() {
             cluster.shares.mark(slot, AWAITED, true);
         }
-        if adopted && let Some(key) = key_of(flows, slot, 0) {
+        if adopted.is_some()
+            && let Some(key) = key_of(flows, slot, 0)
+        {
             cluster.replace_copies(slot, key);
         }
     }
@@ -71,6 +76,7 @@ impl Engine {
             FlowState::Replied | FlowState::Tcp(TcpState::Established | TcpState::Closing)
         );
         cluster.shares.mark(slot, ESTABLISHED, established);
+        cluster.shares.mark(slot, share::CLOSED, state == FlowState::Tcp(TcpState::Closed));
         if state == FlowState::Tcp(TcpState::Closed) {
             for side in 0..SIDES as u8 {
                 cluster.say(flows, slot, side);
@@ -124,7 +130,7 @@ impl Engine {
             let is_due = if share.has(REPLICATED) {
                 let expires = seconds(entry.expires());
                 let moved = moved(flows, slot);
-                expires > share.expires + REFRESH_SECONDS || moved > share.moved
+                expires > share.expires + REFRESH_SECONDS || moved != share.moved
             } else {
                 now.since(entry.opened()) >= super::presence::REPLICATE_AFTER
                     && !entry.is_filtered()
@@ -343,7 +349,7 @@ impl Cluster {
         share.version = share.version.wrapping_add(1);
         share.expires = seconds(flow.expires);
         share.moved = moved(flows, slot);
-        let (term, version) = (share.term, share.version);
+        let (term, version, legs) = (share.term, share.version, share.legs);
         let zones = [flow.admission.from, flow.admission.to]
             .map(|zone| self.zone_tags.get(usize::from(zone.0)).copied().unwrap_or_default());
         let remaining = flow.expires.since(now).as_millis();
@@ -353,6 +359,7 @@ impl Cluster {
             term,
             version,
             zones,
+            legs,
             tracker: flow.tracker,
             translation: Translation::of(&flow),
             remaining: u32::try_from(remaining).unwrap_or(u32::MAX),
@@ -390,8 +397,8 @@ fn seconds(time: Time) -> u32 {
 }
 
 /// In steps of which each wants a record.
-fn moved(flows: &FlowTable, slot: Slot) -> u32 {
+fn moved(flows: &FlowTable, slot: Slot) -> u16 {
     let flow = &flows[slot];
     let bytes = [Direction::Original, Direction::Reply].map(|way| flow.usage(way).bytes);
-    (bytes.iter().sum::<u64>() / BYTES_MOVED) as u32
+    (bytes.iter().sum::<u64>() / BYTES_MOVED) as u16
 }

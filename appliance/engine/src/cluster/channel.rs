@@ -26,6 +26,7 @@ const PATIENCE_MAX: Duration = Duration::from_millis(200);
 const FIRST_PATIENCE: Duration = Duration::from_millis(20);
 
 /// Something to be told.
+#[expect(clippy::large_enum_variant, reason = "a box would cost an allocation for each message")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Item {
     /// One of a flow's keys, the first or the second.

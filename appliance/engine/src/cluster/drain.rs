@@ -36,9 +36,7 @@ impl Engine {
             None => self.take_over(now, &record, expires).ok(),
         };
         let Some(cluster) = &mut self.cluster else { return };
-        if let Some(slot) = taken {
-            // Who gave it away is there, and passes on what still comes to it.
-            cluster.shares.mark(slot, super::share::ADOPTED, false);
+        if taken.is_some() {
             cluster.directory.take_replica(&key);
             cluster.directory.drop_hint(&key);
             cluster.directory.drop_hint(&record.second());

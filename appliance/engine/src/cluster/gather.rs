@@ -33,7 +33,8 @@ impl Engine {
         }
         if self.is_for_here(now, &whole, key) {
             self.note_handled(now, wrapping);
-            let verdict = self.decide_datagram(now, *from, fragments, Self::find_here);
+            let find = Self::find_here(Some(wrapping.origin));
+            let verdict = self.decide_datagram(now, *from, fragments, find);
             self.tell_hint(wrapping, Pair::from(key));
             return verdict;
         }

@@ -103,7 +103,7 @@ impl Engine {
 
     /// A packet that waited is this node's to decide.
     pub(crate) fn decide_here(&mut self, now: Time, asked: Asked) {
-        self.decide_asked(now, asked, Self::find_here);
+        self.decide_asked(now, asked, Self::find_here(None));
     }
 
     /// A packet that waited goes its way anew: more is known by now.

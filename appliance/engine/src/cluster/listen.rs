@@ -111,6 +111,7 @@ impl Engine {
         peer.has_told = beat.told && peer.hears_us;
         peer.policy = Some(beat.policy);
         let has_lost_us = std::mem::replace(&mut peer.lost_us, beat.losses) != beat.losses;
+        cluster.note_back(from);
         if has_lost_us && cluster.is_alive(from) {
             // What it had to say of our flows when it took us for dead was never said.
             cluster.begin_round(from, u64::MAX);

@@ -151,7 +151,7 @@ impl Cluster {
     }
 
     /// The copy has been kept for as long as the flow could have lived.
-    fn drop_copy(&mut self, translator: &Translator, replica: &Replica) {
+    pub(super) fn drop_copy(&mut self, translator: &Translator, replica: &Replica) {
         let Replica { record, owner, incarnation, .. } = replica;
         self.directory.take_replica(&record.first());
         if self.is_live(*owner, *incarnation) {

@@ -43,6 +43,7 @@ impl Engine {
                     known.hears_us = false;
                     known.last_beat = None;
                     known.told = false;
+                    cluster.note_back(peer);
                     cluster.directory.begin(peer, incarnation);
                     cluster.beat_now(now);
                     self.end_all_rests(now, peer);
@@ -53,7 +54,7 @@ impl Engine {
                 known.refused_us = true;
                 known.tags.forget();
             }
-            Session::Gone => {}
+            Session::Gone => cluster.note_gone(now, peer),
         }
         self.look_around(now);
     }
@@ -111,6 +112,7 @@ impl Engine {
             state: cluster.state,
             members: cluster.peers.iter().map(member).collect(),
             owned: self.flows.len().into(),
+            closing: cluster.shares.closed,
             replicas: cluster.directory.replicas() as u64,
             directed: cluster.directory.entries() as u64,
             coverage: Coverage {
@@ -155,6 +157,8 @@ impl Engine {
         self.sweep_directory(now);
         self.scan_some(now);
         self.look_for_orphans(now);
+        self.search_lost_legs(now);
+        self.catch_up(now);
     }
 
     pub(crate) fn cluster_timeout(&self) -> Option<Time> {
@@ -163,7 +167,10 @@ impl Engine {
         let is_busy = cluster.pass.or(cluster.orphans).is_some() || !cluster.sweeps.is_empty();
         let pass = is_busy.then_some(Time::ZERO);
         let channels = cluster.peers.iter().filter_map(|peer| peer.channel.poll_timeout());
-        channels.chain(cluster.waiting.poll_timeout()).chain(pass).chain([beat]).min()
+        let gone = cluster.peers.iter().filter(|peer| !cluster.is_alive(peer.node));
+        let searches = gone.filter_map(|peer| peer.search?.poll_timeout());
+        let others = searches.chain(cluster.behind.poll_timeout()).chain(pass).chain([beat]);
+        channels.chain(cluster.waiting.poll_timeout()).chain(others).min()
     }
 
     /// Sees who is alive, and acts where that has changed.
@@ -181,7 +188,7 @@ impl Engine {
         let view = alive.with(cluster.me());
         let staying = cluster.staying(view);
         if view != cluster.view || staying != cluster.directors {
-            cluster.change_view(now, view, staying);
+            cluster.change_view(view, staying);
         }
         self.see_whether_joined(now);
     }
@@ -226,7 +233,7 @@ impl Cluster {
         if staying.is_empty() { view } else { staying }
     }
 
-    fn change_view(&mut self, now: Time, view: View, directors: View) {
+    fn change_view(&mut self, view: View, directors: View) {
         let before = std::mem::replace(&mut self.view, view);
         self.directors = directors;
         for peer in &mut self.peers {
@@ -236,7 +243,6 @@ impl Cluster {
                 peer.channel.clear();
                 peer.losses = peer.losses.wrapping_add(1);
                 self.losses = self.losses.wrapping_add(1);
-                self.lost_at = now;
             }
             if was != is {
                 peer.has_told &= is;

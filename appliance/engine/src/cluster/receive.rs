@@ -2,7 +2,7 @@
 //! waits until somebody registers its key.
 
 use super::announce::slot_of;
-use super::consult::Passage;
+use super::consult::FindPassage;
 use super::directory::GRANTED;
 use super::hand_over::NotWrapped;
 use super::message::{Claim, Message, Rank, Registration};
@@ -136,26 +136,26 @@ impl Engine {
         {
             self.note_handled(now, wrapping);
             self.tell_owner(wrapping, pair);
-            return self.pass(now, *from, frame, packet, Self::find_here);
+            let find = Self::find_here(Some(wrapping.origin));
+            return self.pass(now, *from, frame, packet, find);
         }
         self.pass_on(now, arrived, frame, packet, key)
     }
 
-    /// A flow of this node's, or one that its rules admit now.
-    pub(super) fn find_here(
-        &mut self,
-        now: Time,
-        from: InterfaceId,
-        packet: &Packet,
-    ) -> Result<Passage, Refusal> {
-        let key = packet.key().ok_or(DropReason::FragmentInvalid)?;
-        match self.flows.find(&key) {
-            Some((slot, direction))
-                if self.follow(now, slot, direction, from, packet)? == Followed::Pass =>
-            {
-                Ok(self.passage(slot, direction))
+    /// Finds a flow of this node's, or one that its rules admit now, for a packet that came in by another
+    /// node or by this one.
+    pub(super) fn find_here(by: Option<NodeId>) -> impl FindPassage {
+        move |engine, now, from, packet| {
+            let key = packet.key().ok_or(DropReason::FragmentInvalid)?;
+            match engine.flows.find(&key) {
+                Some((slot, direction))
+                    if engine.follow(now, slot, direction, from, packet)? == Followed::Pass =>
+                {
+                    engine.note_leg(now, slot, direction, by);
+                    Ok(engine.passage(slot, direction))
+                }
+                Some(_) | None => engine.begin(now, from, packet, key, by),
             }
-            Some(_) | None => self.begin(now, from, packet, key),
         }
     }
 
@@ -184,7 +184,8 @@ impl Engine {
             // A connection anew, of which the other node remembers the last one; or a stranger, whom the
             // mapping here lets in or does not.
             self.note_handled(now, wrapping);
-            let verdict = self.pass(now, from, frame, packet, Self::find_here);
+            let find = Self::find_here(Some(wrapping.origin));
+            let verdict = self.pass(now, from, frame, packet, find);
             self.tell_owner(wrapping, key);
             return verdict;
         }

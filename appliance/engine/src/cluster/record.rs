@@ -1,5 +1,6 @@
 //! A flow as its backup keeps it: all that another node needs to go on with it under rules of its own.
 
+use super::NodeId;
 use super::message::Term;
 use super::rendezvous::Pair;
 use super::wire::{Reader, Writer};
@@ -18,6 +19,8 @@ pub(crate) struct Record {
     pub(crate) version: u32,
     /// The zones that its packets come from, by the hashes of their names.
     pub(crate) zones: [ZoneTag; 2],
+    /// The nodes that packets of each direction came in by, as in [`super::share::Share`].
+    pub(crate) legs: [NodeId; 2],
     pub(crate) tracker: Tracker,
     pub(crate) translation: Translation,
     /// Milliseconds until it would end if no further packet came.
@@ -61,6 +64,9 @@ impl Record {
         for zone in self.zones {
             to.bytes(&zone.bytes());
         }
+        for leg in self.legs {
+            to.u8(leg.0);
+        }
         to.u32(self.remaining);
         to.u8(match self.translation {
             Translation::None => 0,
@@ -89,6 +95,7 @@ impl Record {
     pub(crate) fn read(from: &mut Reader<'_>) -> Option<Self> {
         let (term, version) = (Term(from.u64()?), from.u32()?);
         let zones = [from.bytes()?, from.bytes()?].map(ZoneTag::from_bytes);
+        let legs = [NodeId(from.u8()?), NodeId(from.u8()?)];
         let remaining = from.u32()?;
         let translation = match from.u8()? {
             0 => Translation::None,
@@ -123,6 +130,7 @@ impl Record {
             term,
             version,
             zones,
+            legs,
             tracker,
             translation,
             remaining,

@@ -22,8 +22,10 @@ pub(crate) struct Share {
     /// The loss of a peer after which its windows were last learnt anew.
     pub(crate) losses: u16,
     /// Megabytes that it had moved, and seconds at which it was to expire, when the last record was sent.
-    pub(crate) moved: u32,
+    pub(crate) moved: u16,
     pub(crate) expires: u32,
+    /// The nodes that packets of each direction come in by; the default where none has come.
+    pub(crate) legs: [NodeId; 2],
 }
 
 /// Whether an item about it waits to be sent.
@@ -36,16 +38,15 @@ pub(crate) const COVERED: u16 = 1 << 7;
 /// A record of it is to be kept elsewhere.
 pub(crate) const REPLICATED: u16 = 1 << 8;
 pub(crate) const ESTABLISHED: u16 = 1 << 9;
-/// It was taken over, and another node's ports may be its own.
-pub(crate) const ADOPTED: u16 = 1 << 10;
 /// It has been offered to another node.
-pub(crate) const OFFERED: u16 = 1 << 11;
-
+pub(crate) const OFFERED: u16 = 1 << 10;
 /// Its first packet waits until all holders know of it.
-pub(crate) const AWAITED: u16 = 1 << 12;
+pub(crate) const AWAITED: u16 = 1 << 11;
+/// Its packets have gone on since its last record, and it waits for the next.
+pub(crate) const BEHIND: u16 = 1 << 12;
 
-/// A peer was lost while it was there: what went by that peer is not heard any more.
-pub(crate) const RELEARNT: u16 = 1 << 13;
+/// It is over, and waits for what may still come of it.
+pub(crate) const CLOSED: u16 = 1 << 13;
 
 /// By slot; memory is used as flows come.
 #[derive(Debug)]
@@ -53,6 +54,7 @@ pub(crate) struct Shares {
     shares: Vec<Share>,
     pub(crate) established: u64,
     pub(crate) covered: u64,
+    pub(crate) closed: u64,
 }
 
 impl Share {
@@ -69,7 +71,7 @@ impl Share {
 
 impl Shares {
     pub(crate) fn new(flows: u32) -> Self {
-        Self { shares: Vec::with_capacity(flows as usize), established: 0, covered: 0 }
+        Self { shares: Vec::with_capacity(flows as usize), established: 0, covered: 0, closed: 0 }
     }
 
     /// A flow has begun in this slot.
@@ -85,7 +87,7 @@ impl Shares {
     /// The flow in this slot has ended; what was said of it.
     pub(crate) fn end(&mut self, slot: Slot) -> Share {
         let share = self.get(slot);
-        self.mark(slot, ESTABLISHED | COVERED, false);
+        self.mark(slot, ESTABLISHED | COVERED | CLOSED, false);
         share
     }
 
@@ -107,6 +109,7 @@ impl Shares {
         let after = share.marks;
         let covered = |marks: u16| marks & (ESTABLISHED | COVERED) == ESTABLISHED | COVERED;
         self.established = self.established.saturating_add_signed(change(ESTABLISHED, after));
+        self.closed = self.closed.saturating_add_signed(change(CLOSED, after));
         let more = i64::from(covered(after)) - i64::from(covered(before));
         self.covered = self.covered.saturating_add_signed(more);
     }

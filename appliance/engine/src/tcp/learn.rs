@@ -63,16 +63,15 @@ impl TcpTracker {
             && is_near(segment.acknowledgement, receiver.end)
     }
 
-    /// Whether a side says again what it has said already, and the other has not been heard since the
-    /// connection was taken over.
-    pub(crate) fn repeats_alone(&self, direction: Direction, segment: &TcpSegment) -> Option<u32> {
-        let sender = match direction {
-            Direction::Original => &self.originator,
-            Direction::Reply => self.replier.as_ref()?,
+    /// What a side may expect next, as far as is known: what it has acknowledged, and all that the other has
+    /// sent.
+    pub(crate) fn expected(&self, side: Direction) -> Option<[u32; 2]> {
+        let replier = self.replier.as_ref()?;
+        let (side, other) = match side {
+            Direction::Original => (&self.originator, replier),
+            Direction::Reply => (replier, &self.originator),
         };
-        let is_alone = self.learning == Learning::Heard(direction);
-        let repeats = segment.payload > 0 && is_at_most(end(segment), sender.end);
-        (is_alone && repeats).then_some(sender.end)
+        Some([side.expected(other), other.end])
     }
 
     /// Follows a segment of which it is not known exactly where it must lie.

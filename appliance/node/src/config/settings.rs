@@ -391,7 +391,7 @@ pub const SETTINGS: &[Setting] = &[
     setting(
         "cluster.reset_lost",
         Kind::Switch { default: true },
-        "Whether TCP connections are reset on both sides of which one side's packets still go to a member whose machine has gone: load balancers that pin connections do so, and they hang for minutes otherwise. A member's machine has gone when none of its addresses answers, on whatever link; while it answers, its daemon may be back any moment, and nothing is reset. To be off where the balancer moves connections, but later than 250 ms after the death was noticed.",
+        "Whether TCP connections are reset on both sides of which one side's packets still go to a member whose machine has gone: load balancers that pin connections do so, and they hang for minutes otherwise. A member's machine has gone when none of its addresses answers, on whatever link; while it answers, its daemon may be back any moment, and nothing is reset. To be off where the balancer moves connections to other members.",
     ),
     number(
         "cluster.renew_s",

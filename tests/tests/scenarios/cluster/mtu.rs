@@ -30,10 +30,18 @@ fn segments_are_made_to_fit_when_a_connection_opens() {
         for (mss, expected) in [(1_460, most), (most, most), (536, 536)] {
             let from = from.replace("40000", &(40_000 + mss).to_string());
             let left = wall.send(1, "ext", &tcp(&from, to).syn().seq(1_000).mss(mss).frame());
-            assert_eq!((left.len(), told(&wall.last)), (1, Some(expected)), "{left:?}");
+            assert_eq!(
+                (left.len(), told(wall.frames.last().unwrap())),
+                (1, Some(expected)),
+                "{left:?}"
+            );
             let answer = tcp(to, &from).syn().seq(5_000).ack(1_001).mss(mss).frame();
             let left = wall.send(2, "int", &answer);
-            assert_eq!((left.len(), told(&wall.last)), (1, Some(expected)), "{left:?}");
+            assert_eq!(
+                (left.len(), told(wall.frames.last().unwrap())),
+                (1, Some(expected)),
+                "{left:?}"
+            );
         }
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use gabion_engine::build;
 
 use super::super::POLICY;
+use super::ends;
 use super::wall::Wall;
 
 const REMOTE: &str = "198.51.100.9:443";
@@ -117,13 +118,11 @@ fn a_translated_connection_outlives_its_owner() {
                 let data = build::tcp().from(&inside).to(REMOTE).window(64_000);
                 let data = data.seq(1_001).ack(5_001).psh().payload(b"hello").frame();
                 let left = wall.send(2, "int", &data);
-                let ends: Vec<&str> = left.iter().map(|left| &left[2..]).collect();
-                assert_eq!(ends, [format!("ext: tcp {external} > {REMOTE} P. +5 ttl 63")]);
+                assert_eq!(ends(&left), [format!("ext: tcp {external} > {REMOTE} P. +5 ttl 63")]);
                 let told = build::tcp().from(REMOTE).to(&external).window(64_000);
                 let told = told.seq(5_001).ack(1_006).psh().payload(b"hello").frame();
                 let left = wall.send(2, "ext", &told);
-                let ends: Vec<&str> = left.iter().map(|left| &left[2..]).collect();
-                assert_eq!(ends, [format!("int: tcp {REMOTE} > {inside} P. +5 ttl 63")]);
+                assert_eq!(ends(&left), [format!("int: tcp {REMOTE} > {inside} P. +5 ttl 63")]);
             }
             assert_eq!(wall.drops(), [].into());
         }

@@ -27,8 +27,8 @@ pub(super) struct Wall {
     pub copies: usize,
     /// What left since the last step, as `node interface: words`.
     left: Vec<String>,
-    /// The last frame that left.
-    pub last: Vec<u8>,
+    /// The frames that left at the last step.
+    pub frames: Vec<Vec<u8>>,
 }
 
 impl Wall {
@@ -44,7 +44,7 @@ impl Wall {
             tamper: |_| (),
             copies: 1,
             left: Vec::new(),
-            last: Vec::new(),
+            frames: Vec::new(),
         };
         for node in 1..=nodes {
             wall.start(node);
@@ -101,6 +101,14 @@ impl Wall {
         self.nodes[usize::from(node - 1)] = None;
     }
 
+    /// Nothing answers on any of the node's addresses.
+    pub(super) fn find_gone(&mut self, node: u8) {
+        let now = self.now;
+        for other in self.alive() {
+            self.engine(other).handle_session(now, NodeId(node), Session::Gone);
+        }
+    }
+
     /// The node does nothing until `resume`.
     pub(super) fn pause(&mut self, node: u8) {
         let place = usize::from(node - 1);
@@ -149,6 +157,7 @@ impl Wall {
         let mut bytes = frame.to_vec();
         let mut frame = Frame { bytes: &mut bytes, offload };
         let now = self.now;
+        self.frames.clear();
         let verdict = self.engine(node).handle_frame(now, interface_id(interface), &mut frame);
         // Sync datagrams leave before the packet that they are about.
         self.settle();
@@ -173,6 +182,7 @@ impl Wall {
     /// Lets time pass; what left meanwhile.
     pub(super) fn wait(&mut self, time: Duration) -> Vec<String> {
         let end = self.now + time;
+        self.frames.clear();
         while self.now < end {
             self.now = self.now + STEP.min(end.since(self.now));
             for node in self.alive() {
@@ -202,7 +212,7 @@ impl Wall {
             let name = ["ext", "int", "spare"][usize::from(out.0)];
             let words = words::describe(bytes, Offload::default());
             self.left.push(format!("{node} {name}: {words}"));
-            self.last = bytes.to_vec();
+            self.frames.push(bytes.to_vec());
         }
     }
 

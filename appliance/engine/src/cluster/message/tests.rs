@@ -69,14 +69,16 @@ fn record() -> impl Strategy<Value = Record> {
         Translation::Mapping,
         Translation::SharedPort,
     ]);
-    (tracker(), any::<[[u8; 3]; 2]>(), any::<u64>(), any::<[u32; 2]>(), translation).prop_flat_map(
-        |((protocol, tracker), zones, term, [version, remaining], translation)| {
+    let numbers = (any::<u64>(), any::<[u32; 2]>());
+    (tracker(), any::<[[u8; 3]; 2]>(), [node(), node()], numbers, translation).prop_flat_map(
+        |((protocol, tracker), zones, legs, (term, [version, remaining]), translation)| {
             key(protocol).prop_map(move |original| Record {
                 original,
                 reply: original.reversed(),
                 term: Term(term),
                 version,
                 zones: zones.map(ZoneTag::from_bytes),
+                legs,
                 tracker,
                 translation,
                 remaining,

@@ -53,6 +53,16 @@ pub(crate) enum Question {
     Known,
 }
 
+impl Question {
+    /// What is asked by a packet of which a copy is kept.
+    pub(super) const fn of_copy(self) -> Self {
+        match self {
+            Self::None => Self::Whose,
+            other @ (Self::Whose | Self::Claim | Self::Mine | Self::Known) => other,
+        }
+    }
+}
+
 impl Errand {
     /// The same for a packet that is not sent again.
     pub(crate) const fn without_copy(self) -> Self {

@@ -29,7 +29,12 @@ impl Engine {
         let Errand { to, key, question } = errand;
         let waits = to == cluster.me() || matches!(question, Question::Claim | Question::Mine);
         let keeps = match question {
-            Question::None => false,
+            // It may be lost there, and is more use here when that is known.
+            Question::None => {
+                cluster.is_silent(now, to)
+                    && !cluster.waiting.is_asked(&key)
+                    && cluster.waiting.has_room(frame.bytes.len())
+            }
             Question::Whose => waits || !cluster.waiting.is_asked(&key),
             Question::Claim | Question::Mine | Question::Known => true,
         };
@@ -38,7 +43,7 @@ impl Engine {
             let asked = Asked {
                 is_uncounted: waits,
                 is_fragment: packet.fragment.is_some(),
-                question,
+                question: question.of_copy(),
                 ..Asked::new(key, to, from, frame.bytes.to_vec(), frame.offload)
             };
             let due = now + cluster.patience(to, question);
@@ -62,7 +67,8 @@ impl Engine {
             && let Some((number, asked)) = cluster.waiting.poll_due(now)
         {
             let waits_here = asked.question == Question::Known;
-            if waits_here || asked.tries + 1 >= TRIES || cluster.is_alone() {
+            let is_enough = asked.tries + 1 >= TRIES && !cluster.is_silent(now, asked.to);
+            if waits_here || is_enough || cluster.is_alone() {
                 self.give_up(now, asked);
                 continue;
             }
@@ -78,7 +84,7 @@ impl Engine {
             let Asked { from, question, offload, .. } = asked;
             let mut bytes = asked.frame.clone();
             let due = now + cluster.patience(to, question) * (u32::from(asked.tries) + 2);
-            let again = Asked { tries: asked.tries + 1, to, ..asked };
+            let again = Asked { tries: (asked.tries + 1).min(TRIES - 1), to, ..asked };
             cluster.waiting.ask_again(due, number, again);
             let wrapping = cluster.wrapping(from, number, question);
             let mut frame = Frame { bytes: &mut bytes, offload };
@@ -86,6 +92,16 @@ impl Engine {
                 // What does not fit now did not the first time.
                 let _ = cluster.wrap(to, &wrapping, &mut frame, &packet);
             }
+        }
+    }
+
+    /// Packets that were sent to a node which was dead by then go their way anew.
+    pub(super) fn recall_from_lost(&mut self, now: Time) {
+        let Some(cluster) = &mut self.cluster else { return };
+        let (view, me) = (cluster.view, cluster.me());
+        let lost = |asked: &Asked| asked.to != me && !view.contains(asked.to);
+        for asked in cluster.waiting.take_asked_where(lost) {
+            self.decide_again(now, asked);
         }
     }
 

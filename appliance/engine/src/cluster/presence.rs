@@ -189,6 +189,7 @@ impl Engine {
         let staying = cluster.staying(view);
         if view != cluster.view || staying != cluster.directors {
             cluster.change_view(view, staying);
+            self.recall_from_lost(now);
         }
         self.see_whether_joined(now);
     }
@@ -278,6 +279,15 @@ impl Cluster {
             peer.session && peer.heard.is_some_and(|heard| now.since(heard) < patience)
         };
         self.peers.iter().filter(is_heard).map(|peer| peer.node).collect()
+    }
+
+    /// Whether a heartbeat of a live peer is overdue.
+    pub(super) fn is_silent(&self, now: Time, node: NodeId) -> bool {
+        let overdue = self.config.heartbeat * 3 / 2;
+        let is_overdue = |peer: &super::Peer| {
+            peer.node == node && peer.heard.is_none_or(|heard| now.since(heard) > overdue)
+        };
+        self.is_alive(node) && self.peers.iter().any(is_overdue)
     }
 
     pub(super) fn patience_with_silence(&self) -> Duration {

@@ -9,7 +9,8 @@ use super::rendezvous::Pair;
 use super::wrap::Wrapping;
 use crate::{InterfaceId, Offload, Time};
 
-/// Packets and bytes that wait, in all; a peer's are a quarter of that at most.
+/// Packets and bytes that wait, in all. Half of the packets may be held for keys, a quarter for those that one
+/// peer has asked for.
 const PACKETS_MAX: usize = 4_096;
 const BYTES_MAX: usize = 8 << 20;
 
@@ -54,6 +55,7 @@ pub(crate) struct Waiting {
     ends: BTreeMap<(Time, Pair), u32>,
     packets: usize,
     held_packets: usize,
+    held_for: [usize; NodeId::MAX as usize + 1],
     bytes: usize,
     numbers: u32,
 }
@@ -61,7 +63,7 @@ pub(crate) struct Waiting {
 impl Waiting {
     /// Keeps a packet that is asked about and gives it a number; `None` if there is no room.
     pub(crate) fn ask(&mut self, due: Time, asked: Asked) -> Option<u32> {
-        if self.is_full(asked.frame.len()) {
+        if !self.has_room(asked.frame.len()) {
             return None;
         }
         // Zero is no number.
@@ -110,7 +112,7 @@ impl Waiting {
         self.take_asked_where(|asked| asked.key == *key && asked.question == Question::Known)
     }
 
-    fn take_asked_where(&mut self, is_wanted: impl Fn(&Asked) -> bool) -> Vec<Asked> {
+    pub(super) fn take_asked_where(&mut self, is_wanted: impl Fn(&Asked) -> bool) -> Vec<Asked> {
         let numbers: Vec<u32> =
             self.asked.iter().filter(|(_, asked)| is_wanted(asked)).map(|(n, _)| *n).collect();
         numbers.into_iter().filter_map(|number| self.take_asked(number)).collect()
@@ -134,9 +136,12 @@ impl Waiting {
         wrapping: Wrapping,
         packet: &[u8],
     ) -> bool {
-        if self.is_full(packet.len()) || self.held_packets >= PACKETS_MAX / 2 {
+        let has_room = self.has_room(packet.len()) && self.held_packets < PACKETS_MAX / 2;
+        let Some(held_for) = self.held_for.get_mut(usize::from(from.0)) else { return false };
+        if !has_room || *held_for >= PACKETS_MAX / 4 {
             return false;
         }
+        *held_for += 1;
         let until = now + HOLD;
         self.packets += 1;
         self.held_packets += 1;
@@ -154,6 +159,7 @@ impl Waiting {
             self.ends.remove(&(held.until, *key));
             self.packets -= 1;
             self.held_packets -= 1;
+            self.held_for[usize::from(held.from.0)] -= 1;
             self.bytes -= held.packet.len();
         }
         released
@@ -175,8 +181,8 @@ impl Waiting {
         due.into_iter().chain(until).min()
     }
 
-    const fn is_full(&self, more: usize) -> bool {
-        self.packets >= PACKETS_MAX || self.bytes + more > BYTES_MAX
+    pub(super) const fn has_room(&self, bytes: usize) -> bool {
+        self.packets < PACKETS_MAX && self.bytes + bytes <= BYTES_MAX
     }
 }
 
@@ -191,5 +197,34 @@ impl Asked {
         let (tries, question, due) = (0, Question::Whose, Time::ZERO);
         let (is_uncounted, is_fragment) = (false, false);
         Self { key, to, from, frame, offload, tries, question, is_uncounted, is_fragment, due }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::{Address, Endpoint, FlowKey};
+
+    fn key(port: u16) -> Pair {
+        let end = |port| Endpoint { address: Address::from([10, 0, 0, 1]), port };
+        Pair::from(FlowKey { source: end(port), destination: end(443), protocol: 6 })
+    }
+
+    #[test]
+    fn one_peer_does_not_take_the_room_of_the_others() {
+        let mut waiting = Waiting::default();
+        let hold = |waiting: &mut Waiting, port, peer| {
+            waiting.hold(Time::ZERO, key(port), NodeId(peer), Wrapping::default(), &[0; 100])
+        };
+        let held = (0..5_000).filter(|port| hold(&mut waiting, *port, 2)).count();
+        assert_eq!(held, PACKETS_MAX / 4);
+        assert!(hold(&mut waiting, 0, 3));
+        assert_eq!(waiting.release(&key(0)).len(), 2);
+        assert!(hold(&mut waiting, 0, 2), "there is room again");
+        let others =
+            (3..10).map(|peer| (0..5_000).filter(|port| hold(&mut waiting, *port, peer)).count());
+        assert_eq!(others.sum::<usize>(), PACKETS_MAX / 4, "half of all is for others");
     }
 }

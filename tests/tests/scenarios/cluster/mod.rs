@@ -94,6 +94,36 @@ fn a_connection_goes_on_where_its_packets_come_to_when_its_owner_dies() {
     }
 }
 
+/// The sender waits longer before it says it a third time than the node takes to find out.
+#[test]
+fn what_was_sent_to_a_dead_node_goes_on_when_its_death_is_noticed() {
+    for nodes in 2..=4 {
+        let mut wall = Wall::new(nodes, POLICY);
+        let ports = 40_000..40_010;
+        for port in ports.clone() {
+            open(&mut wall, port, 1, 2);
+            // Node 2 knows the owner, and asks nobody.
+            let data = server(port).seq(HOST + 5_001).ack(CLIENT + 1_001).payload(b"hello").frame();
+            assert_eq!(wall.send(2, "int", &data).len(), 1);
+        }
+        wall.wait(Duration::from_millis(50));
+        wall.power_off(1);
+        wall.wait(Duration::from_millis(200));
+        for port in ports.clone() {
+            let more = server(port).seq(HOST + 5_006).ack(CLIENT + 1_001).payload(b"more").frame();
+            assert_eq!(wall.send(2, "int", &more), [""; 0]);
+        }
+        let mut left = wall.wait(Duration::from_millis(300));
+        left.sort();
+        let expected =
+            ports.map(|port| format!("ext: tcp {SERVER} > 198.51.100.9:{port} . +4 ttl 63"));
+        let mut found = ends(&left);
+        found.sort_unstable();
+        assert_eq!(found, expected.collect::<Vec<_>>(), "{nodes} nodes");
+        assert_eq!(wall.drops(), [].into());
+    }
+}
+
 /// RFC 6092 REC-32, and what is known of a connection that has moved on since it was last written down.
 #[test]
 fn windows_are_learnt_after_an_adoption_and_hold_from_then_on() {

@@ -54,6 +54,7 @@ impl Engine {
         let legs = adopted.unwrap_or_default();
         let share = Share { term: cluster.tick(), doubt, losses, legs, ..Share::default() };
         cluster.shares.begin(slot, share);
+        cluster.shares.mark(slot, share::ADOPTED, adopted.is_some());
         for side in 0..SIDES as u8 {
             cluster.place(translator, flows, slot, id, side);
         }
@@ -95,6 +96,11 @@ impl Engine {
         let Some(cluster) = &mut self.cluster else { return };
         let share = cluster.shares.end(slot);
         let [first, second] = [Pair::from(flow.original), Pair::from(flow.reply)];
+        if share.has(share::ADOPTED) {
+            for key in [first, second] {
+                cluster.directory.bury(now, cluster.config.node, key, share.term);
+            }
+        }
         for (key, holder) in [first, second, second].into_iter().zip(share.holders) {
             if let Some(holder) = holder {
                 cluster.tell(holder, Message::Gone { key, term: share.term });

@@ -45,6 +45,8 @@ pub(crate) const AWAITED: u16 = 1 << 11;
 /// Its packets have gone on since its last record, and it waits for the next.
 pub(crate) const BEHIND: u16 = 1 << 12;
 
+/// It was taken over: an owner of before may speak of it still.
+pub(crate) const ADOPTED: u16 = 1 << 14;
 /// It is over, and waits for what may still come of it.
 pub(crate) const CLOSED: u16 = 1 << 13;
 

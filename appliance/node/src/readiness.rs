@@ -240,7 +240,8 @@ fn what_is_missing(status: &ClusterStatus) -> Option<Obstacle> {
             "{alive} of {others} other members are there, and this node learns what they know: gabion cluster status"
         ))),
         NodeState::Draining => {
-            Some(Obstacle::Draining(format!("{} flows are left to hand over", status.owned)))
+            let left = status.owned.saturating_sub(status.closing);
+            Some(Obstacle::Draining(format!("{left} flows are left to hand over")))
         }
     }
 }

@@ -1,26 +1,35 @@
 //! `gabion drain` and `gabion undrain`.
 
+use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use gabion_api::v1::{ClusterStatusRequest, ClusterStatusResponse, SetDrainingRequest};
+use gabion_api::v1::{
+    ClusterStatusRequest, ClusterStatusResponse, Endpoint, Flow, ListFlowsRequest,
+    SetDrainingRequest,
+};
 use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
 
 use super::json::ClusterJson;
 use crate::connect::{Connection, Node};
 use crate::failure::Failure;
-use crate::present::{count, print_json, say};
+use crate::present::{FlowJson, count, endpoint, print_json, say};
 
+/// How many flows that are left are named, and how many are looked through.
+const NAMED: usize = 5;
+const LISTED: u64 = 10_000;
 /// How often it is asked how far the node is.
 const ASK_EVERY: Duration = Duration::from_millis(100);
 
 /// Has a node hand its flows over to the others, and its probes answer 503
 ///
 /// It forwards packets of the flows that it had until it is stopped. Exit status 0 when it has begun, with --wait when
-/// nothing is left. JSON: as `gabion cluster status`.
+/// nothing is left. JSON: as `gabion cluster status`; with --wait also "left": the flows that could not go, as
+/// `gabion show flows` has them.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Drain {
-    /// Waits until the node owns no flow any more
+    /// Waits until the node owns no flow any more that lives
     #[arg(long)]
     wait: bool,
 
@@ -54,58 +63,104 @@ impl Drain {
     /// If the node does not answer or stands alone, or has flows left when the time is over.
     pub(crate) fn run(&self) -> Result<()> {
         let mut node = self.connection.open()?;
-        let mut status = set(&mut node, true)?;
+        let status = set(&mut node, true)?;
         if self.wait {
-            status = self.until_empty(&mut node, status)?;
+            return self.until_empty(&mut node, status);
         }
         if self.json {
-            print_json(&ClusterJson::from(&status))?;
-        } else if status.owned == 0 {
-            say(format_args!("Node {} owns no flow: it may be stopped.", status.node))?;
-        } else {
-            say(format_args!(
-                "Node {} hands {} flows over: gabion cluster status, or gabion drain --wait",
-                status.node,
-                count(status.owned)
-            ))?;
+            return Ok(print_json(&ClusterJson::from(&status))?);
         }
-        Ok(())
+        tell(&status)
     }
 
-    fn until_empty(
-        &self,
-        node: &mut Node,
-        mut status: ClusterStatusResponse,
-    ) -> Result<ClusterStatusResponse> {
+    fn until_empty(&self, node: &mut Node, mut status: ClusterStatusResponse) -> Result<()> {
         let (begun, limit) = (Instant::now(), Duration::from_secs(self.timeout));
         let style = ProgressStyle::with_template("{bar:40} {pos} of {len} flows handed over")?;
         // Drawn on a terminal only.
-        let bar = ProgressBar::new(status.owned).with_style(style);
-        while status.owned > 0 {
+        let bar = ProgressBar::new(left(&status)).with_style(style);
+        while left(&status) > 0 && begun.elapsed() < limit {
             if status.state != "draining" {
                 bar.abandon();
                 let what = format!("node {} no longer drains: it is {}", status.node, status.state);
                 return Err(Failure::new(what).next("gabion drain --wait").into());
             }
-            if begun.elapsed() >= limit {
-                bar.abandon();
-                let what = format!(
-                    "node {} still owns {} flows after {} s",
-                    status.node, status.owned, self.timeout
-                );
-                return Err(Failure::new(what)
-                    .next("do the others live? gabion cluster status")
-                    .next("flows of the node's own addresses can not go: gabion show flows")
-                    .into());
-            }
             std::thread::sleep(ASK_EVERY);
             status = node.call(async |api| api.cluster_status(ClusterStatusRequest {}).await)?;
-            bar.set_length(bar.length().unwrap_or(0).max(status.owned));
-            bar.set_position(bar.length().unwrap_or(0) - status.owned);
+            bar.set_length(bar.length().unwrap_or(0).max(left(&status)));
+            bar.set_position(bar.length().unwrap_or(0) - left(&status));
         }
         bar.finish_and_clear();
-        Ok(status)
+        let flows = if left(&status) > 0 { living(node)? } else { Vec::new() };
+        if self.json {
+            let (status, left) = (ClusterJson::from(&status), flows.iter().cloned());
+            print_json(&DrainJson { status, left: left.map(FlowJson::from).collect() })?;
+        }
+        if left(&status) > 0 {
+            return Err(self.too_long(&status, &flows).into());
+        }
+        if self.json { Ok(()) } else { tell(&status) }
     }
+
+    fn too_long(&self, status: &ClusterStatusResponse, flows: &[Flow]) -> Failure {
+        let shown: Vec<String> = flows.iter().take(NAMED).map(named).collect();
+        let more = if flows.len() > NAMED { "; and more" } else { "" };
+        Failure::new(format!(
+            "node {} still owns {} flows after {} s: {}{more}",
+            status.node,
+            left(status),
+            self.timeout,
+            shown.join("; ")
+        ))
+        .next("do the others live? gabion cluster status")
+        .next("flows of the node's own addresses can not go: they end when it is stopped")
+    }
+}
+
+/// What is left, and the flows that could not go.
+#[derive(Debug, Serialize)]
+struct DrainJson {
+    #[serde(flatten)]
+    status: ClusterJson,
+    left: Vec<FlowJson>,
+}
+
+/// Flows that still have to go: those that are over wait for late packets, and are nobody's loss.
+const fn left(status: &ClusterStatusResponse) -> u64 {
+    status.owned.saturating_sub(status.closing)
+}
+
+fn tell(status: &ClusterStatusResponse) -> Result<()> {
+    if left(status) == 0 {
+        say(format_args!("Node {} owns no flow that lives: it may be stopped.", status.node))?;
+    } else {
+        say(format_args!(
+            "Node {} hands {} flows over: gabion cluster status, or gabion drain --wait",
+            status.node,
+            count(left(status))
+        ))?;
+    }
+    Ok(())
+}
+
+/// The node's flows that are not over.
+fn living(node: &mut Node) -> Result<Vec<Flow>> {
+    let request = ListFlowsRequest { filter: None, limit: LISTED };
+    let stream = node.call(async move |api| api.list_flows(request).await)?;
+    let mut flows = Vec::new();
+    node.read(stream, |flow: Flow| {
+        if flow.state != "closed" {
+            flows.push(flow);
+        }
+        ControlFlow::Continue(())
+    })?;
+    Ok(flows)
+}
+
+/// A flow in a few words.
+fn named(flow: &Flow) -> String {
+    let end = |end: &Option<Endpoint>| end.as_ref().map_or_else(|| "?".to_owned(), endpoint);
+    let (from, to) = (end(&flow.source), end(&flow.destination));
+    format!("{} {from} > {to} by {}", flow.protocol, flow.rule)
 }
 
 impl Undrain {

@@ -9,7 +9,7 @@ use crate::present::{Grid, Paint, Tone, count, duration, print_json, right, say}
 
 /// Shows the members as this node sees them: who lives, who has a session, how far sync is
 ///
-/// JSON: {"cluster","node","address","state","incarnation","view":[..],"owned","replicas","directed","covered",
+/// JSON: {"cluster","node","address","state","incarnation","view":[..],"owned","closing","replicas","directed","covered",
 /// "established","coverage","sync_mtu","warning","members":[{"node","address","presence","state","incarnation",
 /// "silent_seconds","session":{"seconds","version","epoch"},"trouble","same_policy","revision","unacknowledged",
 /// "lag_seconds","wrapped_out","wrapped_in","refused","datagrams_out","datagrams_in","machine","machine_trouble"}]}

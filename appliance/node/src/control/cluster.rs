@@ -46,6 +46,7 @@ fn status(member: &Member, cluster: &ClusterSnapshot, policy: &str) -> v1::Clust
         incarnation: member.incarnation,
         view,
         owned: status.owned,
+        closing: status.closing,
         replicas: status.replicas,
         directed: status.directed,
         covered: status.coverage.covered,

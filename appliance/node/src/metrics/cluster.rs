@@ -25,8 +25,12 @@ fn own(out: &mut Out<'_, '_>, member: &Member, cluster: &ClusterSnapshot) -> fmt
     let states = [NodeState::Joining, NodeState::Ready, NodeState::Draining];
     let states = states.map(|one| ([("state", state_label(one))], u64::from(one == status.state)));
     out.gauge("gabion_cluster_state", "1 for how far the node is", states)?;
-    let flows =
-        [("owned", status.owned), ("replicas", status.replicas), ("directed", status.directed)];
+    let flows = [
+        ("owned", status.owned),
+        ("closing", status.closing),
+        ("replicas", status.replicas),
+        ("directed", status.directed),
+    ];
     let flows = flows.map(|(role, count)| ([("role", role)], count));
     out.gauge("gabion_cluster_flows", "Flows by the node's role for them", flows)?;
     let coverage = status.coverage;

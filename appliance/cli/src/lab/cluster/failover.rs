@@ -40,6 +40,7 @@ pub(super) fn run(
     let detected = stage.detection(VICTIM, at, Duration::from_secs(3));
     pause(RECOVER.saturating_sub(at.elapsed()));
     let drops = stage.drops();
+    let at_servers = stage.live_at_servers();
     let survey = alive.end(ways)?;
 
     let mut findings = Findings::default();
@@ -52,8 +53,15 @@ pub(super) fn run(
     findings.count("moved", moved);
     findings.note("drops", drops);
     let resets = survey.tcp.iter().filter_map(|fate| fate.state.ended);
-    findings.time("reset_max_ms", resets.map(|ended| ended.saturating_duration_since(at)).max());
-    hold(&mut findings, &survey, detected, population.pace, (by, mode));
+    let last_reset = resets.map(|ended| ended.saturating_duration_since(at)).max();
+    findings.time("reset_max_ms", last_reset);
+    hold(&mut findings, &survey, detected, population.pace, mode);
+    if (by, mode) == (Failing::PowerOff, Mode::Pin) {
+        hold_resets(&mut findings, &survey, detected, last_reset);
+        let open = survey.tcp.iter().filter(|fate| fate.state.ended.is_none()).count();
+        let seen = format!("{at_servers} are open at the servers, {open} at the clients");
+        findings.check("reset-both", "both sides are told", at_servers <= open, seen);
+    }
     Ok(findings)
 }
 
@@ -66,13 +74,7 @@ pub(super) struct Detected {
     pub(super) balancers: Option<Duration>,
 }
 
-fn hold(
-    findings: &mut Findings,
-    survey: &Survey,
-    detected: Detected,
-    pace: Duration,
-    (by, mode): (Failing, Mode),
-) {
+fn hold(findings: &mut Findings, survey: &Survey, detected: Detected, pace: Duration, mode: Mode) {
     let is_affected = |fate: &Fate| fate.part_of(VICTIM) != Part::None;
     let noticed = detected.peers.or(detected.balancers);
     let seen = noticed.map_or("never".to_owned(), |after| format!("after {after:.0?}"));
@@ -97,9 +99,23 @@ fn hold(
         let overdue = longest.saturating_sub(pace);
         let seen = format!("{overdue:.0?} overdue with a limit of {limit:.0?}");
         findings.check("gap", "silence ends 250 ms after the detection", overdue <= limit, seen);
-    } else if by == Failing::PowerOff {
-        let hanging: Vec<_> = survey.tcp.iter().filter(|fate| fate.is_stuck()).collect();
-        let seen = format!("{} hang{}", hanging.len(), sorts(hanging.iter().copied()));
-        findings.check("reset", "what cannot go on is reset", hanging.is_empty(), seen);
     }
+}
+
+/// Where nothing moves connections, those of a machine that has gone are reset, and soon.
+fn hold_resets(
+    findings: &mut Findings,
+    survey: &Survey,
+    detected: Detected,
+    last: Option<Duration>,
+) {
+    let hanging: Vec<_> = survey.tcp.iter().filter(|fate| fate.is_stuck()).collect();
+    let seen = format!("{} hang{}", hanging.len(), sorts(hanging.iter().copied()));
+    findings.check("reset", "what cannot go on is reset", hanging.is_empty(), seen);
+    let limit = detected.peers.unwrap_or(DETECTION) + BEYOND_DETECTION;
+    let in_time = last.is_none_or(|last| last <= limit);
+    let seen = last.map_or("none was reset".to_owned(), |last| {
+        format!("the last after {last:.0?} with a limit of {limit:.0?}")
+    });
+    findings.check("reset-time", "it is reset 250 ms after the detection", in_time, seen);
 }

@@ -43,7 +43,7 @@ pub(crate) struct Stage {
     /// External and internal.
     pub(crate) balancers: [Balancer; 2],
     pub(crate) relay: Relay,
-    _servers: [Servers; 2],
+    servers: [Servers; 2],
     pub(crate) members: Vec<Member>,
     pub(crate) lab: Lab,
 }
@@ -72,7 +72,7 @@ impl Stage {
         ];
         let servers = |host, side| Servers::start(&lab.namespace(host), served_addresses(side));
         let servers = [servers(CLIENT, Side::Client)?, servers(SERVER, Side::Server)?];
-        Ok(Self { balancers, relay, _servers: servers, members, lab })
+        Ok(Self { balancers, relay, servers, members, lab })
     }
 
     /// Starts nodes, gives them the policy, and waits until both load balancers send packets to them.
@@ -216,7 +216,7 @@ impl Stage {
         Ok(None)
     }
 
-    /// Drains a node and waits until it owns nothing and the load balancers send it nothing new.
+    /// Drains a node and waits until it owns nothing that lives and the load balancers send it nothing new.
     ///
     /// # Errors
     /// If it still owns flows after a minute.
@@ -227,13 +227,18 @@ impl Stage {
         member.set_draining(true)?;
         self.wait_up(node, false)?;
         loop {
-            let owned = member.cluster()?.map_or(0, |status| status.owned);
-            if owned == 0 {
+            let left = member.cluster()?.map_or(0, |status| status.owned - status.closing);
+            if left == 0 {
                 return Ok(begin.elapsed());
             }
-            ensure!(begin.elapsed() < PATIENCE, "{} still owns {owned} flows", member.name());
+            ensure!(begin.elapsed() < PATIENCE, "{} still owns {left} flows", member.name());
             std::thread::sleep(Duration::from_millis(10));
         }
+    }
+
+    /// Connections that are to live and are open where they were accepted.
+    pub(crate) fn live_at_servers(&self) -> usize {
+        self.servers.iter().map(Servers::live).sum()
     }
 
     pub(crate) fn site(&self, side: Side) -> Namespace {

@@ -149,6 +149,15 @@ impl Survey {
         findings.count("survived", count(&Fate::survived));
         findings.count("reset", count(&|fate| matches!(fate.state.ending, Some(Ending::Reset(_)))));
         findings.count("stuck", count(&Fate::is_stuck));
+        let is_reset = |fate: &&Fate| !fate.survived() && !fate.is_stuck();
+        for (name, ended) in [
+            ("reset_ways", sorts(self.tcp.iter().filter(is_reset))),
+            ("stuck_ways", sorts(self.tcp.iter().filter(|fate| fate.is_stuck()))),
+        ] {
+            if !ended.is_empty() {
+                findings.note(name, ended.trim_start_matches("; ").to_owned());
+            }
+        }
         findings.count("affected", count(&|fate| affected(fate)));
         let gaps = self.gaps(&affected);
         findings.time("gap_p50_ms", percentile(&gaps, 50.0));

@@ -1,7 +1,7 @@
 //! The servers of either side: TCP and UDP on [`PORT`]. Echoes are answered by the kernel.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Weak, mpsc};
 use std::thread::JoinHandle;
 
 use anyhow::{Context as _, Result, anyhow, ensure};
@@ -21,6 +21,8 @@ const BACKLOG: u32 = 4_096;
 pub(crate) struct Servers {
     stop: Arc<Notify>,
     thread: Option<JoinHandle<Result<()>>>,
+    /// Each clone is a connection that is to live and does.
+    live: Arc<()>,
 }
 
 impl Servers {
@@ -31,6 +33,8 @@ impl Servers {
     pub(crate) fn start(namespace: &Namespace, addresses: Vec<IpAddr>) -> Result<Self> {
         let stop = Arc::<Notify>::default();
         let ended = Arc::clone(&stop);
+        let live = Arc::<()>::default();
+        let counted = Arc::clone(&live);
         let (ready, opened) = mpsc::sync_channel(1);
         let thread = namespace.spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -42,7 +46,7 @@ impl Servers {
                     let socket = socket.with_context(|| format!("{address} port {PORT}"))?;
                     servers.spawn(serve_datagrams(socket));
                 }
-                servers.spawn(serve_connections(listener));
+                servers.spawn(serve_connections(listener, counted));
                 // Nobody waits any more if the lab is being removed.
                 let _ = ready.send(());
                 ended.notified().await;
@@ -53,7 +57,13 @@ impl Servers {
             let ended = thread.join().map_err(|_| anyhow!("the servers panicked"))?;
             return Err(ended.err().unwrap_or_else(|| anyhow!("the servers ended at once")));
         }
-        Ok(Self { stop, thread: Some(thread) })
+        Ok(Self { stop, thread: Some(thread), live })
+    }
+
+    /// How many connections are open here that are to live.
+    pub(crate) fn live(&self) -> usize {
+        // This one's own, and its thread's.
+        Arc::strong_count(&self.live).saturating_sub(2)
     }
 }
 
@@ -73,17 +83,18 @@ fn listen() -> Result<TcpListener> {
     Ok(socket.listen(BACKLOG)?)
 }
 
-async fn serve_connections(listener: TcpListener) {
+async fn serve_connections(listener: TcpListener, live: Arc<()>) {
     let mut connections = JoinSet::new();
     while let Ok((stream, peer)) = listener.accept().await {
         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
         // What goes wrong with a connection is the client's to say: it knows which one it was.
-        connections.spawn(async move { serve_connection(stream, peer).await.is_ok() });
+        let live = Arc::downgrade(&live);
+        connections.spawn(async move { serve_connection(stream, peer, live).await.is_ok() });
         while connections.try_join_next().is_some() {}
     }
 }
 
-async fn serve_connection(mut stream: TcpStream, peer: SocketAddr) -> Result<()> {
+async fn serve_connection(mut stream: TcpStream, peer: SocketAddr, live: Weak<()>) -> Result<()> {
     stream.set_nodelay(true)?;
     let mut hello = [0; Hello::BYTES];
     stream.read_exact(&mut hello).await?;
@@ -98,6 +109,7 @@ async fn serve_connection(mut stream: TcpStream, peer: SocketAddr) -> Result<()>
             stream.shutdown().await?;
         }
         Wish::Live => {
+            let _one = live.upgrade();
             stream.write_all(&Sight(peer).write()).await?;
             let mut chunk = [0; CHUNK];
             for part in 0.. {

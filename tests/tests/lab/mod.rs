@@ -114,7 +114,26 @@ fn connections_outlive_a_node() {
 
 #[test]
 fn connections_outlive_drains_and_restarts_and_a_node_that_joins() {
-    for scenario in ["drain", "restart", "join"] {
-        run(scenario, &["--nodes", "2", "--balancer", "steer", "--connections", "40"], 2);
+    for (scenario, balancer) in
+        [("drain", "steer"), ("restart", "steer"), ("restart", "pin"), ("join", "steer")]
+    {
+        run(scenario, &["--nodes", "2", "--balancer", balancer, "--connections", "40"], 2);
     }
+}
+
+/// Silence between the nodes is no node's death: their machines are asked on other links.
+#[test]
+fn connections_outlive_a_partition() {
+    run("partition", &["--nodes", "2", "--connections", "40"], 2);
+}
+
+/// Where the load balancer moves nothing, what goes by a machine that has gone is reset, on both sides and at once.
+#[test]
+fn connections_of_a_machine_that_has_gone_are_reset() {
+    let options = ["--balancer", "pin", "--by", "power-off", "--connections", "40", "--nodes", "3"];
+    let Some((report, said, _)) = report("failover", &options) else { return };
+    let count = |name: &str| report[name].as_u64().unwrap_or_else(|| panic!("{name}: {said}"));
+    assert!(count("affected") > 15, "{report:#}");
+    assert_eq!(count("survived"), 40 - count("affected"), "{report:#}");
+    assert_eq!(count("reset"), count("affected"), "{report:#}");
 }

@@ -3,6 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
 
 use gabion_api::v1::{
     ClusterMember, ClusterStatusRequest, ClusterStatusResponse, SetDrainingRequest, StatusRequest,
@@ -94,6 +95,8 @@ impl Pair {
             if text.lines().any(|this| this == line) {
                 return;
             }
+            // The numbers are half a second old at most; more connections would take other tests' ports.
+            tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }
 }

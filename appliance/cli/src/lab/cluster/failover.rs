@@ -14,6 +14,8 @@ use super::survey::{Alive, Fate, Part, Population, Survey, pause, sorts};
 const SETTLE: Duration = Duration::from_millis(2_500);
 /// How long connections have to find their way again; what hangs longer than that is stuck.
 const RECOVER: Duration = Duration::from_secs(6);
+/// How long a daemon is away that comes back, where the balancer waits for it: TCP tries again within 3.2 s after that.
+const OUTAGE: Duration = Duration::from_secs(2);
 /// What the cluster promises: the longest silence beyond the detection.
 const BEYOND_DETECTION: Duration = Duration::from_millis(250);
 const DETECTION: Duration = Duration::from_millis(500);
@@ -31,6 +33,7 @@ pub(super) fn run(
     by: Failing,
     mode: Mode,
 ) -> Result<Findings> {
+    let mut findings = Findings::default();
     let alive = Alive::open(stage, population)?;
     pause(SETTLE);
     let ways = alive.mark(stage);
@@ -38,12 +41,16 @@ pub(super) fn run(
     let lab = &stage.lab;
     stage.members[VICTIM].fail(lab, by)?;
     let detected = stage.detection(VICTIM, at, Duration::from_secs(3));
+    let comes_back = mode == Mode::Pin && by != Failing::PowerOff;
+    if comes_back {
+        pause(OUTAGE.saturating_sub(at.elapsed()));
+        come_back(stage, by)?;
+        findings.time("outage_ms", Some(at.elapsed()));
+    }
     pause(RECOVER.saturating_sub(at.elapsed()));
     let drops = stage.drops();
     let at_servers = stage.live_at_servers();
     let survey = alive.end(ways)?;
-
-    let mut findings = Findings::default();
     let is_affected = |fate: &Fate| fate.part_of(VICTIM) != Part::None;
     survey.figures(&mut findings, is_affected);
     findings.time("detection_ms", detected.peers.or(detected.balancers));
@@ -55,7 +62,14 @@ pub(super) fn run(
     let resets = survey.tcp.iter().filter_map(|fate| fate.state.ended);
     let last_reset = resets.map(|ended| ended.saturating_duration_since(at)).max();
     findings.time("reset_max_ms", last_reset);
-    hold(&mut findings, &survey, detected, population.pace, mode);
+    let must_live = match (mode, comes_back) {
+        (Mode::Steer, _) | (Mode::Pin, true) => MustLive::All,
+        (Mode::Pin, false) => MustLive::Elsewhere,
+    };
+    hold(&mut findings, &survey, detected, must_live);
+    if mode == Mode::Steer {
+        hold_gap(&mut findings, &survey, detected, population.pace);
+    }
     if (by, mode) == (Failing::PowerOff, Mode::Pin) {
         hold_resets(&mut findings, &survey, detected, last_reset);
         let open = survey.tcp.iter().filter(|fate| fate.state.ended.is_none()).count();
@@ -74,32 +88,50 @@ pub(super) struct Detected {
     pub(super) balancers: Option<Duration>,
 }
 
-fn hold(findings: &mut Findings, survey: &Survey, detected: Detected, pace: Duration, mode: Mode) {
+/// Starts the daemon again, or lets it go on; its machine was there all the while.
+fn come_back(stage: &mut Stage, by: Failing) -> Result<()> {
+    match by {
+        Failing::Kill => stage.start_nodes(VICTIM..VICTIM + 1),
+        Failing::Stop => stage.members[VICTIM].resume(),
+        Failing::PowerOff => Ok(()),
+    }
+}
+
+/// Which connections nothing may happen to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum MustLive {
+    All,
+    /// Those that avoid the failed node.
+    Elsewhere,
+}
+
+fn hold(findings: &mut Findings, survey: &Survey, detected: Detected, must_live: MustLive) {
     let is_affected = |fate: &Fate| fate.part_of(VICTIM) != Part::None;
     let noticed = detected.peers.or(detected.balancers);
     let seen = noticed.map_or("never".to_owned(), |after| format!("after {after:.0?}"));
     let in_time = noticed.is_some_and(|after| after <= DETECTION);
     findings.check("detection", "the failure is noticed within 500 ms", in_time, seen);
-    let must_live = |fate: &&Fate| mode == Mode::Steer || !is_affected(fate);
-    let judged: Vec<_> = survey.tcp.iter().chain(&survey.datagrams).filter(must_live).collect();
+    let must = |fate: &&Fate| must_live == MustLive::All || !is_affected(fate);
+    let judged: Vec<_> = survey.tcp.iter().chain(&survey.datagrams).filter(must).collect();
     let lost: Vec<_> = judged.iter().filter(|fate| !fate.survived()).collect();
     let first = lost.first().map(|fate| fate.told()).unwrap_or_default();
     let which = sorts(lost.iter().map(|fate| **fate));
     let alive = judged.len() - lost.len();
     let seen = format!("{alive} of {} survived{which}{first}", judged.len());
-    let what = match mode {
-        Mode::Steer => "every connection goes on",
-        Mode::Pin => "what avoids the failed node goes on",
+    let what = match must_live {
+        MustLive::All => "every connection goes on",
+        MustLive::Elsewhere => "what avoids the failed node goes on",
     };
     findings.check("survived", what, lost.is_empty(), seen);
-    if mode == Mode::Steer {
-        let longest = survey.gaps(|_| true).into_iter().max().unwrap_or_default();
-        // Packets find their way once both have noticed. An answer is due a pace after the last one.
-        let limit = detected.peers.max(detected.balancers).unwrap_or(DETECTION) + BEYOND_DETECTION;
-        let overdue = longest.saturating_sub(pace);
-        let seen = format!("{overdue:.0?} overdue with a limit of {limit:.0?}");
-        findings.check("gap", "silence ends 250 ms after the detection", overdue <= limit, seen);
-    }
+}
+
+fn hold_gap(findings: &mut Findings, survey: &Survey, detected: Detected, pace: Duration) {
+    let longest = survey.gaps(|_| true).into_iter().max().unwrap_or_default();
+    // Packets find their way once both have noticed. An answer is due a pace after the last one.
+    let limit = detected.peers.max(detected.balancers).unwrap_or(DETECTION) + BEYOND_DETECTION;
+    let overdue = longest.saturating_sub(pace);
+    let seen = format!("{overdue:.0?} overdue with a limit of {limit:.0?}");
+    findings.check("gap", "silence ends 250 ms after the detection", overdue <= limit, seen);
 }
 
 /// Where nothing moves connections, those of a machine that has gone are reset, and soon.

@@ -47,7 +47,7 @@ pub use member::{Coverage, MemberStatus, NodeId, NodeState, Presence};
 
 use behind::Behind;
 use channel::Channel;
-pub(crate) use consult::{Errand, FindPassage, Passage};
+pub(crate) use consult::{Errand, FindPassage, Passage, Whose};
 use digests::{Sums, Watch};
 use directory::Directory;
 use lost_leg::Search;

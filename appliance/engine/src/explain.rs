@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use gabion_rules::{NatId, Query, RuleId, Transport};
 
+use crate::cluster::Whose;
 use crate::flows::{DestinationChoice, SourceChoice};
 use crate::judge::{Answer, Case, Outcome, Refusal, Witness};
 use crate::{Address, DropReason, Endpoint, Engine, FlowKey, InterfaceId, Verdict};
@@ -145,12 +146,7 @@ impl Engine {
     /// A packet of a live flow is not judged again.
     fn explain_flow(&self, steps: &mut Steps, key: &FlowKey) -> Option<Explanation> {
         let Some((slot, direction)) = self.flows.find(key) else {
-            steps.step(
-                "flow",
-                Outcome::Miss,
-                format_args!("no flow has these addresses and ports"),
-            );
-            return None;
+            return self.explain_owner(steps, key);
         };
         let flow = self.flows.read(slot)?;
         if flow.admission.destination == DestinationChoice::Filtered {
@@ -180,6 +176,34 @@ impl Engine {
             query: None,
             translated: (leaving != *key).then_some(leaving),
         })
+    }
+
+    /// A packet of another node's flow is handed to it.
+    fn explain_owner(&self, steps: &mut Steps, key: &FlowKey) -> Option<Explanation> {
+        let cluster = self.cluster.as_ref();
+        let whose = cluster.map(|cluster| cluster.peek_owner(&self.translator, key));
+        match whose.unwrap_or(Whose::Nobodys) {
+            Whose::Nobodys => {
+                let detail = format_args!("no flow has these addresses and ports");
+                steps.step("flow", Outcome::Miss, detail);
+                None
+            }
+            Whose::Known(node) => {
+                let detail = format_args!(
+                    "no flow of this node's has these addresses and ports; node {node} knows whether another's \
+                     has, and is asked about all but a TCP SYN"
+                );
+                steps.step("flow", Outcome::Miss, detail);
+                None
+            }
+            Whose::Of(node) => {
+                let detail = format_args!("a flow of node {node}'s: the packet is handed to it");
+                steps.step("flow", Outcome::Match, detail);
+                let (rule, query, translated) = (None, None, None);
+                let (steps, verdict) = (Vec::new(), Verdict::ToPeer { node });
+                Some(Explanation { steps, verdict, rule, query, translated })
+            }
+        }
     }
 }
 

@@ -35,6 +35,11 @@ impl<T: HasKey + Copy> Aging<T> {
         Some(thing)
     }
 
+    /// The thing, whose age that does not change.
+    pub(crate) fn peek(&self, key: &T::Key) -> Option<&T> {
+        self.young.get(key).or_else(|| self.old.get(key))
+    }
+
     /// In place of the one with its key.
     pub(crate) fn put(&mut self, now: Time, thing: T) {
         self.turn_in_time(now);

@@ -243,10 +243,12 @@ impl Cluster {
         if share.has(RECORD_WAITS) {
             return;
         }
-        if let Some(peer) = share.holders[0].and_then(|holder| self.peer(holder))
-            && peer.channel.tell(Item::Record { slot, id })
-        {
-            self.shares.mark(slot, RECORD_WAITS, true);
+        let Some(peer) = share.holders[0].and_then(|holder| self.peer(holder)) else { return };
+        let has_room = peer.channel.tell(Item::Record { slot, id });
+        self.shares.mark(slot, RECORD_WAITS, has_room);
+        if !has_room {
+            // As one of which there is no record yet: it is looked for again within a second.
+            self.shares.mark(slot, REPLICATED, false);
         }
     }
 

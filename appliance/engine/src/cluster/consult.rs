@@ -53,6 +53,15 @@ pub(crate) enum Question {
     Known,
 }
 
+/// What a node knows of a flow that is not its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Whose {
+    Nobodys,
+    Of(NodeId),
+    /// To this node, not to the one that is asked here.
+    Known(NodeId),
+}
+
 impl Question {
     /// What is asked by a packet of which a copy is kept.
     pub(super) const fn of_copy(self) -> Self {
@@ -164,6 +173,24 @@ impl Cluster {
         // Whoever keeps the flow's copy keeps it by its first key.
         let director = self.director(&entry.first?);
         (director != me).then_some((director, Question::Whose))
+    }
+
+    /// Whose a key is, as far as this node knows; or who is asked whether it is anybody's.
+    pub(crate) fn peek_owner(&self, translator: &Translator, key: &FlowKey) -> Whose {
+        let pair = Pair::from(*key);
+        let hinted = self.directory.peek_hint(&pair).map(|hint| hint.owner);
+        let registered = self
+            .directory
+            .entry(&pair)
+            .filter(|entry| self.is_live(entry.claim.owner, entry.incarnation));
+        let hinted = hinted.filter(|owner| self.is_alive(*owner));
+        let known = hinted.or(registered.map(|entry| entry.claim.owner));
+        let known = known.filter(|owner| *owner != self.me());
+        match known.or_else(|| self.port_owner(translator, key)) {
+            Some(owner) => Whose::Of(owner),
+            None if self.is_alone() || self.director(&pair) == self.me() => Whose::Nobodys,
+            None => Whose::Known(self.director(&pair)),
+        }
     }
 
     pub(super) fn note_hint(&mut self, now: Time, hint: Hint) {

@@ -288,6 +288,10 @@ impl Directory {
         self.hints.get(now, key)
     }
 
+    pub(crate) fn peek_hint(&self, key: &Pair) -> Option<&Hint> {
+        self.hints.peek(key)
+    }
+
     /// Believes the largest term of those that are alive.
     pub(crate) fn note_hint(&mut self, now: Time, view: View, hint: Hint) {
         let known = self.hints.get(now, &hint.key).filter(|known| view.contains(known.owner));

@@ -10,7 +10,9 @@ mod wall;
 
 use std::time::Duration;
 
-use gabion_engine::build;
+use gabion_engine::{NodeId, Probe, Verdict, build};
+use gabion_rules::Transport;
+use gabion_tests::network::interface_id;
 
 use super::POLICY;
 use wall::Wall;
@@ -92,6 +94,19 @@ fn a_connection_goes_on_where_its_packets_come_to_when_its_owner_dies() {
         }
         assert_eq!(wall.drops(), [].into());
     }
+}
+
+#[test]
+fn a_packet_of_another_nodes_flow_is_explained() {
+    let mut wall = Wall::new(2, POLICY);
+    open(&mut wall, 40_000, 1, 2);
+    let transport = Transport::Tcp { source_port: 443, destination_port: 40_000 };
+    let (source, destination) = ("10.1.0.10".parse().unwrap(), "198.51.100.9".parse().unwrap());
+    let probe = Probe { from: interface_id("int"), source, destination, transport };
+    let explained = wall.engine(2).explain(&probe);
+    assert_eq!(explained.verdict, Verdict::ToPeer { node: NodeId(1) });
+    assert!(explained.steps.iter().any(|step| step.detail.contains("a flow of node 1's")));
+    assert!(matches!(wall.engine(1).explain(&probe).verdict, Verdict::Forward { .. }));
 }
 
 /// The sender waits longer before it says it a third time than the node takes to find out.

@@ -26,6 +26,7 @@ mod hand_over;
 mod receive;
 mod gather;
 mod listen;
+mod halves;
 mod adopt;
 mod presence;
 mod pass;

@@ -246,7 +246,7 @@ impl Engine {
     ) -> Result<Passage, Refusal> {
         let key = packet.key().ok_or(DropReason::FragmentInvalid)?;
         if let Some((slot, direction)) =
-            self.flows.find(&key).or_else(|| self.adopt_for(now, &key, packet, false))
+            self.flows.find(&key).or_else(|| self.adopt_for(now, &key, packet, None))
         {
             if let Some(errand) = self.doubted(now, slot, key) {
                 return Ok(Passage::Elsewhere(errand));

@@ -130,7 +130,7 @@ impl Engine {
         }
     }
 
-    fn moved(&mut self, now: Time, slot: Slot, tracker: &Tracker, to: TcpState) {
+    pub(crate) fn moved(&mut self, now: Time, slot: Slot, tracker: &Tracker, to: TcpState) {
         self.refresh(now, slot, tracker);
         let flow = &mut self.flows[slot];
         let is_over = to == TcpState::Closed;

@@ -12,12 +12,19 @@ use smoltcp::wire::{EthernetAddress, EthernetFrame, EthernetProtocol, IpCidr};
 
 use crate::network::NODE_MAC;
 
+use crate::walk::{Kind, Seen, read_packet};
+
 use super::conversation::{Course, Plan, byte};
+use super::schedule::SECOND;
 
 /// smoltcp probes a window of zero and no small one, for want of which a lost update stops it for good: more is
 /// never sent than fits.
 const SENT: usize = 16_384;
 const RECEIVED: usize = 49_152;
+/// An end that has sent something but so often, and nothing for so long, has forgotten it: one that is not
+/// answered sends it again after 1, 2 and 4 s.
+const FEW: u32 = 2;
+const LONG: u64 = 5 * SECOND;
 const MAC: [u8; 6] = [2, 0, 0, 0, 9, 1];
 
 pub(super) struct Host {
@@ -37,7 +44,18 @@ struct End {
     sent: usize,
     read: usize,
     writes_at: u64,
+    trial: Trial,
     listens: Option<u16>,
+}
+
+/// How often an end has sent what it is to send first.
+#[derive(Debug, Default)]
+struct Trial {
+    /// All before this is acknowledged.
+    from: u32,
+    times: u32,
+    /// When it has sent anything.
+    sent_at: u64,
 }
 
 /// Frames that wait in the card.
@@ -95,13 +113,30 @@ impl Host {
             socket.listen(port).unwrap();
         }
         let socket = self.sockets.add(socket);
-        let (sent, read, writes_at) = (0, 0, 0);
-        self.ends.push(End { socket, conversation, is_server, sent, read, writes_at, listens });
+        let (sent, read, writes_at, trial) = (0, 0, 0, Trial::default());
+        self.ends.push(End {
+            socket,
+            conversation,
+            is_server,
+            sent,
+            read,
+            writes_at,
+            trial,
+            listens,
+        });
         self.ends.len() - 1
     }
 
     /// A TCP segment comes in; who sent it on the link does not matter.
     pub(super) fn receive(&mut self, mut frame: Vec<u8>) {
+        if let Some((seen, Kind::Tcp { acknowledgement, .. })) = tcp_of(&frame) {
+            let ends = [seen.key.destination.port, seen.key.source.port];
+            let hearer = self.ends.iter_mut().find(|end| end.ports(&self.sockets) == Some(ends));
+            let is_more = |from: u32| acknowledgement.wrapping_sub(from).cast_signed() > 0;
+            if let Some(end) = hearer.filter(|end| end.trial.from == 0 || is_more(end.trial.from)) {
+                end.trial = Trial { from: acknowledgement, times: 0, ..end.trial };
+            }
+        }
         EthernetFrame::new_unchecked(&mut frame).set_dst_addr(EthernetAddress(MAC));
         self.link.received.push_back(frame);
     }
@@ -126,7 +161,33 @@ impl Host {
                 break;
             }
         }
+        self.note_sent(now);
         Ok(())
+    }
+
+    /// Notes what ends try.
+    fn note_sent(&mut self, now: u64) {
+        for frame in &self.link.sent {
+            let Some((seen, Kind::Tcp { sequence, length, .. })) = tcp_of(frame) else { continue };
+            let ends = [seen.key.source.port, seen.key.destination.port];
+            let sender = self.ends.iter_mut().find(|end| end.ports(&self.sockets) == Some(ends));
+            // A probe is one byte.
+            if let Some(end) = sender.filter(|_| length > 1) {
+                end.trial.sent_at = now;
+                end.trial.times += u32::from(sequence == end.trial.from);
+            }
+        }
+    }
+
+    /// Whether an end of the conversation has something to send and does not: now and then smoltcp has no
+    /// timer for what is on its way, or a very long one.
+    pub(super) fn is_stuck(&self, now: u64, conversation: usize) -> bool {
+        let mut ends = self.ends.iter().filter(|end| end.conversation == Some(conversation));
+        ends.any(|end| {
+            let socket = self.sockets.get::<tcp::Socket<'_>>(end.socket);
+            let Trial { times, sent_at, .. } = end.trial;
+            socket.send_queue() > 0 && times <= FEW && sent_at + LONG < now
+        })
     }
 
     /// When `run` is wanted next.
@@ -175,7 +236,18 @@ impl Host {
     }
 }
 
+fn tcp_of(frame: &[u8]) -> Option<(Seen, Kind)> {
+    let seen = read_packet(&frame[14..])?;
+    let kind = seen.kind;
+    Some((seen, kind))
+}
+
 impl End {
+    fn ports(&self, sockets: &SocketSet<'_>) -> Option<[u16; 2]> {
+        let socket = sockets.get::<tcp::Socket<'_>>(self.socket);
+        Some([socket.local_endpoint()?.port, socket.remote_endpoint()?.port])
+    }
+
     fn act(
         &mut self,
         now: u64,

@@ -17,6 +17,9 @@ use super::world::{STRANGERS, client_port};
 /// A connection is replicated when it is older than this, and its backup has heard of it.
 const REPLICATED: u64 = 5 * SECOND / 2;
 
+/// Of a connection that is there and does not go on.
+pub(super) const HANGS: &str = "S5: a connection hangs";
+
 /// What has been seen so far.
 #[derive(Debug)]
 pub(super) struct Watch {
@@ -27,9 +30,6 @@ pub(super) struct Watch {
     pub(super) policies: Vec<(u64, usize)>,
     /// By conversation: the nodes to which its packets were steered, and when.
     steered: BTreeMap<usize, Vec<(u64, usize)>>,
-    /// A known gap: a node that stands still finds an offer of a flow when it goes on, takes it, and nobody
-    /// tells it that the flow has ended meanwhile. It holds it until it times out.
-    pub(super) late_offers: bool,
     /// TCP conversations that no node knows any more.
     gone: Vec<bool>,
     nodes: usize,
@@ -42,7 +42,6 @@ impl Watch {
             powered_off: Vec::new(),
             policies: Vec::new(),
             steered: BTreeMap::new(),
-            late_offers: false,
             gone: vec![false; conversations],
             nodes,
         }
@@ -187,7 +186,7 @@ impl Watch {
         }
         for (number, known) in known.into_iter().enumerate() {
             let is_tcp = plans[number].kind.transport == Transport::Tcp;
-            if is_tcp && self.gone[number] && known && !self.late_offers {
+            if is_tcp && self.gone[number] && known {
                 return Err(format!("S3: conversation {number} had ended and is back"));
             }
             let [client, server] = courses[number].closed;
@@ -237,7 +236,7 @@ impl Watch {
             Some(_) => {}
         }
         if course.done.iter().any(Option::is_none) {
-            return Err("S5: a connection hangs");
+            return Err(HANGS);
         }
         Ok(())
     }

@@ -139,11 +139,14 @@ impl World {
                 self.watch.policies.push((self.now, number));
             }
             Fault::Drain(node) => {
+                self.nodes[node].is_draining |= self.nodes[node].engine.is_some();
                 self.at(self.now, Event::ToNode { node, input: Input::Draining(true) });
             }
             Fault::Undrain(node) => {
                 if self.nodes[node].is_draining {
-                    self.at(self.now, Event::ToNode { node, input: Input::Draining(false) });
+                    // Behind what has waited for a node that stood still.
+                    let at = self.now + 5 * MILLISECOND;
+                    self.at(at, Event::ToNode { node, input: Input::Draining(false) });
                 }
             }
             Fault::Rekey => {

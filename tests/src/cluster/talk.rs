@@ -98,7 +98,8 @@ impl World {
         let payload = &frame[14 + if is_v6 { 40 } else { 20 } + 8..];
         let is_reply = match transport {
             Transport::Echo => matches!(frame[14 + if is_v6 { 40 } else { 20 }], 0 | 129),
-            Transport::Udp | Transport::Tcp => matches!(key.source.port, 53 | 5_353),
+            // A translated client's port may be any.
+            Transport::Udp | Transport::Tcp => !matches!(key.destination.port, 53 | 5_353),
         };
         let read = programs::read(transport, payload, is_reply && transport != Transport::Echo);
         let (number, question) = match read {

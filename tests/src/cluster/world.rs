@@ -12,10 +12,10 @@ use super::Company;
 use super::balancer::Balancer;
 use super::conversation::Course;
 use super::host::Host;
-use super::invariants::Watch;
+use super::invariants::{HANGS, Watch};
 use super::node::{Input, Node, Output};
 use super::policy::{EXT, INT};
-use super::schedule::{END, FAULTS_UNTIL, Fault, MILLISECOND, SECOND, Schedule, Weather};
+use super::schedule::{END, FAULTS_UNTIL, MILLISECOND, SECOND, Schedule, Weather};
 
 /// Outside and inside: hosts, balancers and interfaces have the same numbers.
 pub(super) const SIDES: usize = 2;
@@ -100,8 +100,6 @@ impl World {
             schedule,
             steps: 0,
         };
-        let drains = |fault: &Fault| matches!(fault, Fault::Drain(_));
-        world.watch.late_offers = world.schedule.faults.iter().any(|(_, fault)| drains(fault));
         world.prepare(company);
         world
     }
@@ -359,7 +357,10 @@ impl World {
     fn judge(&self) -> Result<(), String> {
         for (number, (plan, course)) in self.schedule.plans.iter().zip(&self.courses).enumerate() {
             let verdict = self.watch.fate(number, plan, course, &self.schedule);
-            if let Err(what) = verdict {
+            let is_stuck = self.hosts.iter().any(|host| host.is_stuck(self.now, number));
+            if let Err(what) = verdict
+                && !(is_stuck && what == HANGS)
+            {
                 let hosts = self.hosts.iter().map(|host| host.describe(number)).collect::<Vec<_>>();
                 return Err(format!(
                     "{what}: conversation {number}: {plan:?} {course:?} {hosts:?}"

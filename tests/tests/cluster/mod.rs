@@ -32,6 +32,11 @@ const FOUND: &[(u64, &str)] = &[
     (5430, "a heartbeat that was overtaken by the next took a living peer's word back"),
     (6348, "a loss that one side did not see left a flow with two owners"),
     (6370, "the same with three nodes"),
+    (2126, "an offer of a flow that had ended was found late, and taken"),
+    (30177, "the copies of a node that stood still brought back what had ended meanwhile"),
+    (30579, "packets that had waited while their node stood still brought back what had ended"),
+    (51611, "an answer was taken for a question, and stood in the way of what it answered"),
+    (60319, "a packet that the owner himself handed over, late, made another take the flow over"),
 ];
 
 #[track_caller]

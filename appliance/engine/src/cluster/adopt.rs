@@ -1,9 +1,9 @@
 //! Taking over a flow whose owner has gone, at a packet of it; and giving flows away.
 
-use super::Cluster;
 use super::directory::Replica;
 use super::record::{Record, Translation};
 use super::rendezvous::Pair;
+use super::{Cluster, NodeId};
 use crate::flows::{Admission, DestinationChoice, Flow, Side, Slot, SourceChoice, Tracker};
 use crate::packet::{Packet, Segment};
 use crate::recheck::Standing;
@@ -19,12 +19,15 @@ impl Engine {
         now: Time,
         key: &FlowKey,
         packet: &Packet,
-        handed: bool,
+        handed: Option<NodeId>,
     ) -> Option<(Slot, Direction)> {
-        let cluster = self.cluster.as_ref()?;
+        let cluster = self.cluster.as_mut()?;
         let replica = cluster.directory.replica(&Pair::from(*key)).copied()?;
+        cluster.notice_pause(now);
         let fits = is_a_sign_of_life(&replica.record, key, packet);
-        if !fits || !cluster.is_adoptable(now, &replica, handed) {
+        // Packets that have waited while this node stood still show nothing, nor does its view.
+        let may_be_late = cluster.has_stood_still(now);
+        if !fits || may_be_late || !cluster.is_adoptable(now, &replica, handed) {
             return None;
         }
         self.adopt(now, &replica)?;
@@ -54,7 +57,7 @@ impl Engine {
         let slot = self.insert_flow(now, &flow).map_err(|_| Standing::Revoked)?;
         let Some(cluster) = &mut self.cluster else { return Err(Standing::Revoked) };
         cluster.hear(record.term);
-        self.announce(slot, Some(record.legs));
+        self.announce(slot, Some(record));
         self.tell_change(slot, &flow.tracker);
         Ok(slot)
     }
@@ -123,16 +126,27 @@ impl Engine {
 
 impl Cluster {
     /// Whether the owner of a copied flow has gone, and the flow is this node's to take.
-    pub(super) fn is_adoptable(&self, now: Time, replica: &Replica, handed: bool) -> bool {
+    pub(super) fn is_adoptable(
+        &self,
+        now: Time,
+        replica: &Replica,
+        handed: Option<NodeId>,
+    ) -> bool {
         let first = replica.record.first();
         let is_orphan = !self.is_live(replica.owner, replica.incarnation);
         // Another may keep a newer copy: whoever directs the key now knows, and sends its packets there.
-        let is_ours = handed || self.director(&first) == self.me();
+        let is_ours = handed.is_some() || self.director(&first) == self.me();
+        // Who hands it over himself lives, or did when he sent it.
+        let is_his = handed == Some(replica.owner)
+            && self
+                .peers
+                .iter()
+                .any(|peer| (peer.node, peer.incarnation) == (replica.owner, replica.incarnation));
         // Somebody has taken it over already.
         let is_taken = self.directory.entry(&first).is_some_and(|entry| {
             entry.claim.owner != self.me() && self.is_live(entry.claim.owner, entry.incarnation)
         });
-        is_orphan && is_ours && !is_taken && replica.expires > now
+        is_orphan && is_ours && !is_his && !is_taken && replica.expires > now
     }
 }
 

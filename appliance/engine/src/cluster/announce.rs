@@ -4,7 +4,7 @@
 use super::channel::Item;
 use super::consult::Passage;
 use super::digests;
-use super::message::{Claim, Message, Rank, Registration};
+use super::message::{Birth, Claim, End, Message, Rank, Registration};
 use super::ports::Ends;
 use super::record::{Record, Translation};
 use super::rendezvous::Pair;
@@ -43,18 +43,19 @@ impl Engine {
     }
 
     /// A flow has begun: its keys are registered before its first packet leaves. One that is taken over has
-    /// legs already.
-    pub(crate) fn announce(&mut self, slot: Slot, adopted: Option<[NodeId; 2]>) {
+    /// a birth and legs already.
+    pub(crate) fn announce(&mut self, slot: Slot, adopted: Option<&Record>) {
         let Self { cluster: Some(cluster), flows, translator, policy, .. } = self else { return };
         let Some(entry) = flows.get(slot) else { return };
         let id = entry.id();
         let rules = policy.as_ref().map_or(&[][..], |policy| policy.rules.rules());
         let is_strict = rules.get(entry.rule().0 as usize).is_some_and(|rule| rule.is_strict);
         let (doubt, losses) = (cluster.pauses, cluster.losses);
-        let legs = adopted.unwrap_or_default();
-        let share = Share { term: cluster.tick(), doubt, losses, legs, ..Share::default() };
+        let term = cluster.tick();
+        let birth = adopted.map_or(Birth::of(term, cluster.me()), |record| record.birth);
+        let legs = adopted.map_or_else(Default::default, |record| record.legs);
+        let share = Share { term, birth, doubt, losses, legs, ..Share::default() };
         cluster.shares.begin(slot, share);
-        cluster.shares.mark(slot, share::ADOPTED, adopted.is_some());
         for side in 0..SIDES as u8 {
             cluster.place(translator, flows, slot, id, side);
         }
@@ -96,15 +97,20 @@ impl Engine {
         let Some(cluster) = &mut self.cluster else { return };
         let share = cluster.shares.end(slot);
         let [first, second] = [Pair::from(flow.original), Pair::from(flow.reply)];
-        if share.has(share::ADOPTED) {
-            for key in [first, second] {
-                cluster.directory.bury(now, cluster.config.node, key, share.term);
-            }
-        }
+        let Share { birth, term, .. } = share;
+        let is_over = rank_of(&flow.tracker) == Rank::Closed;
+        let end = End { birth, term, is_over };
         for (key, holder) in [first, second, second].into_iter().zip(share.holders) {
             if let Some(holder) = holder {
-                cluster.tell(holder, Message::Gone { key, term: share.term });
+                cluster.tell(holder, Message::Gone { key, end });
             }
+        }
+        // Others may have it too, of whom this node does not know: an owner that it was taken from, and who
+        // stood still.
+        if birth != Birth::NONE && (share.has(REPLICATED) || birth != Birth::of(term, cluster.me()))
+        {
+            cluster.directory.bury(now, None, first, end);
+            cluster.directory.bury(now, None, second, end);
         }
         self.rest_port(now, &share, flow);
     }
@@ -114,6 +120,7 @@ impl Engine {
         let Some(cluster) = &mut self.cluster else { return };
         if let Some(share) = cluster.shares.get_mut(slot) {
             share.holders = [None; SIDES];
+            share.birth = Birth::NONE;
         }
     }
 
@@ -130,7 +137,7 @@ impl Engine {
             cluster.scan += 1;
             let Some(entry) = flows.get(slot) else { continue };
             let share = cluster.shares.get(slot);
-            if rank_of(&entry.tracker()) != Rank::Closed {
+            if rank_of(&entry.tracker()) > Rank::Closed {
                 cluster.add_to_digests(&share);
             }
             let is_due = if share.has(REPLICATED) {
@@ -348,22 +355,25 @@ impl Cluster {
     /// This node's right to a flow of its own.
     pub(super) fn claim(&self, flows: &FlowTable, slot: Slot) -> Claim {
         let rank = rank_of(&flows[slot].tracker());
-        Claim { rank, term: self.shares.get(slot).term, owner: self.me() }
+        let Share { term, birth, .. } = self.shares.get(slot);
+        Claim { rank, term, owner: self.me(), birth }
     }
 
-    fn record(&mut self, now: Time, flows: &FlowTable, slot: Slot) -> Option<Record> {
+    pub(super) fn record(&mut self, now: Time, flows: &FlowTable, slot: Slot) -> Option<Record> {
         let flow = flows.read(slot)?;
         let share = self.shares.get_mut(slot)?;
         share.version = share.version.wrapping_add(1);
         share.expires = seconds(flow.expires);
         share.moved = moved(flows, slot);
         let (term, version, legs) = (share.term, share.version, share.legs);
+        let birth = share.birth;
         let zones = [flow.admission.from, flow.admission.to]
             .map(|zone| self.zone_tags.get(usize::from(zone.0)).copied().unwrap_or_default());
         let remaining = flow.expires.since(now).as_millis();
         Some(Record {
             original: flow.original,
             reply: flow.reply,
+            birth,
             term,
             version,
             zones,
@@ -391,7 +401,7 @@ pub(crate) fn key_of(flows: &FlowTable, slot: Slot, side: u8) -> Option<Pair> {
     }
 }
 
-fn rank_of(tracker: &Tracker) -> Rank {
+pub(super) fn rank_of(tracker: &Tracker) -> Rank {
     match tracker.state() {
         FlowState::Tcp(TcpState::Closed) => Rank::Closed,
         FlowState::Tcp(TcpState::SynSent) | FlowState::Unreplied => Rank::Opening,

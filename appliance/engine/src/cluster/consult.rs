@@ -144,7 +144,7 @@ impl Engine {
         Some(Errand { to, key: pair, question: Question::Mine })
     }
 
-    fn would_permit(&self, from: InterfaceId, packet: &Packet, key: FlowKey) -> bool {
+    pub(super) fn would_permit(&self, from: InterfaceId, packet: &Packet, key: FlowKey) -> bool {
         let transport = transport_of(packet, &key);
         self.judge(&mut Nobody, &Case { from, key, transport, pinned: None }).is_ok()
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::NodeId;
 use super::aging::Aging;
 use super::digests::Sums;
-use super::message::{Claim, Rank, Registration, Term};
+use super::message::{Claim, End, Rank, Registration, Term};
 use super::record::Record;
 use super::rendezvous::{Pair, View};
 use crate::Time;
@@ -54,7 +54,7 @@ pub(crate) struct Hint {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Tombstone {
     key: Pair,
-    term: Term,
+    end: End,
 }
 
 macro_rules! keyed {
@@ -117,8 +117,8 @@ pub(crate) enum Registered {
     InPlaceOf(Claim),
     /// A larger claim is there.
     No(Claim),
-    /// The key was let go at this term.
-    Ended(Term),
+    /// This flow, or the one that had the key before, has ended so.
+    Ended(End),
     /// There is no room.
     Full,
 }
@@ -150,10 +150,10 @@ impl Directory {
         is_live: bool,
     ) -> Registered {
         let Registration { key, first, claim, round } = *registration;
-        if let Some(buried) = self.tombstones.get(now, &key)
-            && buried.term >= claim.term
+        if let Some(Tombstone { end, .. }) = self.tombstones.get(now, &key)
+            && (end.ends(claim.birth, claim.term) || end.term >= claim.term)
         {
-            return Registered::Ended(buried.term);
+            return Registered::Ended(end);
         }
         let mut loser = None;
         if let Some(known) = self.entries.get(&key) {
@@ -164,7 +164,7 @@ impl Directory {
                     return Registered::Yes;
                 }
             } else if is_live {
-                if held > claim {
+                if held.beats(&claim) {
                     return Registered::No(held);
                 }
                 loser = Some(held);
@@ -186,14 +186,29 @@ impl Directory {
     }
 
     /// A flow of this owner's has ended: what was known of it at this term or before is forgotten. What
-    /// others say of the key stays.
-    pub(crate) fn bury(&mut self, now: Time, owner: NodeId, key: Pair, term: Term) {
-        let is_his = |claim: Claim| claim.owner == owner && claim.term <= term;
-        if self.entries.get(&key).is_some_and(|entry| is_his(entry.claim)) {
+    /// others say of the key stays, unless it is over for all.
+    pub(crate) fn bury(&mut self, now: Time, owner: Option<NodeId>, key: Pair, end: End) {
+        let is_ended = |claim: Claim| {
+            Some(claim.owner) == owner && claim.term <= end.term
+                || end.is_over && claim.birth == end.birth
+        };
+        if self.entries.get(&key).is_some_and(|entry| is_ended(entry.claim)) {
             self.forget(&key);
         }
-        self.drop_replica(&key, term);
-        self.tombstones.put(now, Tombstone { key, term });
+        self.drop_replica(&key, end.term);
+        if self.replica(&key).is_some_and(|kept| {
+            kept.record.first() == key && end.ends(kept.record.birth, kept.record.term)
+        }) {
+            self.take_replica(&key);
+        }
+        let known = self.tombstones.get(now, &key).map(|buried| buried.end);
+        let end = match known.filter(|known| known.birth == end.birth) {
+            Some(known) => {
+                End { term: known.term.max(end.term), is_over: known.is_over || end.is_over, ..end }
+            }
+            None => end,
+        };
+        self.tombstones.put(now, Tombstone { key, end });
     }
 
     /// A copy of this term or an earlier one is of no use any more. It is kept where the first key is: that the
@@ -205,9 +220,9 @@ impl Directory {
         }
     }
 
-    /// At which term the key was let go, as far as that is remembered.
-    pub(crate) fn ended(&mut self, now: Time, key: &Pair) -> Option<Term> {
-        self.tombstones.get(now, key).map(|buried| buried.term)
+    /// How the last flow of the key has ended, as far as that is remembered.
+    pub(crate) fn ended(&mut self, now: Time, key: &Pair) -> Option<End> {
+        self.tombstones.get(now, key).map(|buried| buried.end)
     }
 
     /// Whether there was an entry.
@@ -239,7 +254,7 @@ impl Directory {
     fn sums_of(&mut self, entry: &Entry) -> Option<&mut Sums> {
         let counted = self.sums.get_mut(place_of(entry.claim.owner))?;
         let is_counted =
-            entry.claim.rank != Rank::Closed && entry.incarnation == counted.incarnation;
+            entry.claim.rank > Rank::Closed && entry.incarnation == counted.incarnation;
         is_counted.then_some(&mut counted.sums)
     }
 
@@ -247,7 +262,8 @@ impl Directory {
     pub(crate) fn keep(&mut self, now: Time, replica: Replica) -> bool {
         let record = &replica.record;
         let (first, second) = (record.first(), record.second());
-        if self.tombstones.get(now, &first).is_some_and(|buried| buried.term >= record.term) {
+        let is_ended = |end: End| end.ends(record.birth, record.term) || end.term >= record.term;
+        if self.tombstones.get(now, &first).is_some_and(|buried| is_ended(buried.end)) {
             return false;
         }
         let order = |record: &Record| (record.term, record.version);

@@ -30,9 +30,11 @@ impl Engine {
     pub(super) fn hear_handover(&mut self, now: Time, from: NodeId, record: Record) {
         let expires = now + Duration::from_millis(record.remaining.into());
         let key = record.first();
+        let ended = self.cluster.as_mut().and_then(|cluster| cluster.directory.ended(now, &key));
         let taken = match self.flows.find(&record.original) {
             // It was repeated.
             Some((slot, _)) => Some(slot),
+            None if ended.is_some_and(|end| end.ends(record.birth, record.term)) => None,
             None => self.take_over(now, &record, expires).ok(),
         };
         let Some(cluster) = &mut self.cluster else { return };
@@ -57,7 +59,13 @@ impl Engine {
     ) {
         let Self { cluster: Some(cluster), flows, .. } = self else { return };
         cluster.hear(term);
-        let Some(slot) = super::announce::slot_of(flows, &key) else { return };
+        let Some(slot) = super::announce::slot_of(flows, &key) else {
+            // The offer has come late: the flow had ended.
+            if let Some(end) = cluster.directory.ended(now, &key).filter(|_| accepted) {
+                cluster.tell(from, Message::Ended { key, end });
+            }
+            return;
+        };
         if !accepted || cluster.shares.get(slot).term >= term {
             return;
         }

@@ -1,6 +1,7 @@
 //! Datagrams that another node hands over in fragments: kept here until they are whole, as those are that
 //! come in by an interface.
 
+use super::NodeId;
 use super::receive::Arrived;
 use super::rendezvous::Pair;
 use crate::admit::is_opening;
@@ -31,7 +32,7 @@ impl Engine {
             self.tell_hint(wrapping, Pair::from(key));
             return self.drop_datagram(&fragments, DropReason::PeerReplayed);
         }
-        if self.is_for_here(now, &whole, key) {
+        if self.is_for_here(now, wrapping.origin, &whole, key) {
             self.note_handled(now, wrapping);
             let find = Self::find_here(Some(wrapping.origin));
             let verdict = self.decide_datagram(now, *from, fragments, find);
@@ -42,8 +43,8 @@ impl Engine {
     }
 
     /// Whether the datagram is of a flow of this node's, or begins one that is.
-    fn is_for_here(&mut self, now: Time, whole: &Packet, key: FlowKey) -> bool {
-        let found = self.flows.find(&key).or_else(|| self.adopt_for(now, &key, whole, true));
+    fn is_for_here(&mut self, now: Time, by: NodeId, whole: &Packet, key: FlowKey) -> bool {
+        let found = self.flows.find(&key).or_else(|| self.adopt_for(now, &key, whole, Some(by)));
         if let Some((slot, _)) = found
             && self.doubted(now, slot, key).is_none()
             && !self.has_expired(now, slot)

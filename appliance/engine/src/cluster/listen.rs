@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use super::announce::slot_of;
+use super::announce::{key_of, slot_of};
 use super::consult::Question;
 use super::directory::{Hint, Registered, Replica};
-use super::message::{Claim, Heartbeat, Message, Rank, Registration, Term, messages};
+use super::message::{Claim, End, Heartbeat, Message, Rank, Registration, messages};
 use super::pass::Sweep;
 use super::record::Record;
 use super::rendezvous::Pair;
@@ -53,7 +53,7 @@ impl Engine {
             }
             Message::Register(registration) => self.hear_registration(now, from, &registration),
             Message::Owned { key, claim } => self.hear_owned(now, key, claim),
-            Message::Ended { key, term } => self.hear_ended(now, key, term),
+            Message::Ended { key, end } => self.hear_ended(now, key, end),
             Message::Elsewhere { key, term } => {
                 cluster.hear(term);
                 cluster.directory.drop_replica(&key, term);
@@ -61,15 +61,7 @@ impl Engine {
                     self.forget_entry(now, &key);
                 }
             }
-            Message::Gone { key, term } => {
-                cluster.hear(term);
-                let was = cluster.directory.entry(&key).is_some();
-                cluster.directory.bury(now, from, key, term);
-                cluster.directory.drop_hint(&key);
-                if was && cluster.directory.entry(&key).is_none() {
-                    self.free_port(now, &key);
-                }
-            }
+            Message::Gone { key, end } => self.hear_gone(now, from, key, end),
             Message::Record(record) => self.hear_record(now, from, record),
             Message::Handover(record) => self.hear_handover(now, from, record),
             Message::Taken { key, accepted, term } => {
@@ -128,7 +120,7 @@ impl Engine {
         }
         if let Some(slot) = slot_of(flows, &key) {
             let ours = cluster.claim(flows, slot);
-            if ours > claim {
+            if ours.beats(&claim) {
                 cluster.tell(from, Message::Owned { key, claim: ours });
                 return;
             }
@@ -147,7 +139,7 @@ impl Engine {
                 cluster.tell(loser.owner, Message::Owned { key, claim });
             }
             Registered::No(claim) => cluster.tell(from, Message::Owned { key, claim }),
-            Registered::Ended(term) => cluster.tell(from, Message::Ended { key, term }),
+            Registered::Ended(end) => cluster.tell(from, Message::Ended { key, end }),
             Registered::Full => {}
         }
         if matches!(registered, Registered::Yes | Registered::InPlaceOf(_)) {
@@ -161,6 +153,9 @@ impl Engine {
     /// The flow is another node's.
     pub(super) fn lose(&mut self, now: Time, slot: Slot, hint: Hint) {
         let second = Pair::from(self.flows.key(slot, Direction::Reply));
+        let Some(cluster) = &mut self.cluster else { return };
+        let birth = cluster.shares.get(slot).birth;
+        cluster.tell_what_was_seen(now, &self.flows, slot, hint.owner);
         self.tell_nothing(slot);
         self.remove_flow(now, slot, CloseReason::HandedOver);
         let Some(cluster) = &mut self.cluster else { return };
@@ -168,7 +163,7 @@ impl Engine {
         // Its port is in use there from now on, even before the new owner has said so.
         let incarnation = cluster.incarnation_of(hint.owner);
         let round = cluster.peer(hint.owner).map_or(0, |peer| peer.round_in);
-        let claim = Claim { rank: Rank::Open, term: hint.term, owner: hint.owner };
+        let claim = Claim { rank: Rank::Open, term: hint.term, owner: hint.owner, birth };
         if self.external_of(&second).is_some()
             && let Some(cluster) = &mut self.cluster
             && cluster.directory.entry(&second).is_none()
@@ -184,7 +179,7 @@ impl Engine {
         cluster.hear(claim.term);
         let own = slot_of(flows, &key).filter(|_| claim.owner != cluster.me());
         let Some(slot) = own else { return };
-        if cluster.claim(flows, slot) < claim {
+        if claim.beats(&cluster.claim(flows, slot)) {
             self.lose(now, slot, Hint { key, owner: claim.owner, term: claim.term });
         } else {
             // It has shown more by now than its director knows.
@@ -194,19 +189,54 @@ impl Engine {
         }
     }
 
-    /// A connection that had the key before is remembered as ended: this one is another, and later.
-    fn hear_ended(&mut self, now: Time, key: Pair, term: Term) {
+    /// A flow has ended: what is kept of it is void. It may be this node's too, which has taken it over, or
+    /// from whom it was taken, without knowing.
+    fn hear_gone(&mut self, now: Time, from: NodeId, key: Pair, end: End) {
         let Self { cluster: Some(cluster), flows, .. } = self else { return };
-        cluster.hear(term);
+        cluster.hear(end.term);
+        let was = cluster.directory.entry(&key).is_some();
+        cluster.directory.bury(now, Some(from), key, end);
+        cluster.directory.drop_hint(&key);
+        let own = slot_of(flows, &key).map(|slot| (slot, cluster.shares.get(slot)));
+        if was && cluster.directory.entry(&key).is_none() {
+            self.free_port(now, &key);
+        }
+        if let Some((slot, share)) = own
+            && end.ends(share.birth, share.term)
+        {
+            self.end_with(now, slot, end);
+        }
+    }
+
+    /// A flow of this node's has ended at another owner's.
+    fn end_with(&mut self, now: Time, slot: Slot, end: End) {
+        let Self { cluster: Some(cluster), flows, .. } = self else { return };
+        let keys = [0, 1, 1].map(|side| key_of(flows, slot, side));
+        for (key, holder) in keys.into_iter().zip(cluster.shares.get(slot).holders) {
+            if let Some((key, holder)) = key.zip(holder) {
+                cluster.tell(holder, Message::Gone { key, end });
+            }
+        }
+        for key in keys.into_iter().take(2).flatten() {
+            cluster.directory.bury(now, None, key, end);
+        }
+        self.tell_nothing(slot);
+        self.remove_flow(now, slot, CloseReason::HandedOver);
+    }
+
+    /// A flow that had the key before is remembered as ended: it was this one, or this one is later.
+    fn hear_ended(&mut self, now: Time, key: Pair, end: End) {
+        let Self { cluster: Some(cluster), flows, .. } = self else { return };
+        cluster.hear(end.term);
         let Some(slot) = slot_of(flows, &key) else { return };
         let share = cluster.shares.get(slot);
-        if share.term > term {
+        // Of one that was taken over while this node stood still, only a later one's end may be known.
+        let is_old = share.doubt != cluster.pauses && share.term <= end.term;
+        if end.ends(share.birth, share.term) || is_old {
+            self.end_with(now, slot, end);
             return;
         }
-        if share.doubt != cluster.pauses {
-            // It was taken over while this node stood still, and has ended there.
-            self.tell_nothing(slot);
-            self.remove_flow(now, slot, CloseReason::HandedOver);
+        if share.term > end.term {
             return;
         }
         let renewed = cluster.tick();
@@ -219,8 +249,14 @@ impl Engine {
     }
 
     fn hear_record(&mut self, now: Time, from: NodeId, record: Record) {
-        let Some(cluster) = &mut self.cluster else { return };
+        let Self { cluster: Some(cluster), flows, .. } = self else { return };
         cluster.hear(record.term);
+        if let Some(slot) = slot_of(flows, &record.first())
+            && cluster.shares.get(slot).term > record.term
+        {
+            self.learn_from(now, slot, &record);
+            return;
+        }
         let incarnation = cluster.incarnation_of(from);
         let expires = now + Duration::from_millis(record.remaining.into());
         cluster.directory.keep(now, Replica { record, owner: from, incarnation, expires });

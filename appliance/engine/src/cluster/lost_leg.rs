@@ -139,7 +139,7 @@ impl Engine {
         let Some(replica) = cluster.directory.replica_at(place).copied() else { return };
         let Tracker::Tcp(tcp) = replica.record.tracker else { return };
         let lost = cluster.lost_legs(replica.record.legs);
-        if lost == [false; 2] || !cluster.is_adoptable(now, &replica, false) {
+        if lost == [false; 2] || !cluster.is_adoptable(now, &replica, None) {
             return;
         }
         let keys = [replica.record.original, replica.record.reply];

@@ -28,15 +28,15 @@ pub(crate) enum Message {
         key: Pair,
         claim: Claim,
     },
-    /// The key was let go at this term: what is older than that is not believed.
+    /// A flow of the key that the receiver has registered has ended so: it is this one, or a later one.
     Ended {
         key: Pair,
-        term: Term,
+        end: End,
     },
     /// A flow has ended.
     Gone {
         key: Pair,
-        term: Term,
+        end: End,
     },
     Record(Record),
     /// The receiver is to own the flow from now on.
@@ -102,6 +102,21 @@ pub(crate) struct Heartbeat {
     pub(crate) clock: Term,
 }
 
+/// Which flow it is, of those that have had a key: its first owner, and his term. Whoever takes it over
+/// keeps it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub(crate) struct Birth(pub(crate) u64);
+
+/// A flow's end, as its owner at this term has seen it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct End {
+    pub(crate) birth: Birth,
+    pub(crate) term: Term,
+    /// Its two sides have closed it: nothing is left of it at a later owner's either, who may have taken it
+    /// over without knowing.
+    pub(crate) is_over: bool,
+}
+
 /// A key that the sender owns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Registration {
@@ -115,16 +130,51 @@ pub(crate) struct Registration {
 
 /// Somebody's right to a key: the largest claim holds, whoever heard of it first. (`tests/cluster_model`
 /// finds two nodes that give way to each other where the first one holds.)
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Claim {
     pub(crate) rank: Rank,
     pub(crate) term: Term,
     pub(crate) owner: NodeId,
+    pub(crate) birth: Birth,
+}
+
+impl Claim {
+    /// Whether this claim holds against another. Of one flow that two have, one of whom has seen its end, the
+    /// end holds; a later flow of the same key is larger than one that is over.
+    pub(crate) fn beats(&self, other: &Self) -> bool {
+        let is_over = self.rank == Rank::Closed;
+        let is_contested = self.birth == other.birth
+            && is_over != (other.rank == Rank::Closed)
+            && ![self.rank, other.rank].contains(&Rank::Copy);
+        if is_contested {
+            return is_over;
+        }
+        (self.rank, self.term, self.owner) > (other.rank, other.term, other.owner)
+    }
+}
+
+impl Birth {
+    /// Of no flow.
+    pub(crate) const NONE: Self = Self(0);
+
+    /// Of the flow that a node begins at this reading of the clock.
+    pub(crate) const fn of(term: Term, node: NodeId) -> Self {
+        Self(term.0 << 4 | (node.0 as u64 - 1) & 15)
+    }
+}
+
+impl End {
+    /// Whether an owner's claim at this term is ended by it.
+    pub(crate) fn ends(&self, birth: Birth, term: Term) -> bool {
+        self.birth == birth && (self.is_over || self.term >= term)
+    }
 }
 
 /// How much a flow has shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Rank {
+    /// Nobody owns it: a copy of it is there.
+    Copy,
     /// It is over but for late packets.
     Closed,
     /// No packet has come back.
@@ -158,8 +208,9 @@ const PULL: u8 = 140;
 /// Types below may be skipped by whoever does not know them.
 const FIRST_REQUIRED: u8 = 128;
 
-/// Of a registration's first byte, above the rank.
+/// Of a claim's first byte, above the rank.
 const HAS_FIRST: u8 = 1 << 7;
+const HAS_BIRTH: u8 = 1 << 6;
 
 impl Message {
     /// Appends the message as it stands in a datagram.
@@ -203,14 +254,16 @@ impl Message {
             }
             Self::Register(registration) => registration.write(to),
             Self::Owned { key, claim } => {
-                to.u8(claim.rank as u8);
-                to.u8(claim.owner.0);
-                to.u64(claim.term.0);
+                claim.write(to, 0);
                 to.pair(key);
             }
-            Self::Gone { key, term }
-            | Self::Ended { key, term }
-            | Self::Elsewhere { key, term } => {
+            Self::Gone { key, end } | Self::Ended { key, end } => {
+                to.u8(end.is_over.into());
+                to.u64(end.birth.0);
+                to.u64(end.term.0);
+                to.pair(key);
+            }
+            Self::Elsewhere { key, term } => {
                 to.u64(term.0);
                 to.pair(key);
             }
@@ -250,14 +303,10 @@ impl Message {
             NUMBER => Self::Number(from.u32()?),
             ACKNOWLEDGEMENT => Self::Acknowledgement { highest: from.u32()?, before: from.u64()? },
             REGISTER => Self::Register(Registration::read(from)?),
-            OWNED => {
-                let (rank, owner) = (Rank::of(from.u8()?)?, from.node()?);
-                let claim = Claim { rank, owner, term: Term(from.u64()?) };
-                Self::Owned { claim, key: from.pair()? }
-            }
-            ENDED => Self::Ended { term: Term(from.u64()?), key: from.pair()? },
+            OWNED => Self::Owned { claim: Claim::read(from)?.0, key: from.pair()? },
+            ENDED => Self::Ended { end: End::read(from)?, key: from.pair()? },
             ELSEWHERE => Self::Elsewhere { term: Term(from.u64()?), key: from.pair()? },
-            GONE => Self::Gone { term: Term(from.u64()?), key: from.pair()? },
+            GONE => Self::Gone { end: End::read(from)?, key: from.pair()? },
             RECORD => Self::Record(Record::read(from)?),
             HANDOVER => Self::Handover(Record::read(from)?),
             TAKEN => {
@@ -312,10 +361,7 @@ impl Heartbeat {
 
 impl Registration {
     fn write(&self, to: &mut Writer<'_>) {
-        let has_first = if self.first.is_some() { HAS_FIRST } else { 0 };
-        to.u8(self.claim.rank as u8 | has_first);
-        to.u8(self.claim.owner.0);
-        to.u64(self.claim.term.0);
+        self.claim.write(to, if self.first.is_some() { HAS_FIRST } else { 0 });
         to.u32(self.round);
         to.pair(&self.key);
         if let Some(first) = &self.first {
@@ -324,21 +370,50 @@ impl Registration {
     }
 
     fn read(from: &mut Reader<'_>) -> Option<Self> {
-        let marks = from.u8()?;
-        let (rank, owner) = (Rank::of(marks & !HAS_FIRST)?, from.node()?);
-        let claim = Claim { rank, owner, term: Term(from.u64()?) };
+        let (claim, marks) = Claim::read(from)?;
         let (round, key) = (from.u32()?, from.pair()?);
         let first = if marks & HAS_FIRST != 0 { Some(from.pair()?) } else { None };
         Some(Self { key, first, claim, round })
     }
 }
 
+impl Claim {
+    /// Who has owned the flow from the beginning need not say since when.
+    fn write(&self, to: &mut Writer<'_>, marks: u8) {
+        let is_first = self.birth == Birth::of(self.term, self.owner);
+        to.u8(self.rank as u8 | marks | if is_first { 0 } else { HAS_BIRTH });
+        to.u8(self.owner.0);
+        to.u64(self.term.0);
+        if !is_first {
+            to.u64(self.birth.0);
+        }
+    }
+
+    /// With the marks that stand in its first byte.
+    fn read(from: &mut Reader<'_>) -> Option<(Self, u8)> {
+        let marks = from.u8()?;
+        let (rank, owner) = (Rank::of(marks & !(HAS_FIRST | HAS_BIRTH))?, from.node()?);
+        let term = Term(from.u64()?);
+        let is_first = marks & HAS_BIRTH == 0;
+        let birth = if is_first { Birth::of(term, owner) } else { Birth(from.u64()?) };
+        Some((Self { rank, term, owner, birth }, marks))
+    }
+}
+
+impl End {
+    fn read(from: &mut Reader<'_>) -> Option<Self> {
+        let is_over = from.u8()? != 0;
+        Some(Self { is_over, birth: Birth(from.u64()?), term: Term(from.u64()?) })
+    }
+}
+
 impl Rank {
     const fn of(number: u8) -> Option<Self> {
         match number {
-            0 => Some(Self::Closed),
-            1 => Some(Self::Opening),
-            2 => Some(Self::Open),
+            0 => Some(Self::Copy),
+            1 => Some(Self::Closed),
+            2 => Some(Self::Opening),
+            3 => Some(Self::Open),
             _ => None,
         }
     }

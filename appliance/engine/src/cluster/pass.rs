@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::channel::Item;
 use super::digests;
 use super::directory::Replica;
-use super::message::{Claim, Message, Rank, Registration};
+use super::message::{Claim, End, Message, Rank, Registration};
 use super::record::Record;
 use super::rendezvous::Pair;
 use super::share::SIDES;
@@ -77,7 +77,7 @@ impl Engine {
             }
             let Some(entry) = cluster.directory.entry_at(place) else { continue };
             // What is over, and copies of the dead's, are told of with all the rest only.
-            let is_told = buckets == u64::MAX || entry.claim.rank != Rank::Closed;
+            let is_told = buckets == u64::MAX || entry.claim.rank > Rank::Closed;
             let is_let_go = entry.claim.owner == owner
                 && is_told
                 && buckets & digests::bit(entry.claim.term) != 0
@@ -141,7 +141,8 @@ impl Cluster {
     /// Whoever directs the keys of a copy is told where it is, and whoever gave its port out that it is in
     /// use. Whoever owns the flow in truth, and was only silent, has the larger claim.
     fn register_orphan(&mut self, translator: &Translator, record: &Record) {
-        let claim = Claim { rank: Rank::Closed, term: record.term, owner: self.me() };
+        let Record { term, birth, .. } = *record;
+        let claim = Claim { rank: Rank::Copy, term, owner: self.me(), birth };
         let first = record.first();
         for (key, to) in self.concerned(translator, record) {
             let round = self.peer(to).map_or(0, |peer| peer.round);
@@ -157,8 +158,9 @@ impl Cluster {
         if self.is_live(*owner, *incarnation) {
             return;
         }
+        let end = End { birth: record.birth, term: record.term, is_over: false };
         for (key, to) in self.concerned(translator, record) {
-            self.tell(to, Message::Gone { key, term: record.term });
+            self.tell(to, Message::Gone { key, end });
         }
     }
 

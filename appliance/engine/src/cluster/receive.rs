@@ -1,19 +1,21 @@
 //! A packet that another node hands over: it is this node's, or somebody's of whom this one knows, or it
 //! waits until somebody registers its key.
 
-use super::announce::slot_of;
+use super::announce::{rank_of, slot_of};
 use super::consult::FindPassage;
 use super::directory::GRANTED;
 use super::hand_over::NotWrapped;
-use super::message::{Claim, Message, Rank, Registration};
+use super::message::{Birth, Claim, Message, Rank, Registration};
 use super::rendezvous::Pair;
 use super::wrap::{Flags, Refused, Wrapping};
 use super::{Cluster, NodeId, NodeState, WRAPPED_FRAME, Wrapped};
-use crate::admit::is_opening;
+use crate::admit::{begins_flow, is_opening};
+use crate::event::CloseReason;
+use crate::flows::Slot;
 use crate::follow::Followed;
 use crate::hash::keyed;
 use crate::judge::Refusal;
-use crate::packet::{Packet, Parsed, Segment};
+use crate::packet::{Packet, Parsed, Segment, protocol};
 use crate::{DropReason, Engine, FlowKey, Frame, InterfaceId, Offload, Time, Verdict};
 
 /// How a wrapped packet came.
@@ -129,8 +131,10 @@ impl Engine {
             self.tell_owner(wrapping, pair);
             return Err(DropReason::PeerReplayed.into());
         }
-        if let Some((slot, _)) =
-            self.flows.find(&key).or_else(|| self.adopt_for(now, &key, packet, true))
+        if let Some((slot, _)) = self
+            .flows
+            .find(&key)
+            .or_else(|| self.adopt_for(now, &key, packet, Some(wrapping.origin)))
             && self.doubted(now, slot, key).is_none()
             && !self.has_expired(now, slot)
         {
@@ -168,7 +172,7 @@ impl Engine {
         packet: &Packet,
         key: FlowKey,
     ) -> Result<Verdict, Refusal> {
-        let external = (key.protocol, key.destination);
+        let way = key;
         let key = Pair::from(key);
         let Some(cluster) = &mut self.cluster else { return Err(DropReason::NoOwner.into()) };
         let Arrived { by, from, wrapping } = *arrived;
@@ -179,10 +183,7 @@ impl Engine {
         if let Some(owner) = known.filter(others) {
             return cluster.pass_to(owner, wrapping, frame, packet);
         }
-        let opens = matches!(&packet.segment, Segment::Tcp(tcp) if is_opening(tcp));
-        if opens || self.translator.mappings.find_external(external.0, external.1).is_some() {
-            // A connection anew, of which the other node remembers the last one; or a stranger, whom the
-            // mapping here lets in or does not.
+        if self.is_to_begin(now, from, packet, way) {
             self.note_handled(now, wrapping);
             let find = Self::find_here(Some(wrapping.origin));
             let verdict = self.pass(now, from, frame, packet, find);
@@ -196,9 +197,9 @@ impl Engine {
         let is_director = cluster.director(&key) == me || cluster.director_but(&key, by) == me;
         if wrapping.flags.has(Flags::MINE)
             && is_director
-            && let Some(term) = cluster.directory.ended(now, &key)
+            && let Some(end) = cluster.directory.ended(now, &key)
         {
-            cluster.answer(wrapping, Message::Ended { key, term });
+            cluster.answer(wrapping, Message::Ended { key, end });
         }
         if wrapping.flags.has(Flags::MINE) && (known.is_some() || is_director) {
             cluster.answer(wrapping, Message::Granted { ask: wrapping.ask });
@@ -229,6 +230,31 @@ impl Engine {
             peer.channel.note(message);
         }
         Err(DropReason::NoOwner.into())
+    }
+
+    /// Whether a packet is this node's to judge though it knows of no flow: a connection anew, of which the other
+    /// node remembers the last one; or a stranger, whom the mapping here lets in or does not.
+    fn is_to_begin(&mut self, now: Time, from: InterfaceId, packet: &Packet, key: FlowKey) -> bool {
+        let opens = matches!(&packet.segment, Segment::Tcp(tcp) if is_opening(tcp));
+        let was_mistaken = self.was_mistaken(from, packet, key);
+        if let Some(slot) = was_mistaken {
+            self.remove_flow(now, slot, CloseReason::Reopened);
+        }
+        let mappings = &self.translator.mappings;
+        opens
+            || was_mistaken.is_some()
+            || mappings.find_external(key.protocol, key.destination).is_some()
+    }
+
+    /// An unanswered flow of this node's that began with an answer: its question is this packet, and went by
+    /// another node while nobody was sure who directs their key.
+    fn was_mistaken(&self, from: InterfaceId, packet: &Packet, key: FlowKey) -> Option<Slot> {
+        let slot = slot_of(&self.flows, &Pair::from(key))?;
+        let is_unanswered = rank_of(&self.flows[slot].tracker()) == Rank::Opening;
+        let may_begin = key.protocol != protocol::TCP
+            && begins_flow(&packet.segment).is_ok()
+            && self.would_permit(from, packet, key);
+        (self.flows.find(&key).is_none() && is_unanswered && may_begin).then_some(slot)
     }
 
     /// Gives packets that were held for a key to whoever has registered it.
@@ -328,7 +354,9 @@ impl Cluster {
     fn grant(&mut self, now: Time, wrapping: &Wrapping, key: Pair) {
         let origin = wrapping.origin;
         let incarnation = self.incarnation_of(origin);
-        let claim = Claim { rank: Rank::Opening, term: self.tick(), owner: origin };
+        let term = self.tick();
+        let birth = Birth::of(term, origin);
+        let claim = Claim { rank: Rank::Opening, term, owner: origin, birth };
         let registration = Registration { key, first: None, claim, round: GRANTED };
         self.directory.register(now, incarnation, &registration, false);
         self.answer(wrapping, Message::Granted { ask: wrapping.ask });

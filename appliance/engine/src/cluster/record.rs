@@ -1,7 +1,7 @@
 //! A flow as its backup keeps it: all that another node needs to go on with it under rules of its own.
 
 use super::NodeId;
-use super::message::Term;
+use super::message::{Birth, Term};
 use super::rendezvous::Pair;
 use super::wire::{Reader, Writer};
 use super::wrap::ZoneTag;
@@ -14,6 +14,7 @@ use crate::tcp::{StoredTcp, TcpTracker};
 pub(crate) struct Record {
     pub(crate) original: FlowKey,
     pub(crate) reply: FlowKey,
+    pub(crate) birth: Birth,
     pub(crate) term: Term,
     /// Which of the owner's records of the flow at this term.
     pub(crate) version: u32,
@@ -59,6 +60,7 @@ impl Record {
     }
 
     pub(crate) fn write(&self, to: &mut Writer<'_>) {
+        to.u64(self.birth.0);
         to.u64(self.term.0);
         to.u32(self.version);
         for zone in self.zones {
@@ -93,7 +95,7 @@ impl Record {
     }
 
     pub(crate) fn read(from: &mut Reader<'_>) -> Option<Self> {
-        let (term, version) = (Term(from.u64()?), from.u32()?);
+        let (birth, term, version) = (Birth(from.u64()?), Term(from.u64()?), from.u32()?);
         let zones = [from.bytes()?, from.bytes()?].map(ZoneTag::from_bytes);
         let legs = [NodeId(from.u8()?), NodeId(from.u8()?)];
         let remaining = from.u32()?;
@@ -127,6 +129,7 @@ impl Record {
         fits.then_some(Self {
             original,
             reply,
+            birth,
             term,
             version,
             zones,

@@ -1,7 +1,7 @@
 //! What other nodes know of the flows that this one owns.
 
 use super::NodeId;
-use super::message::Term;
+use super::message::{Birth, Term};
 use crate::flows::Slot;
 
 /// Registrations of one flow.
@@ -11,6 +11,8 @@ pub(crate) const SIDES: usize = 3;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Share {
     pub(crate) term: Term,
+    /// None of one that another node has.
+    pub(crate) birth: Birth,
     /// Of the last record that was sent.
     pub(crate) version: u32,
     /// Where its keys are registered: the first and the second with those who are asked for them, and the
@@ -45,8 +47,6 @@ pub(crate) const AWAITED: u16 = 1 << 11;
 /// Its packets have gone on since its last record, and it waits for the next.
 pub(crate) const BEHIND: u16 = 1 << 12;
 
-/// It was taken over: an owner of before may speak of it still.
-pub(crate) const ADOPTED: u16 = 1 << 14;
 /// It is over, and waits for what may still come of it.
 pub(crate) const CLOSED: u16 = 1 << 13;
 

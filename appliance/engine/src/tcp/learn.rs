@@ -93,9 +93,12 @@ impl TcpTracker {
         if !learning.is_loose(direction) {
             sender.may_send(&known, segment)?;
         }
-        if segment.flags.fin {
-            // It ends nothing before it is known to be the last: it comes again.
+        if segment.flags.fin && !is_at_most(sender.end, end(segment)) {
             return Ok(TcpEffect::NoRefresh);
+        }
+        if sender.fin.is_some_and(|fin| !is_at_most(end(segment), fin)) {
+            // Not the last, then: anybody may have sent that FIN.
+            sender.fin = None;
         }
         sender.note(&known, segment);
         self.learned(direction, acknowledged);
@@ -114,6 +117,16 @@ impl TcpTracker {
         {
             *receiver = known;
         }
+    }
+
+    /// Takes what another node has seen of the connection, by which the other half of it went.
+    pub(crate) fn merge(&mut self, seen: &Self) -> TcpEffect {
+        let Some((replier, others)) = self.replier.as_mut().zip(seen.replier.as_ref()) else {
+            return TcpEffect::Continue;
+        };
+        self.originator.merge(&seen.originator);
+        replier.merge(others);
+        self.settle()
     }
 
     /// A RST that can not be told from a forged one: the receiver can tell.

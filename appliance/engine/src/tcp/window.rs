@@ -116,6 +116,20 @@ impl Side {
         }
     }
 
+    /// Takes what somebody else has seen of this side.
+    pub(super) fn merge(&mut self, seen: &Self) {
+        self.end = latest(self.end, seen.end);
+        self.fin = self.fin.or(seen.fin);
+        self.window = self.window.max(seen.window);
+        self.repeated |= seen.repeated;
+        self.grant = match (self.grant, seen.grant) {
+            (Some(one), Some(other)) => {
+                Some(Grant { ack: latest(one.ack, other.ack), edge: latest(one.edge, other.edge) })
+            }
+            (one, other) => one.or(other),
+        };
+    }
+
     /// The next sequence number that this side is known to expect from `sender`.
     pub(super) fn expected(&self, sender: &Self) -> u32 {
         self.grant.map_or_else(|| sender.isn.wrapping_add(1), |grant| grant.ack)

@@ -338,6 +338,37 @@ fn connections_go_on_in_halves_while_nodes_do_not_hear_each_other() {
     assert_eq!(wall.drops(), [].into());
 }
 
+/// S3: each node has seen one side close, and neither that both have.
+#[test]
+fn a_connection_that_ended_in_two_halves_is_over_when_these_meet() {
+    let mut wall = Wall::new(2, POLICY);
+    for port in 40_000..40_010 {
+        open(&mut wall, port, 1, 2);
+    }
+    wall.wait(Duration::from_millis(50));
+    wall.cut.extend([(1, 2), (2, 1)]);
+    wall.wait(Duration::from_millis(600));
+    for port in 40_000..40_010 {
+        let data = server(port).seq(HOST + 5_001).ack(CLIENT + 1_001).payload(b"hi").frame();
+        assert_eq!(wall.send(2, "int", &data).len(), 1);
+        let end = client(port).seq(CLIENT + 1_001).ack(HOST + 5_003).fin().frame();
+        assert_eq!(wall.send(1, "ext", &end).len(), 1);
+        let end = server(port).seq(HOST + 5_003).ack(CLIENT + 1_002).fin().frame();
+        assert_eq!(wall.send(2, "int", &end).len(), 1);
+        let last = client(port).seq(CLIENT + 1_002).ack(HOST + 5_004).frame();
+        assert_eq!(wall.send(1, "ext", &last).len(), 1);
+    }
+    wall.cut.clear();
+    wall.wait(Duration::from_secs(2));
+    assert_eq!(wall.drops(), [].into());
+    for port in 40_000..40_010 {
+        let stray = server(port).seq(HOST + 5_004).ack(CLIENT + 1_002).payload(b"more").frame();
+        assert_eq!(wall.send(2, "int", &stray), [""; 0]);
+        let stray = client(port).seq(CLIENT + 1_002).ack(HOST + 5_004).payload(b"more").frame();
+        assert_eq!(wall.send(1, "ext", &stray), [""; 0]);
+    }
+}
+
 /// Of two nodes one hears the other: both take the other for dead, and none waits for what does not come.
 #[test]
 fn connections_go_on_where_nodes_hear_each_other_one_way_only() {

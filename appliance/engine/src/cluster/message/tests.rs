@@ -38,11 +38,20 @@ fn node() -> impl Strategy<Value = NodeId> {
 }
 
 fn claim() -> impl Strategy<Value = Claim> {
-    let rank = prop::sample::select(vec![Rank::Closed, Rank::Opening, Rank::Open]);
-    (rank, any::<u64>(), node()).prop_map(|(rank, term, owner)| Claim {
-        rank,
+    let rank = prop::sample::select(vec![Rank::Copy, Rank::Closed, Rank::Opening, Rank::Open]);
+    (rank, any::<u64>(), node(), prop::option::of(any::<u64>())).prop_map(
+        |(rank, term, owner, birth)| {
+            let term = Term(term);
+            Claim { rank, term, owner, birth: birth.map_or(Birth::of(term, owner), Birth) }
+        },
+    )
+}
+
+fn end() -> impl Strategy<Value = End> {
+    any::<(u64, u64, bool)>().prop_map(|(birth, term, is_over)| End {
+        birth: Birth(birth),
         term: Term(term),
-        owner,
+        is_over,
     })
 }
 
@@ -69,12 +78,13 @@ fn record() -> impl Strategy<Value = Record> {
         Translation::Mapping,
         Translation::SharedPort,
     ]);
-    let numbers = (any::<u64>(), any::<[u32; 2]>());
+    let numbers = (any::<[u64; 2]>(), any::<[u32; 2]>());
     (tracker(), any::<[[u8; 3]; 2]>(), [node(), node()], numbers, translation).prop_flat_map(
-        |((protocol, tracker), zones, legs, (term, [version, remaining]), translation)| {
+        |((protocol, tracker), zones, legs, ([birth, term], [version, remaining]), translation)| {
             key(protocol).prop_map(move |original| Record {
                 original,
                 reply: original.reversed(),
+                birth: Birth(birth),
                 term: Term(term),
                 version,
                 zones: zones.map(ZoneTag::from_bytes),
@@ -115,8 +125,8 @@ pub(in crate::cluster) fn message() -> impl Strategy<Value = Message> {
             .prop_map(|(highest, before)| Message::Acknowledgement { highest, before }),
         registration,
         (pair(), claim()).prop_map(|(key, claim)| Message::Owned { key, claim }),
-        (pair(), term()).prop_map(|(key, term)| Message::Ended { key, term }),
-        (pair(), term()).prop_map(|(key, term)| Message::Gone { key, term }),
+        (pair(), end()).prop_map(|(key, end)| Message::Ended { key, end }),
+        (pair(), end()).prop_map(|(key, end)| Message::Gone { key, end }),
         (pair(), term()).prop_map(|(key, term)| Message::Elsewhere { key, term }),
         record().prop_map(Message::Record),
         record().prop_map(Message::Handover),

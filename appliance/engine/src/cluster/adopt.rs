@@ -1,5 +1,7 @@
 //! Taking over a flow whose owner has gone, at a packet of it; and giving flows away.
 
+use std::time::Duration;
+
 use super::directory::Replica;
 use super::record::{Record, Translation};
 use super::rendezvous::Pair;
@@ -26,7 +28,7 @@ impl Engine {
         cluster.notice_pause(now);
         let fits = is_a_sign_of_life(&replica.record, key, packet);
         // Packets that have waited while this node stood still show nothing, nor does its view.
-        let may_be_late = cluster.has_stood_still(now);
+        let may_be_late = cluster.has_stood_still(now, Duration::ZERO);
         if !fits || may_be_late || !cluster.is_adoptable(now, &replica, handed) {
             return None;
         }

@@ -6,7 +6,7 @@ use super::consult::{Errand, FindPassage, Question};
 use super::strict::STRICT_HOLD;
 use super::waiting::{Asked, HOLD};
 use super::wrap::{self, Flags, TooBig, Wrapping};
-use super::{Cluster, NodeId, WRAPPED_MAX, Wrapped};
+use super::{ASK_LIFE, Cluster, NodeId, WRAPPED_MAX, Wrapped};
 use crate::judge::Refusal;
 use crate::packet::{Packet, Parsed};
 use crate::reply::IcmpError;
@@ -98,6 +98,10 @@ impl Engine {
     /// Packets that were sent to a node which was dead by then go their way anew.
     pub(super) fn recall_from_lost(&mut self, now: Time) {
         let Some(cluster) = &mut self.cluster else { return };
+        if cluster.has_stood_still(now, ASK_LIFE) {
+            // They may be as old as that, and would bring back what has ended meanwhile.
+            return;
+        }
         let (view, me) = (cluster.view, cluster.me());
         let lost = |asked: &Asked| asked.to != me && !view.contains(asked.to);
         for asked in cluster.waiting.take_asked_where(lost) {

@@ -178,7 +178,7 @@ impl Engine {
         let Some(cluster) = &mut self.cluster else { return };
         let heard = cluster.heard(now);
         // Who did not hear a node that stood still says so for as long as he has not heard of it again.
-        let is_back = cluster.has_stood_still(now);
+        let is_back = cluster.has_stood_still(now, Duration::ZERO);
         let is_alive = |peer: &&super::Peer| {
             let waits_for_us = is_back && cluster.view.contains(peer.node);
             heard.contains(peer.node) && (peer.hears_us || waits_for_us)
@@ -289,10 +289,11 @@ impl Cluster {
         self.is_alive(node) && self.peers.iter().any(is_overdue)
     }
 
-    /// Whether it is so short a time since that what it sees and what waits for it may be from before.
-    pub(super) fn has_stood_still(&self, now: Time) -> bool {
-        let patience = self.patience_with_silence();
-        self.paused_at.is_some_and(|paused| now.since(paused) < patience)
+    /// Whether it is so short a time since that what it sees and what waits for it may be from before; or so
+    /// much more.
+    pub(super) fn has_stood_still(&self, now: Time, more: Duration) -> bool {
+        let long = self.patience_with_silence() + more;
+        self.paused_at.is_some_and(|paused| now.since(paused) < long)
     }
 
     pub(super) fn patience_with_silence(&self) -> Duration {

@@ -147,13 +147,10 @@ impl World {
         Ok(())
     }
 
-    /// Whether silence between nodes may have led one of them astray.
-    ///
-    /// A registration that is late or lost once is enough where a reply is no answer to the rules: a reply to
-    /// a published address, in a datagram.
+    /// Whether silence between nodes may have led one of them astray: who dies, or is cut off, takes what he has not
+    /// said yet with him, and rules decide about answers that are questions to others.
     pub(super) fn may_err(&self) -> bool {
-        let is_fair = self.schedule.weathers[0].is_fair();
-        (self.schedule.severity != Severity::Calm || !is_fair) && self.now < SETTLED
+        self.schedule.severity != Severity::Calm && self.now < SETTLED
     }
 
     /// A packet of nobody: it may not reach anybody.

@@ -45,11 +45,10 @@ impl Engine {
     /// A flow has begun: its keys are registered before its first packet leaves. One that is taken over has
     /// a birth and legs already.
     pub(crate) fn announce(&mut self, slot: Slot, adopted: Option<&Record>) {
-        let Self { cluster: Some(cluster), flows, translator, policy, .. } = self else { return };
+        let waits = self.is_strict(slot) || self.is_answered_elsewhere(slot);
+        let Self { cluster: Some(cluster), flows, translator, .. } = self else { return };
         let Some(entry) = flows.get(slot) else { return };
         let id = entry.id();
-        let rules = policy.as_ref().map_or(&[][..], |policy| policy.rules.rules());
-        let is_strict = rules.get(entry.rule().0 as usize).is_some_and(|rule| rule.is_strict);
         let (doubt, losses) = (cluster.pauses, cluster.losses);
         let term = cluster.tick();
         let birth = adopted.map_or(Birth::of(term, cluster.me()), |record| record.birth);
@@ -59,7 +58,7 @@ impl Engine {
         for side in 0..SIDES as u8 {
             cluster.place(translator, flows, slot, id, side);
         }
-        if is_strict && adopted.is_none() && !cluster.shares.get(slot).is_known() {
+        if waits && adopted.is_none() && !cluster.shares.get(slot).is_known() {
             cluster.shares.mark(slot, AWAITED, true);
         }
         if adopted.is_some()

@@ -4,7 +4,7 @@
 use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use gabion_tests::cluster::simulate;
+use gabion_tests::cluster::{commit, simulate};
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -26,7 +26,7 @@ fn show(seed: u64) -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(what) => {
-            println!("seed {seed}: {what}");
+            println!("seed {seed} of {}: {what}", commit());
             ExitCode::FAILURE
         }
     }
@@ -51,7 +51,8 @@ fn hunt(time: Duration, from: Option<u64>) -> ExitCode {
     }
     let minutes = started.elapsed().as_secs_f64() / 60.0;
     println!(
-        "{count} schedules from seed {first}, {:.0} a minute; failed: {failed:?}",
+        "{count} schedules from seed {first} of {}, {:.0} a minute; failed: {failed:?}",
+        commit(),
         count as f64 / minutes
     );
     if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }

@@ -22,9 +22,9 @@ use super::schedule::SECOND;
 const SENT: usize = 16_384;
 const RECEIVED: usize = 49_152;
 /// An end that has sent something but so often, and nothing for so long, has forgotten it: one that is not
-/// answered sends it again after 1, 2 and 4 s.
+/// answered sends it again after 1 s and after 2 more.
 const FEW: u32 = 2;
-const LONG: u64 = 5 * SECOND;
+const LONG: u64 = 3 * SECOND;
 const MAC: [u8; 6] = [2, 0, 0, 0, 9, 1];
 
 pub(super) struct Host {

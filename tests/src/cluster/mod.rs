@@ -46,6 +46,17 @@ pub fn simulate_alone(seed: u64) -> Result<Report, String> {
     run(&Schedule::draw_alone(seed), Company::None)
 }
 
+/// The tree that a seed is to be run on again: what it does changes with the code.
+pub fn commit() -> String {
+    let tree = ["-C", env!("CARGO_MANIFEST_DIR"), "describe", "--always", "--dirty"];
+    let said = std::process::Command::new("git").args(tree).output();
+    let said = said.ok().filter(|output| output.status.success());
+    said.map_or_else(
+        || "an unknown commit".to_owned(),
+        |output| String::from_utf8_lossy(&output.stdout).trim().to_owned(),
+    )
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Company {
     None,

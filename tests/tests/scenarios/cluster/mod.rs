@@ -46,6 +46,15 @@ fn open(wall: &mut Wall, port: u16, inward: u8, outward: u8) {
     assert_eq!(left, [format!("{inward} int: tcp 198.51.100.9:{port} > {SERVER} . ttl 63")]);
 }
 
+/// The client's first words on a connection, and the server's.
+fn question(port: u16) -> Vec<u8> {
+    client(port).seq(CLIENT + 1_001).ack(HOST + 5_001).psh().payload(b"hello").frame()
+}
+
+fn answer(port: u16) -> Vec<u8> {
+    server(port).seq(HOST + 5_001).ack(CLIENT + 1_006).psh().payload(b"hello").frame()
+}
+
 /// What left, by whichever node.
 fn ends(left: &[String]) -> Vec<&str> {
     left.iter().map(|left| &left[2..]).collect()
@@ -77,16 +86,12 @@ fn a_connection_goes_on_where_its_packets_come_to_when_its_owner_dies() {
         wall.wait(Duration::from_millis(50));
         wall.kill(1);
         for port in 40_000..40_040 {
-            let data =
-                client(port).seq(CLIENT + 1_001).ack(HOST + 5_001).psh().payload(b"hello").frame();
-            let left = wall.send(2, "ext", &data);
+            let left = wall.send(2, "ext", &question(port));
             assert_eq!(
                 ends(&left),
                 [format!("int: tcp 198.51.100.9:{port} > {SERVER} P. +5 ttl 63")]
             );
-            let answer =
-                server(port).seq(HOST + 5_001).ack(CLIENT + 1_006).psh().payload(b"hello").frame();
-            let left = wall.send(2, "int", &answer);
+            let left = wall.send(2, "int", &answer(port));
             assert_eq!(
                 ends(&left),
                 [format!("ext: tcp {SERVER} > 198.51.100.9:{port} P. +5 ttl 63")]
@@ -201,9 +206,7 @@ fn a_node_that_leaves_hands_its_flows_over_and_forwards_what_still_comes() {
         wall.wait(Duration::from_secs(3));
         assert_eq!(wall.status(1).owned, 0);
         for port in 40_000..40_040 {
-            let data =
-                client(port).seq(CLIENT + 1_001).ack(HOST + 5_001).psh().payload(b"hello").frame();
-            let left = wall.send(1, "ext", &data);
+            let left = wall.send(1, "ext", &question(port));
             assert_eq!(
                 ends(&left),
                 [format!("int: tcp 198.51.100.9:{port} > {SERVER} P. +5 ttl 63")]
@@ -213,9 +216,7 @@ fn a_node_that_leaves_hands_its_flows_over_and_forwards_what_still_comes() {
         assert_eq!(wall.drops(), [].into());
         wall.kill(1);
         for port in 40_000..40_040 {
-            let answer =
-                server(port).seq(HOST + 5_001).ack(CLIENT + 1_006).psh().payload(b"hello").frame();
-            let left = wall.send(2, "int", &answer);
+            let left = wall.send(2, "int", &answer(port));
             assert_eq!(
                 ends(&left),
                 [format!("ext: tcp {SERVER} > 198.51.100.9:{port} P. +5 ttl 63")]
@@ -237,9 +238,7 @@ fn connections_outlive_all_nodes_but_one() {
         wall.kill(node);
     }
     for port in 40_000..40_040 {
-        let data =
-            client(port).seq(CLIENT + 1_001).ack(HOST + 5_001).psh().payload(b"hello").frame();
-        let left = wall.send(4, "ext", &data);
+        let left = wall.send(4, "ext", &question(port));
         assert_eq!(left, [format!("4 int: tcp 198.51.100.9:{port} > {SERVER} P. +5 ttl 63")]);
     }
 }
@@ -254,15 +253,12 @@ fn a_node_that_stood_still_leaves_its_flows_to_whoever_took_them() {
     wall.pause(1);
     wall.wait(Duration::from_secs(5));
     for port in 40_000..40_020 {
-        let data =
-            client(port).seq(CLIENT + 1_001).ack(HOST + 5_001).psh().payload(b"hello").frame();
+        let data = question(port);
         assert_eq!(wall.send(2, "ext", &data).len(), 1);
     }
     wall.resume(1);
     for port in 40_000..40_040 {
-        let more =
-            client(port).seq(CLIENT + 1_001).ack(HOST + 5_001).psh().payload(b"hello").frame();
-        let left = wall.send(1, "ext", &more);
+        let left = wall.send(1, "ext", &question(port));
         assert_eq!(ends(&left), [format!("int: tcp 198.51.100.9:{port} > {SERVER} P. +5 ttl 63")]);
         assert_eq!(left[0].starts_with('1'), port >= 40_020, "{left:?}");
     }

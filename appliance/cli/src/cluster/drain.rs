@@ -181,3 +181,28 @@ impl Undrain {
 fn set(node: &mut Node, draining: bool) -> Result<ClusterStatusResponse> {
     Ok(node.call(async |api| api.set_draining(SetDrainingRequest { draining }).await)?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_over_is_not_waited_for() {
+        let status = ClusterStatusResponse { owned: 5, closing: 5, ..Default::default() };
+        assert_eq!(left(&status), 0);
+        assert_eq!(left(&ClusterStatusResponse { owned: 6, ..status }), 1);
+    }
+
+    #[test]
+    fn flows_that_cannot_go_are_named() {
+        let end = |address: &str, port: u32| Some(Endpoint { address: address.to_owned(), port });
+        let flow = Flow {
+            protocol: "tcp".to_owned(),
+            source: end("10.1.0.10", 40_000),
+            destination: end("198.51.100.9", 443),
+            rule: "out".to_owned(),
+            ..Default::default()
+        };
+        assert_eq!(named(&flow), "tcp 10.1.0.10:40000 > 198.51.100.9:443 by out");
+    }
+}

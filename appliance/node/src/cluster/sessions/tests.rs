@@ -395,7 +395,11 @@ async fn clocks_that_are_years_off_are_said_and_the_session_stands() {
             let net = Net::new();
             let clock: Arc<dyn TimeProvider> = Arc::new(Shifted(shift));
             let wrong = Plan { clock, ..plan(net, off) };
-            assert!(wrong.identity(&authority).warning().is_some());
+            let identity = wrong.identity(&authority);
+            assert!(identity.warning().is_some());
+            // The metric: it has ended, or holds for longer than it was issued for.
+            let seconds = identity.certificate_ends_in().unwrap();
+            assert!(!(0..=366 * 86_400).contains(&seconds), "{seconds}");
             let mut wrong = wrong.start(&authority);
             let mut right = plan(net, 3 - off).start(&authority);
             stands(&mut wrong, &mut right).await;

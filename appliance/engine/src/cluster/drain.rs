@@ -30,7 +30,14 @@ impl Engine {
     pub(super) fn hear_handover(&mut self, now: Time, from: NodeId, record: Record) {
         let expires = now + Duration::from_millis(record.remaining.into());
         let key = record.first();
-        let ended = self.cluster.as_mut().and_then(|cluster| cluster.directory.ended(now, &key));
+        let Some(cluster) = &mut self.cluster else { return };
+        let ended = cluster.directory.ended(now, &key);
+        // The offer may have waited while this node stood still, and the flow has ended: not now.
+        cluster.notice_pause(now);
+        if cluster.has_stood_still(now, Duration::ZERO) {
+            cluster.tell(from, Message::Taken { key, accepted: false, term: record.term });
+            return;
+        }
         let taken = match self.flows.find(&record.original) {
             // It was repeated.
             Some((slot, _)) => Some(slot),
@@ -66,6 +73,9 @@ impl Engine {
             }
             return;
         };
+        if !accepted && cluster.shares.get(slot).term == term {
+            cluster.shares.mark(slot, OFFERED, false);
+        }
         if !accepted || cluster.shares.get(slot).term >= term {
             return;
         }

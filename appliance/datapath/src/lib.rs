@@ -18,6 +18,7 @@ mod vnet;
 mod waker;
 
 use std::io;
+use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
@@ -30,7 +31,8 @@ pub use offload::{
 };
 pub use pcap::{OpenPcapError, PcapDatapath, PcapReader, PcapWriter, ReadPcapError, Record};
 pub use peers::{
-    LocalInterface, PEER_BATCH, PeerCounters, PeerSockets, PeerTraffic, ToPeer, interface_of,
+    FromPeer, LocalInterface, PEER_BATCH, PeerCounters, PeerSockets, PeerTraffic, ToPeer,
+    interface_of,
 };
 pub use userspace::{OpenDatapathError, UserspaceDatapath, UserspaceLimits};
 pub use vnet::VnetHeader;
@@ -96,8 +98,14 @@ pub trait Datapath {
     /// When the kernel refuses; a port that has gone is not an error but reported by `port_up`.
     fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()>;
 
-    /// From now on a `wait` also ends when this can be read. Whoever asked for it reads it after each.
+    /// From now on a `wait` also ends when this can be read. Whoever asked for it reads it after each that leaves
+    /// `watched` true.
     fn watch(&mut self, readable: OwnedFd);
+
+    /// Whether any of what is watched may be read since the last `wait`; false only where the system has said so.
+    fn watched(&self) -> bool {
+        true
+    }
 
     /// Hands at most `budget` received frames to `handle`, up to `BATCH` at a time and in the order
     /// of their arrival per port, and returns how many. Frames to be sent are queued until `flush`.
@@ -118,6 +126,21 @@ pub trait Datapath {
     /// # Panics
     /// When this datapath does not have the port.
     fn transmit(&mut self, port: Port, bytes: &[u8], vnet: VnetHeader) -> bool;
+
+    /// The same for a frame that stands at `place` of a buffer, behind room for a `VnetHeader`: the buffer may be kept
+    /// until `flush`, and another is left in its place.
+    ///
+    /// # Panics
+    /// When this datapath does not have the port, or the buffer ends before the frame.
+    fn transmit_buffer(
+        &mut self,
+        port: Port,
+        buffer: &mut Vec<u8>,
+        place: Range<usize>,
+        vnet: VnetHeader,
+    ) -> bool {
+        self.transmit(port, &buffer[place], vnet)
+    }
 
     /// Sends what is queued. What can not be sent is counted in `transmit_drops` and gone.
     ///
@@ -158,6 +181,10 @@ impl<D: Datapath + ?Sized> Datapath for Box<D> {
         (**self).watch(readable);
     }
 
+    fn watched(&self) -> bool {
+        (**self).watched()
+    }
+
     fn receive(
         &mut self,
         budget: u32,
@@ -168,6 +195,16 @@ impl<D: Datapath + ?Sized> Datapath for Box<D> {
 
     fn transmit(&mut self, port: Port, bytes: &[u8], vnet: VnetHeader) -> bool {
         (**self).transmit(port, bytes, vnet)
+    }
+
+    fn transmit_buffer(
+        &mut self,
+        port: Port,
+        buffer: &mut Vec<u8>,
+        place: Range<usize>,
+        vnet: VnetHeader,
+    ) -> bool {
+        (**self).transmit_buffer(port, buffer, place, vnet)
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -23,6 +23,7 @@ mod announce;
 mod strict;
 mod consult;
 mod hand_over;
+mod unwrap;
 mod receive;
 mod gather;
 mod listen;
@@ -43,6 +44,8 @@ use crate::recent::Recent;
 use crate::{InterfaceId, Time};
 
 pub(crate) use rendezvous::{Rendezvous, View};
+
+pub use unwrap::{Datagrams, Unwrapped};
 
 pub use member::{Coverage, MemberStatus, NodeId, NodeState, Presence};
 

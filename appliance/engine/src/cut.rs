@@ -1,24 +1,31 @@
 //! Cuts an IPv4 packet to a link's MTU (RFC 791 section 3.2), when its sender lets us.
 
-use smoltcp::wire::{Ipv4Packet, checksum};
+use smoltcp::wire::Ipv4Packet;
 
+use crate::checksum::sum;
 use crate::packet::Packet;
 use crate::{Checksum, Frame};
 
 /// Puts the whole transport checksum where the sender has left the pseudo-header's sum.
 pub(crate) fn complete_checksum(frame: &mut Frame<'_>, packet: &Packet) {
-    let Checksum::Partial { start, offset } = frame.offload.checksum else { return };
-    let (start, field) = (usize::from(start), usize::from(start) + usize::from(offset));
-    let Some(covered) = frame.bytes.get(start..packet.end) else { return };
-    let sum = match !checksum::data(covered) {
-        // RFC 768: zero would say that there is none.
-        0 => u16::MAX,
-        sum => sum,
-    };
-    if let Some(field) = frame.bytes.get_mut(field..field + 2) {
-        field.copy_from_slice(&sum.to_be_bytes());
+    let packet = frame.bytes.get_mut(..packet.end);
+    if packet.is_some_and(|packet| complete(packet, frame.offload.checksum)) {
         frame.offload.checksum = Checksum::Verified;
     }
+}
+
+/// The same for a frame without padding. Returns whether there was anything to do.
+pub(crate) fn complete(frame: &mut [u8], checksum: Checksum) -> bool {
+    let Checksum::Partial { start, offset } = checksum else { return false };
+    let (start, field) = (usize::from(start), usize::from(start) + usize::from(offset));
+    let Some(covered) = frame.get(start..) else { return false };
+    let whole = match !sum(covered) {
+        // RFC 768: zero would say that there is none.
+        0 => u16::MAX,
+        whole => whole,
+    };
+    let field = frame.get_mut(field..field + 2);
+    field.map(|field| field.copy_from_slice(&whole.to_be_bytes())).is_some()
 }
 
 /// A part of an IPv4 packet that is cut.

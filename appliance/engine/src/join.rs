@@ -1,8 +1,10 @@
 //! Joins TCP segments that came one by one to a superframe, as receive offload does in network cards.
 //!
 //! Packets that another node has handed over come as segments, and to send each by itself costs several times what a
-//! superframe does. Only those are joined that differ in nothing but what cutting makes: whoever cuts the superframe
-//! gets the very same frames. Whatever else comes is held as it is, by itself.
+//! superframe does, and to decide each by itself too. Only those are joined that differ in nothing but what cutting makes: whoever cuts the superframe
+//! gets the very same frames.
+
+use std::ops::Range;
 
 use smoltcp::wire::{IpProtocol, Ipv4Packet, Ipv6Packet, TcpPacket};
 
@@ -19,13 +21,24 @@ const ACK: u8 = 0x10;
 /// The largest IP packet.
 const IP_BYTES: usize = 65_535;
 
-/// Frames that are held until somebody takes them as one.
-#[derive(Debug, Default)]
-pub struct Joiner {
-    bytes: Vec<u8>,
-    /// What is held, if more may be joined to it.
+/// A frame in a buffer, with the payload of those behind it moved up to its own.
+#[derive(Debug)]
+pub(crate) struct Run {
+    /// Where it ends.
+    end: usize,
+    /// `None`: nothing can be joined to it.
     open: Option<Open>,
     segments: u16,
+    sums: Sums,
+}
+
+/// Of the frames that are joined, what their checksums are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sums {
+    /// Whole: what is wrong now must not become right by being computed anew.
+    Whole,
+    /// The pseudo-header's only, as their sender left them.
+    Left,
 }
 
 /// What the next segment has to be.
@@ -47,52 +60,69 @@ struct Shape {
     payload: usize,
 }
 
-impl Joiner {
-    /// Holds a frame whose checksums are whole, behind what is held already. Returns whether it could: if not, what is
-    /// held has to be taken first.
+impl Run {
+    /// Begins with the frame that the buffer begins with.
+    pub(crate) fn new(frame: &[u8], sums: Sums) -> Self {
+        let open = read(frame, sums).map(|(shape, sequence)| Open {
+            shape,
+            size: frame.len() - shape.payload,
+            next: advance(sequence, frame.len() - shape.payload),
+            is_last: frame[shape.transport + FLAGS_AT] & PSH != 0,
+        });
+        Self { end: frame.len(), open, segments: 1, sums }
+    }
+
+    /// Whether anything may be joined to it.
+    pub(crate) fn is_open(&self) -> bool {
+        self.open.is_some_and(|open| !open.is_last)
+    }
+
+    /// Joins the frame that stands at `place` of the buffer, behind what is joined already. Returns whether it could.
     #[must_use]
-    pub fn push(&mut self, frame: &[u8]) -> bool {
-        if self.segments == 0 {
-            self.bytes.clear();
-            self.bytes.extend_from_slice(frame);
-            self.segments = 1;
-            self.open = read(frame).map(|(shape, sequence)| Open {
-                shape,
-                size: frame.len() - shape.payload,
-                next: advance(sequence, frame.len() - shape.payload),
-                is_last: frame[shape.transport + FLAGS_AT] & PSH != 0,
-            });
-            return true;
-        }
-        let Some(open) = &mut self.open else { return false };
-        let Some((shape, sequence)) = read(frame) else { return false };
-        let payload = &frame[shape.payload..];
+    pub(crate) fn join(&mut self, buffer: &mut [u8], place: Range<usize>) -> bool {
+        let (joined, rest) = buffer.split_at(place.start.min(buffer.len()));
+        let (Some(open), Some(frame)) = (&mut self.open, rest.get(..place.len())) else {
+            return false;
+        };
+        let Some((shape, sequence)) = read(frame, self.sums) else { return false };
+        let payload = place.len() - shape.payload;
         let fits = !open.is_last
             && shape == open.shape
             && sequence == open.next
-            && payload.len() <= open.size
-            && self.bytes.len() - ETHERNET + payload.len() <= IP_BYTES
-            && are_alike(&self.bytes, frame, &shape, self.segments);
+            && payload <= open.size
+            && self.end - ETHERNET + payload <= IP_BYTES
+            && self.end <= joined.len()
+            && are_alike(joined, frame, &shape, self.segments);
         if !fits {
             return false;
         }
         let flags = frame[shape.transport + FLAGS_AT];
-        open.next = advance(sequence, payload.len());
-        open.is_last = payload.len() < open.size || flags & PSH != 0;
-        self.bytes.extend_from_slice(payload);
+        open.next = advance(sequence, payload);
+        open.is_last = payload < open.size || flags & PSH != 0;
+        buffer.copy_within(place.start + shape.payload..place.end, self.end);
         // Whoever cuts it leaves PSH to the last segment.
-        self.bytes[shape.transport + FLAGS_AT] = flags;
+        buffer[shape.transport + FLAGS_AT] = flags;
+        self.end += payload;
         self.segments += 1;
         true
     }
 
-    /// Lets go of what is held, and says what is left undone in it; `None` where nothing is.
-    pub fn take(&mut self) -> Option<(&[u8], Offload)> {
-        let segments = std::mem::take(&mut self.segments);
-        let open = self.open.take().filter(|_| segments > 1);
-        let offload = open.map_or_else(Offload::default, |open| complete(&mut self.bytes, &open));
-        (segments > 0).then_some((&*self.bytes, offload))
+    /// Makes a superframe of what was joined; returns where it ends, and what is left undone in it.
+    pub(crate) fn finish(self, buffer: &mut [u8]) -> (usize, Offload) {
+        let Self { end, open, segments, sums } = self;
+        let offload = match (open, segments) {
+            (Some(open), 2..) => complete(&mut buffer[..end], &open),
+            (Some(open), _) if sums == Sums::Left => {
+                Offload { checksum: partial(&open.shape), segments: None }
+            }
+            _ => Offload::default(),
+        };
+        (end, offload)
     }
+}
+
+const fn partial(shape: &Shape) -> Checksum {
+    Checksum::Partial { start: shape.transport as u16, offset: CHECKSUM_AT as u16 }
 }
 
 fn advance(sequence: u32, bytes: usize) -> u32 {
@@ -100,7 +130,7 @@ fn advance(sequence: u32, bytes: usize) -> u32 {
 }
 
 /// A frame that may be a part of a superframe, and its sequence number: plain data, and right.
-fn read(frame: &[u8]) -> Option<(Shape, u32)> {
+fn read(frame: &[u8], sums: Sums) -> Option<(Shape, u32)> {
     let packet = frame.get(ETHERNET..)?;
     let (kind, transport, source, destination) = match packet.first()? >> 4 {
         4 => {
@@ -134,10 +164,11 @@ fn read(frame: &[u8]) -> Option<(Shape, u32)> {
     if segment[FLAGS_AT] & !PSH != ACK || segment[12] & 0x0f != 0 || header == segment.len() {
         return None;
     }
-    // The superframe's checksum is computed anew: what is wrong now must not become right.
-    let pseudo = pseudo_header(source, destination, protocol::TCP, segment.len());
-    if total([sum(segment), pseudo]) != u16::MAX {
-        return None;
+    if sums == Sums::Whole {
+        let pseudo = pseudo_header(source, destination, protocol::TCP, segment.len());
+        if total([sum(segment), pseudo]) != u16::MAX {
+            return None;
+        }
     }
     let shape =
         Shape { kind, transport: ETHERNET + transport, payload: ETHERNET + transport + header };
@@ -189,7 +220,7 @@ fn complete(bytes: &mut [u8], open: &Open) -> Offload {
     let at = transport + CHECKSUM_AT;
     bytes[at..at + 2].copy_from_slice(&pseudo.to_be_bytes());
     Offload {
-        checksum: Checksum::Partial { start: transport as u16, offset: CHECKSUM_AT as u16 },
+        checksum: partial(&open.shape),
         segments: Some(Segments { kind, size: open.size as u16, header: payload as u16 }),
     }
 }

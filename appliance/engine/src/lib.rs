@@ -70,8 +70,8 @@ pub mod measure;
 pub use address::{Address, Direction, Endpoint, Family, FlowKey};
 pub use batch::BATCH;
 pub use cluster::{
-    ClusterConfig, ClusterStatus, Coverage, MemberStatus, NodeId, NodeState, Presence, Session,
-    WRAPPED_FRAME, Wrapped,
+    ClusterConfig, ClusterStatus, Coverage, Datagrams, MemberStatus, NodeId, NodeState, Presence,
+    Session, Unwrapped, WRAPPED_FRAME, Wrapped,
 };
 pub use counters::{Counters, RuleCounters, TableUse};
 pub use engine::{Engine, EngineConfig, FlowChange, Neighbour, Transmit};
@@ -81,7 +81,6 @@ pub use event::{
 };
 pub use explain::{Explanation, Probe, Step};
 pub use frame::{Checksum, Frame, Offload, SegmentKind, Segments};
-pub use join::Joiner;
 pub use judge::Outcome;
 pub use limits::Limits;
 pub use network::{Interface, Network, NextHop, Route};

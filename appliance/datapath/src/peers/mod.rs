@@ -47,10 +47,21 @@ pub struct ToPeer<'a> {
     pub stride: usize,
 }
 
+/// Bytes of a peer: one datagram, or several of `stride` bytes each and one of what is left, that came together.
+#[derive(Debug)]
+pub struct FromPeer<'a> {
+    /// Place in the list of peers.
+    pub peer: usize,
+    /// The first `length` bytes are what came. Whoever keeps it leaves another in its place.
+    pub buffer: &'a mut Vec<u8>,
+    pub length: usize,
+    pub stride: usize,
+}
+
 /// What one of the sockets has done since it was opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct PeerCounters {
-    /// Datagrams that were handed to the handler, each piece of a superframe by itself.
+    /// Datagrams that were handed to the handler, each piece of a superframe counted.
     pub received: u64,
     pub sent: u64,
     /// Datagrams that were larger than any that is expected, dropped.
@@ -114,8 +125,7 @@ impl PeerSockets {
         Ok([self.sync.socket.try_clone()?, self.wrapped.socket.try_clone()?])
     }
 
-    /// Hands over what has come, about `budget` datagrams at most, each with the place of its sender, and returns
-    /// how many.
+    /// Hands over what has come, about `budget` datagrams at most, and returns how many.
     ///
     /// # Errors
     /// When the kernel refuses.
@@ -123,7 +133,7 @@ impl PeerSockets {
         &mut self,
         traffic: PeerTraffic,
         budget: u32,
-        handle: &mut dyn FnMut(usize, &mut [u8]),
+        handle: &mut dyn FnMut(FromPeer<'_>),
     ) -> io::Result<u32> {
         self.channel(traffic).receive(budget, handle)
     }
@@ -159,11 +169,7 @@ impl Channel {
         Ok(Self { socket, peers, arrivals, counters, segments: false })
     }
 
-    fn receive(
-        &mut self,
-        budget: u32,
-        handle: &mut dyn FnMut(usize, &mut [u8]),
-    ) -> io::Result<u32> {
+    fn receive(&mut self, budget: u32, handle: &mut dyn FnMut(FromPeer<'_>)) -> io::Result<u32> {
         let Self { socket, peers, arrivals, counters, .. } = self;
         let mut handled = 0;
         while handled < budget {
@@ -177,11 +183,13 @@ impl Channel {
                     counters.strangers += 1;
                     continue;
                 };
-                let stride = arrival.stride.unwrap_or(arrival.bytes.len()).max(1);
-                for datagram in arrival.bytes.chunks_mut(stride) {
-                    handled += 1;
-                    counters.received += 1;
-                    handle(peer, datagram);
+                let socket::Arrival { buffer, length, stride, .. } = arrival;
+                let stride = stride.unwrap_or(length).max(1);
+                let count = length.div_ceil(stride);
+                handled += count as u32;
+                counters.received += count as u64;
+                if length > 0 {
+                    handle(FromPeer { peer, buffer, length, stride });
                 }
             }
             if !arrivals.is_full(count) {

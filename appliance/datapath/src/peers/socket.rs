@@ -154,9 +154,10 @@ pub(super) fn send(socket: &OwnedFd, datagrams: &[ToPeer<'_>], peers: &[Address]
 /// Buffers for datagrams that come.
 #[derive(Debug)]
 pub(super) struct Arrivals {
-    bytes: Vec<u8>,
     slot_bytes: usize,
     slots: Vec<Slot>,
+    /// One for each slot. Others may keep one and leave another, of whatever size, in its place.
+    buffers: Vec<Vec<u8>>,
 }
 
 /// What the kernel says of one that came.
@@ -168,11 +169,12 @@ struct Slot {
     stride: Option<usize>,
 }
 
-/// One datagram, or several of `stride` bytes each and one of what is left.
+/// One datagram, or several of `stride` bytes each and one of what is left: the first `length` bytes of a buffer.
 #[derive(Debug)]
 pub(super) struct Arrival<'a> {
     pub(super) from: Option<IpAddr>,
-    pub(super) bytes: &'a mut [u8],
+    pub(super) buffer: &'a mut Vec<u8>,
+    pub(super) length: usize,
     pub(super) is_truncated: bool,
     pub(super) stride: Option<usize>,
 }
@@ -181,20 +183,20 @@ impl Arrivals {
     /// Room for so many, not more than `PEER_BATCH`, of so many bytes.
     pub(super) fn new(count: usize, slot_bytes: usize) -> Self {
         let slots = vec![Slot::default(); count.min(PEER_BATCH)];
-        Self { bytes: vec![0; slots.len() * slot_bytes], slot_bytes, slots }
+        let buffers = vec![vec![0; slot_bytes]; slots.len()];
+        Self { slot_bytes, slots, buffers }
     }
 
     /// Takes what has come, as far as there is room, and returns how many.
     pub(super) fn receive(&mut self, socket: &OwnedFd) -> io::Result<usize> {
-        let Self { bytes, slot_bytes, slots } = self;
+        let Self { slot_bytes, slots, buffers } = self;
         let mut slices = [libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 }; PEER_BATCH];
         let mut controls = [NO_CONTROL; PEER_BATCH];
         let mut names = [const { MaybeUninit::<libc::sockaddr_storage>::zeroed() }; PEER_BATCH];
         let mut headers = [no_header(); PEER_BATCH];
         let parts = slices.iter_mut().zip(&mut controls).zip(&mut names).zip(&mut headers);
-        for (bytes, (((slice, control), name), header)) in
-            bytes.chunks_exact_mut(*slot_bytes).zip(parts)
-        {
+        for (bytes, (((slice, control), name), header)) in buffers.iter_mut().zip(parts) {
+            bytes.resize(*slot_bytes, 0);
             slice.iov_base = bytes.as_mut_ptr().cast();
             slice.iov_len = bytes.len();
             header.msg_hdr.msg_name = name.as_mut_ptr().cast();
@@ -249,15 +251,12 @@ impl Arrivals {
 
     /// The first `count` of what was received last.
     pub(super) fn iter(&mut self, count: usize) -> impl Iterator<Item = Arrival<'_>> {
-        let slots = self.slots.iter().zip(self.bytes.chunks_exact_mut(self.slot_bytes));
-        slots.take(count).map(|(slot, bytes)| {
-            let length = slot.length.min(bytes.len());
-            Arrival {
-                from: slot.from,
-                bytes: &mut bytes[..length],
-                is_truncated: slot.is_truncated,
-                stride: slot.stride,
-            }
+        self.slots.iter().zip(&mut self.buffers).take(count).map(|(slot, buffer)| Arrival {
+            from: slot.from,
+            length: slot.length.min(buffer.len()),
+            buffer,
+            is_truncated: slot.is_truncated,
+            stride: slot.stride,
         })
     }
 }

@@ -25,9 +25,10 @@ fn received(sockets: &mut PeerSockets, traffic: PeerTraffic, count: usize) -> Ve
     while datagrams.len() < count {
         let mut fds = handles.each_ref().map(|fd| PollFd::new(fd, PollFlags::IN));
         poll_for(&mut fds, None).unwrap();
-        let mut keep = |peer: usize, bytes: &mut [u8]| {
-            assert_eq!(peer, 0);
-            datagrams.push(bytes.to_vec());
+        let mut keep = |came: FromPeer<'_>| {
+            assert_eq!(came.peer, 0);
+            let bytes = &came.buffer[..came.length];
+            datagrams.extend(bytes.chunks(came.stride).map(<[u8]>::to_vec));
         };
         sockets.receive(traffic, 1_000, &mut keep).unwrap();
     }

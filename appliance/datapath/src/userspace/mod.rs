@@ -17,6 +17,7 @@ mod rings;
 mod socket;
 
 use std::io;
+use std::ops::Range;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::Duration;
 
@@ -72,6 +73,8 @@ pub struct UserspaceDatapath {
     links: OwnedFd,
     /// Of others, which end a wait too.
     watched: Vec<OwnedFd>,
+    /// Whether one of them may be read, as far as the last wait knows.
+    watched_ready: bool,
     busy_waits: u32,
     /// The port that `receive` looks at first, so that none starves.
     first: usize,
@@ -104,7 +107,15 @@ impl UserspaceDatapath {
             }
             ports.push(port);
         }
-        Ok(Self { ports, waker, links, watched: Vec::new(), busy_waits: 0, first: 0 })
+        Ok(Self {
+            ports,
+            waker,
+            links,
+            watched: Vec::new(),
+            watched_ready: true,
+            busy_waits: 0,
+            first: 0,
+        })
     }
 
     fn poll(&mut self, timeout: Option<Duration>) -> io::Result<()> {
@@ -117,6 +128,7 @@ impl UserspaceDatapath {
         poll_for(&mut fds, timeout)?;
         let own = fds.len() - self.watched.len();
         let troubled = fds[..own].iter().any(|fd| fd.revents().contains(PollFlags::ERR));
+        self.watched_ready = fds[own..].iter().any(|fd| !fd.revents().is_empty());
         let [woken, changed] = [0, 1].map(|fd: usize| fds[fd].revents().contains(PollFlags::IN));
         // Most waits end with a frame: nobody has woken us then, and there is nothing to take.
         if woken {
@@ -226,6 +238,7 @@ impl Datapath for UserspaceDatapath {
         if self.ports.iter().any(|port| port.rings.has_frame()) {
             self.busy_waits += 1;
             if self.busy_waits < BUSY_WAITS {
+                self.watched_ready = true;
                 return Ok(());
             }
             self.busy_waits = 0;
@@ -236,6 +249,10 @@ impl Datapath for UserspaceDatapath {
 
     fn watch(&mut self, readable: OwnedFd) {
         self.watched.push(readable);
+    }
+
+    fn watched(&self) -> bool {
+        self.watched_ready
     }
 
     fn receive(
@@ -274,6 +291,17 @@ impl Datapath for UserspaceDatapath {
             self.ports[out].counters.transmit_drops += 1;
         }
         queued
+    }
+
+    fn transmit_buffer(
+        &mut self,
+        port: Port,
+        buffer: &mut Vec<u8>,
+        place: Range<usize>,
+        vnet: VnetHeader,
+    ) -> bool {
+        let queue = &mut self.ports[usize::from(port.0)].queue;
+        queue.push_buffer(buffer, place.clone(), vnet) || self.transmit(port, &buffer[place], vnet)
     }
 
     fn flush(&mut self) -> io::Result<()> {

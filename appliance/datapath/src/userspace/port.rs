@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::io::{self, IoSlice};
+use std::ops::Range;
 use std::os::fd::OwnedFd;
 
 use rustix::io::Errno;
@@ -85,6 +86,8 @@ enum Queued {
     InRing(Port, Held),
     /// In the queue's own memory.
     Own { start: usize, end: usize },
+    /// In a buffer that was left here.
+    Left { buffer: usize, start: usize, end: usize },
 }
 
 /// Frames that wait for `flush`, in order. What came in waits in its ring; frames of the engine's
@@ -94,7 +97,13 @@ pub(super) struct SendQueue {
     frames: Vec<Queued>,
     own: Vec<u8>,
     own_limit: usize,
+    /// Of which the first few hold frames; the others are free.
+    buffers: Vec<Vec<u8>>,
+    buffers_left: usize,
 }
+
+/// Buffers that may be left at a port: as many as sockets between nodes receive into at once.
+const BUFFERS_MAX: usize = 8;
 
 impl SendQueue {
     fn new(own_limit: usize) -> Self {
@@ -102,6 +111,8 @@ impl SendQueue {
             frames: Vec::with_capacity(MESSAGES_PER_CALL),
             own: Vec::with_capacity(own_limit),
             own_limit,
+            buffers: Vec::with_capacity(BUFFERS_MAX),
+            buffers_left: 0,
         }
     }
 
@@ -122,6 +133,28 @@ impl SendQueue {
         true
     }
 
+    /// Keeps a buffer with a frame in it, and leaves a free one in its place. Returns whether there was room.
+    pub(super) fn push_buffer(
+        &mut self,
+        buffer: &mut Vec<u8>,
+        place: Range<usize>,
+        vnet: VnetHeader,
+    ) -> bool {
+        let Some(start) = place.start.checked_sub(VnetHeader::LENGTH) else { return false };
+        if self.buffers_left == BUFFERS_MAX {
+            return false;
+        }
+        if self.buffers_left == self.buffers.len() {
+            self.buffers.push(Vec::new());
+        }
+        buffer[start..place.start].copy_from_slice(vnet.for_sending().as_bytes());
+        let left = self.buffers_left;
+        std::mem::swap(buffer, &mut self.buffers[left]);
+        self.buffers_left += 1;
+        self.frames.push(Queued::Left { buffer: left, start, end: place.end });
+        true
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.frames.is_empty()
     }
@@ -129,6 +162,7 @@ impl SendQueue {
     pub(super) fn clear(&mut self) {
         self.frames.clear();
         self.own.clear();
+        self.buffers_left = 0;
     }
 }
 
@@ -151,6 +185,7 @@ pub(super) fn send_queue(ports: &[PortState], out: usize) -> Sent {
             *slice = IoSlice::new(match *frame {
                 Queued::InRing(from, held) => ports[usize::from(from.0)].rings.held(held),
                 Queued::Own { start, end } => &port.queue.own[start..end],
+                Queued::Left { buffer, start, end } => &port.queue.buffers[buffer][start..end],
             });
         }
         send_chunk(port.rings.sender(), &slices[..frames.len()], &mut total);

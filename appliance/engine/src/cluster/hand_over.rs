@@ -10,7 +10,7 @@ use super::{ASK_LIFE, Cluster, NodeId, WRAPPED_MAX, Wrapped};
 use crate::judge::Refusal;
 use crate::packet::{Packet, Parsed};
 use crate::reply::IcmpError;
-use crate::{DropReason, Engine, Family, Frame, InterfaceId, Offload, Time, Verdict};
+use crate::{DropReason, Engine, Frame, InterfaceId, Offload, Time, Verdict};
 
 /// How often a packet is asked about before nothing more is expected of it.
 const TRIES: u8 = 4;
@@ -214,19 +214,6 @@ impl Cluster {
         let mut wrapped = self.spare.pop().unwrap_or_default();
         let stride = wrap::wrap(&mut wrapped.bytes, wrapping, frame, packet, mtu);
         self.send_wrapped(to, wrapped, stride.map_err(|TooBig { mtu }| NotWrapped::TooBig { mtu }))
-    }
-
-    /// The same for one that came wrapped.
-    pub(super) fn wrap_again(
-        &mut self,
-        to: NodeId,
-        wrapping: &Wrapping,
-        family: Family,
-        packet: &[u8],
-    ) -> Result<(), NotWrapped> {
-        let mut wrapped = self.spare.pop().unwrap_or_default();
-        let stride = wrap::wrap_again(&mut wrapped.bytes, wrapping, family, packet);
-        self.send_wrapped(to, wrapped, Ok(stride))
     }
 
     fn send_wrapped(

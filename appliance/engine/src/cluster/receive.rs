@@ -8,7 +8,7 @@ use super::hand_over::NotWrapped;
 use super::message::{Birth, Claim, Message, Rank, Registration};
 use super::rendezvous::Pair;
 use super::wrap::{Flags, Refused, Wrapping};
-use super::{Cluster, NodeId, NodeState, WRAPPED_FRAME, Wrapped};
+use super::{Cluster, NodeId, NodeState, Wrapped};
 use crate::admit::{begins_flow, is_opening};
 use crate::event::CloseReason;
 use crate::flows::Slot;
@@ -31,18 +31,6 @@ pub(super) struct Arrived {
 const HOPS_MAX: u8 = 2;
 
 impl Engine {
-    /// Takes the UDP payload of a peer's wrapped packet. What is forwarded stands from [`WRAPPED_FRAME`]
-    /// on.
-    pub fn handle_wrapped(&mut self, now: Time, from: NodeId, datagram: &mut [u8]) -> Verdict {
-        self.counters.frames_in += 1;
-        let verdict = match self.open_wrapped(now, from, datagram) {
-            Ok(wrapping) => self.take_wrapped(now, from, wrapping, &mut datagram[WRAPPED_FRAME..]),
-            Err(reason) => Verdict::Drop(reason),
-        };
-        self.counters.count(verdict, 1);
-        verdict
-    }
-
     /// The next wrapped packet to be sent; its buffer comes back by `recycle`.
     pub fn poll_wrapped(&mut self) -> Option<Wrapped> {
         self.cluster.as_mut()?.wrapped.pop_front()
@@ -55,7 +43,7 @@ impl Engine {
         }
     }
 
-    fn open_wrapped(
+    pub(super) fn open_wrapped(
         &mut self,
         now: Time,
         from: NodeId,
@@ -89,8 +77,9 @@ impl Engine {
         by: NodeId,
         wrapping: Wrapping,
         bytes: &mut [u8],
+        offload: Offload,
     ) -> Verdict {
-        let mut frame = Frame { bytes, offload: Offload::default() };
+        let mut frame = Frame { bytes, offload };
         let packet = match Packet::parse(&frame) {
             Ok(Parsed::Ip(packet)) => packet,
             Ok(Parsed::Arp(_)) => return Verdict::Drop(DropReason::PeerMalformed),
@@ -104,6 +93,9 @@ impl Engine {
             return Verdict::Drop(reason);
         }
         if packet.fragment.is_some() {
+            if offload != Offload::default() {
+                return Verdict::Drop(DropReason::PeerMalformed);
+            }
             return self.take_wrapped_fragment(
                 now,
                 &Arrived { by, from, wrapping },
@@ -212,7 +204,7 @@ impl Engine {
             return Ok(Verdict::Answered);
         }
         if is_director && known.is_none() {
-            let held = cluster.waiting.hold(now, key, by, *wrapping, frame.bytes);
+            let held = cluster.waiting.hold(now, key, by, *wrapping, frame);
             return if held { Ok(Verdict::Held) } else { Err(DropReason::PeerQueueFull.into()) };
         }
         if slot_of(&self.flows, &key).is_some() {
@@ -264,11 +256,11 @@ impl Engine {
             let wrapping =
                 Wrapping { flags: held.wrapping.flags.and(Flags::HELD), ..held.wrapping };
             let verdict = if self.is_open() {
-                self.take_wrapped(now, held.from, wrapping, &mut held.packet)
+                self.take_wrapped(now, held.from, wrapping, &mut held.packet, held.offload)
             } else {
                 Verdict::Drop(DropReason::NotReady)
             };
-            let verdict = self.queue_if_forwarded(verdict, held.packet, Offload::default());
+            let verdict = self.queue_if_forwarded(verdict, held.packet, held.offload);
             self.counters.release(verdict, 1);
         }
         let Some(cluster) = &mut self.cluster else { return };
@@ -331,16 +323,15 @@ impl Cluster {
         &mut self,
         to: NodeId,
         wrapping: &Wrapping,
-        frame: &Frame<'_>,
+        frame: &mut Frame<'_>,
         packet: &Packet,
     ) -> Result<Verdict, Refusal> {
         if wrapping.hops >= HOPS_MAX {
             return Err(DropReason::NoOwner.into());
         }
-        let onward = Wrapping { hops: wrapping.hops + 1, ..*wrapping };
-        let inner = &frame.bytes[packet.network..packet.end];
-        let family = packet.source.family();
-        self.wrap_again(to, &onward, family, inner).map_err(NotWrapped::refusal)?;
+        let flags = wrapping.flags.without(Flags::UNSUMMED);
+        let onward = Wrapping { hops: wrapping.hops + 1, flags, ..*wrapping };
+        self.wrap(to, &onward, frame, packet).map_err(NotWrapped::refusal)?;
         Ok(Verdict::ToPeer { node: to })
     }
 

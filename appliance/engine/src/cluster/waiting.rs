@@ -7,7 +7,7 @@ use super::NodeId;
 use super::consult::Question;
 use super::rendezvous::Pair;
 use super::wrap::Wrapping;
-use crate::{InterfaceId, Offload, Time};
+use crate::{Frame, InterfaceId, Offload, Time};
 
 /// Packets and bytes that wait, in all. Half of the packets may be held for keys, a quarter for those that one
 /// peer has asked for.
@@ -39,6 +39,7 @@ pub(crate) struct Asked {
 #[derive(Debug, Clone)]
 pub(crate) struct Held {
     pub(crate) packet: Vec<u8>,
+    pub(crate) offload: Offload,
     pub(crate) from: NodeId,
     pub(crate) wrapping: Wrapping,
     until: Time,
@@ -134,8 +135,9 @@ impl Waiting {
         key: Pair,
         from: NodeId,
         wrapping: Wrapping,
-        packet: &[u8],
+        frame: &Frame<'_>,
     ) -> bool {
+        let packet = &*frame.bytes;
         let has_room = self.has_room(packet.len()) && self.held_packets < PACKETS_MAX / 2;
         let Some(held_for) = self.held_for.get_mut(usize::from(from.0)) else { return false };
         if !has_room || *held_for >= PACKETS_MAX / 4 {
@@ -147,7 +149,8 @@ impl Waiting {
         self.held_packets += 1;
         self.bytes += packet.len();
         *self.ends.entry((until, key)).or_insert(0) += 1;
-        let held = Held { packet: packet.to_vec(), from, wrapping, until };
+        let offload = frame.offload;
+        let held = Held { packet: packet.to_vec(), offload, from, wrapping, until };
         self.held.entry(key).or_default().push(held);
         true
     }
@@ -216,7 +219,8 @@ mod tests {
     fn one_peer_does_not_take_the_room_of_the_others() {
         let mut waiting = Waiting::default();
         let hold = |waiting: &mut Waiting, port, peer| {
-            waiting.hold(Time::ZERO, key(port), NodeId(peer), Wrapping::default(), &[0; 100])
+            let frame = Frame { bytes: &mut [0; 100], offload: Offload::default() };
+            waiting.hold(Time::ZERO, key(port), NodeId(peer), Wrapping::default(), &frame)
         };
         let held = (0..5_000).filter(|port| hold(&mut waiting, *port, 2)).count();
         assert_eq!(held, PACKETS_MAX / 4);

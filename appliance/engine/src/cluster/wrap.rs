@@ -9,10 +9,12 @@ mod tags;
 use zerocopy::byteorder::big_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use super::{NodeId, WRAPPED_FRAME};
-use crate::Family;
+use smoltcp::wire::IPV6_HEADER_LEN;
 
-pub(crate) use pieces::{TooBig, wrap, wrap_again};
+use super::{NodeId, WRAPPED_FRAME};
+use crate::{Checksum, Family};
+
+pub(crate) use pieces::{TooBig, wrap};
 pub(crate) use tags::Tags;
 
 /// What a wrapped packet says beside the packet.
@@ -39,10 +41,16 @@ impl Flags {
     pub(crate) const HELD: Self = Self(1 << 1);
     /// The node that received it has owned its flow, and does not know whether it still does.
     pub(crate) const MINE: Self = Self(1 << 2);
+    /// Its checksum is the pseudo-header's sum only: whoever sends it on completes it, or leaves that to the card.
+    pub(crate) const UNSUMMED: Self = Self(1 << 3);
 
     #[must_use]
     pub(crate) const fn and(self, other: Self) -> Self {
         Self(self.0 | other.0)
+    }
+
+    pub(crate) const fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
     }
 
     pub(crate) const fn has(self, other: Self) -> bool {
@@ -104,6 +112,20 @@ pub(crate) struct Opened {
     inner: usize,
 }
 
+/// Where the checksum is that was left undone in a frame (its `UNSUMMED` says so); `None` if there can be none.
+pub(crate) fn left_undone(frame: &[u8]) -> Option<Checksum> {
+    let packet = frame.get(ETHERNET..)?;
+    let (transport, protocol) = match packet.first()? >> 4 {
+        4 => (usize::from(packet[0] & 0x0f) * WORD, *packet.get(9)?),
+        6 => (IPV6_HEADER_LEN, *packet.get(6)?),
+        _ => return None,
+    };
+    let offset = pieces::checksum_at(protocol)?;
+    Some(Checksum::Partial { start: (ETHERNET + transport) as u16, offset: offset as u16 })
+}
+
+const ETHERNET: usize = 14;
+
 impl Opened {
     /// Makes a frame of the packet, in place, with these link addresses: it begins at [`WRAPPED_FRAME`].
     /// Of a datagram that has options of newer members too, padding is left behind the packet.
@@ -133,7 +155,7 @@ pub(crate) const HEADER: usize = size_of::<Base>() + size_of::<WrapOption>();
 /// hang on the addresses that nodes have.
 const OUTER: u32 = 40 + 8;
 
-const _: () = assert!(HEADER == 32 && HEADER - WRAPPED_FRAME == 14);
+const _: () = assert!(HEADER == 32 && HEADER - WRAPPED_FRAME == ETHERNET);
 
 /// The longest packet that can be wrapped where the links between nodes carry `sync_mtu`.
 pub(crate) const fn inner_mtu(sync_mtu: u16) -> u32 {

@@ -5,6 +5,32 @@ use proptest::prelude::*;
 use super::*;
 use crate::build::{self, FrameBuilder};
 
+/// Frames as they come: one behind the other, with room for headers between.
+#[derive(Default)]
+struct Joiner {
+    buffer: Vec<u8>,
+    run: Option<Run>,
+}
+
+impl Joiner {
+    fn push(&mut self, frame: &[u8]) -> bool {
+        let Some(run) = &mut self.run else {
+            self.buffer = frame.to_vec();
+            self.run = Some(Run::new(frame, Sums::Whole));
+            return true;
+        };
+        self.buffer.extend_from_slice(&[0xee; 18]);
+        let place = self.buffer.len()..self.buffer.len() + frame.len();
+        self.buffer.extend_from_slice(frame);
+        run.join(&mut self.buffer, place)
+    }
+
+    fn take(&mut self) -> Option<(&[u8], Offload)> {
+        let (end, offload) = self.run.take()?.finish(&mut self.buffer);
+        Some((&self.buffer[..end], offload))
+    }
+}
+
 const FIRST: u32 = u32::MAX - 5_000;
 
 fn segment(is_ipv4: bool) -> FrameBuilder {

@@ -3,13 +3,14 @@
 //! Sessions bring the keys. Nothing here waits, and nothing is allocated once each peer has been spoken to.
 
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use gabion_datapath::{PEER_BATCH, PeerCounters, PeerSockets, PeerTraffic, ToPeer};
+use gabion_datapath::{FromPeer, PEER_BATCH, PeerCounters, PeerSockets, PeerTraffic, ToPeer};
 use gabion_engine::{
-    ClusterStatus, Engine, InterfaceId, Joiner, NodeId, Offload, Presence, Session, Time, Verdict,
-    WRAPPED_FRAME, Wrapped,
+    ClusterStatus, Datagrams, Engine, InterfaceId, NodeId, Offload, Presence, Session, Time,
+    Unwrapped, Verdict, Wrapped,
 };
 
 use super::known::Known;
@@ -39,11 +40,20 @@ pub struct Links {
     records: Vec<u8>,
     sealed: Vec<Vec<u8>>,
     wrapped: Vec<Wrapped>,
-    /// What came wrapped and leaves by this interface, as far as it can be joined.
-    joiner: Joiner,
-    joined_out: InterfaceId,
     /// Reading failed last time, which has been said.
     failing: bool,
+}
+
+/// A frame that came wrapped and is to be forwarded.
+#[derive(Debug)]
+pub struct Leaving<'a> {
+    pub out: InterfaceId,
+    /// Where the frame stands.
+    pub buffer: &'a mut Vec<u8>,
+    pub frame: Range<usize>,
+    pub offload: Offload,
+    /// Nothing else in the buffer is wanted.
+    pub is_last: bool,
 }
 
 #[derive(Debug)]
@@ -122,8 +132,6 @@ impl Links {
             records: Vec::new(),
             sealed: vec![Vec::new(); PEER_BATCH],
             wrapped: Vec::with_capacity(PEER_BATCH),
-            joiner: Joiner::default(),
-            joined_out: InterfaceId(0),
             failing: false,
         }
     }
@@ -165,7 +173,7 @@ impl Links {
         &mut self,
         now: Time,
         engine: &mut Engine,
-        leave: &mut dyn FnMut(InterfaceId, &[u8], Offload),
+        leave: &mut dyn FnMut(Leaving<'_>),
     ) -> bool {
         let received = self.try_receive(now, engine, leave);
         let was_failing = std::mem::replace(&mut self.failing, received.is_err());
@@ -182,37 +190,32 @@ impl Links {
         &mut self,
         now: Time,
         engine: &mut Engine,
-        leave: &mut dyn FnMut(InterfaceId, &[u8], Offload),
+        leave: &mut dyn FnMut(Leaving<'_>),
     ) -> io::Result<bool> {
-        let Self { sockets, links, known, joiner, joined_out, .. } = self;
-        let mut sync = |peer: usize, datagram: &mut [u8]| {
-            if let Some(records) = links[peer].open(now, datagram) {
+        let Self { sockets, links, known, .. } = self;
+        let mut sync = |FromPeer { peer, buffer, length, .. }: FromPeer<'_>| {
+            if let Some(records) = links[peer].open(now, &mut buffer[..length]) {
                 engine.handle_peer(now, links[peer].node, records);
             }
         };
         let synced = sockets.receive(PeerTraffic::Sync, DATAGRAMS_PER_TURN, &mut sync)?;
-        let mut wrapped = |peer: usize, datagram: &mut [u8]| {
-            links[peer].count_wrapped(1, known);
-            let Verdict::Forward { out } = engine.handle_wrapped(now, links[peer].node, datagram)
-            else {
-                return;
-            };
-            let frame = datagram.get(WRAPPED_FRAME..).unwrap_or_default();
-            if *joined_out == out && joiner.push(frame) {
-                return;
+        let mut wrapped = |FromPeer { peer, buffer, length, stride }: FromPeer<'_>| {
+            links[peer].count_wrapped(length.div_ceil(stride) as u64, known);
+            let node = links[peer].node;
+            let mut rest = Datagrams::new(stride);
+            // The buffer may be another's once its last frame has left.
+            while !rest.is_empty(length)
+                && let Some(unwrapped) =
+                    engine.handle_datagrams(now, node, &mut buffer[..length], &mut rest)
+            {
+                let Unwrapped { verdict, frame, offload } = unwrapped;
+                if let Verdict::Forward { out } = verdict {
+                    let is_last = rest.is_empty(length);
+                    leave(Leaving { out, buffer, frame, offload, is_last });
+                }
             }
-            if let Some((frame, offload)) = joiner.take() {
-                leave(*joined_out, frame, offload);
-            }
-            *joined_out = out;
-            let held = joiner.push(frame);
-            debug_assert!(held, "it holds nothing else");
         };
-        let unwrapped = sockets.receive(PeerTraffic::Wrapped, DATAGRAMS_PER_TURN, &mut wrapped);
-        if let Some((frame, offload)) = joiner.take() {
-            leave(*joined_out, frame, offload);
-        }
-        let unwrapped = unwrapped?;
+        let unwrapped = sockets.receive(PeerTraffic::Wrapped, DATAGRAMS_PER_TURN, &mut wrapped)?;
         Ok(synced >= DATAGRAMS_PER_TURN || unwrapped >= DATAGRAMS_PER_TURN)
     }
 

@@ -23,7 +23,7 @@ pub use hello::{PolicyMark, Reach};
 pub use identity::{Identity, IdentityError};
 pub use incarnation::{Incarnation, IncarnationError};
 pub use known::{Known, PeerReport};
-pub use links::{ClusterSnapshot, LinkCounts, Links};
+pub use links::{ClusterSnapshot, Leaving, LinkCounts, Links};
 pub use machine::{Hearing, Machine};
 pub use refusal::Refusal;
 pub use session::Keys;

@@ -2,7 +2,7 @@
 
 use smoltcp::wire::{IPV6_HEADER_LEN, Ipv4Packet, Ipv6Packet, TcpPacket, UdpPacket};
 
-use super::{HEADER, Wrapping, header};
+use super::{Flags, HEADER, Wrapping, header};
 use crate::checksum::{pseudo_header, sum, total};
 use crate::forward::header_length;
 use crate::packet::{Packet, Segment, protocol};
@@ -20,7 +20,7 @@ pub(crate) struct TooBig {
 ///
 /// A superframe becomes as many datagrams as it has segments; those of TCP are made smaller where they do
 /// not fit. A packet that does not fit is cut where its sender lets us (RFC 791 section 3.2). A checksum
-/// that was left to hardware is completed.
+/// that was left to hardware is left so: datagrams have one of their own on the way.
 ///
 /// # Errors
 /// `TooBig`.
@@ -33,24 +33,35 @@ pub(crate) fn wrap(
 ) -> Result<usize, TooBig> {
     out.clear();
     let family = packet.source.family();
-    let header = header(wrapping, family);
-    if let Some(size) = segment_size(frame, packet, mtu)? {
+    let size = segment_size(frame, packet, mtu)?;
+    let fits = size.is_some() || packet.end - packet.network <= mtu as usize;
+    let sum = Sum::of(frame, packet);
+    let wrapping = match sum {
+        Sum::Left if fits => Wrapping { flags: wrapping.flags.and(Flags::UNSUMMED), ..*wrapping },
+        Sum::Left | Sum::Whole | Sum::None => {
+            // Of a superframe's segments each is summed below.
+            if size.is_none() {
+                cut::complete_checksum(frame, packet);
+            }
+            *wrapping
+        }
+    };
+    let header = header(&wrapping, family);
+    if let Some(size) = size {
         let (headers, payload) =
             frame.bytes[packet.network..packet.end].split_at(header_length(packet));
-        let is_summed = is_summed(frame, packet);
         for (number, chunk) in payload.chunks(size).enumerate() {
             out.extend_from_slice(&header);
             let at = out.len();
             out.extend_from_slice(headers);
             out.extend_from_slice(chunk);
             let is_last = (number + 1) * size >= payload.len();
-            Place { number, size, is_last, is_summed }.complete(&mut out[at..], packet);
+            Place { number, size, is_last, sum }.complete(&mut out[at..], packet);
         }
         return Ok((HEADER + headers.len() + size).min(out.len()));
     }
-    cut::complete_checksum(frame, packet);
     let bytes = &frame.bytes[packet.network..packet.end];
-    if bytes.len() <= mtu as usize {
+    if fits {
         out.extend_from_slice(&header);
         out.extend_from_slice(bytes);
         return Ok(out.len());
@@ -63,19 +74,6 @@ pub(crate) fn wrap(
         stride = if stride == 0 { out.len() } else { stride };
     }
     Ok(stride)
-}
-
-/// The same for a packet that came wrapped and goes on as it is.
-pub(crate) fn wrap_again(
-    out: &mut Vec<u8>,
-    wrapping: &Wrapping,
-    family: Family,
-    packet: &[u8],
-) -> usize {
-    out.clear();
-    out.extend_from_slice(&header(wrapping, family));
-    out.extend_from_slice(packet);
-    out.len()
 }
 
 /// How much each segment carries of a superframe; `None` for what is none.
@@ -97,11 +95,33 @@ fn segment_size(frame: &Frame<'_>, packet: &Packet, mtu: u32) -> Result<Option<u
     }
 }
 
-/// Whether there is a checksum: UDP over IPv4 may have none (RFC 768).
-fn is_summed(frame: &Frame<'_>, packet: &Packet) -> bool {
-    packet.protocol != protocol::UDP
-        || frame.offload.checksum.is_partial()
-        || frame.bytes[packet.transport + UDP_CHECKSUM..][..2] != [0; 2]
+/// What the segments of a superframe have for a checksum, or a packet that is none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sum {
+    Whole,
+    /// The pseudo-header's.
+    Left,
+    /// UDP over IPv4 may have none (RFC 768).
+    None,
+}
+
+impl Sum {
+    fn of(frame: &Frame<'_>, packet: &Packet) -> Self {
+        let is_partial = frame.offload.checksum.is_partial();
+        // Where the receiver looks for it.
+        let is_found = packet.fragment.is_none()
+            && super::left_undone(frame.bytes) == Some(frame.offload.checksum);
+        let is_missing = packet.protocol == protocol::UDP
+            && frame
+                .bytes
+                .get(packet.transport + UDP_CHECKSUM..packet.transport + UDP_CHECKSUM + 2)
+                == Some(&[0; 2][..]);
+        match (is_partial, is_found) {
+            (true, true) => Self::Left,
+            (false, _) if is_missing => Self::None,
+            (true, false) | (false, _) => Self::Whole,
+        }
+    }
 }
 
 /// Which of its superframe's segments one is.
@@ -110,7 +130,7 @@ struct Place {
     number: usize,
     size: usize,
     is_last: bool,
-    is_summed: bool,
+    sum: Sum,
 }
 
 impl Place {
@@ -144,8 +164,14 @@ impl Place {
             UdpPacket::new_unchecked(&mut *segment).set_len(length);
             UDP_CHECKSUM
         };
-        if self.is_summed {
-            fill_checksum(segment, packet, at);
+        match self.sum {
+            Sum::Whole => fill_checksum(segment, packet, at),
+            Sum::Left => {
+                let (source, destination) = packet.summed_addresses();
+                let sum = pseudo_header(source, destination, packet.protocol, segment.len());
+                segment[at..at + 2].copy_from_slice(&sum.to_be_bytes());
+            }
+            Sum::None => {}
         }
     }
 }
@@ -153,6 +179,15 @@ impl Place {
 /// Where the checksum stands (RFC 9293 section 3.1, RFC 768).
 const TCP_CHECKSUM: usize = 16;
 const UDP_CHECKSUM: usize = 6;
+
+/// The same, of a protocol whose checksum may be left undone.
+pub(super) const fn checksum_at(protocol: u8) -> Option<usize> {
+    match protocol {
+        protocol::TCP => Some(TCP_CHECKSUM),
+        protocol::UDP => Some(UDP_CHECKSUM),
+        _ => None,
+    }
+}
 
 fn fill_checksum(segment: &mut [u8], packet: &Packet, at: usize) {
     segment[at..at + 2].fill(0);

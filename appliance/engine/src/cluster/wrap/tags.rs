@@ -116,10 +116,26 @@ impl Sender {
 /// Of a datagram whose tag and whose packet stand there.
 fn tag(mut hasher: SipHasher24, datagram: &[u8], tag_at: usize, inner: usize) -> u64 {
     let (header, packet) = datagram.split_at(inner);
-    hasher.write(&header[..tag_at]);
-    hasher.write(&header[tag_at + size_of::<u64>()..]);
-    hasher.write(&packet[..packet.len().min(COVERED)]);
-    hasher.write(&(packet.len() as u32).to_be_bytes());
+    let behind = &header[tag_at + size_of::<u64>()..];
+    let front = packet.get(..COVERED).unwrap_or(packet);
+    let length = (packet.len() as u32).to_be_bytes();
+    // In one piece, which is hashed in half the time that four take: options of newer members are rare.
+    const FIXED: usize = HEADER - size_of::<u64>();
+    let mut covered = [0; FIXED + COVERED + size_of::<u32>()];
+    if let (Ok(header), [], COVERED) =
+        (<&[u8; FIXED]>::try_from(&header[..tag_at]), behind, front.len())
+    {
+        let (fixed, rest) = covered.split_at_mut(FIXED);
+        fixed.copy_from_slice(header);
+        let (packet, end) = rest.split_at_mut(COVERED);
+        packet.copy_from_slice(front);
+        end.copy_from_slice(&length);
+        hasher.write(&covered);
+    } else {
+        for part in [&header[..tag_at], behind, front, &length] {
+            hasher.write(part);
+        }
+    }
     hasher.finish()
 }
 

@@ -214,14 +214,3 @@ fn a_packet_is_sent_again_under_another_counter() {
     assert!(receiver.check(NOW, &bytes).is_ok() && receiver.check(NOW, &first).is_ok());
     assert!(!Tags::default().stamp(&mut bytes, stride), "without a session");
 }
-
-#[test]
-fn a_packet_goes_on_as_it_came() {
-    let (mut sender, mut receiver) = peers();
-    let (mut on, wrapping) = (Vec::new(), Wrapping { hops: 2, ..Wrapping::default() });
-    let first = datagram(&mut sender, &Wrapping { hops: 1, ..wrapping }, &query());
-    let stride = wrap_again(&mut on, &wrapping, Family::Ipv4, &first[HEADER..]);
-    assert!(sender.stamp(&mut on, stride));
-    assert_eq!(receiver.check(NOW, &on).unwrap().wrapping, wrapping);
-    assert_eq!(on[HEADER..], first[HEADER..]);
-}

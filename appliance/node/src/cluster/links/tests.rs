@@ -79,7 +79,7 @@ impl Pair {
         for _ in 0..turns {
             self.now = self.now + Duration::from_millis(10);
             for (engine, links) in &mut self.nodes {
-                links.receive(self.now, engine, &mut |_, _, _| ());
+                links.receive(self.now, engine, &mut |_| ());
                 if engine.poll_timeout().is_some_and(|due| due <= self.now) {
                     engine.handle_timeout(self.now);
                 }
@@ -87,7 +87,7 @@ impl Pair {
             }
         }
         for (engine, links) in &mut self.nodes {
-            links.receive(self.now, engine, &mut |_, _, _| ());
+            links.receive(self.now, engine, &mut |_| ());
         }
     }
 
@@ -143,7 +143,7 @@ fn what_is_forged_in_a_members_name_is_counted_and_changes_nothing() {
         }
         if round % 100 == 99 {
             let (engine, links) = &mut pair.nodes[0];
-            links.receive(pair.now, engine, &mut |_, _, _| panic!("nothing leaves"));
+            links.receive(pair.now, engine, &mut |_| panic!("nothing leaves"));
         }
     }
     let after = pair.counts(0);

@@ -1,6 +1,6 @@
 use super::*;
-use crate::Offload;
 use crate::packet::{Segment, TcpFlags};
+use crate::{Offload, cut};
 
 struct Sent {
     datagrams: Vec<Vec<u8>>,
@@ -20,6 +20,10 @@ fn wrapped(builder: &build::FrameBuilder, mtu: u32) -> Result<Sent, TooBig> {
         assert!(datagram.len() <= HEADER + mtu as usize);
         let opened = receiver.check(NOW, datagram).unwrap();
         *datagram = opened.to_frame(datagram, [0; 6], [0; 6]).to_vec();
+        if opened.wrapping.flags.has(Flags::UNSUMMED) {
+            let undone = left_undone(datagram).unwrap();
+            assert!(cut::complete(datagram, undone));
+        }
     }
     Ok(Sent { datagrams, whole })
 }

@@ -8,7 +8,7 @@ TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 BIN        := $(TARGET_DIR)/$(if $(filter dev test,$(PROFILE)),debug,$(PROFILE))
 BINARIES   := -p gabion -p gabiond -p gabion-guard
 
-.PHONY: help demo build test check bench bench-cluster bench-rules bench-tables fuzz simulate lab-down clean setup-build setup-lab
+.PHONY: help demo build test check bench bench-cluster bench-sync bench-rules bench-tables fuzz simulate lab-down clean setup-build setup-lab
 .DEFAULT_GOAL := help
 
 help: ## Lists what make can do here
@@ -56,6 +56,10 @@ fuzz: setup-build ## Looks for bytes that break one target: TARGET=walk SECONDS=
 	@mkdir -p $(FUZZ_FOUND)
 	GABION_FUZZ_TARGET=$(TARGET) $(TARGET_DIR)/$(FUZZ_HOST)/fuzz/fuzz -max_total_time=$(SECONDS) -max_len=4096 -timeout=10 -rss_limit_mb=4096 \
 		-artifact_prefix=$(FUZZ_FOUND)/ -print_final_stats=1 $(FUZZ_FOUND) fuzz/corpus/$(TARGET)
+
+bench-sync: setup-build ## Measures what nodes tell each other of flows, and how they take them over
+	$(CARGO) build --locked --profile $(PROFILE) -p gabion-benches --bin sync
+	@$(BIN)/sync $(BENCH)
 
 bench-rules: setup-build ## Measures the rule matcher and policy changes, with nftables beside them (root)
 	$(CARGO) build --locked --profile $(PROFILE) -p gabion-benches

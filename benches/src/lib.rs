@@ -4,10 +4,12 @@
 //! with the kernel's firewall is the program `peer`.
 
 mod flows;
+mod pair;
 mod policy;
 pub mod rulesets;
 mod subject;
 
 pub use flows::{Established, Kind};
+pub use pair::Pair;
 pub use policy::{NETWORKS, policy};
 pub use subject::{EXTERNAL, INTERNAL, START, Subject, network};

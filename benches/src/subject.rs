@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 
 use gabion_engine::{
-    Engine, EngineConfig, Event, Frame, Generation, Interface, InterfaceId, Limits, Neighbour,
-    Network, Offload, Route, Time, Verdict,
+    ClusterConfig, Engine, EngineConfig, Event, Frame, Generation, Interface, InterfaceId, Limits,
+    Neighbour, Network, Offload, Route, Time, Verdict,
 };
 
 /// 203.0.113.1/24 and 2600:1::1/64; the default routes.
@@ -30,10 +30,22 @@ impl Subject {
     /// # Panics
     /// When the policy is refused.
     pub fn new(policy: &str, flows: u32) -> Self {
+        Self::build(policy, flows, None)
+    }
+
+    /// The same for a member of a cluster.
+    ///
+    /// # Panics
+    /// When the policy is refused.
+    pub fn in_cluster(policy: &str, flows: u32, cluster: ClusterConfig) -> Self {
+        Self::build(policy, flows, Some(cluster))
+    }
+
+    fn build(policy: &str, flows: u32, cluster: Option<ClusterConfig>) -> Self {
         let loaded = gabion_rules::load("subject.yaml", policy, None)
             .unwrap_or_else(|diagnostics| panic!("the subject's policy: {diagnostics}"));
         let limits = Limits { flows, mappings: flows, ..Limits::default() };
-        let config = EngineConfig { limits, seed: [7; 32], offload: false, cluster: None };
+        let config = EngineConfig { limits, seed: [7; 32], offload: false, cluster };
         let mut engine = Engine::new(START, config);
         engine.set_network(network());
         engine.set_rules(Generation(1), loaded.rule_set);

@@ -5,8 +5,8 @@
 
 use std::time::Duration;
 
-use gabion_benches::{EXTERNAL, Established, INTERNAL, Kind, START, Subject, policy};
-use gabion_engine::{Frame, InterfaceId, Offload, Time, Verdict, build};
+use gabion_benches::{EXTERNAL, Established, INTERNAL, Kind, Pair, START, Subject, policy};
+use gabion_engine::{Frame, InterfaceId, Offload, Segments, Time, Unwrapped, Verdict, build};
 
 /// Enough to meet anything that allocates once in a while.
 const ROUNDS: usize = 1_000;
@@ -147,6 +147,52 @@ fn flows_with_and_without_nat_open_close_and_expire_without_allocating() {
         assert_eq!(subject.engine.flows(0, u32::MAX).0.len(), 0);
         assert_eq!(ending.count_total, 0, "{round}: {ending:?}");
     }
+}
+
+/// Packets and superframes of an established connection that come to the other node of two.
+#[test]
+fn packets_that_are_handed_to_their_owner_allocate_nothing() {
+    const SIZE: u16 = 1_368;
+    let client = || build::tcp().from("198.51.100.9:40000").to("10.1.0.10:443").window(64_000);
+    let server = || build::tcp().from("10.1.0.10:443").to("198.51.100.9:40000").window(64_000);
+    let mut pair = Pair::new(&policy(10), 1_024);
+    let (owner, other) = (1, 0);
+    for (from, builder) in [
+        (EXTERNAL, client().syn().seq(1_000).mss(1_380)),
+        (INTERNAL, server().syn().seq(5_000).ack(1_001).mss(1_380)),
+        (EXTERNAL, client().seq(1_001).ack(5_001)),
+    ] {
+        let verdict = pair.handle(owner, from, &mut builder.frame(), Offload::default());
+        assert!(matches!(verdict, Verdict::Forward { .. }), "{verdict:?}");
+    }
+    pair.talk();
+    let payload = vec![0x55; 30_000];
+    let small = client().seq(1_001).ack(5_001).psh().payload(&payload[..64]);
+    let large = client().seq(1_001).ack(5_001).payload(&payload).segment_size(SIZE);
+    let mut frames = [&small, &large].map(|builder| (builder.frame(), builder.offload()));
+    let fresh = frames.clone();
+    let mut left: [u64; 2] = [0; 2];
+    let mut round = |pair: &mut Pair| {
+        for ((frame, offload), (fresh, _)) in frames.iter_mut().zip(&fresh) {
+            frame.copy_from_slice(fresh);
+            let verdict = pair.handle(other, EXTERNAL, frame, *offload);
+            assert!(matches!(verdict, Verdict::ToPeer { .. }), "{verdict:?}");
+        }
+        pair.hand_over(other, &mut |Unwrapped { verdict, offload, .. }, frame| {
+            assert!(matches!(verdict, Verdict::Forward { .. }), "{verdict:?}");
+            let size = offload.segments.map(|Segments { size, .. }| size);
+            assert!(size.is_none_or(|size| size == SIZE && frame.len() > payload.len()));
+            left[usize::from(size.is_some())] += 1;
+        });
+    };
+    // The first asks whose it is; and memory is taken.
+    round(&mut pair);
+    pair.talk();
+    round(&mut pair);
+    let counted = allocation_counter::measure(|| (0..ROUNDS).for_each(|_| round(&mut pair)));
+    assert_eq!(counted.count_total, 0, "{counted:?}");
+    // Each superframe left as one.
+    assert!(left[1] >= ROUNDS as u64 && left[0] <= ROUNDS as u64 + 60, "{left:?}");
 }
 
 #[test]

@@ -62,7 +62,9 @@ impl Arm {
                 // Flows have counters in both firewalls.
                 sysctl(&place.node, "net.netfilter.nf_conntrack_acct=1")?;
             }
-            ArmKind::Gabion => gabiond = Some(Gabiond::start(&place, appliance, interrupt)?),
+            ArmKind::Gabion => {
+                gabiond = Some(Gabiond::start(&place.node, "", &policy(), appliance, interrupt)?);
+            }
         }
         let port = IPERF_PORT.to_string();
         let iperf = Running::start(&place.server, &["iperf3", "-s", "-p", &port], Stdio::null())?;
@@ -77,7 +79,7 @@ fn forward(place: &Place) -> anyhow::Result<()> {
 }
 
 /// The services that the ten rules allow, of which the load uses six: protocol and port.
-fn services() -> Vec<(&'static str, u16)> {
+pub(crate) fn services() -> Vec<(&'static str, u16)> {
     let fillers = [("tcp", 22), ("udp", 53), ("tcp", 80), ("tcp", 443)];
     let used = [IPERF_PORT, ROUND_TRIP_PORT].into_iter().chain(CONNECTION_PORTS);
     fillers.into_iter().chain(used.map(|port| ("tcp", port))).collect()
@@ -152,23 +154,31 @@ pub(crate) struct Gabiond {
 }
 
 impl Gabiond {
-    fn start(place: &Place, appliance: &Appliance, interrupt: &Interrupt) -> anyhow::Result<Self> {
+    /// `more` stands behind what every node is told.
+    pub(crate) fn start(
+        namespace: &str,
+        more: &str,
+        policy: &str,
+        appliance: &Appliance,
+        interrupt: &Interrupt,
+    ) -> anyhow::Result<Self> {
         let directory = tempfile::Builder::new().prefix("gab-bench-").tempdir()?;
         let program = |name: &str| find(&appliance.programs, name);
         let socket = directory.path().join("gabiond.sock");
         let config = directory.path().join("gabiond.toml");
         let guard = program("gabion-guard")?;
-        fs::write(&config, configuration(directory.path(), &socket, &guard, &appliance.settings))?;
+        let text = configuration(directory.path(), &socket, &guard, &appliance.settings);
+        fs::write(&config, text + more)?;
         let policy_file = directory.path().join("policy.yaml");
-        fs::write(&policy_file, policy())?;
+        fs::write(&policy_file, policy)?;
 
         let log = directory.path().join("stderr");
         let gabiond = program("gabiond")?;
         let words = [&*gabiond.to_string_lossy(), "--config", &*config.to_string_lossy()];
-        let process = Running::start(&place.node, &words, Stdio::from(File::create(&log)?))?;
+        let process = Running::start(namespace, &words, Stdio::from(File::create(&log)?))?;
         let gabion = program("gabion")?;
         let mut gabiond = Self { process, gabion, socket, _directory: directory };
-        gabiond.push_and_wait(place, &policy_file, interrupt).with_context(|| {
+        gabiond.push_and_wait(namespace, &policy_file, interrupt).with_context(|| {
             format!("gabiond said: {}", fs::read_to_string(&log).unwrap_or_default().trim())
         })?;
         Ok(gabiond)
@@ -176,7 +186,7 @@ impl Gabiond {
 
     fn push_and_wait(
         &mut self,
-        place: &Place,
+        namespace: &str,
         policy: &Path,
         interrupt: &Interrupt,
     ) -> anyhow::Result<()> {
@@ -194,7 +204,7 @@ impl Gabiond {
                 }
             }
             if pushed {
-                match load::health(place)? {
+                match load::health(namespace)? {
                     None => return Ok(()),
                     Some(reason) => last = reason,
                 }
@@ -218,7 +228,8 @@ impl Gabiond {
     }
 }
 
-fn find(programs: &Path, name: &str) -> anyhow::Result<PathBuf> {
+/// A program of the appliance.
+pub(crate) fn find(programs: &Path, name: &str) -> anyhow::Result<PathBuf> {
     let path = programs.join(name);
     ensure!(path.is_file(), "{} is missing: build it in the same profile", path.display());
     Ok(path)

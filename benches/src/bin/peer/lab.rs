@@ -11,7 +11,8 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::process::{run, run_line};
 
-const PREFIX: &str = "gab-bench-";
+/// Of all names of namespaces.
+pub(crate) const PREFIX: &str = "gab-bench-";
 /// Held while a lab stands: two at once would measure each other.
 const LOCK: &str = "/run/gab-bench.lock";
 
@@ -68,19 +69,24 @@ pub(crate) struct Lab {
 }
 
 impl Lab {
-    /// Builds the namespaces of these arms, after clearing away what a killed run has left.
+    /// Builds the namespaces of these arms.
     pub(crate) fn build(kinds: &[ArmKind]) -> anyhow::Result<Self> {
+        let lab = Self::begin()?;
+        for &kind in kinds {
+            build_arm(&Place::of(kind))?;
+        }
+        Ok(lab)
+    }
+
+    /// An empty one, after clearing away what a killed run has left.
+    pub(crate) fn begin() -> anyhow::Result<Self> {
         let lock = File::create(LOCK).with_context(|| format!("cannot create {LOCK}; be root"))?;
         if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
             bail!("another run holds {LOCK}: wait for it to end");
         }
         clear()?;
-        // From here on `drop` clears, also when a step fails.
-        let lab = Self { _lock: lock };
-        for &kind in kinds {
-            build_arm(&Place::of(kind))?;
-        }
-        Ok(lab)
+        // From here on `drop` clears, also when a later step fails.
+        Ok(Self { _lock: lock })
     }
 
     #[expect(clippy::unused_self, reason = "a place exists while the lab does")]
@@ -115,15 +121,24 @@ fn clear() -> anyhow::Result<()> {
 
 fn build_arm(place: &Place) -> anyhow::Result<()> {
     for namespace in [&place.client, &place.node, &place.server] {
-        run("ip", &["netns", "add", namespace])?;
-        run_line(&format!("ip -n {namespace} link set lo up"))?;
-        // Addresses are needed at once, and only those given here.
-        sysctl(namespace, "net.ipv6.conf.default.disable_ipv6=1")?;
+        add(namespace)?;
     }
     cable(&place.client, &place.node, "int", CLIENT_ADDRESS, NODE_INSIDE)?;
     cable(&place.server, &place.node, "ext", SERVER_ADDRESS, NODE_OUTSIDE)?;
     run_line(&format!("ip -n {} route add default via {NODE_INSIDE}", place.client))?;
     run_line(&format!("ip -n {} route add default via {NODE_OUTSIDE}", place.server))?;
+    settle(place)
+}
+
+pub(crate) fn add(namespace: &str) -> anyhow::Result<()> {
+    run("ip", &["netns", "add", namespace])?;
+    run_line(&format!("ip -n {namespace} link set lo up"))?;
+    // Addresses are needed at once, and only those given here.
+    sysctl(namespace, "net.ipv6.conf.default.disable_ipv6=1")
+}
+
+/// Has both hosts begin each sample alike.
+pub(crate) fn settle(place: &Place) -> anyhow::Result<()> {
     // Ports of short connections are free again after a second instead of a minute.
     sysctl(&place.client, "net.ipv4.tcp_tw_reuse=1")?;
     for namespace in [&place.client, &place.server] {

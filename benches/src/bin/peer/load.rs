@@ -248,8 +248,8 @@ pub(crate) fn wait_until_reachable(place: &Place, interrupt: &Interrupt) -> anyh
 }
 
 /// Asks gabiond's health endpoint; `None` when it is ready, else what it says.
-pub(crate) fn health(place: &Place) -> anyhow::Result<Option<String>> {
-    join(spawn_in(&place.node, || {
+pub(crate) fn health(namespace: &str) -> anyhow::Result<Option<String>> {
+    join(spawn_in(namespace, || {
         let at = SocketAddr::from(([127, 0, 0, 1], HEALTH_PORT));
         let Ok(mut stream) = TcpStream::connect_timeout(&at, PATIENCE) else {
             return Ok(Some("its health endpoint does not answer".to_owned()));

@@ -6,6 +6,7 @@
 
 mod arms;
 mod cluster;
+mod forwarding;
 mod lab;
 mod load;
 mod machine;
@@ -51,6 +52,9 @@ struct Options {
     /// Instead: two nodes between load balancers, beside conntrackd and source NAT, so many rounds
     #[arg(long, value_name = "ROUNDS", value_parser = clap::value_parser!(u32).range(1..=100))]
     cluster: Option<u32>,
+    /// Instead: a connection whose packets come to another node than its own, beside the same path without a cluster
+    #[arg(long)]
+    forwarding: bool,
     /// A node of that comparison, in the namespace that this is run in
     #[arg(long, hide = true, value_enum)]
     as_node: Option<cluster::Kind>,
@@ -103,6 +107,9 @@ fn run(options: &Options) -> anyhow::Result<Outcome> {
     if let Some(rules) = options.replace {
         let is_clean = replace::measure(rules as usize, &appliance, &interrupt)?;
         return Ok(if is_clean { Outcome::Met } else { Outcome::Missed });
+    }
+    if options.forwarding {
+        return forwarding::compare(options, &machine, &appliance, &interrupt);
     }
     let kinds: Vec<ArmKind> = ArmKind::ALL
         .into_iter()

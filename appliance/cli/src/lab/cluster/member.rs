@@ -13,6 +13,7 @@ use gabion_api::v1::{
 use rustix::process::{Signal, kill_process};
 use tonic::Code;
 
+use super::balancer::Mode;
 use super::network::{self, EXT, INT, NODES, PEERS};
 use crate::lab::build::Lab;
 use crate::lab::node::{NodePlace, NodePlan, PKI, look_for_binaries, make_certificates};
@@ -72,6 +73,7 @@ pub(crate) fn prepare(
     lab: &Lab,
     nodes: u8,
     together: Together<'_>,
+    mode: Mode,
     bin_dir: &Path,
 ) -> Result<Vec<Member>> {
     if let Together::Instead(words) = together {
@@ -82,7 +84,7 @@ pub(crate) fn prepare(
     make_certificates(&lab.directory().join(PKI), &names)?;
     (0..nodes)
         .map(|number| {
-            let more = configuration(lab, number, nodes, together);
+            let more = configuration(lab, number, nodes, (together, mode));
             let plan = NodePlan {
                 host: NODES[usize::from(number)],
                 interfaces: &[("ext", EXT), ("int", INT)],
@@ -117,7 +119,12 @@ fn certified_as(number: u8) -> String {
 /// A table that is large enough for every scenario and small enough for four nodes on one machine.
 const LIMITS: &str = "\n[limits]\nflows = 65536\nmappings = 65536\n";
 
-fn configuration(lab: &Lab, number: u8, nodes: u8, together: Together<'_>) -> String {
+fn configuration(
+    lab: &Lab,
+    number: u8,
+    nodes: u8,
+    (together, mode): (Together<'_>, Mode),
+) -> String {
     let mut text = format!("\n[management]\ninterfaces = [\"{PEERS}\"]\n{LIMITS}");
     if together == Together::Cluster {
         let members: Vec<_> = (0..nodes)
@@ -135,7 +142,10 @@ members = [{members}]
 ca = "{pki}/ca.pem"
 certificate = "{pki}/{name}.pem"
 key = "{pki}/{name}.key"
+# What the load balancer moves is not to be reset.
+reset_lost = {pins}
 "#,
+            pins = mode == Mode::Pin,
             own = number + 1,
             members = members.join(", "),
         );

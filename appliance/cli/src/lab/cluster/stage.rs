@@ -62,7 +62,7 @@ impl Stage {
         let topology = network::topology(setup.nodes);
         let lab =
             Lab::build(&setup.name, setup.scenario, topology, setup.offloads, Lifetime::Bound)?;
-        let members = member::prepare(&lab, setup.nodes, setup.together, &bin_dir)?;
+        let members = member::prepare(&lab, setup.nodes, setup.together, setup.mode, &bin_dir)?;
         let mut dice = Dice::new(setup.seed);
         let devices = &NODES[..usize::from(setup.nodes)];
         let relay = Relay::start(&lab, SYNC, devices, setup.conditions.clone(), dice.next())?;

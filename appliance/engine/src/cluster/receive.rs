@@ -367,7 +367,10 @@ impl Cluster {
         self.rendezvous.holder(key, self.directors, by).unwrap_or(self.me())
     }
 
+    /// A process that begins anew numbers what it asks anew.
     fn mark_of(&self, wrapping: &Wrapping) -> u64 {
-        keyed(self.config.secret, &(wrapping.origin, wrapping.ask))
+        let Wrapping { origin, ask, .. } = *wrapping;
+        let asker = self.peers.iter().find(|peer| peer.node == origin);
+        keyed(self.config.secret, &(origin, asker.map(|peer| peer.incarnation), ask))
     }
 }

@@ -114,6 +114,24 @@ fn a_packet_of_another_nodes_flow_is_explained() {
     assert!(matches!(wall.engine(1).explain(&probe).verdict, Verdict::Forward { .. }));
 }
 
+/// Numbers of asks begin anew with a process, and those of the one before are remembered for a while.
+#[test]
+fn what_a_node_asks_after_a_quick_restart_is_handled() {
+    let mut wall = Wall::new(2, POLICY);
+    for port in 40_000..40_020 {
+        open(&mut wall, port, 2, 1);
+    }
+    wall.kill(1);
+    wall.start(1);
+    wall.wait(Duration::from_millis(300));
+    for port in 40_000..40_020 {
+        let data = server(port).seq(HOST + 5_001).ack(CLIENT + 1_001).payload(b"hello").frame();
+        let left = wall.send(1, "int", &data);
+        assert_eq!(ends(&left).len(), 1, "{port}: {:?}", wall.drops());
+    }
+    assert_eq!(wall.drops(), [].into());
+}
+
 /// The sender waits longer before it says it a third time than the node takes to find out.
 #[test]
 fn what_was_sent_to_a_dead_node_goes_on_when_its_death_is_noticed() {

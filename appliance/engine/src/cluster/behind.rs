@@ -11,9 +11,9 @@ use crate::{Engine, Time};
 /// After its first packet since the last record a flow is given so long to come to a pause.
 const PAUSE: Duration = Duration::from_millis(3);
 
-/// So many records a second bring copies up to date, a fortieth of what the sync path carries: with more
+/// So many records a second bring copies up to date, a twentieth of what the sync path carries: with more
 /// flows than that in motion each of them is late.
-const PER_SECOND: u32 = 5_000;
+const PER_SECOND: u32 = 10_000;
 const INTERVAL: Duration = Duration::from_nanos(1_000_000_000 / PER_SECOND as u64);
 /// What may leave at once after a quiet time.
 const BURST: Duration = Duration::from_millis(100);

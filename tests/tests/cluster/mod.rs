@@ -38,6 +38,8 @@ const FOUND: &[(u64, &str)] = &[
     (30579, "packets that had waited while their node stood still brought back what had ended"),
     (51611, "an answer was taken for a question, and stood in the way of what it answered"),
     (300394, "a node that had stood still took offers of flows that had ended meanwhile"),
+    (1708, "a node asked where a connection stands that its rules had come to forbid"),
+    (4729, "the same of a copy"),
     (60319, "a packet that the owner himself handed over, late, made another take the flow over"),
 ];
 

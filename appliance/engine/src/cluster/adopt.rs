@@ -64,6 +64,12 @@ impl Engine {
         Ok(slot)
     }
 
+    /// Whether this node's rules permit the flow of a copy.
+    pub(super) fn permits_copy(&mut self, now: Time, replica: &Replica) -> bool {
+        let flow = self.flow_of(now, &replica.record, replica.expires);
+        flow.is_some_and(|flow| self.judge_anew(&flow).is_ok())
+    }
+
     fn flow_of(&mut self, now: Time, record: &Record, expires: Time) -> Option<Flow> {
         let cluster = self.cluster.as_ref()?;
         let [from, to] = record.zones;

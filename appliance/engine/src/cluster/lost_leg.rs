@@ -7,7 +7,7 @@ use super::{Cluster, NodeId};
 use crate::event::CloseReason;
 use crate::flows::{Slot, Tracker};
 use crate::packet::{Packet, Segment};
-use crate::recheck::FLOWS_PER_TURN;
+use crate::recheck::{FLOWS_PER_TURN, Standing};
 use crate::tcp::TcpTracker;
 use crate::{Direction, Engine, FlowKey, Time, reply};
 
@@ -126,6 +126,10 @@ impl Engine {
             return;
         }
         let lost = cluster.lost_legs(legs);
+        // The rules may be others since its last packet.
+        if self.still_permitted(now, slot) != Standing::Permitted {
+            return;
+        }
         let Tracker::Tcp(tcp) = self.flows[slot].tracker() else { return };
         let keys = self.keys(slot);
         if self.speak_to_sides(now, &Connection { keys, tcp }, lost, is_last) {
@@ -139,7 +143,8 @@ impl Engine {
         let Some(replica) = cluster.directory.replica_at(place).copied() else { return };
         let Tracker::Tcp(tcp) = replica.record.tracker else { return };
         let lost = cluster.lost_legs(replica.record.legs);
-        if lost == [false; 2] || !cluster.is_adoptable(now, &replica, None) {
+        let is_ours = lost != [false; 2] && cluster.is_adoptable(now, &replica, None);
+        if !is_ours || !self.permits_copy(now, &replica) {
             return;
         }
         let keys = [replica.record.original, replica.record.reply];

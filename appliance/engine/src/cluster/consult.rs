@@ -92,9 +92,15 @@ impl Engine {
         packet: &Packet,
         key: FlowKey,
     ) -> Option<Errand> {
-        let cluster = self.cluster.as_mut().filter(|cluster| !cluster.is_alone())?;
+        let cluster = self.cluster.as_mut()?;
         let pair = Pair::from(key);
         let opens = matches!(&packet.segment, Segment::Tcp(tcp) if is_opening(tcp));
+        if cluster.is_alone() {
+            // Who is about to be found may know whose it is.
+            let waits = !opens && cluster.expects_company(now);
+            let errand = Errand { to: cluster.me(), key: pair, question: Question::Claim };
+            return waits.then_some(errand);
+        }
         if let Some((to, question)) = cluster.known_owner(now, &pair) {
             let question = if opens { Question::None } else { question };
             return Some(Errand { to, key: pair, question });

@@ -95,16 +95,20 @@ impl Engine {
         }
     }
 
-    /// Packets that were sent to a node which was dead by then go their way anew.
-    pub(super) fn recall_from_lost(&mut self, now: Time) {
+    /// The view has changed: packets that were sent to a node which was dead by then go their way anew.
+    pub(super) fn recall_waiting(&mut self, now: Time) {
         let Some(cluster) = &mut self.cluster else { return };
         if cluster.has_stood_still(now, ASK_LIFE) {
             // They may be as old as that, and would bring back what has ended meanwhile.
             return;
         }
         let (view, me) = (cluster.view, cluster.me());
-        let lost = |asked: &Asked| asked.to != me && !view.contains(asked.to);
-        for asked in cluster.waiting.take_asked_where(lost) {
+        // What waits here has waited for whoever has come.
+        let is_moved = |asked: &Asked| match asked.to == me {
+            true => asked.question == Question::Claim,
+            false => !view.contains(asked.to),
+        };
+        for asked in cluster.waiting.take_asked_where(is_moved) {
             self.decide_again(now, asked);
         }
     }
@@ -179,7 +183,7 @@ impl Cluster {
         match question {
             Question::Claim => {
                 let alive = self.peers.iter().filter(|peer| self.is_alive(peer.node));
-                alive.map(patience).max().unwrap_or_default()
+                alive.map(patience).max().unwrap_or(self.patience_with_silence())
             }
             Question::Known => STRICT_HOLD,
             Question::None | Question::Whose | Question::Mine => HOLD,

@@ -188,7 +188,7 @@ impl Engine {
         let staying = cluster.staying(view);
         if view != cluster.view || staying != cluster.directors {
             cluster.change_view(view, staying);
-            self.recall_from_lost(now);
+            self.recall_waiting(now);
         }
         self.see_whether_joined(now);
     }
@@ -269,6 +269,12 @@ impl Cluster {
             }
         }
         self.beat_now(now);
+    }
+
+    /// Whether this node has only just started, and somebody may be there of whom it has not heard.
+    pub(super) fn expects_company(&self, now: Time) -> bool {
+        let is_young = self.state == NodeState::Joining && now.since(self.started) < JOIN_WAIT;
+        is_young && self.peers.iter().any(|peer| !peer.refused_us)
     }
 
     /// Of whom this node has heard lately.

@@ -7,6 +7,7 @@ use super::directory::GRANTED;
 use super::hand_over::NotWrapped;
 use super::message::{Birth, Claim, Message, Rank, Registration};
 use super::rendezvous::Pair;
+use super::waiting::Asked;
 use super::wrap::{Flags, Refused, Wrapping};
 use super::{Cluster, NodeId, NodeState, Wrapped};
 use crate::admit::{begins_flow, is_opening};
@@ -264,7 +265,11 @@ impl Engine {
             self.counters.release(verdict, 1);
         }
         let Some(cluster) = &mut self.cluster else { return };
-        for asked in cluster.waiting.take_asked_about(key) {
+        // What the owner himself was asked about has come to him.
+        let owner = cluster.known_owner(now, key).map(|(owner, _)| owner);
+        let has_come = |asked: &Asked| Some(asked.to) == owner && !asked.is_uncounted;
+        let waits = |asked: &Asked| asked.key == *key && !has_come(asked);
+        for asked in cluster.waiting.take_asked_where(waits) {
             self.decide_again(now, asked);
         }
     }

@@ -132,6 +132,31 @@ fn what_a_node_asks_after_a_quick_restart_is_handled() {
     assert_eq!(wall.drops(), [].into());
 }
 
+/// A sender that has waited for a node to come back does not say it again for seconds.
+#[test]
+fn what_comes_before_a_node_has_found_the_others_waits_for_them() {
+    let mut wall = Wall::new(2, POLICY);
+    for port in 40_000..40_020 {
+        open(&mut wall, port, 1, 1);
+    }
+    wall.wait(Duration::from_millis(50));
+    wall.kill(1);
+    wall.wait(Duration::from_secs(2));
+    wall.boot(1);
+    for port in 40_000..40_020 {
+        assert_eq!(wall.send(1, "ext", &question(port)), [""; 0]);
+    }
+    wall.wait(Duration::from_millis(100));
+    wall.meet(1);
+    let mut left = wall.wait(Duration::from_millis(300));
+    left.sort();
+    let expected: Vec<String> = (40_000..40_020)
+        .map(|port| format!("int: tcp 198.51.100.9:{port} > {SERVER} P. +5 ttl 63"))
+        .collect();
+    assert_eq!(ends(&left), expected);
+    assert_eq!(wall.drops(), [].into());
+}
+
 /// The sender waits longer before it says it a third time than the node takes to find out.
 #[test]
 fn what_was_sent_to_a_dead_node_goes_on_when_its_death_is_noticed() {

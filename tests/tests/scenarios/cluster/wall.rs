@@ -58,6 +58,12 @@ impl Wall {
 
     /// Starts a node that knows nothing, and its sessions.
     pub(super) fn start(&mut self, node: u8) {
+        self.boot(node);
+        self.meet(node);
+    }
+
+    /// Starts a node that has not found anybody yet.
+    pub(super) fn boot(&mut self, node: u8) {
         let place = usize::from(node - 1);
         self.incarnations[place] += 1;
         let members = (1..=self.nodes.len() as u8).map(NodeId).collect();
@@ -80,6 +86,10 @@ impl Wall {
         engine.set_rules(Generation(1), loaded.unwrap().rule_set);
         engine.open();
         self.nodes[place] = Some(engine);
+    }
+
+    /// The node finds all others that are there.
+    pub(super) fn meet(&mut self, node: u8) {
         for other in self.alive().into_iter().filter(|other| *other != node) {
             self.connect(node, other);
             self.connect(other, node);

@@ -279,12 +279,12 @@ impl Cluster {
 
     /// Whether a node is still the one that it was when it said something.
     fn is_live(&self, node: NodeId, incarnation: u64) -> bool {
-        self.is_alive(node)
-            && (node == self.me()
-                || self
-                    .peers
-                    .iter()
-                    .any(|peer| (peer.node, peer.incarnation) == (node, incarnation)))
+        self.is_alive(node) && (node == self.me() || self.is_in_life(node, incarnation))
+    }
+
+    /// Whether a peer, dead or alive, has not begun anew since it said something.
+    fn is_in_life(&self, node: NodeId, incarnation: u64) -> bool {
+        self.peers.iter().any(|peer| (peer.node, peer.incarnation) == (node, incarnation))
     }
 
     /// Which of its lives a peer is in.

@@ -145,11 +145,8 @@ impl Cluster {
         // Another may keep a newer copy: whoever directs the key now knows, and sends its packets there.
         let is_ours = handed.is_some() || self.director(&first) == self.me();
         // Who hands it over himself lives, or did when he sent it.
-        let is_his = handed == Some(replica.owner)
-            && self
-                .peers
-                .iter()
-                .any(|peer| (peer.node, peer.incarnation) == (replica.owner, replica.incarnation));
+        let is_his =
+            handed == Some(replica.owner) && self.is_in_life(replica.owner, replica.incarnation);
         // Somebody has taken it over already.
         let is_taken = self.directory.entry(&first).is_some_and(|entry| {
             entry.claim.owner != self.me() && self.is_live(entry.claim.owner, entry.incarnation)

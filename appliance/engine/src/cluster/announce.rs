@@ -45,7 +45,8 @@ impl Engine {
     /// A flow has begun: its keys are registered before its first packet leaves. One that is taken over has
     /// a birth and legs already.
     pub(crate) fn announce(&mut self, slot: Slot, adopted: Option<&Record>) {
-        let waits = self.is_strict(slot) || self.is_answered_elsewhere(slot);
+        let is_new = self.cluster.is_some() && adopted.is_none();
+        let waits = is_new && (self.is_strict(slot) || self.is_answered_elsewhere(slot));
         let Self { cluster: Some(cluster), flows, translator, .. } = self else { return };
         let Some(entry) = flows.get(slot) else { return };
         let id = entry.id();
@@ -58,7 +59,7 @@ impl Engine {
         for side in 0..SIDES as u8 {
             cluster.place(translator, flows, slot, id, side);
         }
-        if waits && adopted.is_none() && !cluster.shares.get(slot).is_known() {
+        if waits && !cluster.shares.get(slot).is_known() {
             cluster.shares.mark(slot, AWAITED, true);
         }
         if adopted.is_some()

@@ -121,11 +121,10 @@ impl Engine {
 
     fn end_lost(&mut self, now: Time, slot: Slot, is_last: bool) {
         let Some(cluster) = &self.cluster else { return };
-        let legs = cluster.shares.get(slot).legs;
-        if cluster.lost_legs(legs) == [false; 2] || self.flows.get(slot).is_none() {
+        let lost = cluster.lost_legs(cluster.shares.get(slot).legs);
+        if lost == [false; 2] || self.flows.get(slot).is_none() {
             return;
         }
-        let lost = cluster.lost_legs(legs);
         // The rules may be others since its last packet.
         if self.still_permitted(now, slot) != Standing::Permitted {
             return;

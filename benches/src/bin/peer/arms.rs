@@ -79,7 +79,7 @@ fn forward(place: &Place) -> anyhow::Result<()> {
 }
 
 /// The services that the ten rules allow, of which the load uses six: protocol and port.
-pub(crate) fn services() -> Vec<(&'static str, u16)> {
+fn services() -> Vec<(&'static str, u16)> {
     let fillers = [("tcp", 22), ("udp", 53), ("tcp", 80), ("tcp", 443)];
     let used = [IPERF_PORT, ROUND_TRIP_PORT].into_iter().chain(CONNECTION_PORTS);
     fillers.into_iter().chain(used.map(|port| ("tcp", port))).collect()
@@ -109,16 +109,21 @@ fn ruleset() -> String {
     )
 }
 
-/// The same for the appliance.
-fn policy() -> String {
-    let rules: String = services()
+/// The rules that permit what the loads ask for.
+pub(crate) fn rules() -> String {
+    services()
         .iter()
         .map(|(protocol, port)| {
             format!(
                 "  - {{ name: {protocol}-{port}, from: inside, to: outside, service: {protocol}/{port}, action: allow }}\n"
             )
         })
-        .collect();
+        .collect()
+}
+
+/// The same for the appliance.
+fn policy() -> String {
+    let rules = rules();
     let settings = format!(
         "  timeouts: {{ tcp-closed: {CLOSED_SECONDS}s }}
   flood: {{ flows-per-source: {FLOWS} }}

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context as _, ensure};
 use serde::Serialize;
 
-use crate::arms::{Appliance, services};
+use crate::arms::{Appliance, rules};
 use crate::lab::{Lab, set_segmentation};
 use crate::load::Metric;
 use crate::machine::{self, Machine, Ticks};
@@ -28,14 +28,7 @@ const CONTROL_SPREAD_MAX: f64 = 0.05;
 
 /// Nothing is translated: the cheapest path there is, so that what is added shows most.
 fn policy() -> String {
-    let rules: String = services()
-        .iter()
-        .map(|(protocol, port)| {
-            format!(
-                "  - {{ name: {protocol}-{port}, from: inside, to: outside, service: {protocol}/{port}, action: allow }}\n"
-            )
-        })
-        .collect();
+    let rules = rules();
     format!(
         "apiVersion: gabion/v1
 zones:

@@ -108,7 +108,7 @@ impl Running {
     }
 
     fn stop(&mut self, signal: Signal) -> Result<Duration> {
-        const PATIENCE: Duration = Duration::from_secs(2);
+        const PATIENCE: Duration = Duration::from_secs(10);
         let begin = Instant::now();
         if self.child.try_wait()?.is_some() {
             return Ok(Duration::ZERO);

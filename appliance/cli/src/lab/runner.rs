@@ -11,7 +11,7 @@ use serde::{Serialize, Serializer};
 use super::Run;
 use super::namespace::Lifetime;
 use super::progress::Progress;
-use super::scenario::{Because, Check, Figure, Outcome, Scenario};
+use super::scenario::{Because, Check, Figure, Late, Outcome, Scenario};
 use super::stage::{Setup, Stage};
 use crate::failure::Failure;
 use crate::present::say;
@@ -27,6 +27,9 @@ struct Report<'a> {
 struct ReportedCheck {
     name: &'static str,
     passed: bool,
+    /// Nothing but a bound on time was missed.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    late: bool,
     detail: String,
     #[serde(skip_serializing_if = "Vec::is_empty", serialize_with = "as_map")]
     figures: Vec<Figure>,
@@ -93,7 +96,8 @@ fn play(
         progress.end(check, &outcome);
         let detail = detail(check, &outcome);
         let figures = std::mem::take(&mut stage.figures);
-        reported.push(ReportedCheck { name: check.name, passed: outcome.passed, detail, figures });
+        let Outcome { passed, late, .. } = outcome;
+        reported.push(ReportedCheck { name: check.name, passed, late, detail, figures });
     }
     match setup.lifetime {
         Lifetime::Detached => {
@@ -112,7 +116,7 @@ impl ReportedCheck {
     /// A lab that could not be built is a check that failed: readers of the JSON get an answer.
     fn of_the_lab(error: &anyhow::Error) -> Self {
         let detail = one_line(&format!("{error:#}"));
-        Self { name: "lab", passed: false, detail, figures: Vec::new() }
+        Self { name: "lab", passed: false, late: false, detail, figures: Vec::new() }
     }
 }
 
@@ -126,18 +130,20 @@ fn write(path: &Path, report: &Report<'_>) -> Result<()> {
 
 /// Runs a check and holds what the node reports against what the check expects.
 fn judge(check: &Check, stage: &mut Stage) -> Outcome {
-    let failed = |seen: String, why: String| Outcome { passed: false, seen, why: vec![why] };
+    let failed =
+        |seen: String, why: String| Outcome { passed: false, late: false, seen, why: vec![why] };
     let before = Tally::take(stage);
     let seen = match (check.act)(stage) {
         Ok(seen) => seen,
         Err(error) => {
             let changes = Tally::take(stage).since(&before);
             let obituary = stage.obituary().map(|text| format!("; {text}")).unwrap_or_default();
-            return failed(format!("{error:#}{obituary}"), changes);
+            let late = error.is::<Late>() && obituary.is_empty();
+            return Outcome { late, ..failed(format!("{error:#}{obituary}"), changes) };
         }
     };
     match wait_for(&check.because, stage, &before) {
-        Ok(why) => Outcome { passed: true, seen, why },
+        Ok(why) => Outcome { passed: true, late: false, seen, why },
         Err(error) => {
             let changes = Tally::take(stage).since(&before);
             failed(format!("{seen}, but {error:#}"), changes)

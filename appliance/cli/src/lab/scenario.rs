@@ -86,10 +86,18 @@ pub(crate) struct Figure {
     pub(crate) value: serde_json::Value,
 }
 
+/// The error of a check in which everything was right, but took longer than promised: the scenario has failed, yet a
+/// busy machine explains it, so that tests do not.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct Late(pub(crate) String);
+
 /// How a check ended.
 #[derive(Debug, Clone)]
 pub(crate) struct Outcome {
     pub(crate) passed: bool,
+    /// Failed with [`Late`].
+    pub(crate) late: bool,
     pub(crate) seen: String,
     /// Rule, reason and translation as the node reports them.
     pub(crate) why: Vec<String>,
@@ -98,7 +106,7 @@ pub(crate) struct Outcome {
 impl Outcome {
     pub(super) fn not_tried() -> Self {
         let seen = "not tried: no node is running".to_owned();
-        Self { passed: false, seen, why: Vec::new() }
+        Self { passed: false, late: false, seen, why: Vec::new() }
     }
 }
 

@@ -126,9 +126,9 @@ impl Stage {
     /// Waits until the node says that it is ready.
     ///
     /// # Errors
-    /// If it is not within five seconds, with its reasons.
+    /// If it is not within twenty seconds, with its reasons.
     pub(crate) fn wait_ready(&mut self) -> Result<Duration> {
-        const PATIENCE: Duration = Duration::from_secs(5);
+        const PATIENCE: Duration = Duration::from_secs(20);
         let begin = std::time::Instant::now();
         loop {
             let status = self.place.status()?;

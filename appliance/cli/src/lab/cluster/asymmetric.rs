@@ -60,7 +60,7 @@ pub(super) fn run(stage: &Stage, errands: Vec<Errand>, per_second: f64) -> Resul
     });
     let slowest = slowest.unwrap_or_default();
     let seen = format!("{slow} of {} took more than {SLOW:?} to connect{slowest}", took.len());
-    findings.check("slow", "none is delayed", slow == 0, seen);
+    findings.check_time("slow", "none is delayed", slow == 0, seen);
     if stage.members.len() > 1 {
         let seen = format!("{apart} of {connections}");
         findings.check("asymmetric", "answers come by another node", apart * 4 > connections, seen);

@@ -110,7 +110,7 @@ fn hold(findings: &mut Findings, survey: &Survey, detected: Detected, must_live:
     let noticed = detected.peers.or(detected.balancers);
     let seen = noticed.map_or("never".to_owned(), |after| format!("after {after:.0?}"));
     let in_time = noticed.is_some_and(|after| after <= DETECTION);
-    findings.check("detection", "the failure is noticed within 500 ms", in_time, seen);
+    findings.check_time("detection", "the failure is noticed within 500 ms", in_time, seen);
     let must = |fate: &&Fate| must_live == MustLive::All || !is_affected(fate);
     let judged: Vec<_> = survey.tcp.iter().chain(&survey.datagrams).filter(must).collect();
     let lost: Vec<_> = judged.iter().filter(|fate| !fate.survived()).collect();
@@ -131,7 +131,7 @@ fn hold_gap(findings: &mut Findings, survey: &Survey, detected: Detected, pace: 
     let limit = detected.peers.max(detected.balancers).unwrap_or(DETECTION) + BEYOND_DETECTION;
     let overdue = longest.saturating_sub(pace);
     let seen = format!("{overdue:.0?} overdue with a limit of {limit:.0?}");
-    findings.check("gap", "silence ends 250 ms after the detection", overdue <= limit, seen);
+    findings.check_time("gap", "silence ends 250 ms after the detection", overdue <= limit, seen);
 }
 
 /// Where nothing moves connections, those of a machine that has gone are reset, and soon.
@@ -149,5 +149,5 @@ fn hold_resets(
     let seen = last.map_or("none was reset".to_owned(), |last| {
         format!("the last after {last:.0?} with a limit of {limit:.0?}")
     });
-    findings.check("reset-time", "it is reset 250 ms after the detection", in_time, seen);
+    findings.check_time("reset-time", "it is reset 250 ms after the detection", in_time, seen);
 }

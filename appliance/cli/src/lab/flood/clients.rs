@@ -166,19 +166,11 @@ pub(super) struct Health {
 
 impl Live {
     pub(super) fn open(stage: &Stage) -> Result<Self> {
+        // It listens until it has been connected to, so that the next flood finds the port free.
         let listener = stage
             .lab
             .namespace(WEB)
             .enter(|| Ok(TcpListener::bind(SocketAddr::from(([0, 0, 0, 0], LIVE)))?))?;
-        std::thread::spawn(move || -> Result<()> {
-            let (mut stream, _) = listener.accept()?;
-            stream.set_nodelay(true)?;
-            let mut block = [0; BLOCK];
-            loop {
-                stream.read_exact(&mut block)?;
-                stream.write_all(&block)?;
-            }
-        });
         let server = SocketAddr::from((WEB_V4, LIVE));
         let stream = stage.lab.namespace(CLIENT).enter(move || {
             let stream = TcpStream::connect_timeout(&server, PATIENCE)
@@ -187,6 +179,8 @@ impl Live {
             stream.set_nodelay(true)?;
             Ok(stream)
         })?;
+        let (peer, _) = listener.accept()?;
+        std::thread::spawn(move || echo(peer));
         Ok(Self { stream })
     }
 
@@ -207,6 +201,15 @@ impl Live {
             }
             Ok((self, health))
         })
+    }
+}
+
+fn echo(mut stream: TcpStream) -> Result<()> {
+    stream.set_nodelay(true)?;
+    let mut block = [0; BLOCK];
+    loop {
+        stream.read_exact(&mut block)?;
+        stream.write_all(&block)?;
     }
 }
 

@@ -10,7 +10,7 @@ use rustix::process::Signal;
 use super::network::{
     CLIENT, ISP, NODE, NODE_EXT_V4, NODE_EXT_V6, PUBLISHED_V4, WEB_1_V4, WEB_1_V6,
 };
-use super::{POLICY, Seen, check, fetch, nothing, reason, succeed};
+use super::{POLICY, Seen, check, fetch, in_time, nothing, reason, succeed};
 use crate::lab::node::{HEALTH_HTTP_PORT, HEALTH_TCP_PORT, METRICS};
 use crate::lab::scenario::{Check, Expect};
 use crate::lab::stage::Stage;
@@ -30,7 +30,7 @@ pub(super) fn beginning() -> Vec<Check> {
             nothing(),
             |stage| {
                 let took = stage.start_node()?;
-                ensure!(took < PROMPT, "only after {} ms", took.as_millis());
+                in_time(took, PROMPT)?;
                 Ok(format!("ready for a policy after {} ms", took.as_millis()))
             },
         ),
@@ -112,7 +112,7 @@ pub(super) fn end() -> Vec<Check> {
             nothing(),
             |stage| {
                 let took = stage.end_node(Signal::TERM)?;
-                ensure!(took < PROMPT, "only after {} ms", took.as_millis());
+                in_time(took, PROMPT)?;
                 Ok(format!("gone after {} ms", took.as_millis()))
             },
         ),
@@ -156,7 +156,7 @@ fn probe(stage: &mut Stage, address: &str, code: &str, reason: &str) -> Result<S
 fn tcp_probe(stage: &mut Stage) -> Result<String> {
     stage.lab.namespace(ISP).enter(|| {
         let address: SocketAddr = format!("{NODE_EXT_V4}:{HEALTH_TCP_PORT}").parse()?;
-        let mut stream = TcpStream::connect_timeout(&address, PROMPT)?;
+        let mut stream = TcpStream::connect_timeout(&address, 5 * PROMPT)?;
         // A node may close at once: the connection is the answer.
         let _ = stream.write_all(b"");
         Ok(format!("port {HEALTH_TCP_PORT} accepts"))
@@ -178,7 +178,7 @@ fn first_push(stage: &mut Stage) -> Result<String> {
 
 fn metrics(stage: &mut Stage) -> Result<String> {
     let url = format!("http://{METRICS}/metrics");
-    let finished = succeed(stage, NODE, &["curl", "--silent", "--max-time", "2", &url], 4)?;
+    let finished = succeed(stage, NODE, &["curl", "--silent", "--max-time", "5", &url], 7)?;
     let samples = finished.stdout.lines().filter(|line| line.starts_with("gabion_")).count();
     ensure!(samples > 0, "there is no sample called gabion_*");
     for name in ["rule-reject", "web-in"] {
@@ -195,6 +195,6 @@ fn restart(stage: &mut Stage) -> Result<String> {
     ensure!(policy.policy == POLICY, "another policy is in force after the restart");
     let page = fetch(stage, CLIENT, &format!("http://{PUBLISHED_V4}/"), &[])?;
     let seen = Seen::parse(&page)?;
-    ensure!(took < PROMPT, "only after {} ms", took.as_millis());
+    in_time(took, PROMPT)?;
     Ok(format!("ready after {} ms, {} answers", took.as_millis(), seen.server))
 }

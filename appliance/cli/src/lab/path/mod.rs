@@ -14,13 +14,14 @@ mod web;
 
 use std::borrow::Cow;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
 use super::build::Lab;
 use super::node::NodePlan;
 use super::process::{Finished, Running};
-use super::scenario::{Act, Because, Check, Expect, Scenario};
+use super::scenario::{Act, Because, Check, Expect, Late, Scenario};
 use super::servers::{WebServer, make_certificate, start_dns, start_iperf};
 use super::stage::Stage;
 use network::{NODE, PUBLISHED_V4, PUBLISHED_V6, REMOTE, WEB_1, WEB_2};
@@ -154,6 +155,14 @@ fn succeed(stage: &Stage, host: &str, program: &[&str], seconds: u64) -> Result<
         }
         None => anyhow::bail!("{} took more than {seconds} s", finished.line),
     }
+}
+
+/// What took longer than it should is late.
+fn in_time(took: Duration, limit: Duration) -> Result<()> {
+    if took < limit {
+        return Ok(());
+    }
+    Err(Late(format!("only after {} ms", took.as_millis())).into())
 }
 
 fn last_line(finished: &Finished) -> &str {

@@ -12,7 +12,7 @@ use super::build::Lab;
 use super::namespace::Lifetime;
 
 /// How long a program that stays has to come up.
-const START: Duration = Duration::from_secs(10);
+const START: Duration = Duration::from_secs(60);
 
 /// How often a program's readiness is looked at.
 const PAUSE: Duration = Duration::from_millis(10);

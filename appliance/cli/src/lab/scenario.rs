@@ -86,8 +86,8 @@ pub(crate) struct Figure {
     pub(crate) value: serde_json::Value,
 }
 
-/// The error of a check in which everything was right, but took longer than promised: the scenario has failed, yet a
-/// busy machine explains it, so that tests do not.
+/// The error of a check in which nothing was wrong but what a busy machine explains: it took longer than promised, or
+/// more was lost. The scenario fails with it, tests do not.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(crate) struct Late(pub(crate) String);

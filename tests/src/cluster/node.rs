@@ -191,6 +191,27 @@ impl Node {
         self.runs() && status.is_none_or(|status| status.state == NodeState::Ready)
     }
 
+    /// Who is there, for this node.
+    pub(super) fn sees(&self, now: u64) -> Vec<String> {
+        let status = self.engine.as_ref().and_then(|engine| engine.cluster_status(self.time(now)));
+        let Some(status) = status else { return Vec::new() };
+        let members = status.members.iter();
+        let members =
+            members.map(|peer| format!("{} {:?} {:?}", peer.node, peer.presence, peer.state));
+        members.chain([format!("itself {:?}", status.state)]).collect()
+    }
+
+    /// The flows that are this node's.
+    pub(super) fn owns(&self) -> Vec<String> {
+        let Some(engine) = &self.engine else { return Vec::new() };
+        let flows = engine.flows(0, u32::MAX).0.into_iter();
+        let say = |flow: gabion_engine::FlowReport| {
+            let (from, to) = (flow.original.source, flow.original.destination);
+            format!("node {} owns {from:?} > {to:?} {:?}", self.id(), flow.state)
+        };
+        flows.map(say).collect()
+    }
+
     /// What this machine's monotonic clock says.
     pub(super) fn time(&self, now: u64) -> Time {
         let since = u128::from(now.saturating_sub(self.clock.booted));

@@ -1,6 +1,6 @@
 //! Virtual time, and everything that happens in it, one thing after the other.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use gabion_engine::Wrapped;
 
@@ -45,6 +45,7 @@ pub(super) struct World {
     pub(super) watch: Watch,
     pub(super) tracing: bool,
     pub(super) told: Vec<String>,
+    owned: BTreeSet<String>,
     pub(super) random: Random,
     pub(super) events: BTreeMap<(u64, u64), Event>,
     pub(super) number: u64,
@@ -78,6 +79,7 @@ impl World {
             watch: Watch::new(nodes, schedule.plans.len()),
             tracing: false,
             told: Vec::new(),
+            owned: BTreeSet::new(),
             events: BTreeMap::new(),
             number: 0,
             hosts: vec![
@@ -259,9 +261,14 @@ impl World {
             self.tell_input(index, &input);
         }
         let before = self.nodes[index].engine.as_ref().map(|engine| engine.counters().clone());
+        let saw = if self.tracing { self.nodes[index].sees(self.now) } else { Vec::new() };
         let outputs = self.nodes[index].take(self.now, input)?;
         if self.tracing {
             self.tell_drops(index, before);
+            let sees = self.nodes[index].sees(self.now);
+            if sees != saw {
+                self.tell(|| format!("node {} sees {}", index + 1, sees.join(", ")));
+            }
         }
         self.watch.step(&self.nodes[index])?;
         for output in outputs {
@@ -351,6 +358,9 @@ impl World {
     // What must hold.
 
     fn look(&mut self) -> Result<(), String> {
+        if self.tracing {
+            self.tell_owners();
+        }
         self.watch.look(self.now, &self.nodes, &self.schedule.plans, &self.courses)
     }
 
@@ -391,6 +401,18 @@ impl World {
             Input::Draining(is_draining) => format!("draining {is_draining}"),
         };
         self.tell(|| format!("node {} takes {what}", index + 1));
+    }
+
+    /// Whose the conversations are, where that has changed.
+    fn tell_owners(&mut self) {
+        let owned: BTreeSet<String> = self.nodes.iter().flat_map(Node::owns).collect();
+        let before = std::mem::replace(&mut self.owned, owned.clone());
+        for flow in owned.difference(&before) {
+            self.tell(|| flow.clone());
+        }
+        for flow in before.difference(&owned) {
+            self.tell(|| format!("no more: {flow}"));
+        }
     }
 
     fn tell_drops(&mut self, index: usize, before: Option<gabion_engine::Counters>) {

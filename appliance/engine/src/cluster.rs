@@ -75,7 +75,8 @@ pub struct ClusterConfig {
     pub secret: [u8; 16],
     /// The largest IP packet that the links between nodes carry.
     pub sync_mtu: u16,
-    /// How often a node says that it lives; a peer that missed `heartbeats_missed` of these is dead.
+    /// A node says twice in this time that it lives; a peer of which nothing was heard for `heartbeats_missed` times
+    /// as long is dead.
     pub heartbeat: Duration,
     pub heartbeats_missed: u32,
     /// Whether TCP connections are reset one side of which sends by way of a machine that has gone.

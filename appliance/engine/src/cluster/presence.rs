@@ -147,7 +147,7 @@ impl Engine {
             peer.channel.handle_timeout(now);
             peer.tags.handle_timeout(now);
         }
-        if now.since(cluster.beat) >= cluster.config.heartbeat {
+        if now.since(cluster.beat) >= cluster.beat_every() {
             cluster.beat_now(now);
         }
         self.look_around(now);
@@ -163,7 +163,7 @@ impl Engine {
 
     pub(crate) fn cluster_timeout(&self) -> Option<Time> {
         let cluster = self.cluster.as_ref()?;
-        let beat = cluster.beat + cluster.config.heartbeat;
+        let beat = cluster.beat + cluster.beat_every();
         let is_busy = cluster.pass.or(cluster.orphans).is_some() || !cluster.sweeps.is_empty();
         let pass = is_busy.then_some(Time::ZERO);
         let channels = cluster.peers.iter().filter_map(|peer| peer.channel.poll_timeout());
@@ -300,6 +300,11 @@ impl Cluster {
     pub(super) fn has_stood_still(&self, now: Time, more: Duration) -> bool {
         let long = self.patience_with_silence() + more;
         self.paused_at.is_some_and(|paused| now.since(paused) < long)
+    }
+
+    /// Twice in the time of one: of a link that loses 5 %, three in a row are lost each quarter of an hour.
+    fn beat_every(&self) -> Duration {
+        self.config.heartbeat / 2
     }
 
     pub(super) fn patience_with_silence(&self) -> Duration {

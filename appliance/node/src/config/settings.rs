@@ -379,7 +379,7 @@ pub const SETTINGS: &[Setting] = &[
         100,
         (10, 10_000),
         "ms",
-        "How often a member says that it lives. The same at all members.",
+        "A member says twice in this time that it lives. The same at all members.",
     ),
     number(
         "cluster.heartbeats_missed",

@@ -148,11 +148,9 @@ impl World {
     }
 
     /// Whether silence between nodes may have led one of them astray: who dies, or is cut off, takes what he has not
-    /// said yet with him, and rules decide about answers that are questions to others. They also do when a claim was asked four times and
-    /// all of that was lost, which 5 % of loss do once in some thousand schedules (seed 302118).
+    /// said yet with him, and rules decide about answers that are questions to others.
     pub(super) fn may_err(&self) -> bool {
-        let is_fair = self.schedule.weathers[0].is_fair();
-        (self.schedule.severity != Severity::Calm || !is_fair) && self.now < SETTLED
+        self.schedule.severity != Severity::Calm && self.now < SETTLED
     }
 
     /// A packet of nobody: it may not reach anybody.

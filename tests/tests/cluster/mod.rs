@@ -40,6 +40,13 @@ const FOUND: &[(u64, &str)] = &[
     (300394, "a node that had stood still took offers of flows that had ended meanwhile"),
     (1708, "a node asked where a connection stands that its rules had come to forbid"),
     (4729, "the same of a copy"),
+    (300922, "an offer of a connection that the other half had seen the end of was taken"),
+    (
+        400795,
+        "a packet that had waited for seconds brought a connection back that had ended behind a cut",
+    ),
+    (302118, "an answer of which four asks were lost was taken for a question"),
+    (900150, "three heartbeats that were lost in a row were a death"),
     (60319, "a packet that the owner himself handed over, late, made another take the flow over"),
 ];
 

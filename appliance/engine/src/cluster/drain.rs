@@ -80,7 +80,7 @@ impl Engine {
             return;
         }
         let second = super::announce::key_of(flows, slot, 1);
-        self.lose(now, slot, Hint { key, owner: from, term });
+        self.lose_to(now, slot, Hint { key, owner: from, term });
         if let (Some(second), Some(cluster)) = (second, &mut self.cluster) {
             cluster.note_hint(now, Hint { key: second, owner: from, term });
         }

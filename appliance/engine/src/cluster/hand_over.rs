@@ -44,7 +44,7 @@ impl Engine {
                 is_uncounted: waits,
                 is_fragment: packet.fragment.is_some(),
                 question: question.of_copy(),
-                ..Asked::new(key, to, from, frame.bytes.to_vec(), frame.offload)
+                ..Asked::new(now, key, to, from, frame.bytes.to_vec(), frame.offload)
             };
             let due = now + cluster.patience(to, question);
             let kept = cluster.waiting.ask(due, asked);
@@ -68,7 +68,7 @@ impl Engine {
         {
             let waits_here = asked.question == Question::Known;
             let is_enough = asked.tries + 1 >= TRIES && !cluster.is_silent(now, asked.to);
-            if waits_here || is_enough || cluster.is_alone() {
+            if waits_here || is_enough || cluster.is_alone() || cluster.is_old(now, &asked) {
                 self.give_up(now, asked);
                 continue;
             }
@@ -109,13 +109,22 @@ impl Engine {
             false => !view.contains(asked.to),
         };
         for asked in cluster.waiting.take_asked_where(is_moved) {
-            self.decide_again(now, asked);
+            if self.cluster.as_ref().is_some_and(|cluster| cluster.is_old(now, &asked)) {
+                self.give_up(now, asked);
+            } else {
+                self.decide_again(now, asked);
+            }
         }
     }
 
-    /// Nobody has answered: the rules decide about what may be decided here.
+    /// Nobody has answered: the rules decide about what may be decided here. What a node that lives was asked
+    /// about may be an answer: it is not to be taken for a question because word of it was lost.
     fn give_up(&mut self, now: Time, asked: Asked) {
+        let is_theirs = |cluster: &Cluster| asked.to != cluster.me() && cluster.is_alive(asked.to);
         match asked.question {
+            Question::Claim if self.cluster.as_ref().is_some_and(is_theirs) => {
+                self.counters.release(Verdict::Drop(DropReason::NoOwner), 1);
+            }
             Question::Claim | Question::Mine => self.decide_here(now, asked),
             Question::Known => self.end_wait(now, asked),
             Question::Whose | Question::None if asked.is_uncounted => {
@@ -188,6 +197,14 @@ impl Cluster {
             Question::Known => STRICT_HOLD,
             Question::None | Question::Whose | Question::Mine => HOLD,
         }
+    }
+
+    /// Whether a packet of somebody's flow has waited for so long that its sender has said it again, or the flow
+    /// may have ended meanwhile: it would bring it back where its end has not been heard of. An owner's death is
+    /// found out sooner.
+    fn is_old(&self, now: Time, asked: &Asked) -> bool {
+        matches!(asked.question, Question::Whose | Question::None)
+            && now.since(asked.since) > self.patience_with_silence() + self.config.heartbeat
     }
 
     fn wrapping(&self, from: InterfaceId, ask: u32, question: Question) -> Wrapping {

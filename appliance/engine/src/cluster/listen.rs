@@ -124,7 +124,7 @@ impl Engine {
                 cluster.tell(from, Message::Owned { key, claim: ours });
                 return;
             }
-            self.lose(now, slot, Hint { key, owner: from, term: claim.term });
+            self.lose(now, slot, key, claim);
         }
         let Some(cluster) = &mut self.cluster else { return };
         let incarnation = cluster.incarnation_of(from);
@@ -150,20 +150,33 @@ impl Engine {
         }
     }
 
-    /// The flow is another node's.
-    pub(super) fn lose(&mut self, now: Time, slot: Slot, hint: Hint) {
-        let second = Pair::from(self.flows.key(slot, Direction::Reply));
-        let Some(cluster) = &mut self.cluster else { return };
+    /// The flow is the node's that a hint names.
+    pub(super) fn lose_to(&mut self, now: Time, slot: Slot, hint: Hint) {
+        let Some(cluster) = &self.cluster else { return };
+        let Hint { key, owner, term } = hint;
         let birth = cluster.shares.get(slot).birth;
-        cluster.tell_what_was_seen(now, &self.flows, slot, hint.owner);
+        self.lose(now, slot, key, Claim { rank: Rank::Open, term, owner, birth });
+    }
+
+    /// The flow is another node's, who claims this key of it.
+    fn lose(&mut self, now: Time, slot: Slot, key: Pair, claim: Claim) {
+        let ways = [Direction::Original, Direction::Reply];
+        let [first, second] = ways.map(|way| Pair::from(self.flows.key(slot, way)));
+        let Some(cluster) = &mut self.cluster else { return };
+        let Claim { rank, term, owner, birth } = claim;
+        let is_over = rank == Rank::Closed && birth == cluster.shares.get(slot).birth;
+        cluster.tell_what_was_seen(now, &self.flows, slot, owner);
         self.tell_nothing(slot);
         self.remove_flow(now, slot, CloseReason::HandedOver);
         let Some(cluster) = &mut self.cluster else { return };
-        cluster.note_hint(now, hint);
+        if is_over {
+            // No offer and no copy that is still on its way brings it back.
+            cluster.directory.bury(now, None, first, End { birth, term, is_over });
+        }
+        cluster.note_hint(now, Hint { key, owner, term });
         // Its port is in use there from now on, even before the new owner has said so.
-        let incarnation = cluster.incarnation_of(hint.owner);
-        let round = cluster.peer(hint.owner).map_or(0, |peer| peer.round_in);
-        let claim = Claim { rank: Rank::Open, term: hint.term, owner: hint.owner, birth };
+        let incarnation = cluster.incarnation_of(owner);
+        let round = cluster.peer(owner).map_or(0, |peer| peer.round_in);
         if self.external_of(&second).is_some()
             && let Some(cluster) = &mut self.cluster
             && cluster.directory.entry(&second).is_none()
@@ -180,7 +193,7 @@ impl Engine {
         let own = slot_of(flows, &key).filter(|_| claim.owner != cluster.me());
         let Some(slot) = own else { return };
         if claim.beats(&cluster.claim(flows, slot)) {
-            self.lose(now, slot, Hint { key, owner: claim.owner, term: claim.term });
+            self.lose(now, slot, key, claim);
         } else {
             // It has shown more by now than its director knows.
             for side in 0..=1 {
@@ -273,7 +286,7 @@ impl Engine {
         match slot_of(flows, &hint.key) {
             // It stood still, and somebody else has taken the flow over.
             Some(slot) if cluster.shares.get(slot).term < hint.term => {
-                self.lose(now, slot, hint);
+                self.lose_to(now, slot, hint);
             }
             Some(_) => {}
             None => cluster.note_hint(now, hint),

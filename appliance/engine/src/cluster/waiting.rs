@@ -26,6 +26,8 @@ pub(crate) struct Asked {
     pub(crate) from: InterfaceId,
     pub(crate) frame: Vec<u8>,
     pub(crate) offload: Offload,
+    /// When it came.
+    pub(crate) since: Time,
     pub(crate) tries: u8,
     pub(crate) question: Question,
     /// It waits to be decided: what became of it is counted then.
@@ -191,6 +193,7 @@ impl Waiting {
 
 impl Asked {
     pub(crate) fn new(
+        since: Time,
         key: Pair,
         to: NodeId,
         from: InterfaceId,
@@ -199,7 +202,19 @@ impl Asked {
     ) -> Self {
         let (tries, question, due) = (0, Question::Whose, Time::ZERO);
         let (is_uncounted, is_fragment) = (false, false);
-        Self { key, to, from, frame, offload, tries, question, is_uncounted, is_fragment, due }
+        Self {
+            key,
+            to,
+            from,
+            frame,
+            offload,
+            since,
+            tries,
+            question,
+            is_uncounted,
+            is_fragment,
+            due,
+        }
     }
 }
 

@@ -22,6 +22,13 @@ pub(super) struct Wall {
     paused: Option<(u8, Engine)>,
     /// From and to: nothing goes this way.
     pub cut: BTreeSet<(u8, u8)>,
+    /// The same for wrapped packets only.
+    pub cut_wrapped: BTreeSet<(u8, u8)>,
+    /// How long everything is on its way.
+    pub delay: Duration,
+    on_its_way: Vec<(Time, Sent)>,
+    /// From, to, and what: the sync datagrams so far.
+    pub said: Vec<(u8, u8, Vec<u8>)>,
     /// What happens to each wrapped datagram on its way, and how often it comes.
     pub tamper: fn(&mut Vec<u8>),
     pub copies: usize,
@@ -29,6 +36,15 @@ pub(super) struct Wall {
     left: Vec<String>,
     /// The frames that left at the last step.
     pub frames: Vec<Vec<u8>>,
+}
+
+/// A datagram between two nodes.
+#[derive(Clone)]
+struct Sent {
+    from: u8,
+    to: u8,
+    bytes: Vec<u8>,
+    is_wrapped: bool,
 }
 
 impl Wall {
@@ -41,6 +57,10 @@ impl Wall {
             incarnations: vec![0; usize::from(nodes)],
             paused: None,
             cut: BTreeSet::new(),
+            cut_wrapped: BTreeSet::new(),
+            delay: Duration::ZERO,
+            on_its_way: Vec::new(),
+            said: Vec::new(),
             tamper: |_| (),
             copies: 1,
             left: Vec::new(),
@@ -195,8 +215,13 @@ impl Wall {
         self.frames.clear();
         while self.now < end {
             self.now = self.now + STEP.min(end.since(self.now));
+            let now = self.now;
+            for (_, sent) in
+                self.on_its_way.extract_if(.., |(at, _)| *at <= now).collect::<Vec<_>>()
+            {
+                self.arrive(&sent);
+            }
             for node in self.alive() {
-                let now = self.now;
                 self.engine(node).handle_timeout(now);
             }
             self.settle();
@@ -252,23 +277,17 @@ impl Wall {
         let mut datagram = Vec::new();
         while let Some(to) = self.engine(node).poll_peer(now, &mut datagram) {
             moved = true;
-            if self.arrives(node, to) {
-                self.engine(to.0).handle_peer(now, NodeId(node), &datagram);
-            }
+            self.said.push((node, to.0, datagram.clone()));
+            self.carry(Sent { from: node, to: to.0, bytes: datagram.clone(), is_wrapped: false });
         }
         while let Some(wrapped) = self.engine(node).poll_wrapped() {
             moved = true;
-            let to = wrapped.to;
-            if self.arrives(node, to) {
-                for datagram in wrapped.bytes.chunks(wrapped.stride) {
-                    let mut datagram = datagram.to_vec();
-                    (self.tamper)(&mut datagram);
-                    for _ in 0..self.copies {
-                        let mut copy = datagram.clone();
-                        let verdict =
-                            self.engine(to.0).handle_wrapped(now, NodeId(node), &mut copy);
-                        self.note(to.0, verdict, copy.get(WRAPPED_FRAME..).unwrap_or_default());
-                    }
+            for datagram in wrapped.bytes.chunks(wrapped.stride) {
+                let mut bytes = datagram.to_vec();
+                (self.tamper)(&mut bytes);
+                let sent = Sent { from: node, to: wrapped.to.0, bytes, is_wrapped: true };
+                for _ in 0..self.copies {
+                    self.carry(sent.clone());
                 }
             }
             self.engine(node).recycle(wrapped);
@@ -276,7 +295,29 @@ impl Wall {
         moved
     }
 
-    fn arrives(&self, from: u8, to: NodeId) -> bool {
-        self.alive().contains(&to.0) && !self.cut.contains(&(from, to.0))
+    fn carry(&mut self, sent: Sent) {
+        let way = (sent.from, sent.to);
+        if self.cut.contains(&way) || sent.is_wrapped && self.cut_wrapped.contains(&way) {
+            return;
+        }
+        match self.delay {
+            Duration::ZERO => self.arrive(&sent),
+            delay => self.on_its_way.push((self.now + delay, sent)),
+        }
+    }
+
+    fn arrive(&mut self, sent: &Sent) {
+        let Sent { from, to, bytes, is_wrapped } = sent;
+        let (now, from, to) = (self.now, NodeId(*from), *to);
+        if !self.alive().contains(&to) {
+            return;
+        }
+        if *is_wrapped {
+            let mut bytes = bytes.clone();
+            let verdict = self.engine(to).handle_wrapped(now, from, &mut bytes);
+            self.note(to, verdict, bytes.get(WRAPPED_FRAME..).unwrap_or_default());
+        } else {
+            self.engine(to).handle_peer(now, from, bytes);
+        }
     }
 }

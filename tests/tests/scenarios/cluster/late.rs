@@ -1,0 +1,114 @@
+//! What comes too late, or not at all: it brings nothing back, and is taken for nothing else.
+
+use std::time::Duration;
+
+use gabion_engine::{NodeId, Presence, build};
+
+use super::super::POLICY;
+use super::wall::Wall;
+use super::{CLIENT, HOST, client, ends, open, question, server};
+
+const PORT: u16 = 40_000;
+
+fn milliseconds(count: u64) -> Duration {
+    Duration::from_millis(count)
+}
+
+/// A link that loses 5 % loses three in a row each quarter of an hour.
+#[test]
+fn a_peer_three_heartbeats_of_which_were_lost_is_not_taken_for_dead() {
+    let mut wall = Wall::new(2, POLICY);
+    for _ in 0..20 {
+        wall.cut.insert((1, 2));
+        wall.wait(milliseconds(340));
+        wall.cut.clear();
+        wall.wait(milliseconds(65));
+        assert_eq!(wall.status(2).members[0].presence, Presence::Alive);
+    }
+}
+
+/// The connection ends by the other node, whose word of it is cut off: a packet from before that waited here brought
+/// it back when the other was taken for dead.
+#[test]
+fn a_packet_that_has_waited_for_longer_than_a_death_takes_brings_nothing_back() {
+    let mut wall = Wall::new(2, POLICY);
+    open(&mut wall, PORT, 1, 1);
+    wall.wait(milliseconds(50));
+    wall.delay = milliseconds(150);
+    for port in 1..20 {
+        // How long it takes is learnt.
+        wall.send(2, "ext", &client(PORT + port).syn().seq(CLIENT).frame());
+        wall.wait(milliseconds(100));
+    }
+    assert_eq!(wall.send(2, "ext", &question(PORT)), [""; 0]);
+    wall.wait(milliseconds(140));
+    wall.cut.insert((1, 2));
+    assert_eq!(ends(&wall.wait(milliseconds(20))).len(), 1);
+    let end = client(PORT).seq(CLIENT + 1_006).ack(HOST + 5_001).fin().frame();
+    assert_eq!(wall.send(1, "ext", &end).len(), 1);
+    let end = server(PORT).seq(HOST + 5_001).ack(CLIENT + 1_007).fin().frame();
+    assert_eq!(wall.send(1, "int", &end).len(), 1);
+    let last = client(PORT).seq(CLIENT + 1_007).ack(HOST + 5_002).frame();
+    assert_eq!(wall.send(1, "ext", &last).len(), 1);
+    let before = wall.status(2).owned;
+    let left = wall.wait(milliseconds(1_000));
+    assert_eq!(wall.status(2).members[0].presence, Presence::Dead);
+    assert!(!left.iter().any(|left| left.contains(&format!(":{PORT} "))), "{left:?}");
+    assert!(wall.status(2).owned <= before);
+}
+
+/// S3: whoever has given a flow up to the one who saw its end takes no offer of it that was on its way.
+#[test]
+fn an_offer_of_a_flow_whose_end_has_been_heard_of_is_not_taken() {
+    let mut wall = Wall::new(2, POLICY);
+    open(&mut wall, PORT, 1, 1);
+    wall.wait(milliseconds(50));
+    let now = wall.now;
+    wall.engine(1).set_draining(now, true);
+    wall.said.clear();
+    wall.wait(milliseconds(1_500));
+    let offers: Vec<_> = std::mem::take(&mut wall.said);
+    assert_eq!((wall.status(1).owned, wall.status(2).owned), (0, 1));
+    let now = wall.now;
+    wall.engine(1).set_draining(now, false);
+    wall.wait(milliseconds(1_000));
+    // In a partition it passes by the first node again, and ends there.
+    wall.cut.extend([(1, 2), (2, 1)]);
+    wall.wait(milliseconds(600));
+    assert_eq!(wall.send(1, "ext", &question(PORT)).len(), 1, "{:?}", wall.drops());
+    let end = server(PORT).seq(HOST + 5_001).ack(CLIENT + 1_006).fin().frame();
+    assert_eq!(wall.send(1, "int", &end).len(), 1, "{:?}", wall.drops());
+    let end = client(PORT).seq(CLIENT + 1_006).ack(HOST + 5_002).fin().frame();
+    assert_eq!(wall.send(1, "ext", &end).len(), 1);
+    let last = server(PORT).seq(HOST + 5_002).ack(CLIENT + 1_007).frame();
+    assert_eq!(wall.send(1, "int", &last).len(), 1);
+    assert_eq!((wall.status(1).owned, wall.status(2).owned), (1, 1));
+    wall.cut.clear();
+    wall.wait(milliseconds(300));
+    assert_eq!(wall.status(2).owned, 0);
+    for (from, to, datagram) in offers {
+        if (from, to) == (1, 2) {
+            let now = wall.now;
+            wall.engine(2).handle_peer(now, NodeId(1), &datagram);
+            assert_eq!(wall.status(2).owned, 0);
+        }
+    }
+}
+
+/// The rules would let it out, from whatever address they give it.
+#[test]
+fn a_datagram_of_which_all_asks_were_lost_is_not_taken_for_a_question() {
+    let mut wall = Wall::new(3, POLICY);
+    for port in 40_000..40_010 {
+        let ask = build::udp().from(&format!("198.51.100.9:{port}")).to("10.1.0.10:53");
+        assert_eq!(wall.claim(1, "ext", &ask.payload(b"who").frame()).len(), 1);
+    }
+    wall.cut_wrapped.extend([(2, 1), (2, 3)]);
+    for port in 40_000..40_010 {
+        let tell = build::udp().from("10.1.0.10:53").to(&format!("198.51.100.9:{port}"));
+        let mut left = wall.send(2, "int", &tell.payload(b"he").frame());
+        left.extend(wall.wait(milliseconds(300)));
+        assert_eq!(left, [""; 0]);
+    }
+    assert_eq!(wall.drops(), ["2 drop:no-owner".to_owned()].into());
+}

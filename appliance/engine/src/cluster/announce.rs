@@ -405,8 +405,10 @@ pub(super) fn rank_of(tracker: &Tracker) -> Rank {
     match tracker.state() {
         FlowState::Tcp(TcpState::Closed) => Rank::Closed,
         FlowState::Tcp(TcpState::SynSent) | FlowState::Unreplied => Rank::Opening,
-        FlowState::Tcp(TcpState::SynReceived | TcpState::Established | TcpState::Closing)
-        | FlowState::Replied => Rank::Open,
+        FlowState::Tcp(TcpState::SynReceived) => Rank::Answered,
+        FlowState::Tcp(TcpState::Established | TcpState::Closing) | FlowState::Replied => {
+            Rank::Open
+        }
     }
 }
 

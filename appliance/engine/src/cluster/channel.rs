@@ -22,6 +22,8 @@ const MESSAGE_MAX: usize = 256;
 const REORDERED: u32 = 3;
 const PATIENCE_MIN: Duration = Duration::from_millis(4);
 const PATIENCE_MAX: Duration = Duration::from_millis(200);
+/// So often something is said again before it waits longer: of what is lost now and then a packet waits.
+const AGAIN_AT_ONCE: u32 = 2;
 /// Before a round trip was seen.
 const FIRST_PATIENCE: Duration = Duration::from_millis(20);
 
@@ -235,9 +237,15 @@ impl Channel {
     }
 
     pub(crate) fn patience(&self) -> Duration {
-        let usual = self.round_trip.map_or(FIRST_PATIENCE, |seen| seen * 3 / 2);
         // RFC 9002 section 6.2.1: twice as long each time that nothing is heard.
-        (usual.max(PATIENCE_MIN) * (1 << self.timeouts.min(6))).min(PATIENCE_MAX)
+        let doubled = self.timeouts.saturating_sub(AGAIN_AT_ONCE).min(6);
+        (self.usual_patience() * (1 << doubled)).min(PATIENCE_MAX)
+    }
+
+    /// The same where nothing was lost lately.
+    pub(crate) fn usual_patience(&self) -> Duration {
+        let usual = self.round_trip.map_or(FIRST_PATIENCE, |seen| seen * 3 / 2);
+        usual.clamp(PATIENCE_MIN, PATIENCE_MAX)
     }
 
     /// Writes the next datagram of at most `room` bytes; whether there is one. `say` gives what an item

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::consult::{Errand, FindPassage, Question};
 use super::strict::STRICT_HOLD;
-use super::waiting::{Asked, HOLD};
+use super::waiting::{Asked, HOLD, HOLD_MAX};
 use super::wrap::{self, Flags, TooBig, Wrapping};
 use super::{ASK_LIFE, Cluster, NodeId, WRAPPED_MAX, Wrapped};
 use crate::judge::Refusal;
@@ -195,8 +195,15 @@ impl Cluster {
                 alive.map(patience).max().unwrap_or(self.patience_with_silence())
             }
             Question::Known => STRICT_HOLD,
-            Question::None | Question::Whose | Question::Mine => HOLD,
+            Question::None | Question::Whose | Question::Mine => self.hold(),
         }
+    }
+
+    /// How long this node as a director waits for the word of an owner.
+    pub(super) fn hold(&self) -> Duration {
+        let alive = self.peers.iter().filter(|peer| self.is_alive(peer.node));
+        let slowest = alive.map(|peer| peer.channel.usual_patience()).max().unwrap_or_default();
+        (slowest * 4).clamp(HOLD, HOLD_MAX)
     }
 
     /// Whether a packet of somebody's flow has waited for so long that its sender has said it again, or the flow

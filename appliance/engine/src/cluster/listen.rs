@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::announce::{key_of, slot_of};
+use super::announce::{key_of, rank_of, slot_of};
 use super::consult::Question;
 use super::directory::{Hint, Registered, Replica};
 use super::message::{Claim, End, Heartbeat, Message, Rank, Registration, messages};
@@ -164,14 +164,19 @@ impl Engine {
         let [first, second] = ways.map(|way| Pair::from(self.flows.key(slot, way)));
         let Some(cluster) = &mut self.cluster else { return };
         let Claim { rank, term, owner, birth } = claim;
-        let is_over = rank == Rank::Closed && birth == cluster.shares.get(slot).birth;
+        let share = cluster.shares.get(slot);
+        let is_over = rank == Rank::Closed && birth == share.birth;
+        let was_over = rank_of(&self.flows[slot].tracker()) == Rank::Closed;
         cluster.tell_what_was_seen(now, &self.flows, slot, owner);
         self.tell_nothing(slot);
         self.remove_flow(now, slot, CloseReason::HandedOver);
         let Some(cluster) = &mut self.cluster else { return };
-        if is_over {
-            // No offer and no copy that is still on its way brings it back.
-            cluster.directory.bury(now, None, first, End { birth, term, is_over });
+        if is_over || was_over {
+            // No offer and no copy that is still on its way brings it back; nor does who had it before, where it gives
+            // way to the next connection of these addresses.
+            let term = if is_over { term } else { share.term };
+            let end = End { birth: share.birth, term, is_over: true };
+            cluster.directory.bury(now, None, first, end);
         }
         cluster.note_hint(now, Hint { key, owner, term });
         // Its port is in use there from now on, even before the new owner has said so.
@@ -284,9 +289,12 @@ impl Engine {
             Some(_) | None => Vec::new(),
         };
         match slot_of(flows, &hint.key) {
-            // It stood still, and somebody else has taken the flow over.
+            // It stood still, and somebody else has taken the flow over; or opened it, while more has been seen
+            // of it here, and gives way to that at this moment: claims decide.
             Some(slot) if cluster.shares.get(slot).term < hint.term => {
-                self.lose_to(now, slot, hint);
+                for side in 0..=1 {
+                    cluster.say(flows, slot, side);
+                }
             }
             Some(_) => {}
             None => cluster.note_hint(now, hint),

@@ -179,6 +179,8 @@ pub(crate) enum Rank {
     Closed,
     /// No packet has come back.
     Opening,
+    /// One has come back, and the originator has not said that it reached him: it may have been an old one.
+    Answered,
     Open,
 }
 
@@ -413,7 +415,8 @@ impl Rank {
             0 => Some(Self::Copy),
             1 => Some(Self::Closed),
             2 => Some(Self::Opening),
-            3 => Some(Self::Open),
+            3 => Some(Self::Answered),
+            4 => Some(Self::Open),
             _ => None,
         }
     }

@@ -128,9 +128,19 @@ impl Engine {
             .flows
             .find(&key)
             .or_else(|| self.adopt_for(now, &key, packet, Some(wrapping.origin)))
-            && self.doubted(now, slot, key).is_none()
             && !self.has_expired(now, slot)
         {
+            match self.doubted(now, slot, key) {
+                // Who asks has stood still too, and both would ask each other.
+                Some(_) if wrapping.flags.has(Flags::MINE) => {
+                    return self.pass_on(now, arrived, frame, packet, key);
+                }
+                Some(errand) => {
+                    self.note_handled(now, wrapping);
+                    return self.hand_over(now, *from, frame, packet, errand);
+                }
+                None => {}
+            }
             self.note_handled(now, wrapping);
             self.tell_owner(wrapping, pair);
             let find = Self::find_here(Some(wrapping.origin));
@@ -205,7 +215,8 @@ impl Engine {
             return Ok(Verdict::Answered);
         }
         if is_director && known.is_none() {
-            let held = cluster.waiting.hold(now, key, by, *wrapping, frame);
+            let until = now + cluster.hold();
+            let held = cluster.waiting.hold(until, key, by, *wrapping, frame);
             return if held { Ok(Verdict::Held) } else { Err(DropReason::PeerQueueFull.into()) };
         }
         if slot_of(&self.flows, &key).is_some() {

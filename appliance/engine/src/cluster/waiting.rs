@@ -14,8 +14,10 @@ use crate::{Frame, InterfaceId, Offload, Time};
 const PACKETS_MAX: usize = 4_096;
 const BYTES_MAX: usize = 8 << 20;
 
-/// How long the director holds a packet of whose key it has not heard.
-pub(crate) const HOLD: Duration = Duration::from_millis(100);
+/// How long the director holds a packet of whose key it has not heard, at least and at most: for as long as four
+/// registrations take of which three are lost.
+pub(super) const HOLD: Duration = Duration::from_millis(100);
+pub(super) const HOLD_MAX: Duration = Duration::from_millis(300);
 
 /// A packet that was sent to a director, and may have to be sent again.
 #[derive(Debug, Clone)]
@@ -130,10 +132,10 @@ impl Waiting {
         self.take_asked(number).map(|asked| (number, asked))
     }
 
-    /// Keeps a packet for the owner's word; whether there was room.
+    /// Keeps a packet for the owner's word until then; whether there was room.
     pub(crate) fn hold(
         &mut self,
-        now: Time,
+        until: Time,
         key: Pair,
         from: NodeId,
         wrapping: Wrapping,
@@ -146,7 +148,6 @@ impl Waiting {
             return false;
         }
         *held_for += 1;
-        let until = now + HOLD;
         self.packets += 1;
         self.held_packets += 1;
         self.bytes += packet.len();

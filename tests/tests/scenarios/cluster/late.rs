@@ -6,7 +6,7 @@ use gabion_engine::{NodeId, Presence, build};
 
 use super::super::POLICY;
 use super::wall::Wall;
-use super::{CLIENT, HOST, client, ends, open, question, server};
+use super::{CLIENT, HOST, SERVER, answer, client, ends, open, question, server};
 
 const PORT: u16 = 40_000;
 
@@ -93,6 +93,73 @@ fn an_offer_of_a_flow_whose_end_has_been_heard_of_is_not_taken() {
             assert_eq!(wall.status(2).owned, 0);
         }
     }
+}
+
+/// The answer came to the node that directs its key, and waits there for word of its owner.
+#[test]
+fn an_answer_waits_until_what_was_lost_of_its_owner_has_been_said_again() {
+    let mut wall = Wall::new(2, POLICY);
+    wall.delay = milliseconds(20);
+    for port in 1..20 {
+        // How long it takes is learnt.
+        wall.send(1, "ext", &client(PORT + 100 + port).syn().seq(CLIENT).frame());
+        wall.send(2, "ext", &client(PORT + 200 + port).syn().seq(CLIENT).frame());
+        wall.wait(milliseconds(60));
+    }
+    for port in PORT..PORT + 10 {
+        wall.cut.insert((1, 2));
+        assert_eq!(wall.send(1, "ext", &client(port).syn().seq(CLIENT).frame()).len(), 1);
+        let answer = server(port).syn().seq(HOST).ack(CLIENT + 1).frame();
+        let mut left = wall.send(2, "int", &answer);
+        left.extend(wall.wait(milliseconds(100)));
+        wall.cut.clear();
+        left.extend(wall.wait(milliseconds(300)));
+        let expected = format!("1 ext: tcp {SERVER} > 198.51.100.9:{port} S. ttl 63");
+        assert!(left.contains(&expected), "{left:?} {:?}", wall.drops());
+    }
+}
+
+/// It hears of what is its own from others only: it asks them whether it still is.
+#[test]
+fn a_node_that_stood_still_asks_about_what_others_hand_it() {
+    for nodes in 2..=3 {
+        let mut wall = Wall::new(nodes, POLICY);
+        for port in PORT..PORT + 10 {
+            open(&mut wall, port, 1, 1);
+        }
+        wall.wait(milliseconds(50));
+        wall.pause(1);
+        wall.wait(milliseconds(700));
+        wall.resume(1);
+        wall.wait(milliseconds(500));
+        for port in PORT..PORT + 10 {
+            let left = wall.send(2, "ext", &question(port));
+            assert_eq!(ends(&left).len(), 1, "{:?}", wall.drops());
+            let left = wall.send(2, "int", &answer(port));
+            assert_eq!(ends(&left).len(), 1, "{:?}", wall.drops());
+        }
+        assert_eq!(wall.drops(), [].into());
+    }
+}
+
+/// A SYN that had waited for as long as its node stood still, and its answer, made a flow of the latest term, to which the
+/// owner of the connection that they had begun elsewhere gave way.
+#[test]
+fn a_connection_does_not_give_way_to_what_is_left_of_its_beginning() {
+    let mut wall = Wall::new(2, POLICY);
+    open(&mut wall, PORT, 1, 1);
+    wall.wait(milliseconds(50));
+    wall.cut.extend([(1, 2), (2, 1)]);
+    wall.send(2, "ext", &client(PORT).syn().seq(CLIENT + 1_000).frame());
+    wall.wait(milliseconds(600));
+    wall.send(2, "ext", &client(PORT).syn().seq(CLIENT + 1_000).frame());
+    wall.send(2, "int", &server(PORT).syn().seq(HOST + 5_000).ack(CLIENT + 1_001).frame());
+    assert_eq!(wall.status(2).owned, 1);
+    wall.cut.clear();
+    wall.wait(milliseconds(500));
+    assert_eq!((wall.status(1).owned, wall.status(2).owned), (1, 0));
+    let left = wall.send(2, "ext", &question(PORT));
+    assert_eq!(left, [format!("1 int: tcp 198.51.100.9:{PORT} > {SERVER} P. +5 ttl 63")]);
 }
 
 /// The rules would let it out, from whatever address they give it.

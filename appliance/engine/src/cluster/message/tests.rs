@@ -38,7 +38,13 @@ fn node() -> impl Strategy<Value = NodeId> {
 }
 
 fn claim() -> impl Strategy<Value = Claim> {
-    let rank = prop::sample::select(vec![Rank::Copy, Rank::Closed, Rank::Opening, Rank::Open]);
+    let rank = prop::sample::select(vec![
+        Rank::Copy,
+        Rank::Closed,
+        Rank::Opening,
+        Rank::Answered,
+        Rank::Open,
+    ]);
     (rank, any::<u64>(), node(), prop::option::of(any::<u64>())).prop_map(
         |(rank, term, owner, birth)| {
             let term = Term(term);

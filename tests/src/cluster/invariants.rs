@@ -25,6 +25,8 @@ pub(super) const HANGS: &str = "S5: a connection hangs";
 pub(super) struct Watch {
     /// When which node stopped to do its work, or went on to.
     failures: Vec<(u64, usize)>,
+    /// When which process took with it what it knew.
+    died: Vec<(u64, usize)>,
     /// When which machine went.
     powered_off: Vec<(u64, usize)>,
     pub(super) policies: Vec<(u64, usize)>,
@@ -39,6 +41,7 @@ impl Watch {
     pub(super) fn new(nodes: usize, conversations: usize) -> Self {
         Self {
             failures: Vec::new(),
+            died: Vec::new(),
             powered_off: Vec::new(),
             policies: Vec::new(),
             steered: BTreeMap::new(),
@@ -49,6 +52,11 @@ impl Watch {
 
     pub(super) fn fails(&mut self, now: u64, node: usize) {
         self.failures.push((now, node));
+    }
+
+    pub(super) fn dies(&mut self, now: u64, node: usize) {
+        self.died.push((now, node));
+        self.fails(now, node);
     }
 
     pub(super) fn goes(&mut self, now: u64, node: usize) {
@@ -245,11 +253,15 @@ impl Watch {
 
     /// Whether nothing has befallen the nodes that would excuse the loss of a conversation.
     fn must_live(&self, number: usize, plan: &Plan, course: &Course, schedule: &Schedule) -> bool {
-        if schedule.severity == Severity::Harsh {
-            return false;
-        }
-        let ended = course.done.iter().flatten().max().copied().unwrap_or(SETTLED);
+        let [client, server] = course.done;
+        let ended = client.zip(server).map_or(SETTLED, |(one, other)| one.max(other));
         let is_during = |(at, _): &&(u64, usize)| *at + SECOND >= plan.starts && *at <= ended;
+        if schedule.severity == Severity::Harsh {
+            // Whoever dies behind a cut, or before his word has come, was the only one to know.
+            let is_forgotten = self.died.iter().any(|death| is_during(&death));
+            let may_be_forbidden = plan.kind.path == Path::Barred;
+            return plan.kind.transport == Transport::Tcp && !is_forgotten && !may_be_forbidden;
+        }
         let is_young = |at: u64| at < plan.starts + REPLICATED;
         let hit = self.failures.iter().filter(is_during).any(|(at, _)| is_young(*at));
         let steered = |failed: &usize| {

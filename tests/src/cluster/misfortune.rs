@@ -90,7 +90,7 @@ impl World {
         self.tell(|| format!("{fault:?}"));
         match fault {
             Fault::Kill(node) => {
-                self.watch.fails(self.now, node);
+                self.watch.dies(self.now, node);
                 if self.nodes[node].engine.is_some() {
                     self.nodes[node].stop(true);
                     for peer in 0..self.nodes.len() {
@@ -108,7 +108,7 @@ impl World {
                 }
             }
             Fault::PowerOff(node) => {
-                self.watch.fails(self.now, node);
+                self.watch.dies(self.now, node);
                 self.watch.goes(self.now, node);
                 self.nodes[node].stop(false);
             }

@@ -47,6 +47,15 @@ const FOUND: &[(u64, &str)] = &[
     ),
     (302118, "an answer of which four asks were lost was taken for a question"),
     (900150, "three heartbeats that were lost in a row were a death"),
+    (3000668, "an answer was dropped before its registration had been said for the fourth time"),
+    (5000067, "a node that had stood still dropped what others handed it of its own flows"),
+    (5000480, "the same with three nodes"),
+    (5000693, "the same of one half of a connection"),
+    (5000556, "a SYN that had waited for seconds made a flow that an old connection gave way to"),
+    (
+        1693,
+        "two nodes that had opened one connection gave way to each other, one of them to a hint",
+    ),
     (60319, "a packet that the owner himself handed over, late, made another take the flow over"),
 ];
 

@@ -22,6 +22,9 @@ pub const PEER_BATCH: usize = 32;
 const SYNC_BYTES: usize = 9_216;
 /// The largest datagram, or superframe of datagrams, that UDP carries.
 const WRAPPED_BYTES: usize = 65_536;
+/// Room behind that for what one superframe had no room for: a TCP superframe of 65,535 bytes is longer by the
+/// headers of each of its segments when it is wrapped, 84 bytes of 1,452.
+const CONTINUED_BYTES: usize = 8_192;
 /// Receives that are looked at together: of superframes fewer, as they are larger.
 const WRAPPED_BATCH: usize = 8;
 /// linux/udp.h UDP_MAX_SEGMENTS, as kernels before 6.9 have it.
@@ -105,11 +108,11 @@ impl PeerSockets {
             Channel::open(local, peers, port, arrivals).map_err(|error| (traffic, error))
         };
         let mut sockets = Self {
-            sync: open(PeerTraffic::Sync, sync_port, Arrivals::new(PEER_BATCH, SYNC_BYTES))?,
+            sync: open(PeerTraffic::Sync, sync_port, Arrivals::new(PEER_BATCH, SYNC_BYTES, 0))?,
             wrapped: open(
                 PeerTraffic::Wrapped,
                 wrapped_port,
-                Arrivals::new(WRAPPED_BATCH, WRAPPED_BYTES),
+                Arrivals::new(WRAPPED_BATCH, WRAPPED_BYTES, CONTINUED_BYTES),
             )?,
         };
         // A kernel without it hands over each datagram by itself.
@@ -174,6 +177,7 @@ impl Channel {
         let mut handled = 0;
         while handled < budget {
             let count = arrivals.receive(socket)?;
+            arrivals.continue_superframes(count);
             for arrival in arrivals.iter(count) {
                 if arrival.is_truncated {
                     counters.truncated += 1;
@@ -200,69 +204,68 @@ impl Channel {
     }
 
     fn send(&mut self, datagrams: &[ToPeer<'_>]) {
-        let mut whole = [ToPeer::default(); PEER_BATCH];
+        let mut parts = [ToPeer::default(); PEER_BATCH];
         let mut count = 0;
-        for datagram in datagrams {
-            if datagram.bytes.len() <= datagram.stride {
-                whole[count] = *datagram;
+        for ToPeer { peer, bytes, stride } in datagrams {
+            let stride = (*stride).max(1);
+            let at_once = if self.segments { joined_at_most(stride) } else { 1 };
+            for bytes in bytes.chunks(at_once * stride) {
+                parts[count] = ToPeer { peer: *peer, bytes, stride };
                 count += 1;
-            } else {
-                // Order is kept for each peer: what came before goes before.
-                self.send_whole(&whole[..count]);
-                count = 0;
-                self.send_segments(datagram);
+                if count == PEER_BATCH {
+                    self.send_parts(&parts);
+                    count = 0;
+                }
             }
         }
-        self.send_whole(&whole[..count]);
+        self.send_parts(&parts[..count]);
     }
 
-    fn send_whole(&mut self, mut rest: &[ToPeer<'_>]) {
-        while !rest.is_empty() {
+    fn send_parts(&mut self, mut rest: &[ToPeer<'_>]) {
+        while let [first, ..] = rest {
             match socket::send(&self.socket, rest, &self.peers) {
                 Outcome::Sent(count) => {
-                    self.counters.sent += count as u64;
+                    self.counters.sent += rest[..count].iter().map(ToPeer::count).sum::<u64>();
                     rest = &rest[count..];
                 }
-                Outcome::Refused(_) => {
-                    self.counters.send_drops += 1;
+                Outcome::Refused(error) => {
+                    if first.count() > 1 {
+                        // EIO: the device computes no checksums, so the kernel cuts nothing for it.
+                        self.segments &= error != rustix::io::Errno::IO;
+                        self.send_each(first);
+                    } else {
+                        self.counters.send_drops += 1;
+                    }
                     rest = &rest[1..];
                 }
                 Outcome::Full => {
-                    self.counters.send_drops += rest.len() as u64;
+                    self.counters.send_drops += rest.iter().map(ToPeer::count).sum::<u64>();
                     return;
                 }
             }
         }
     }
 
-    fn send_segments(&mut self, datagram: &ToPeer<'_>) {
-        let ToPeer { peer, bytes, stride } = *datagram;
-        let at_once = SEGMENTS_MAX.min(PAYLOAD_MAX / stride.max(1)).max(1);
-        for part in bytes.chunks(at_once * stride.max(1)) {
-            let segments = part.len().div_ceil(stride) as u64;
-            if self.segments {
-                match socket::send(
-                    &self.socket,
-                    &[ToPeer { peer, bytes: part, stride }],
-                    &self.peers,
-                ) {
-                    Outcome::Sent(_) => {
-                        self.counters.sent += segments;
-                        continue;
-                    }
-                    Outcome::Full => {
-                        self.counters.send_drops += segments;
-                        continue;
-                    }
-                    // EIO: the device computes no checksums, so the kernel cuts nothing for it.
-                    Outcome::Refused(error) => self.segments = error != rustix::io::Errno::IO,
-                }
-            }
-            for bytes in part.chunks(stride) {
-                self.send_whole(&[ToPeer { peer, bytes, stride }]);
-            }
+    /// Sends the datagrams of a superframe one by one.
+    fn send_each(&mut self, superframe: &ToPeer<'_>) {
+        let ToPeer { peer, bytes, stride } = *superframe;
+        for bytes in bytes.chunks(stride) {
+            self.send_parts(&[ToPeer { peer, bytes, stride }]);
         }
     }
+}
+
+impl ToPeer<'_> {
+    /// How many datagrams.
+    const fn count(&self) -> u64 {
+        let stride = if self.stride == 0 { 1 } else { self.stride };
+        self.bytes.len().div_ceil(stride) as u64
+    }
+}
+
+/// How many datagrams of so many bytes one superframe holds.
+fn joined_at_most(stride: usize) -> usize {
+    SEGMENTS_MAX.min(PAYLOAD_MAX / stride).max(1)
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with, sockopt};
 
-use super::{PEER_BATCH, ToPeer};
+use super::{PEER_BATCH, ToPeer, joined_at_most};
 
 /// Room for one control message with one number, aligned as `cmsghdr` wants it.
 type Control = [u64; 4];
@@ -155,6 +155,8 @@ pub(super) fn send(socket: &OwnedFd, datagrams: &[ToPeer<'_>], peers: &[Address]
 #[derive(Debug)]
 pub(super) struct Arrivals {
     slot_bytes: usize,
+    /// Of each buffer, what is left behind its slot's bytes.
+    room: usize,
     slots: Vec<Slot>,
     /// One for each slot. Others may keep one and leave another, of whatever size, in its place.
     buffers: Vec<Vec<u8>>,
@@ -180,25 +182,25 @@ pub(super) struct Arrival<'a> {
 }
 
 impl Arrivals {
-    /// Room for so many, not more than `PEER_BATCH`, of so many bytes.
-    pub(super) fn new(count: usize, slot_bytes: usize) -> Self {
+    /// Room for so many, not more than `PEER_BATCH`, of so many bytes, and for some more behind each.
+    pub(super) fn new(count: usize, slot_bytes: usize, room: usize) -> Self {
         let slots = vec![Slot::default(); count.min(PEER_BATCH)];
-        let buffers = vec![vec![0; slot_bytes]; slots.len()];
-        Self { slot_bytes, slots, buffers }
+        let buffers = vec![vec![0; slot_bytes + room]; slots.len()];
+        Self { slot_bytes, room, slots, buffers }
     }
 
     /// Takes what has come, as far as there is room, and returns how many.
     pub(super) fn receive(&mut self, socket: &OwnedFd) -> io::Result<usize> {
-        let Self { slot_bytes, slots, buffers } = self;
+        let Self { slot_bytes, room, slots, buffers } = self;
         let mut slices = [libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 }; PEER_BATCH];
         let mut controls = [NO_CONTROL; PEER_BATCH];
         let mut names = [const { MaybeUninit::<libc::sockaddr_storage>::zeroed() }; PEER_BATCH];
         let mut headers = [no_header(); PEER_BATCH];
         let parts = slices.iter_mut().zip(&mut controls).zip(&mut names).zip(&mut headers);
         for (bytes, (((slice, control), name), header)) in buffers.iter_mut().zip(parts) {
-            bytes.resize(*slot_bytes, 0);
+            bytes.resize(*slot_bytes + *room, 0);
             slice.iov_base = bytes.as_mut_ptr().cast();
-            slice.iov_len = bytes.len();
+            slice.iov_len = *slot_bytes;
             header.msg_hdr.msg_name = name.as_mut_ptr().cast();
             header.msg_hdr.msg_namelen = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
             header.msg_hdr.msg_iov = &raw mut *slice;
@@ -244,6 +246,22 @@ impl Arrivals {
         Ok(count)
     }
 
+    /// Puts what one superframe had no room for behind it, of the first `count` that were received last: its sender
+    /// has cut a longer run of datagrams there, and whoever joins their payloads again wants them together.
+    pub(super) fn continue_superframes(&mut self, count: usize) {
+        for at in 1..count {
+            let (before, rest) = self.buffers.split_at_mut(at);
+            let ([.., first], [next, ..]) = (before, rest) else { continue };
+            let [slot, following] = [self.slots[at - 1], self.slots[at]];
+            let end = slot.length + following.length;
+            if following.continues(&slot) && end <= first.len() {
+                first[slot.length..end].copy_from_slice(&next[..following.length]);
+                self.slots[at - 1].length = end;
+                self.slots[at].length = 0;
+            }
+        }
+    }
+
     /// Whether more may have come than was taken.
     pub(super) fn is_full(&self, count: usize) -> bool {
         count == self.slots.len()
@@ -258,6 +276,19 @@ impl Arrivals {
             is_truncated: slot.is_truncated,
             stride: slot.stride,
         })
+    }
+}
+
+impl Slot {
+    /// Whether it holds datagrams that followed those of `before`, a superframe as full as can be.
+    fn continues(&self, before: &Self) -> bool {
+        let Some(stride) = before.stride.filter(|stride| *stride > 0) else { return false };
+        let fits = self.stride.map_or(self.length <= stride, |own| own == stride);
+        fits && self.length > 0
+            && self.from == before.from
+            && !self.is_truncated
+            && !before.is_truncated
+            && before.length == joined_at_most(stride) * stride
     }
 }
 
@@ -313,4 +344,63 @@ fn segment_size(control: &Control, length: usize) -> Option<usize> {
 fn words(first: u32, second: u32) -> u64 {
     let ([a, b, c, d], [e, f, g, h]) = (first.to_ne_bytes(), second.to_ne_bytes());
     u64::from_ne_bytes([a, b, c, d, e, f, g, h])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STRIDE: usize = 1_452;
+    const FULL: usize = 45 * STRIDE;
+
+    fn slot(length: usize, stride: Option<usize>) -> Slot {
+        Slot { from: Some(IpAddr::from([192, 0, 2, 1])), length, is_truncated: false, stride }
+    }
+
+    /// What came in these slots, each filled with its number.
+    fn arrived(slots: &[Slot]) -> Vec<Vec<u8>> {
+        let mut arrivals = Arrivals::new(slots.len(), 65_536, 8_192);
+        arrivals.slots.copy_from_slice(slots);
+        for (number, buffer) in arrivals.buffers.iter_mut().enumerate() {
+            buffer.fill(number as u8);
+        }
+        arrivals.continue_superframes(slots.len());
+        arrivals
+            .iter(slots.len())
+            .map(|arrival| arrival.buffer[..arrival.length].to_vec())
+            .collect()
+    }
+
+    #[test]
+    fn what_a_superframe_had_no_room_for_is_put_behind_it() {
+        let (short, single) = (2 * STRIDE - 100, STRIDE - 1);
+        let full = slot(FULL, Some(STRIDE));
+        let came = arrived(&[full, slot(short, Some(STRIDE)), full, slot(single, None)]);
+        let [first, nothing, second, nothing_more] = &came[..] else { unreachable!() };
+        assert_eq!(*first, [vec![0; FULL], vec![1; short]].concat());
+        assert_eq!(*second, [vec![2; FULL], vec![3; single]].concat());
+        assert!(nothing.is_empty() && nothing_more.is_empty());
+    }
+
+    #[test]
+    fn other_datagrams_stay_by_themselves() {
+        let full = slot(FULL, Some(STRIDE));
+        let rest = slot(2 * STRIDE, Some(STRIDE));
+        let stranger = Slot { from: Some(IpAddr::from([192, 0, 2, 2])), ..rest };
+        for (before, behind) in [
+            (slot(44 * STRIDE, Some(STRIDE)), rest),
+            (slot(FULL - 1, Some(STRIDE)), rest),
+            (slot(STRIDE, None), slot(STRIDE, None)),
+            (full, stranger),
+            (full, slot(2 * STRIDE, Some(STRIDE - 1))),
+            (full, slot(STRIDE + 1, None)),
+            (full, full),
+            (full, Slot { is_truncated: true, ..rest }),
+            (Slot { is_truncated: true, ..full }, rest),
+            (full, slot(0, None)),
+        ] {
+            let lengths: Vec<_> = arrived(&[before, behind]).iter().map(Vec::len).collect();
+            assert_eq!(lengths, [before.length, behind.length], "{before:?} {behind:?}");
+        }
+    }
 }

@@ -1,5 +1,6 @@
 //! Several nodes: packets that come to another node than their flow's owner, and owners that go.
 
+mod buffers;
 mod late;
 mod lost;
 mod mtu;

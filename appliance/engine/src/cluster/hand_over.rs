@@ -15,6 +15,10 @@ use crate::{DropReason, Engine, Frame, InterfaceId, Offload, Time, Verdict};
 /// How often a packet is asked about before nothing more is expected of it.
 const TRIES: u8 = 4;
 
+/// How many packets of a flow are kept while their owner is silent: what TCP says anew may come before it says again
+/// what was lost, without which the rest is no use.
+const KEPT_IN_SILENCE: u16 = 8;
+
 impl Engine {
     /// Hands a packet to the node that owns its flow, or asks whose it is.
     pub(crate) fn hand_over(
@@ -28,14 +32,15 @@ impl Engine {
         let Some(cluster) = &mut self.cluster else { return Err(DropReason::NoOwner.into()) };
         let Errand { to, key, question } = errand;
         let waits = to == cluster.me() || matches!(question, Question::Claim | Question::Mine);
+        // It may be lost there, and is more use here when that is known.
+        let may_be_lost = || {
+            cluster.is_silent(now, to)
+                && cluster.waiting.asked_about(&key) < KEPT_IN_SILENCE
+                && cluster.waiting.has_room(frame.bytes.len())
+        };
         let keeps = match question {
-            // It may be lost there, and is more use here when that is known.
-            Question::None => {
-                cluster.is_silent(now, to)
-                    && !cluster.waiting.is_asked(&key)
-                    && cluster.waiting.has_room(frame.bytes.len())
-            }
-            Question::Whose => waits || !cluster.waiting.is_asked(&key),
+            Question::None => may_be_lost(),
+            Question::Whose => waits || cluster.waiting.asked_about(&key) == 0 || may_be_lost(),
             Question::Claim | Question::Mine | Question::Known => true,
         };
         let mut ask = 0;

@@ -1,6 +1,7 @@
 //! Packets that wait for word of their owner: at the node they came in at, and at the director.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::time::Duration;
 
 use super::NodeId;
@@ -54,8 +55,8 @@ pub(crate) struct Held {
 pub(crate) struct Waiting {
     asked: BTreeMap<u32, Asked>,
     due: BTreeMap<(Time, u32), ()>,
-    /// Asks by key, so that a flow's later packets need none of their own.
-    pending: BTreeMap<Pair, u32>,
+    /// How many by key, so that a flow's later packets need no ask of their own.
+    pending: BTreeMap<Pair, u16>,
     held: BTreeMap<Pair, Vec<Held>>,
     ends: BTreeMap<(Time, Pair), u32>,
     packets: usize,
@@ -83,19 +84,22 @@ impl Waiting {
         self.packets += 1;
         self.bytes += asked.frame.len();
         self.due.insert((due, number), ());
-        self.pending.insert(asked.key, number);
+        *self.pending.entry(asked.key).or_default() += 1;
         self.asked.insert(number, asked);
     }
 
-    pub(crate) fn is_asked(&self, key: &Pair) -> bool {
-        self.pending.contains_key(key)
+    pub(crate) fn asked_about(&self, key: &Pair) -> u16 {
+        self.pending.get(key).copied().unwrap_or_default()
     }
 
     pub(crate) fn take_asked(&mut self, number: u32) -> Option<Asked> {
         let asked = self.asked.remove(&number)?;
         self.due.remove(&(asked.due, number));
-        if self.pending.get(&asked.key) == Some(&number) {
-            self.pending.remove(&asked.key);
+        if let Entry::Occupied(mut pending) = self.pending.entry(asked.key) {
+            *pending.get_mut() -= 1;
+            if *pending.get() == 0 {
+                pending.remove();
+            }
         }
         self.packets -= 1;
         self.bytes -= asked.frame.len();

@@ -159,12 +159,13 @@ fn what_comes_before_a_node_has_found_the_others_waits_for_them() {
     assert_eq!(wall.drops(), [].into());
 }
 
-/// The sender waits longer before it says it a third time than the node takes to find out.
+/// The sender waits longer before it says it a third time than the node takes to find out; and what it says anew
+/// comes before what it repeats.
 #[test]
 fn what_was_sent_to_a_dead_node_goes_on_when_its_death_is_noticed() {
     for nodes in 2..=4 {
         let mut wall = Wall::new(nodes, POLICY);
-        let ports = 40_000..40_010;
+        let ports = 40_000..40_006;
         for port in ports.clone() {
             open(&mut wall, port, 1, 2);
             // Node 2 knows the owner, and asks nobody.
@@ -175,13 +176,17 @@ fn what_was_sent_to_a_dead_node_goes_on_when_its_death_is_noticed() {
         wall.power_off(1);
         wall.wait(Duration::from_millis(200));
         for port in ports.clone() {
-            let more = server(port).seq(HOST + 5_006).ack(CLIENT + 1_001).payload(b"more").frame();
-            assert_eq!(wall.send(2, "int", &more), [""; 0]);
+            let say = |at, what| server(port).seq(HOST + at).ack(CLIENT + 1_001).payload(what);
+            let (anew, again) = (say(5_010, b"anew"), say(5_006, b"lost"));
+            for frame in [anew.frame(), again.frame()] {
+                assert_eq!(wall.send(2, "int", &frame), [""; 0]);
+            }
         }
         let mut left = wall.wait(Duration::from_millis(300));
         left.sort();
-        let expected =
-            ports.map(|port| format!("ext: tcp {SERVER} > 198.51.100.9:{port} . +4 ttl 63"));
+        let expected = ports.flat_map(|port| {
+            ["", ""].map(|_| format!("ext: tcp {SERVER} > 198.51.100.9:{port} . +4 ttl 63"))
+        });
         let mut found = ends(&left);
         found.sort_unstable();
         assert_eq!(found, expected.collect::<Vec<_>>(), "{nodes} nodes");

@@ -34,7 +34,9 @@ impl Engine {
         let waits = to == cluster.me() || matches!(question, Question::Claim | Question::Mine);
         // It may be lost there, and is more use here when that is known.
         let may_be_lost = || {
-            cluster.is_silent(now, to)
+            // Whoever is asked may send it on to a silent owner.
+            let is_asked = question != Question::None;
+            (cluster.is_silent(now, to) || is_asked && cluster.is_somebody_silent(now))
                 && cluster.waiting.asked_about(&key) < KEPT_IN_SILENCE
                 && cluster.waiting.has_room(frame.bytes.len())
         };
@@ -72,7 +74,8 @@ impl Engine {
             && let Some((number, asked)) = cluster.waiting.poll_due(now)
         {
             let waits_here = asked.question == Question::Known;
-            let is_enough = asked.tries + 1 >= TRIES && !cluster.is_silent(now, asked.to);
+            let is_last = asked.tries + 1 >= TRIES;
+            let is_enough = is_last && !cluster.is_somebody_silent(now);
             if waits_here || is_enough || cluster.is_alone() || cluster.is_old(now, &asked) {
                 self.give_up(now, asked);
                 continue;
@@ -88,7 +91,11 @@ impl Engine {
             }
             let Asked { from, question, offload, .. } = asked;
             let mut bytes = asked.frame.clone();
-            let due = now + cluster.patience(to, question) * (u32::from(asked.tries) + 2);
+            let due = match is_last {
+                // Whose it is may be known when the silence is over.
+                true => now + cluster.config.heartbeat,
+                false => now + cluster.patience(to, question) * (u32::from(asked.tries) + 2),
+            };
             let again = Asked { tries: (asked.tries + 1).min(TRIES - 1), to, ..asked };
             cluster.waiting.ask_again(due, number, again);
             let wrapping = cluster.wrapping(from, number, question);
@@ -100,7 +107,8 @@ impl Engine {
         }
     }
 
-    /// The view has changed: packets that were sent to a node which was dead by then go their way anew.
+    /// The view has changed: packets that were sent to a node which was dead by then, or may have been sent on to it,
+    /// go their way anew.
     pub(super) fn recall_waiting(&mut self, now: Time) {
         let Some(cluster) = &mut self.cluster else { return };
         if cluster.has_stood_still(now, ASK_LIFE) {
@@ -111,7 +119,7 @@ impl Engine {
         // What waits here has waited for whoever has come.
         let is_moved = |asked: &Asked| match asked.to == me {
             true => asked.question == Question::Claim,
-            false => !view.contains(asked.to),
+            false => asked.question == Question::Whose || !view.contains(asked.to),
         };
         for asked in cluster.waiting.take_asked_where(is_moved) {
             if self.cluster.as_ref().is_some_and(|cluster| cluster.is_old(now, &asked)) {

@@ -169,8 +169,11 @@ impl Engine {
         let channels = cluster.peers.iter().filter_map(|peer| peer.channel.poll_timeout());
         let gone = cluster.peers.iter().filter(|peer| !cluster.is_alive(peer.node));
         let searches = gone.filter_map(|peer| peer.search?.poll_timeout());
+        // All notice a death at the same moment, so that nobody is asked about it who does not know of it.
+        let deaths = cluster.peers.iter().filter(|peer| cluster.is_alive(peer.node));
+        let deaths = deaths.filter_map(|peer| Some(peer.heard? + cluster.patience_with_silence()));
         let others = searches.chain(cluster.behind.poll_timeout()).chain(pass).chain([beat]);
-        channels.chain(cluster.waiting.poll_timeout()).chain(others).min()
+        channels.chain(cluster.waiting.poll_timeout()).chain(deaths).chain(others).min()
     }
 
     /// Sees who is alive, and acts where that has changed.
@@ -288,11 +291,16 @@ impl Cluster {
 
     /// Whether a heartbeat of a live peer is overdue.
     pub(super) fn is_silent(&self, now: Time, node: NodeId) -> bool {
+        self.peers.iter().any(|peer| peer.node == node && self.is_overdue(now, peer))
+    }
+
+    pub(super) fn is_somebody_silent(&self, now: Time) -> bool {
+        self.peers.iter().any(|peer| self.is_overdue(now, peer))
+    }
+
+    fn is_overdue(&self, now: Time, peer: &super::Peer) -> bool {
         let overdue = self.config.heartbeat * 3 / 2;
-        let is_overdue = |peer: &super::Peer| {
-            peer.node == node && peer.heard.is_none_or(|heard| now.since(heard) > overdue)
-        };
-        self.is_alive(node) && self.peers.iter().any(is_overdue)
+        self.is_alive(peer.node) && peer.heard.is_none_or(|heard| now.since(heard) > overdue)
     }
 
     /// Whether it is so short a time since that what it sees and what waits for it may be from before; or so

@@ -151,7 +151,7 @@ pub(crate) struct Options {
     probe: By,
 
     /// Milliseconds between two probes of a node
-    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(50..=60_000))]
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u64).range(50..=60_000))]
     probe_interval: u64,
 
     /// Probes in a row without an answer until a node is down

@@ -60,7 +60,11 @@ impl Engine {
         if self.ends_lost_leg(now, slot, direction, packet) {
             return Err(DropReason::LegLost.into());
         }
-        let (tracker, effect, is_answered) = self.track(slot, direction, packet)?;
+        let tracked = self.track(slot, direction, packet);
+        if tracked.is_err() {
+            self.doubt_answer(slot, direction, packet);
+        }
+        let (tracker, effect, is_answered) = tracked?;
         self.flows[slot].set_tracker(&tracker);
         match effect {
             TcpEffect::Reopen => {

@@ -56,6 +56,11 @@ const FOUND: &[(u64, &str)] = &[
         1693,
         "two nodes that had opened one connection gave way to each other, one of them to a hint",
     ),
+    (
+        8000056,
+        "one SYN had become two connections of two nodes, and the one that the client was not in was kept, as an offer \
+         was taken for a repeated one, and as nobody asked which answer the client had taken",
+    ),
     (60319, "a packet that the owner himself handed over, late, made another take the flow over"),
 ];
 

@@ -354,8 +354,11 @@ impl Cluster {
 
     /// This node's right to a flow of its own.
     pub(super) fn claim(&self, flows: &FlowTable, slot: Slot) -> Claim {
-        let rank = rank_of(&flows[slot].tracker());
-        let Share { term, birth, .. } = self.shares.get(slot);
+        let share = self.shares.get(slot);
+        let shown = rank_of(&flows[slot].tracker());
+        let is_refuted = shown == Rank::Answered && share.has(share::REFUTED);
+        let rank = if is_refuted { Rank::Opening } else { shown };
+        let Share { term, birth, .. } = share;
         Claim { rank, term, owner: self.me(), birth }
     }
 

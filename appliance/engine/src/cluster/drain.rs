@@ -38,9 +38,15 @@ impl Engine {
             cluster.tell(from, Message::Taken { key, accepted: false, term: record.term });
             return;
         }
-        let taken = match self.flows.find(&record.original) {
+        let found = self.flows.find(&record.original).map(|(slot, _)| slot);
+        if found.is_some_and(|slot| cluster.shares.get(slot).birth != record.birth) {
+            // Both nodes have begun one: claims decide, and it may be offered again.
+            cluster.tell(from, Message::Taken { key, accepted: false, term: record.term });
+            return;
+        }
+        let taken = match found {
             // It was repeated.
-            Some((slot, _)) => Some(slot),
+            Some(slot) => Some(slot),
             None if ended.is_some_and(|end| end.ends(record.birth, record.term)) => None,
             None => self.take_over(now, &record, expires).ok(),
         };

@@ -4,11 +4,12 @@
 use super::announce::rank_of;
 use super::message::{Message, Rank};
 use super::record::Record;
-use super::share::REPLICATED;
+use super::share::{REFUTED, REPLICATED};
 use super::{Cluster, NodeId};
 use crate::flows::{FlowTable, Slot, Tracker};
+use crate::packet::{Packet, Segment};
 use crate::tcp::TcpEffect;
-use crate::{Engine, Time};
+use crate::{Direction, Engine, Time};
 
 impl Cluster {
     /// The flow is about to be another node's.
@@ -31,6 +32,23 @@ impl Cluster {
 }
 
 impl Engine {
+    /// A packet is none of the flow's. Another node may have the connection that its originator is in: the same SYN
+    /// came to both while they did not hear each other, each went out by a port of its own, and both were answered.
+    pub(crate) fn doubt_answer(&mut self, slot: Slot, direction: Direction, packet: &Packet) {
+        let Self { cluster: Some(cluster), flows, .. } = self else { return };
+        let (Tracker::Tcp(tcp), Segment::Tcp(segment)) = (flows[slot].tracker(), &packet.segment)
+        else {
+            return;
+        };
+        let is_known = cluster.shares.get(slot).has(REFUTED);
+        if !is_known && tcp.is_answered_elsewhere(direction, segment) {
+            cluster.shares.mark(slot, REFUTED, true);
+            for side in 0..=1 {
+                cluster.say(flows, slot, side);
+            }
+        }
+    }
+
     /// Another node has had this flow of ours, and has seen this of it.
     pub(super) fn learn_from(&mut self, now: Time, slot: Slot, record: &Record) {
         let Self { cluster: Some(cluster), flows, .. } = self else { return };

@@ -177,7 +177,7 @@ pub(crate) enum Rank {
     Copy,
     /// It is over but for late packets.
     Closed,
-    /// No packet has come back.
+    /// No packet has come back, or the originator has taken another than the one that did.
     Opening,
     /// One has come back, and the originator has not said that it reached him: it may have been an old one.
     Answered,

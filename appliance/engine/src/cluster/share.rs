@@ -47,6 +47,9 @@ pub(crate) const AWAITED: u16 = 1 << 11;
 /// Its packets have gone on since its last record, and it waits for the next.
 pub(crate) const BEHIND: u16 = 1 << 12;
 
+/// Its originator has taken another answer than the one that has come back here.
+pub(crate) const REFUTED: u16 = 1 << 14;
+
 /// It is over, and waits for what may still come of it.
 pub(crate) const CLOSED: u16 = 1 << 13;
 

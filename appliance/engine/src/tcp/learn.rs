@@ -3,7 +3,7 @@
 //! (RFC 6092 REC-32).
 
 use super::window::{Side, end, is_at_most};
-use super::{TcpEffect, TcpTracker};
+use super::{TcpEffect, TcpState, TcpTracker};
 use crate::address::Direction;
 use crate::packet::TcpSegment;
 use crate::verdict::DropReason;
@@ -61,6 +61,23 @@ impl TcpTracker {
             && !flags.syn
             && is_near(segment.sequence, sender.end)
             && is_near(segment.acknowledgement, receiver.end)
+    }
+
+    /// Whether the originator acknowledges another SYN than the one that has come back: it has taken another answer,
+    /// and what was seen here is of a connection that it is not in.
+    pub(crate) fn is_answered_elsewhere(&self, direction: Direction, segment: &TcpSegment) -> bool {
+        let Some(replier) = &self.replier else { return false };
+        let (first, sequence) = (self.originator.isn.wrapping_add(1), segment.sequence);
+        let is_of_originator = is_at_most(first, sequence)
+            && is_at_most(sequence, replier.edge(&self.originator))
+            && direction == Direction::Original;
+        let flags = segment.flags;
+        self.state == TcpState::SynReceived
+            && is_of_originator
+            && flags.ack
+            && !flags.syn
+            && !flags.rst
+            && !replier.syn_is_acknowledged_by(segment.acknowledgement)
     }
 
     /// What a side may expect next, as far as is known: what it has acknowledged, and all that the other has

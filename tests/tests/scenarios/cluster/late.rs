@@ -95,6 +95,38 @@ fn an_offer_of_a_flow_whose_end_has_been_heard_of_is_not_taken() {
     }
 }
 
+/// A node that is offered a connection while it has begun another of the same addresses, as it had not heard of the
+/// first one: it said that it had taken it, and the first one was gone.
+#[test]
+fn an_offer_is_not_taken_for_a_repeated_one_of_another_connection() {
+    let mut wall = Wall::new(2, POLICY);
+    for port in PORT..PORT + 10 {
+        open(&mut wall, port, 1, 1);
+    }
+    wall.wait(milliseconds(50));
+    wall.cut.extend([(1, 2), (2, 1)]);
+    wall.said.clear();
+    let now = wall.now;
+    wall.engine(1).set_draining(now, true);
+    wall.wait(milliseconds(600));
+    let offers: Vec<_> = std::mem::take(&mut wall.said);
+    for port in PORT..PORT + 10 {
+        wall.send(2, "ext", &client(port).syn().seq(CLIENT + 1_000).frame());
+    }
+    assert_eq!((wall.status(1).owned, wall.status(2).owned), (10, 10));
+    wall.cut.clear();
+    for (from, to, datagram) in offers {
+        if (from, to) == (1, 2) {
+            wall.hear(2, 1, &datagram);
+        }
+    }
+    wall.wait(milliseconds(1_000));
+    for port in PORT..PORT + 10 {
+        let left = wall.send(2, "ext", &question(port));
+        assert_eq!(ends(&left).len(), 1, "{:?}", wall.drops());
+    }
+}
+
 /// The answer came to the node that directs its key, and waits there for word of its owner.
 #[test]
 fn an_answer_waits_until_what_was_lost_of_its_owner_has_been_said_again() {

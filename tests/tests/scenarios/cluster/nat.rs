@@ -96,6 +96,36 @@ fn a_stranger_comes_in_by_the_node_of_the_mapping() {
     assert_eq!(wall.drops(), [].into());
 }
 
+/// The same SYN came to both, and each node gave it a port of its own: the one whose answer the client has taken is the
+/// connection, and the other one gives way, whichever is later.
+#[test]
+fn a_connection_does_not_give_way_to_one_whose_answer_the_client_has_not_taken() {
+    for (taken, other) in [(1, 2), (2, 1)] {
+        let mut wall = Wall::new(2, &policy("symmetric"));
+        wall.cut.extend([(1, 2), (2, 1)]);
+        wall.wait(Duration::from_millis(600));
+        let inside = |port: u16| {
+            build::tcp().from(&format!("10.1.0.10:{port}")).to(REMOTE).window(64_000).seq(1_001)
+        };
+        for port in 40_000..40_020 {
+            for (node, sequence) in [(taken, 5_000), (other, 9_000)] {
+                let external = ask(&mut wall, node, "tcp", port);
+                let answer = answer("tcp", &external).seq(sequence);
+                assert_eq!(wall.send(node, "ext", &answer.frame()).len(), 1);
+            }
+            assert_eq!(wall.send(other, "int", &inside(port).ack(5_001).frame()), [""; 0]);
+        }
+        wall.cut.clear();
+        wall.wait(Duration::from_millis(500));
+        assert_eq!((wall.status(taken).owned, wall.status(other).owned), (20, 0));
+        for port in 40_000..40_020 {
+            let left = wall.send(other, "int", &inside(port).ack(5_001).frame());
+            let [line] = &left[..] else { panic!("{port}: {left:?} {:?}", wall.drops()) };
+            assert!(line.starts_with(&format!("{taken} ext: tcp ")), "{line}");
+        }
+    }
+}
+
 /// Its external port stays with it: the server sees nothing of it.
 #[test]
 fn a_translated_connection_outlives_its_owner() {

@@ -21,10 +21,9 @@ use super::schedule::SECOND;
 /// never sent than fits.
 const SENT: usize = 16_384;
 const RECEIVED: usize = 49_152;
-/// An end that has sent something but so often, and nothing for so long, has forgotten it: one that is not
-/// answered sends it again after 1 s and after 2 more.
-const FEW: u32 = 2;
-const LONG: u64 = 3 * SECOND;
+/// An end that has sent something never, once or twice, and nothing for so long, has forgotten it, or waits as long as it had
+/// to before: one that is not answered sends it again after 1 s and after 2 more.
+const LONG: [u64; 3] = [SECOND * 3 / 2, SECOND * 3 / 2, 3 * SECOND];
 const MAC: [u8; 6] = [2, 0, 0, 0, 9, 1];
 
 pub(super) struct Host {
@@ -186,7 +185,8 @@ impl Host {
         ends.any(|end| {
             let socket = self.sockets.get::<tcp::Socket<'_>>(end.socket);
             let Trial { times, sent_at, .. } = end.trial;
-            socket.send_queue() > 0 && times <= FEW && sent_at + LONG < now
+            let long = LONG.get(times as usize);
+            socket.send_queue() > 0 && long.is_some_and(|long| sent_at + long < now)
         })
     }
 

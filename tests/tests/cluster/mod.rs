@@ -61,6 +61,10 @@ const FOUND: &[(u64, &str)] = &[
         "one SYN had become two connections of two nodes, and the one that the client was not in was kept, as an offer \
          was taken for a repeated one, and as nobody asked which answer the client had taken",
     ),
+    (
+        9002104,
+        "a node that had given a flow away believed its hint, and not who had registered it since",
+    ),
     (60319, "a packet that the owner himself handed over, late, made another take the flow over"),
 ];
 

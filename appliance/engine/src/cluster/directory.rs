@@ -182,6 +182,9 @@ impl Directory {
         if let Some(sums) = self.sums_of(&entry) {
             sums.add(claim.term, first.is_some());
         }
+        if self.hints.peek(&key).is_some_and(|hint| hint.term < claim.term) {
+            self.hints.remove(&key);
+        }
         loser.map_or(Registered::Yes, Registered::InPlaceOf)
     }
 
@@ -308,10 +311,14 @@ impl Directory {
         self.hints.peek(key)
     }
 
-    /// Believes the largest term of those that are alive.
+    /// Believes the largest term of those that are alive, whether it was told or registered.
     pub(crate) fn note_hint(&mut self, now: Time, view: View, hint: Hint) {
         let known = self.hints.get(now, &hint.key).filter(|known| view.contains(known.owner));
-        if known.is_none_or(|known| known.term <= hint.term) {
+        let claim = self.entries.get(&hint.key).map(|entry| entry.claim);
+        let claim = claim.filter(|claim| view.contains(claim.owner));
+        if known.is_none_or(|known| known.term <= hint.term)
+            && claim.is_none_or(|claim| claim.term <= hint.term)
+        {
             self.hints.put(now, hint);
         }
     }

@@ -127,6 +127,48 @@ fn an_offer_is_not_taken_for_a_repeated_one_of_another_connection() {
     }
 }
 
+/// The node that the flows were given to was cut off from the one that took them over then, and from nobody else: who had
+/// given them away went on sending their packets to it.
+#[test]
+fn a_hint_does_not_outlive_a_later_registration() {
+    let published = "203.0.113.7:443";
+    let from = |port: u16| format!("198.51.100.9:{port}");
+    let inward = |port: u16| build::tcp().from(&from(port)).to(published).window(64_000);
+    let mut wall = Wall::new(3, POLICY);
+    let ports = PORT..PORT + 40;
+    for port in ports.clone() {
+        wall.send(2, "ext", &inward(port).syn().seq(CLIENT + 1_000).frame());
+        wall.send(2, "int", &server(port).syn().seq(HOST + 5_000).ack(CLIENT + 1_001).frame());
+        let last = inward(port).seq(CLIENT + 1_001).ack(HOST + 5_001);
+        assert_eq!(wall.send(2, "ext", &last.frame()).len(), 1, "{:?}", wall.drops());
+    }
+    wall.wait(milliseconds(50));
+    let now = wall.now;
+    wall.engine(2).set_draining(now, true);
+    wall.wait(milliseconds(1_500));
+    assert_eq!(wall.status(2).owned, 0);
+    wall.cut.extend([(1, 3), (3, 1)]);
+    wall.wait(milliseconds(600));
+    for port in ports.clone() {
+        // Only one of the two has had it: the other takes it over.
+        let tell = server(port).seq(HOST + 5_001).ack(CLIENT + 1_001).payload(b"hello").frame();
+        assert_eq!(wall.send(1, "int", &tell).len(), 1, "{:?}", wall.drops());
+        assert_eq!(wall.send(3, "int", &tell).len(), 1, "{:?}", wall.drops());
+    }
+    let now = wall.now;
+    wall.engine(2).set_draining(now, false);
+    // It hears of it later than who gives way.
+    wall.cut = [(1, 2)].into();
+    wall.wait(milliseconds(250));
+    wall.cut.clear();
+    wall.wait(milliseconds(1_000));
+    for port in ports {
+        let question = inward(port).seq(CLIENT + 1_001).ack(HOST + 5_001).psh().payload(b"hello");
+        let left = wall.send(2, "ext", &question.frame());
+        assert_eq!(ends(&left).len(), 1, "{port}: {:?}", wall.drops());
+    }
+}
+
 /// The answer came to the node that directs its key, and waits there for word of its owner.
 #[test]
 fn an_answer_waits_until_what_was_lost_of_its_owner_has_been_said_again() {

@@ -100,9 +100,11 @@ pub(super) fn partition(stage: &mut Stage, population: &Population) -> Result<Fi
         converged.push(stage.converge(4 * CONVERGE)?);
         pause(HEALED);
     }
+    let drops = stage.drops();
     let survey = alive.end(ways)?;
     survey.figures(&mut findings, |fate| fate.ways.is_some_and(|[there, back]| there != back));
     survey.must_all_live(&mut findings);
+    findings.note("drops", drops);
     let slowest = converged.iter().copied().collect::<Option<Vec<_>>>();
     let slowest = slowest.and_then(|times| times.into_iter().max());
     findings.time("converged_ms", slowest);

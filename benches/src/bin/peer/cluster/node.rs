@@ -149,6 +149,8 @@ General {{
 fn start_conntrackd(number: u8, directory: &Path) -> anyhow::Result<std::process::Child> {
     let path = directory.join("conntrackd.conf");
     fs::write(&path, configuration(number, directory))?;
+    // Of one that was killed.
+    let _ = fs::remove_file(directory.join("conntrackd.lock"));
     // It dies with the node's program: `kill` of the lab is that of its daemons.
     Command::new("setpriv")
         .args(["--pdeathsig", "KILL", "conntrackd", "-C"])

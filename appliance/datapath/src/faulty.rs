@@ -5,9 +5,7 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 use std::{io, slice};
 
-use crate::{
-    Datapath, FlowOffload, FrameMut, OwnedFrame, Port, PortCounters, ProbeError, VnetHeader, Waker,
-};
+use crate::{Datapath, FrameMut, OwnedFrame, Port, PortCounters, ProbeError, VnetHeader, Waker};
 
 /// How often each fault happens, in frames of a thousand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -143,10 +141,6 @@ impl<D: Datapath> Datapath for Faulty<D> {
 
     fn probe(&mut self) -> Result<(), ProbeError> {
         self.inner.probe()
-    }
-
-    fn offload(&mut self) -> Option<&mut dyn FlowOffload> {
-        self.inner.offload()
     }
 }
 

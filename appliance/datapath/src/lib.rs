@@ -10,7 +10,6 @@ pub mod netlink;
 mod faulty;
 mod loopback;
 mod memory;
-mod offload;
 mod pcap;
 mod peers;
 mod userspace;
@@ -25,10 +24,6 @@ use std::time::Duration;
 pub use faulty::{Faults, Faulty};
 pub use loopback::{Loopback, Wire};
 pub use memory::use_huge_pages;
-pub use offload::{
-    FlowEntry, FlowId, FlowOffload, FlowPath, FlowUsage, InstallFlowError, LinkAddress,
-    RecordedFlows, TcpWindow, WireEndpoint, WireKey,
-};
 pub use pcap::{OpenPcapError, PcapDatapath, PcapReader, PcapWriter, ReadPcapError, Record};
 pub use peers::{
     FromPeer, LocalInterface, PEER_BATCH, PeerCounters, PeerSockets, PeerTraffic, ToPeer,
@@ -37,6 +32,10 @@ pub use peers::{
 pub use userspace::{OpenDatapathError, UserspaceDatapath, UserspaceLimits};
 pub use vnet::VnetHeader;
 pub use waker::Waker;
+
+/// An Ethernet address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct LinkAddress(pub [u8; 6]);
 
 /// An opened data interface: index in the order in which the datapath was given them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -88,7 +87,7 @@ pub enum ProbeError {
     PortDown(String),
 }
 
-/// Frames in and out, and flows that the datapath may move without asking.
+/// Frames in and out.
 ///
 /// The order of a turn: `wait`, `receive`, any number of `transmit`, `flush`.
 pub trait Datapath {
@@ -165,11 +164,6 @@ pub trait Datapath {
     /// # Errors
     /// The first port that can not.
     fn probe(&mut self) -> Result<(), ProbeError>;
-
-    /// The part of the datapath that moves flows without asking, if it has one.
-    fn offload(&mut self) -> Option<&mut dyn FlowOffload> {
-        None
-    }
 }
 
 impl<D: Datapath + ?Sized> Datapath for Box<D> {
@@ -229,9 +223,5 @@ impl<D: Datapath + ?Sized> Datapath for Box<D> {
 
     fn probe(&mut self) -> Result<(), ProbeError> {
         (**self).probe()
-    }
-
-    fn offload(&mut self) -> Option<&mut dyn FlowOffload> {
-        (**self).offload()
     }
 }

@@ -7,8 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::{
-    BATCH, Datapath, FlowOffload, FrameMut, OwnedFrame, Port, PortCounters, ProbeError,
-    RecordedFlows, VnetHeader, Waker,
+    BATCH, Datapath, FrameMut, OwnedFrame, Port, PortCounters, ProbeError, VnetHeader, Waker,
 };
 
 /// Frames that a port's wire keeps in each direction: as a ring, what comes later is lost.
@@ -20,7 +19,6 @@ pub struct Loopback {
     wire: Wire,
     /// Frames that wait for `flush`, in order.
     queued: Vec<(Port, OwnedFrame)>,
-    offload: Option<RecordedFlows>,
     /// Of others, which end a wait too.
     watched: Vec<OwnedFd>,
 }
@@ -48,21 +46,7 @@ impl Loopback {
     pub fn new(ports: u16) -> io::Result<(Self, Wire)> {
         let ports = (0..ports).map(|_| WirePort::default()).collect();
         let wire = Wire { ports: Arc::new(Mutex::new(ports)), waker: Waker::new()? };
-        Ok((
-            Self { wire: wire.clone(), queued: Vec::new(), offload: None, watched: Vec::new() },
-            wire,
-        ))
-    }
-
-    /// Gives the datapath an offload that records flows and moves none.
-    #[must_use]
-    pub fn with_offload(self, flows: RecordedFlows) -> Self {
-        Self { offload: Some(flows), ..self }
-    }
-
-    /// The offload, to look into.
-    pub fn recorded_flows(&mut self) -> Option<&mut RecordedFlows> {
-        self.offload.as_mut()
+        Ok((Self { wire: wire.clone(), queued: Vec::new(), watched: Vec::new() }, wire))
     }
 }
 
@@ -213,10 +197,6 @@ impl Datapath for Loopback {
             Some(index) => Err(ProbeError::PortDown(format!("loopback{index}"))),
             None => Ok(()),
         }
-    }
-
-    fn offload(&mut self) -> Option<&mut dyn FlowOffload> {
-        self.offload.as_mut().map(|flows| flows as &mut dyn FlowOffload)
     }
 }
 

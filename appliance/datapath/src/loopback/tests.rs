@@ -1,7 +1,6 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
-use crate::{FlowEntry, FlowId, FlowPath, LinkAddress, WireEndpoint, WireKey};
 
 const LEFT: Port = Port(0);
 const RIGHT: Port = Port(1);
@@ -101,31 +100,4 @@ fn another_thread_injects_and_wakes() {
         seen = datapath.receive(1, &mut |_| ()).unwrap();
     }
     assert!(thread.join().unwrap());
-}
-
-#[test]
-fn flows_installed_through_the_trait_can_be_looked_at() {
-    let (datapath, _wire) = Loopback::new(2).unwrap();
-    assert!(Loopback::new(1).unwrap().0.offload().is_none());
-    let mut datapath = datapath.with_offload(RecordedFlows::new(1));
-    let end = |last| WireEndpoint { address: [192, 0, 2, last].into(), port: 1 };
-    let key = |from, to| WireKey { protocol: 17, source: end(from), destination: end(to) };
-    let path = |in_port, out_port, key| FlowPath {
-        in_port,
-        arrives: key,
-        leaves: key,
-        out_port,
-        source_mac: LinkAddress([2; 6]),
-        destination_mac: LinkAddress([4; 6]),
-        mtu: 1500,
-    };
-    let flow = FlowEntry {
-        id: FlowId(1),
-        generation: 1,
-        paths: [path(LEFT, RIGHT, key(1, 2)), path(RIGHT, LEFT, key(2, 1))],
-        tcp: None,
-    };
-    let offload: &mut dyn FlowOffload = datapath.offload().unwrap();
-    offload.install(&flow).unwrap();
-    assert_eq!(datapath.recorded_flows().unwrap().entries().collect::<Vec<_>>(), [&flow]);
 }

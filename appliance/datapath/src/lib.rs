@@ -5,6 +5,7 @@
 //! partial checksums partial) or is counted as lost. It looks at no byte behind the slot's header:
 //! what a frame means is the engine's business, what becomes of it the node's.
 
+pub mod ebpf;
 pub mod netlink;
 
 mod faulty;

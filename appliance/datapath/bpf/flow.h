@@ -1,0 +1,148 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Finds a packet's flow and sees whether it covers the packet. Changes neither. */
+#pragma once
+
+#include <stdbool.h>
+
+#include "packet.h"
+
+/* Of the index: src/ebpf/index.rs has the same. */
+always_inline __u64 mix(__u64 value)
+{
+	value ^= value >> 33;
+	value *= 0xff51afd7ed558ccdull;
+	value ^= value >> 33;
+	value *= 0xc4ceb9fe1a85ec53ull;
+	return value ^ value >> 33;
+}
+
+always_inline __u64 hash(const struct packet *packet)
+{
+	__u64 ports = (__u64)packet->protocol << 32 | (__u32)packet->ports[1] << 16 | packet->ports[0];
+	__u64 value = seed_a ^ ports;
+
+	if (packet->version == 4) {
+		value = mix(value) + ((__u64)packet->addresses[1] << 32 | packet->addresses[0]);
+	} else {
+		value = mix(value) + packet->words[0];
+		value = mix(value) + packet->words[1];
+		value = mix(value) + packet->words[2];
+		value = mix(value) + packet->words[3];
+	}
+	return mix(value ^ seed_b);
+}
+
+/* The flow's place and direction, plus one; zero if there is none. */
+always_inline __u32 find_way(__u32 place, __u32 tag)
+{
+	struct bucket *bucket = bpf_map_lookup_elem(&flow_index, &place);
+	__u32 found = 0;
+
+	if (!bucket)
+		return 0;
+#pragma unroll
+	for (int way = 0; way < 8; way++) {
+		__u64 word = bucket->ways[way];
+		if (word >> 32 == tag)
+			found = word;
+	}
+	return found;
+}
+
+always_inline bool has_key(const struct flow *flow, __u32 direction, const struct packet *packet)
+{
+	if (flow->version != packet->version || flow->protocol != packet->protocol ||
+	    flow->ports[direction][0] != packet->ports[0] || flow->ports[direction][1] != packet->ports[1])
+		return false;
+	if (packet->version == 4)
+		return flow->addresses[direction][0] == packet->addresses[0] &&
+		       flow->addresses[direction][1] == packet->addresses[1];
+	__u32 place = flow->addresses[0][0];
+	struct wide *addresses = bpf_map_lookup_elem(&wide, &place);
+	if (!addresses)
+		return false;
+	__u64 *words = addresses->words[direction];
+	return words[0] == packet->words[0] && words[1] == packet->words[1] && words[2] == packet->words[2] &&
+	       words[3] == packet->words[3];
+}
+
+always_inline struct flow *find_flow(const struct packet *packet, __u32 *direction)
+{
+	__u64 hashed = hash(packet);
+	__u32 tag = hashed >> 32, place = (__u32)hashed & bucket_mask;
+	__u32 way = find_way(place, tag);
+
+	if (!way)
+		way = find_way((place ^ tag * 0x9e3779b1u) & bucket_mask, tag);
+	if (!way)
+		return 0;
+	__u32 slot = (way - 1) >> 1;
+	*direction = (way - 1) & 1;
+	return bpf_map_lookup_elem(&flows, &slot);
+}
+
+/* Modulo 2^32 (RFC 9293 section 3.4). */
+always_inline bool is_at_most(__u32 a, __u32 b)
+{
+	return (__s32)(b - a) >= 0;
+}
+
+/* How far below the oldest byte in flight a segment may start: as in engine/src/tcp/window.rs. */
+#define BELOW_FLIGHT 2
+
+/* Whether the sender may send this (G. van Rooij, 2001; RFC 5961 section 5.2): `Side::may_send` of the engine where
+ * both have granted a window and nobody has sent a FIN. */
+always_inline bool is_in_window(const struct flow *flow, __u32 direction, const struct packet *packet)
+{
+	const struct side *sender = &flow->sides[direction & 1], *receiver = &flow->sides[~direction & 1];
+	__u32 end = packet->sequence + packet->payload;
+	__u32 beyond = packet->payload == 0;
+
+	return is_at_most(sender->end - receiver->window - BELOW_FLIGHT, end) &&
+	       is_at_most(end, receiver->edge + beyond) &&
+	       is_at_most(sender->ack - sender->window, packet->acknowledgement) &&
+	       is_at_most(packet->acknowledgement, receiver->end);
+}
+
+/* Moves a field forward. Packets of one direction rarely meet, on two processors; the later one counts then. */
+always_inline void advance(__u32 *field, __u32 value)
+{
+	__u32 old = *(volatile __u32 *)field;
+
+	for (int tries = 0; tries < 2; tries++) {
+		if (is_at_most(value, old))
+			return;
+		__u32 seen = __sync_val_compare_and_swap(field, old, value);
+		if (seen == old)
+			return;
+		old = seen;
+	}
+}
+
+/* `Side::note` of the engine. */
+always_inline void note_segment(struct flow *flow, __u32 direction, const struct packet *packet)
+{
+	struct side *sender = &flow->sides[direction & 1];
+	__u32 window = packet->window << (flow->shifts[direction & 1] & 15);
+
+	/* A byte may always probe (RFC 9293 section 3.8.6.1). */
+	if (!window)
+		window = 1;
+	advance(&sender->end, packet->sequence + packet->payload);
+	advance(&sender->ack, packet->acknowledgement);
+	advance(&sender->edge, packet->acknowledgement + window);
+	if (window > sender->window)
+		sender->window = window;
+}
+
+always_inline struct port *find_port(__u32 interface)
+{
+#pragma unroll
+	for (__u32 tried = 0; tried < PORTS_TRIED; tried++) {
+		__u32 place = (interface + tried) % PORTS;
+		struct port *port = bpf_map_lookup_elem(&ports, &place);
+		if (port && port->interface == interface)
+			return port;
+	}
+	return 0;
+}

@@ -1,0 +1,154 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the programs and the node share. src/ebpf/layout.rs has the same; both assert sizes. */
+#pragma once
+
+#include <linux/bpf.h>
+
+#include <bpf/bpf_helpers.h>
+
+/* A place of the index: the hash's upper half above, below it twice the flow's slot, plus the direction, plus one.
+ * Zero is free. One word, so that it is read and written whole. */
+struct bucket {
+	__u64 ways[8];
+};
+
+/* One side of a TCP connection: engine/src/tcp/window.rs says what the words mean. */
+struct side {
+	__u32 end;
+	__u32 ack;
+	__u32 edge;
+	__u32 window;
+};
+
+/* A connection. Arrays are indexed by direction. A packet of a direction arrives with its addresses and ports and
+ * leaves with the other's, turned round. */
+struct flow {
+	/* The first line: the node writes it; odd while it does, and while nobody has the slot. */
+	__u32 turn;
+	/* The judgement that it comes from: another than `control.stamp` is outdated. */
+	__u32 stamp;
+	/* Source and destination as on the wire. Of IPv6, the first word is the place in `wide`. */
+	__u32 addresses[2][2];
+	__u16 ports[2][2];
+	__u32 hops[2];
+	__u16 tenancies[2];
+	/* That packets of the direction come from. */
+	__u16 zones[2];
+	/* What the original direction does to a sum over addresses, and over ports, as the words stand in memory. The
+	 * other direction does the opposite. */
+	__u16 address_delta;
+	__u16 port_delta;
+	__u8 version;
+	__u8 protocol;
+	/* By how much announced windows are shifted: 15 bits are never used, so both fit. */
+	__u8 shifts[2];
+	/* In units of 2^30 ns of CLOCK_MONOTONIC: the programs write these and what follows. */
+	__u32 last_seen[2];
+	/* The second line. */
+	__u64 packets[2];
+	__u64 bytes[2];
+	struct side sides[2];
+};
+
+/* The addresses of an IPv6 connection: source and destination of each direction. */
+struct wide {
+	__u64 words[2][4];
+};
+
+/* Where packets go next. `tenancy` is zero while nobody is there. */
+struct hop {
+	union {
+		struct {
+			__u8 destination[6];
+			__u16 mtu;
+		};
+		__u64 first;
+	};
+	union {
+		struct {
+			__u8 source[6];
+			__u16 tenancy;
+		};
+		__u64 second;
+	};
+	__u32 interface;
+	__u32 unused;
+};
+
+/* A data interface, at its number modulo the size or shortly behind. */
+struct port {
+	__u32 interface;
+	/* Where packets wait for the node; zero while there is none. */
+	__u32 door;
+	__u16 zone;
+	__u16 unused[3];
+};
+
+struct control {
+	/* Zero: nothing passes by itself. */
+	__u32 stamp;
+	__u32 unused[15];
+};
+
+_Static_assert(sizeof(struct bucket) == 64, "a line of the cache");
+_Static_assert(sizeof(struct flow) == 128, "two lines of the cache");
+_Static_assert(__builtin_offsetof(struct flow, packets) == 64, "the second line");
+_Static_assert(sizeof(struct wide) == 64, "a line of the cache");
+_Static_assert(sizeof(struct hop) == 24, "three words");
+_Static_assert(sizeof(struct port) == 16, "two words");
+_Static_assert(sizeof(struct control) == 64, "a line of the cache");
+
+#define PORTS 256
+#define PORTS_TRIED 4
+#define IDENTIFICATIONS 4096
+
+/* What became of a packet: src/ebpf/exits.rs has the names. All but the first go to the engine. */
+enum exit {
+	EXIT_FORWARDED,
+	EXIT_NOT_IP,
+	EXIT_NO_FLOW,
+	EXIT_STALE,
+	EXIT_WRONG_ZONE,
+	EXIT_OTHER_HOST,
+	EXIT_HEADER,
+	EXIT_FRAGMENT,
+	EXIT_PROTOCOL,
+	EXIT_HOP_LIMIT,
+	EXIT_TCP_FLAGS,
+	EXIT_TCP_OPTIONS,
+	EXIT_TCP_WINDOW,
+	EXIT_TOO_BIG,
+	EXIT_NO_NEIGHBOUR,
+	EXIT_REFUSED,
+	EXITS,
+};
+
+#define SHARED_ARRAY(name, of, entries)                                                                              \
+	struct {                                                                                                       \
+		__uint(type, BPF_MAP_TYPE_ARRAY);                                                                      \
+		__uint(map_flags, BPF_F_MMAPABLE);                                                                     \
+		__uint(max_entries, entries);                                                                          \
+		__type(key, __u32);                                                                                    \
+		__type(value, of);                                                                                   \
+	} name SEC(".maps")
+
+/* Sizes that depend on the node's limits are set by the loader. */
+SHARED_ARRAY(flow_index, struct bucket, 1);
+SHARED_ARRAY(flows, struct flow, 1);
+SHARED_ARRAY(wide, struct wide, 1);
+SHARED_ARRAY(hops, struct hop, 1);
+SHARED_ARRAY(ports, struct port, PORTS);
+SHARED_ARRAY(control, struct control, 1);
+SHARED_ARRAY(identifications, __u32, IDENTIFICATIONS);
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, EXITS);
+	__type(key, __u32);
+	__type(value, __u64);
+} exits SEC(".maps");
+
+/* Chosen by the loader: the index has a power of two of buckets. */
+const volatile __u32 bucket_mask = 0;
+const volatile __u64 seed_a = 0;
+const volatile __u64 seed_b = 0;

@@ -1,0 +1,184 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Reads headers into a value. What is not plain TCP or UDP over IP, whole and in order, is the engine's. */
+#pragma once
+
+#include <linux/if_ether.h>
+#include <linux/in.h>
+#include <linux/ip.h>
+#include <linux/ipv6.h>
+#include <linux/tcp.h>
+#include <linux/udp.h>
+
+#include <bpf/bpf_endian.h>
+
+#include "layout.h"
+
+#define always_inline static __attribute__((always_inline)) inline
+
+struct packet {
+	/* Source and destination as on the wire: one of the two. */
+	__u32 addresses[2];
+	__u64 words[4];
+	__u16 ports[2];
+	__u8 version;
+	__u8 protocol;
+	__u8 hop_limit;
+	__u8 dont_fragment;
+	/* Of the transport header from the frame's beginning. */
+	__u32 transport;
+	/* Bytes of the IP packet, and of all headers that each segment of a superframe repeats. */
+	__u32 length;
+	__u32 headers;
+	/* Of TCP. */
+	__u32 sequence;
+	__u32 acknowledgement;
+	__u32 payload;
+	__u32 window;
+};
+
+always_inline __u16 fold(__u64 sum)
+{
+	sum = (sum & 0xffffffff) + (sum >> 32);
+	sum = (sum & 0xffffffff) + (sum >> 32);
+	sum = (sum & 0xffff) + (sum >> 16);
+	sum = (sum & 0xffff) + (sum >> 16);
+	return sum;
+}
+
+/* RFC 1812 section 5.2.2 has a router see whether the header's checksum is right. */
+always_inline int read_ipv4(struct packet *packet, struct iphdr *ip, void *end)
+{
+	if ((void *)(ip + 1) > end)
+		return EXIT_HEADER;
+	/* No options: version 4, five words. */
+	if (*(__u8 *)ip != 0x45)
+		return EXIT_HEADER;
+	__u32 *words = (__u32 *)ip;
+	if (fold((__u64)words[0] + words[1] + words[2] + words[3] + words[4]) != 0xffff)
+		return EXIT_HEADER;
+	/* More fragments, and the offset (RFC 791 section 3.1). */
+	if (ip->frag_off & bpf_htons(0x3fff))
+		return EXIT_FRAGMENT;
+	packet->version = 4;
+	packet->protocol = ip->protocol;
+	packet->hop_limit = ip->ttl;
+	packet->dont_fragment = !!(ip->frag_off & bpf_htons(0x4000));
+	packet->addresses[0] = ip->saddr;
+	packet->addresses[1] = ip->daddr;
+	packet->length = bpf_ntohs(ip->tot_len);
+	packet->transport = ETH_HLEN + sizeof(*ip);
+	return 0;
+}
+
+always_inline int read_ipv6(struct packet *packet, struct ipv6hdr *ip, void *end)
+{
+	if ((void *)(ip + 1) > end || ip->version != 6)
+		return EXIT_HEADER;
+	__u64 *words = (__u64 *)&ip->saddr;
+	packet->version = 6;
+	packet->protocol = ip->nexthdr;
+	packet->hop_limit = ip->hop_limit;
+	packet->dont_fragment = 1;
+	packet->words[0] = words[0];
+	packet->words[1] = words[1];
+	packet->words[2] = words[2];
+	packet->words[3] = words[3];
+	packet->length = sizeof(*ip) + bpf_ntohs(ip->payload_len);
+	packet->transport = ETH_HLEN + sizeof(*ip);
+	return 0;
+}
+
+#define OPTIONS_MAX 10
+
+/* Options of an established connection: timestamps and selective acknowledgements (RFC 7323, RFC 2018). */
+always_inline int check_options(__u8 *at, __u8 *options_end, void *end)
+{
+#pragma unroll
+	for (int count = 0; count < OPTIONS_MAX; count++) {
+		if (at >= options_end)
+			return 0;
+		if ((void *)(at + 2) > end)
+			return EXIT_TCP_OPTIONS;
+		__u8 kind = at[0], length = at[1];
+		if (kind == 0)
+			return 0;
+		if (kind == 1) {
+			at += 1;
+			continue;
+		}
+		_Bool timestamps = kind == 8 && length == 10;
+		_Bool blocks = kind == 5 && (length == 10 || length == 18 || length == 26 || length == 34);
+		if ((!timestamps && !blocks) || at + length > options_end)
+			return EXIT_TCP_OPTIONS;
+		at += length;
+	}
+	return at >= options_end ? 0 : EXIT_TCP_OPTIONS;
+}
+
+always_inline int read_tcp(struct packet *packet, struct tcphdr *tcp, void *end)
+{
+	if ((void *)(tcp + 1) > end)
+		return EXIT_HEADER;
+	__u32 header = tcp->doff * 4;
+	__u32 network = packet->transport - ETH_HLEN;
+	if (header < sizeof(*tcp) || network + header > packet->length)
+		return EXIT_HEADER;
+	if (!tcp->ack || tcp->syn || tcp->fin || tcp->rst)
+		return EXIT_TCP_FLAGS;
+	if (header > sizeof(*tcp)) {
+		__u8 *options = (__u8 *)(tcp + 1);
+		int wrong = check_options(options, (__u8 *)tcp + header, end);
+		if (wrong)
+			return wrong;
+	}
+	packet->ports[0] = tcp->source;
+	packet->ports[1] = tcp->dest;
+	packet->sequence = bpf_ntohl(tcp->seq);
+	packet->acknowledgement = bpf_ntohl(tcp->ack_seq);
+	packet->window = bpf_ntohs(tcp->window);
+	packet->headers = network + header;
+	packet->payload = packet->length - packet->headers;
+	return 0;
+}
+
+always_inline int read_udp(struct packet *packet, struct udphdr *udp, void *end)
+{
+	if ((void *)(udp + 1) > end)
+		return EXIT_HEADER;
+	__u32 network = packet->transport - ETH_HLEN;
+	__u32 length = bpf_ntohs(udp->len);
+	if (length < sizeof(*udp) || network + length > packet->length)
+		return EXIT_HEADER;
+	/* RFC 8200 section 8.1. */
+	if (packet->version == 6 && udp->check == 0)
+		return EXIT_HEADER;
+	packet->ports[0] = udp->source;
+	packet->ports[1] = udp->dest;
+	packet->headers = network + sizeof(*udp);
+	return 0;
+}
+
+/* Returns zero, or why the engine has to look. */
+always_inline int read_packet(struct packet *packet, void *data, void *end)
+{
+	struct ethhdr *ethernet = data;
+	int wrong;
+
+	if ((void *)(ethernet + 1) > end)
+		return EXIT_NOT_IP;
+	if (ethernet->h_proto == bpf_htons(ETH_P_IP))
+		wrong = read_ipv4(packet, (struct iphdr *)(ethernet + 1), end);
+	else if (ethernet->h_proto == bpf_htons(ETH_P_IPV6))
+		wrong = read_ipv6(packet, (struct ipv6hdr *)(ethernet + 1), end);
+	else
+		wrong = EXIT_NOT_IP;
+	if (wrong)
+		return wrong;
+	void *transport = packet->version == 4 ? data + ETH_HLEN + sizeof(struct iphdr)
+					       : data + ETH_HLEN + sizeof(struct ipv6hdr);
+	if (packet->protocol == IPPROTO_TCP)
+		return read_tcp(packet, transport, end);
+	if (packet->protocol == IPPROTO_UDP)
+		return read_udp(packet, transport, end);
+	return EXIT_PROTOCOL;
+}

@@ -1,0 +1,280 @@
+// SPDX-License-Identifier: Apache-2.0
+/* The fast path at tc ingress: keeps superframes whole and partial checksums partial.
+ *
+ * A packet that a flow covers is rewritten and sent on. Any other goes two ways, as with packet sockets: a copy
+ * through the port's door to the engine, and the packet itself to the host's stack, of which the guard leaves only
+ * what is for the host. */
+#include <linux/pkt_cls.h>
+
+#include "flow.h"
+
+/* One's complement: what a sum becomes where words change by this much (RFC 1624 equation 3). */
+always_inline __u16 mend(__u16 checksum, __u32 delta)
+{
+	return ~fold((__u64)(__u16)~checksum + delta);
+}
+
+/* A permutation of 16 bits under a secret, of a counter of the pair of hosts: as engine/src/identification.rs. */
+always_inline __u16 next_identification(__u32 source, __u32 destination, __u8 protocol)
+{
+	__u64 secret = mix(seed_b ^ ((__u64)source << 32 | destination)) + protocol;
+	__u32 place = secret % IDENTIFICATIONS;
+	__u32 *counter = bpf_map_lookup_elem(&identifications, &place);
+
+	if (!counter)
+		return 0;
+	__u32 value = __sync_fetch_and_add(counter, 1);
+	__u8 left = value >> 8, right = value;
+#pragma unroll
+	for (int round = 0; round < 4; round++) {
+		__u8 mixed = left ^ (__u8)mix(secret ^ ((__u64)round << 32 | right));
+		left = right;
+		right = mixed;
+	}
+	return (__u16)left << 8 | right;
+}
+
+/* What of a flow a rewrite needs, read while nobody writes it. */
+struct rewrite {
+	__u32 addresses[2];
+	__u64 words[4];
+	__u16 ports[2];
+	__u16 address_delta;
+	__u16 port_delta;
+	bool plain;
+};
+
+always_inline bool read_rewrite(struct rewrite *rewrite, const struct flow *flow, __u32 direction)
+{
+	__u32 other = ~direction & 1;
+
+	rewrite->ports[0] = flow->ports[other][1];
+	rewrite->ports[1] = flow->ports[other][0];
+	rewrite->address_delta = direction ? ~flow->address_delta : flow->address_delta;
+	rewrite->port_delta = direction ? ~flow->port_delta : flow->port_delta;
+	if (flow->version == 4) {
+		rewrite->addresses[0] = flow->addresses[other][1];
+		rewrite->addresses[1] = flow->addresses[other][0];
+		return true;
+	}
+	__u32 place = flow->addresses[0][0];
+	struct wide *addresses = bpf_map_lookup_elem(&wide, &place);
+	if (!addresses)
+		return false;
+	__u64 *words = addresses->words[other];
+	rewrite->words[0] = words[2];
+	rewrite->words[1] = words[3];
+	rewrite->words[2] = words[0];
+	rewrite->words[3] = words[1];
+	return true;
+}
+
+always_inline bool is_plain(const struct rewrite *rewrite, const struct packet *packet)
+{
+	if (rewrite->ports[0] != packet->ports[0] || rewrite->ports[1] != packet->ports[1])
+		return false;
+	if (packet->version == 4)
+		return rewrite->addresses[0] == packet->addresses[0] && rewrite->addresses[1] == packet->addresses[1];
+	return rewrite->words[0] == packet->words[0] && rewrite->words[1] == packet->words[1] &&
+	       rewrite->words[2] == packet->words[2] && rewrite->words[3] == packet->words[3];
+}
+
+always_inline void write_ipv4(struct iphdr *ip, const struct rewrite *rewrite, const struct packet *packet)
+{
+	__u16 *words = (__u16 *)ip;
+	/* The hop limit is the first byte of its word, which is its lower half here: src/ebpf refuses big-endian. */
+	__u32 delta = (__u16)~words[4];
+
+	ip->ttl--;
+	delta += words[4];
+	if (!rewrite->plain) {
+		__u16 identification = 0;
+		if (!packet->dont_fragment)
+			identification = next_identification(rewrite->addresses[0], rewrite->addresses[1],
+							     packet->protocol);
+		delta += (__u16)~ip->id;
+		delta += identification;
+		delta += rewrite->address_delta;
+		ip->id = identification;
+		ip->saddr = rewrite->addresses[0];
+		ip->daddr = rewrite->addresses[1];
+	}
+	ip->check = mend(ip->check, delta);
+}
+
+always_inline void write_ipv6(struct ipv6hdr *ip, const struct rewrite *rewrite)
+{
+	ip->hop_limit--;
+	if (!rewrite->plain) {
+		__u64 *words = (__u64 *)&ip->saddr;
+		words[0] = rewrite->words[0];
+		words[1] = rewrite->words[1];
+		words[2] = rewrite->words[2];
+		words[3] = rewrite->words[3];
+	}
+}
+
+/* Mends the transport checksum, whole or partial: the kernel knows which it is. */
+always_inline void mend_transport(struct __sk_buff *skb, const struct rewrite *rewrite, const struct packet *packet)
+{
+	__u64 udp = packet->protocol == IPPROTO_UDP ? BPF_F_MARK_MANGLED_0 : 0;
+	__u32 at = packet->transport + (udp ? __builtin_offsetof(struct udphdr, check)
+					    : __builtin_offsetof(struct tcphdr, check));
+	__u64 pseudo = BPF_F_PSEUDO_HDR;
+
+	/* A sum over the whole frame, if the card has made one, is told of a checksum that changes alone. Over IPv6 the
+	 * addresses change as well, and the two cancel out. */
+	if (packet->version == 6 && bpf_csum_update(skb, 0) >= 0)
+		pseudo = 0;
+	bpf_l4_csum_replace(skb, at, 0, rewrite->address_delta, udp | pseudo | 0);
+	bpf_l4_csum_replace(skb, at, 0, rewrite->port_delta, udp | 0);
+}
+
+/* Returns false where the frame could not be changed; it has not been then. */
+always_inline bool write_packet(struct __sk_buff *skb, const struct rewrite *rewrite, const struct packet *packet)
+{
+	/* What fills a short frame is not the packet's (CVE-2003-0001). */
+	if (skb->len > ETH_HLEN + packet->length && bpf_skb_change_tail(skb, ETH_HLEN + packet->length, 0))
+		return false;
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	void *transport;
+
+	if (packet->version == 4) {
+		struct iphdr *ip = data + ETH_HLEN;
+		transport = ip + 1;
+		if (transport + 4 > end)
+			return false;
+		write_ipv4(ip, rewrite, packet);
+	} else {
+		struct ipv6hdr *ip = data + ETH_HLEN;
+		transport = ip + 1;
+		if (transport + 4 > end)
+			return false;
+		write_ipv6(ip, rewrite);
+	}
+	if (!rewrite->plain) {
+		__u16 *ports = transport;
+		ports[0] = rewrite->ports[0];
+		ports[1] = rewrite->ports[1];
+		mend_transport(skb, rewrite, packet);
+	}
+	return true;
+}
+
+/* Packets and bytes as the wire counts them: `wire_count` of the engine. */
+always_inline void count(struct __sk_buff *skb, struct flow *flow, __u32 direction, const struct packet *packet)
+{
+	__u32 packets = 1, size = skb->gso_size;
+	__u64 bytes = packet->length;
+
+	if (size) {
+		packets = (packet->length - packet->headers + size - 1) / size;
+		if (!packets)
+			packets = 1;
+		bytes += (__u64)(packets - 1) * packet->headers;
+	}
+	__sync_fetch_and_add(&flow->packets[direction & 1], packets);
+	__sync_fetch_and_add(&flow->bytes[direction & 1], bytes);
+	__u32 now = bpf_ktime_get_coarse_ns() >> 30;
+	if (flow->last_seen[direction & 1] != now)
+		flow->last_seen[direction & 1] = now;
+}
+
+/* Whether the packet, or each segment of a superframe, fits; and whether the frame is as long as it says. */
+always_inline bool fits(struct __sk_buff *skb, const struct packet *packet, __u32 mtu)
+{
+	__u32 size = skb->gso_size;
+
+	if (size)
+		return packet->headers + size <= mtu && skb->len == ETH_HLEN + packet->length;
+	return packet->length <= mtu && skb->len >= ETH_HLEN + packet->length;
+}
+
+/* Sees whether the flow covers the packet, and moves it if so. Returns the exit. */
+always_inline int pass(struct __sk_buff *skb, const struct port *port, __u32 *out)
+{
+	struct packet packet;
+	struct rewrite rewrite;
+	__u32 direction = 0, zero = 0;
+	int wrong = read_packet(&packet, (void *)(long)skb->data, (void *)(long)skb->data_end);
+
+	if (wrong)
+		return wrong;
+	/* PACKET_HOST: the frame was sent to this interface. */
+	if (skb->pkt_type != 0)
+		return EXIT_OTHER_HOST;
+	struct flow *flow = find_flow(&packet, &direction);
+	if (!flow)
+		return EXIT_NO_FLOW;
+	__u32 turn = *(volatile __u32 *)&flow->turn;
+	if (turn & 1 || !has_key(flow, direction & 1, &packet))
+		return EXIT_NO_FLOW;
+	struct control *now = bpf_map_lookup_elem(&control, &zero);
+	if (!now || !now->stamp || *(volatile __u32 *)&flow->stamp != now->stamp)
+		return EXIT_STALE;
+	if (flow->zones[direction & 1] != port->zone)
+		return EXIT_WRONG_ZONE;
+	if (packet.hop_limit <= 1)
+		return EXIT_HOP_LIMIT;
+	__u32 place = flow->hops[direction & 1];
+	struct hop *next = bpf_map_lookup_elem(&hops, &place);
+	if (!next)
+		return EXIT_NO_NEIGHBOUR;
+	struct hop hop = { .second = *(volatile __u64 *)&next->second };
+	hop.first = *(volatile __u64 *)&next->first;
+	hop.interface = *(volatile __u32 *)&next->interface;
+	if (!hop.tenancy || hop.tenancy != flow->tenancies[direction & 1] ||
+	    *(volatile __u64 *)&next->second != hop.second)
+		return EXIT_NO_NEIGHBOUR;
+	if (!fits(skb, &packet, hop.mtu))
+		return EXIT_TOO_BIG;
+	if (packet.protocol == IPPROTO_TCP && !is_in_window(flow, direction, &packet))
+		return EXIT_TCP_WINDOW;
+	if (!read_rewrite(&rewrite, flow, direction & 1))
+		return EXIT_NO_FLOW;
+	rewrite.plain = is_plain(&rewrite, &packet);
+	/* Nobody has taken the slot for another flow meanwhile. */
+	if (*(volatile __u32 *)&flow->turn != turn)
+		return EXIT_NO_FLOW;
+	if (!write_packet(skb, &rewrite, &packet))
+		return EXIT_REFUSED;
+	if (packet.protocol == IPPROTO_TCP)
+		note_segment(flow, direction, &packet);
+	count(skb, flow, direction, &packet);
+	__u8 addresses[2 * ETH_ALEN];
+	__builtin_memcpy(addresses, hop.destination, ETH_ALEN);
+	__builtin_memcpy(addresses + ETH_ALEN, hop.source, ETH_ALEN);
+	bpf_skb_store_bytes(skb, 0, addresses, sizeof(addresses), BPF_F_RECOMPUTE_CSUM);
+	*out = hop.interface;
+	return EXIT_FORWARDED;
+}
+
+SEC("classifier")
+int fast_path(struct __sk_buff *skb)
+{
+	struct port *port = find_port(skb->ifindex);
+	__u32 out = 0;
+
+	/* Not one of ours. */
+	if (!port)
+		return TC_ACT_UNSPEC;
+	__u32 exit = pass(skb, port, &out);
+	__u64 *counter = bpf_map_lookup_elem(&exits, &exit);
+	if (counter)
+		*counter += 1;
+	if (exit == EXIT_FORWARDED)
+		return bpf_redirect(out, 0);
+	if (port->door)
+		bpf_clone_redirect(skb, port->door, BPF_F_INGRESS);
+	return TC_ACT_UNSPEC;
+}
+
+/* At a door: packet sockets have seen the frame by then, and nobody else is to. */
+SEC("classifier")
+int door(struct __sk_buff *skb)
+{
+	(void)skb;
+	return TC_ACT_SHOT;
+}
+
+char LICENSE[] SEC("license") = "Apache-2.0";

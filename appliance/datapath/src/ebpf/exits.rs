@@ -1,0 +1,65 @@
+//! What became of packets that the programs have seen, by name.
+
+/// `enum exit` of `bpf/layout.h`, in its order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Exit {
+    Forwarded,
+    NotIp,
+    NoFlow,
+    Stale,
+    WrongZone,
+    OtherHost,
+    Header,
+    Fragment,
+    Protocol,
+    HopLimit,
+    TcpFlags,
+    TcpOptions,
+    TcpWindow,
+    TooBig,
+    NoNeighbour,
+    Refused,
+}
+
+impl Exit {
+    pub const ALL: [Self; 16] = [
+        Self::Forwarded,
+        Self::NotIp,
+        Self::NoFlow,
+        Self::Stale,
+        Self::WrongZone,
+        Self::OtherHost,
+        Self::Header,
+        Self::Fragment,
+        Self::Protocol,
+        Self::HopLimit,
+        Self::TcpFlags,
+        Self::TcpOptions,
+        Self::TcpWindow,
+        Self::TooBig,
+        Self::NoNeighbour,
+        Self::Refused,
+    ];
+
+    /// The name in metrics: `forwarded`, or why the engine had to look.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Forwarded => "forwarded",
+            Self::NotIp => "not-ip",
+            Self::NoFlow => "no-flow",
+            Self::Stale => "stale",
+            Self::WrongZone => "wrong-zone",
+            Self::OtherHost => "other-host",
+            Self::Header => "header",
+            Self::Fragment => "fragment",
+            Self::Protocol => "protocol",
+            Self::HopLimit => "hop-limit",
+            Self::TcpFlags => "tcp-flags",
+            Self::TcpOptions => "tcp-options",
+            Self::TcpWindow => "tcp-window",
+            Self::TooBig => "too-big",
+            Self::NoNeighbour => "no-neighbour",
+            Self::Refused => "refused",
+        }
+    }
+}

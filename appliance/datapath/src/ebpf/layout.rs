@@ -1,0 +1,88 @@
+//! What the programs and the node share, as `bpf/layout.h` has it: every field an atomic, as the kernel reads and
+//! writes it at the same time.
+
+use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64};
+
+/// Ways of a bucket of the index.
+pub(super) const WAYS: usize = 8;
+/// Places for data interfaces, and how many are tried from an interface's own.
+pub(super) const PORTS: u32 = 256;
+pub(super) const PORTS_TRIED: u32 = 4;
+
+#[derive(Debug)]
+#[repr(C)]
+pub(super) struct Bucket {
+    pub(super) ways: [AtomicU64; WAYS],
+}
+
+#[derive(Debug)]
+#[repr(C)]
+pub(super) struct Side {
+    pub(super) end: AtomicU32,
+    pub(super) ack: AtomicU32,
+    pub(super) edge: AtomicU32,
+    pub(super) window: AtomicU32,
+}
+
+#[derive(Debug)]
+#[repr(C)]
+pub(super) struct Flow {
+    pub(super) turn: AtomicU32,
+    pub(super) stamp: AtomicU32,
+    pub(super) addresses: [[AtomicU32; 2]; 2],
+    pub(super) ports: [[AtomicU16; 2]; 2],
+    pub(super) hops: [AtomicU32; 2],
+    pub(super) tenancies: [AtomicU16; 2],
+    pub(super) zones: [AtomicU16; 2],
+    pub(super) address_delta: AtomicU16,
+    pub(super) port_delta: AtomicU16,
+    pub(super) version: AtomicU8,
+    pub(super) protocol: AtomicU8,
+    pub(super) shifts: [AtomicU8; 2],
+    pub(super) last_seen: [AtomicU32; 2],
+    pub(super) packets: [AtomicU64; 2],
+    pub(super) bytes: [AtomicU64; 2],
+    pub(super) sides: [Side; 2],
+}
+
+#[derive(Debug)]
+#[repr(C)]
+pub(super) struct Wide {
+    pub(super) words: [[AtomicU64; 4]; 2],
+}
+
+/// Link addresses lie in the lower six bytes of a word, MTU or tenancy in the upper two.
+#[derive(Debug)]
+#[repr(C)]
+pub(super) struct Hop {
+    pub(super) destination_and_mtu: AtomicU64,
+    pub(super) source_and_tenancy: AtomicU64,
+    pub(super) interface: AtomicU32,
+    pub(super) unused: AtomicU32,
+}
+
+#[derive(Debug)]
+#[repr(C)]
+pub(super) struct PortPlace {
+    pub(super) interface: AtomicU32,
+    pub(super) door: AtomicU32,
+    pub(super) zone: AtomicU16,
+    pub(super) unused: [AtomicU16; 3],
+}
+
+#[derive(Debug)]
+#[repr(C)]
+pub(super) struct Control {
+    pub(super) stamp: AtomicU32,
+    pub(super) unused: [AtomicU32; 15],
+}
+
+const _: () = {
+    assert!(size_of::<Bucket>() == 64);
+    assert!(size_of::<Flow>() == 128);
+    assert!(std::mem::offset_of!(Flow, packets) == 64);
+    assert!(size_of::<Wide>() == 64);
+    assert!(size_of::<Hop>() == 24);
+    assert!(size_of::<PortPlace>() == 16);
+    assert!(size_of::<Control>() == 64);
+};

@@ -1,0 +1,24 @@
+//! The fast path: programs in the kernel move packets of flows that the engine has decided, and hand it the rest.
+//!
+//! ARCHITECTURE.md, "Fast path", has the design. `bpf/` has the programs, `layout` what they share with the node,
+//! `table` the flows, `program` loading and attaching.
+
+mod exits;
+mod flow;
+mod index;
+mod layout;
+#[expect(unsafe_code, reason = "tables are memory shared with programs in the kernel")]
+mod mapping;
+mod program;
+mod table;
+
+pub use exits::Exit;
+pub use flow::{
+    FlowEntry, FlowPlace, FlowUsage, HopId, InstallFlowError, NextHop, TcpWindow, WireEndpoint,
+    WireKey,
+};
+pub use program::{FastPathLimits, OpenFastPathError, Program, Programs};
+pub use table::FlowTable;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,355 @@
+//! The flow table of the fast path: memory that the programs read, changed by plain stores, without system calls.
+//!
+//! One thread owns it. A flow's slot is read by programs at any time, so it is written while its turn is odd, and a
+//! slot that is given up is used again only after a pause: a program that has found the old flow is done by then.
+
+use std::collections::VecDeque;
+use std::net::IpAddr;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicU16, AtomicU32, fence};
+use std::time::{Duration, Instant};
+
+use super::flow::{
+    FlowEntry, FlowPlace, FlowUsage, HopId, InstallFlowError, NextHop, TcpWindow, WireEndpoint,
+    WireKey,
+};
+use super::index::{Index, Refused, words};
+use super::layout::{Control, Flow, Hop, PORTS, PORTS_TRIED, PortPlace, Wide};
+use super::mapping::SharedArray;
+
+/// Far longer than any program runs, even where a hypervisor stops a processor in the middle.
+const REST: Duration = Duration::from_secs(2);
+
+/// Nanoseconds in a unit of `last_seen`, as a shift.
+const SEEN_SHIFT: u32 = 30;
+
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+
+/// The tables that programs and node share.
+#[derive(Debug)]
+pub struct FlowTable {
+    pub(super) index: Index,
+    pub(super) flows: SharedArray<Flow>,
+    pub(super) wide: SharedArray<Wide>,
+    pub(super) hops: SharedArray<Hop>,
+    pub(super) ports: SharedArray<PortPlace>,
+    pub(super) control: SharedArray<Control>,
+    pub(super) free: Places,
+    pub(super) free_wide: Places,
+}
+
+/// Places that are free: those never used, and those that rest.
+#[derive(Debug)]
+pub(super) struct Places {
+    limit: u32,
+    fresh: u32,
+    resting: VecDeque<(Instant, u32)>,
+}
+
+impl Places {
+    pub(super) const fn new(limit: u32) -> Self {
+        Self { limit, fresh: 0, resting: VecDeque::new() }
+    }
+
+    fn take(&mut self) -> Option<u32> {
+        if let Some(&(since, place)) = self.resting.front()
+            && since.elapsed() >= REST
+        {
+            self.resting.pop_front();
+            return Some(place);
+        }
+        (self.fresh < self.limit).then(|| {
+            self.fresh += 1;
+            self.fresh - 1
+        })
+    }
+
+    fn give_back(&mut self, place: u32) {
+        self.resting.push_back((Instant::now(), place));
+    }
+}
+
+impl FlowTable {
+    /// Has the programs move the flow.
+    ///
+    /// # Errors
+    /// The flow is not installed, and nothing has changed.
+    pub fn install(&mut self, entry: &FlowEntry) -> Result<FlowPlace, InstallFlowError> {
+        let is_wide = is_wide(entry).ok_or(InstallFlowError::NotMovable)?;
+        let limit = self.free.limit;
+        let slot = self.free.take().ok_or(InstallFlowError::Full { limit })?;
+        let wide = if is_wide { self.free_wide.take() } else { Some(0) };
+        let Some(wide) = wide else {
+            self.free.give_back(slot);
+            return Err(InstallFlowError::Full { limit });
+        };
+        let flow = &self.flows[slot as usize];
+        // Odd already, or zero: never used.
+        let turn = flow.turn.load(Relaxed) | 1;
+        flow.turn.store(turn, Relaxed);
+        fence(Release);
+        write_keys(flow, &self.wide[wide as usize], entry, is_wide, wide);
+        write_judgement(flow, entry);
+        write_start(flow, entry);
+        flow.turn.store(turn.wrapping_add(1), Release);
+        match self.lead(entry, slot) {
+            Ok(()) => Ok(FlowPlace(slot)),
+            Err(refused) => {
+                self.retire(slot);
+                Err(refused)
+            }
+        }
+    }
+
+    /// Puts both keys into the index, or none.
+    fn lead(&self, entry: &FlowEntry, slot: u32) -> Result<(), InstallFlowError> {
+        let error = |refused| match refused {
+            Refused::Full => InstallFlowError::NoRoom,
+            Refused::Taken => InstallFlowError::KeyTaken,
+        };
+        let [original, reply] = [0, 1].map(|direction| (slot << 1 | direction) + 1);
+        self.index.insert(&entry.keys[0], original).map_err(error)?;
+        self.index.insert(&entry.keys[1], reply).map_err(|refused| {
+            self.index.remove(&entry.keys[0], original);
+            error(refused)
+        })
+    }
+
+    /// Gives an installed flow another judgement, other next hops, and windows that have moved on.
+    pub fn renew(&mut self, place: FlowPlace, entry: &FlowEntry) {
+        let flow = &self.flows[place.0 as usize];
+        let turn = flow.turn.load(Relaxed);
+        flow.turn.store(turn | 1, Relaxed);
+        fence(Release);
+        write_judgement(flow, entry);
+        for (side, window) in flow.sides.iter().zip(entry.tcp.iter().flatten()) {
+            advance(&side.end, window.end);
+            advance(&side.ack, window.ack);
+            advance(&side.edge, window.edge);
+            side.window.fetch_max(window.window, Relaxed);
+        }
+        flow.turn.store(turn.wrapping_add(2), Release);
+    }
+
+    /// Takes the flow back and tells what was done for it.
+    pub fn remove(&mut self, place: FlowPlace) -> FlowUsage {
+        let keys = self.keys(place);
+        for (direction, key) in keys.iter().enumerate() {
+            self.index.remove(key, (place.0 << 1 | direction as u32) + 1);
+        }
+        let flow = &self.flows[place.0 as usize];
+        flow.turn.fetch_or(1, Acquire);
+        let usage = self.usage(place);
+        self.retire(place.0);
+        usage
+    }
+
+    /// The slot is nobody's from now on.
+    fn retire(&mut self, slot: u32) {
+        let flow = &self.flows[slot as usize];
+        flow.turn.fetch_or(1, Relaxed);
+        if flow.version.load(Relaxed) == 6 {
+            self.free_wide.give_back(flow.addresses[0][0].load(Relaxed));
+        }
+        self.free.give_back(slot);
+    }
+
+    /// What was done for the flow so far.
+    pub fn usage(&self, place: FlowPlace) -> FlowUsage {
+        let flow = &self.flows[place.0 as usize];
+        let seen = |direction: usize| {
+            let units = u64::from(flow.last_seen[direction].load(Relaxed));
+            Duration::from_nanos(units << SEEN_SHIFT)
+        };
+        FlowUsage {
+            packets: [0, 1].map(|direction| flow.packets[direction].load(Relaxed)),
+            bytes: [0, 1].map(|direction| flow.bytes[direction].load(Relaxed)),
+            last_seen: [0, 1].map(seen),
+            tcp: [0, 1].map(|direction: usize| {
+                let side = &flow.sides[direction];
+                TcpWindow {
+                    end: side.end.load(Relaxed),
+                    ack: side.ack.load(Relaxed),
+                    edge: side.edge.load(Relaxed),
+                    window: side.window.load(Relaxed),
+                    shift: flow.shifts[direction].load(Relaxed),
+                }
+            }),
+        }
+    }
+
+    /// From now on, flows of this judgement only are used; with zero, none.
+    pub fn set_stamp(&mut self, stamp: u32) {
+        self.control[0].stamp.store(stamp, Release);
+    }
+
+    /// Says where packets for a hop go; `None` has them go to the engine.
+    ///
+    /// # Panics
+    /// When there is no such place.
+    pub fn set_hop(&mut self, id: HopId, hop: Option<NextHop>) {
+        let entry = &self.hops[id.place as usize];
+        let source = hop.map_or(0, |hop| word(hop.source.0, id.tenancy));
+        let unchanged = entry.source_and_tenancy.load(Relaxed) == source
+            && hop.is_some_and(|hop| entry.interface.load(Relaxed) == hop.interface);
+        if !unchanged {
+            // Nobody's while it is written.
+            entry.source_and_tenancy.store(0, Relaxed);
+            fence(Release);
+        }
+        let Some(hop) = hop else { return };
+        entry.destination_and_mtu.store(word(hop.destination.0, hop.mtu), Relaxed);
+        entry.interface.store(hop.interface, Relaxed);
+        entry.source_and_tenancy.store(source, Release);
+    }
+
+    /// Places for next hops.
+    pub fn hop_limit(&self) -> u32 {
+        self.hops.len() as u32
+    }
+
+    /// Says of which zone a data interface is, and where its packets wait for the node. Returns whether there was
+    /// room.
+    pub fn set_port(&mut self, interface: u32, zone: u16, door: u32) -> bool {
+        let places = || (0..PORTS_TRIED).map(|tried| ((interface + tried) % PORTS) as usize);
+        let taken = |place: &usize| self.ports[*place].interface.load(Relaxed);
+        let own = places().find(|place| taken(place) == interface);
+        let Some(place) = own.or_else(|| places().find(|place| taken(place) == 0)) else {
+            return false;
+        };
+        let port = &self.ports[place];
+        port.zone.store(zone, Relaxed);
+        port.door.store(door, Relaxed);
+        port.interface.store(interface, Release);
+        true
+    }
+
+    fn keys(&self, place: FlowPlace) -> [WireKey; 2] {
+        let flow = &self.flows[place.0 as usize];
+        let is_wide = flow.version.load(Relaxed) == 6;
+        [0, 1].map(|direction: usize| {
+            let address = |side: usize| -> IpAddr {
+                if !is_wide {
+                    let word = flow.addresses[direction][side].load(Relaxed);
+                    return IpAddr::from(word.to_ne_bytes());
+                }
+                let wide = &self.wide[flow.addresses[0][0].load(Relaxed) as usize];
+                let mut octets = [0; 16];
+                for (at, half) in octets.chunks_exact_mut(8).enumerate() {
+                    let word = wide.words[direction][2 * side + at].load(Relaxed);
+                    half.copy_from_slice(&word.to_ne_bytes());
+                }
+                IpAddr::from(octets)
+            };
+            let endpoint = |side: usize| {
+                let port = u16::from_be(flow.ports[direction][side].load(Relaxed));
+                WireEndpoint { address: address(side), port }
+            };
+            let protocol = flow.protocol.load(Relaxed);
+            WireKey { protocol, source: endpoint(0), destination: endpoint(1) }
+        })
+    }
+}
+
+/// Whether the flow is one of IPv6; `None` for one that the programs cannot move.
+fn is_wide(entry: &FlowEntry) -> Option<bool> {
+    let [original, reply] = entry.keys;
+    let families = [original, reply]
+        .map(|key| [key.source, key.destination].map(|endpoint| endpoint.address.is_ipv6()));
+    let is_wide = families[0][0];
+    let is_one = families.as_flattened().iter().all(|&family| family == is_wide);
+    let is_known = original.protocol == reply.protocol && matches!(original.protocol, TCP | UDP);
+    let is_followed = entry.tcp.is_some() == (original.protocol == TCP);
+    (is_one && is_known && is_followed).then_some(is_wide)
+}
+
+fn write_keys(flow: &Flow, wide: &Wide, entry: &FlowEntry, is_wide: bool, place: u32) {
+    for (direction, key) in entry.keys.iter().enumerate() {
+        for (side, endpoint) in [key.source, key.destination].into_iter().enumerate() {
+            flow.ports[direction][side].store(endpoint.port.to_be(), Relaxed);
+            match endpoint.address {
+                IpAddr::V4(v4) if !is_wide => {
+                    let word = u32::from_ne_bytes(v4.octets());
+                    flow.addresses[direction][side].store(word, Relaxed);
+                }
+                address @ (IpAddr::V4(_) | IpAddr::V6(_)) => {
+                    for (at, word) in words(address).into_iter().enumerate() {
+                        wide.words[direction][2 * side + at].store(word, Relaxed);
+                    }
+                }
+            }
+        }
+    }
+    if is_wide {
+        flow.addresses[0][0].store(place, Relaxed);
+    }
+    let [original, reply] = entry.keys;
+    let (from, to) = ([original.source, original.destination], [reply.destination, reply.source]);
+    let ports = |endpoint: WireEndpoint| endpoint.port.to_be_bytes().to_vec();
+    flow.address_delta.store(delta(from.map(octets), to.map(octets)), Relaxed);
+    flow.port_delta.store(delta(from.map(ports), to.map(ports)), Relaxed);
+    flow.version.store(if is_wide { 6 } else { 4 }, Relaxed);
+    flow.protocol.store(original.protocol, Relaxed);
+}
+
+fn write_judgement(flow: &Flow, entry: &FlowEntry) {
+    let store = |place: &[AtomicU16; 2], values: [u16; 2]| {
+        place.iter().zip(values).for_each(|(place, value)| place.store(value, Relaxed));
+    };
+    flow.stamp.store(entry.stamp, Relaxed);
+    store(&flow.zones, entry.zones);
+    store(&flow.tenancies, entry.hops.map(|hop| hop.tenancy));
+    for (place, hop) in flow.hops.iter().zip(entry.hops) {
+        place.store(hop.place, Relaxed);
+    }
+}
+
+fn write_start(flow: &Flow, entry: &FlowEntry) {
+    for direction in 0..2 {
+        let window = entry.tcp.map(|windows| windows[direction]).unwrap_or_default();
+        let side = &flow.sides[direction];
+        side.end.store(window.end, Relaxed);
+        side.ack.store(window.ack, Relaxed);
+        side.edge.store(window.edge, Relaxed);
+        side.window.store(window.window, Relaxed);
+        flow.shifts[direction].store(window.shift, Relaxed);
+        flow.packets[direction].store(0, Relaxed);
+        flow.bytes[direction].store(0, Relaxed);
+        flow.last_seen[direction].store(0, Relaxed);
+    }
+}
+
+/// Moves a sequence number forward; the programs do at the same time.
+fn advance(field: &AtomicU32, value: u32) {
+    let is_later = |seen: u32| value.wrapping_sub(seen).cast_signed() > 0;
+    let _ = field.fetch_update(Relaxed, Relaxed, |seen| is_later(seen).then_some(value));
+}
+
+fn octets(endpoint: WireEndpoint) -> Vec<u8> {
+    match endpoint.address {
+        IpAddr::V4(v4) => v4.octets().to_vec(),
+        IpAddr::V6(v6) => v6.octets().to_vec(),
+    }
+}
+
+/// By how much a one's-complement sum changes, in words as they stand in memory (RFC 1624 equation 3; RFC 1071
+/// section 2: byte order does not matter).
+fn delta(from: [Vec<u8>; 2], to: [Vec<u8>; 2]) -> u16 {
+    let words = |bytes: [Vec<u8>; 2]| -> Vec<u16> {
+        bytes.concat().chunks_exact(2).map(|word| u16::from_ne_bytes([word[0], word[1]])).collect()
+    };
+    let old = words(from).into_iter().map(|word| u32::from(!word));
+    let mut sum: u32 = old.chain(words(to).into_iter().map(u32::from)).sum();
+    while sum > u32::from(u16::MAX) {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    sum as u16
+}
+
+/// A link address and what stands behind it, as they lie in memory.
+fn word(address: [u8; 6], behind: u16) -> u64 {
+    let [a, b, c, d, e, f] = address;
+    let [x, y] = behind.to_ne_bytes();
+    u64::from_ne_bytes([a, b, c, d, e, f, x, y])
+}

@@ -1,0 +1,246 @@
+//! The programs on packets that a test hands them (`BPF_PROG_TEST_RUN`), as root with GABION_NETNS=1.
+//!
+//! What must come out is built anew by etherparse, checksums included.
+
+#![allow(clippy::unwrap_used)]
+
+mod packets;
+
+use std::cell::RefCell;
+use std::time::Duration;
+
+use aya::TestRun as _;
+use aya::programs::TestRunOptions;
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
+
+use self::packets::{Case, Protocol};
+use super::*;
+use crate::LinkAddress;
+
+/// The loopback device, on which the kernel runs programs for tests.
+const LO: u32 = 1;
+const ZONES: [u16; 2] = [7, 9];
+const STAMP: u32 = 41;
+const OURS: LinkAddress = LinkAddress([2, 0, 0, 0, 0, 1]);
+const NEXT: LinkAddress = LinkAddress([2, 0, 0, 0, 0, 2]);
+const HOP: HopId = HopId { place: 3, tenancy: 5 };
+const MTU: u16 = 1500;
+
+/// linux/pkt_cls.h: the kernel's own stack, and the interface of `bpf_redirect`.
+const TO_STACK: u32 = u32::MAX;
+const REDIRECTED: u32 = 7;
+
+struct Rig {
+    programs: Programs,
+    table: FlowTable,
+}
+
+impl Rig {
+    fn new() -> Option<Self> {
+        std::env::var_os("GABION_NETNS")?;
+        let limits = FastPathLimits { flows: 4_096, hops: 8 };
+        let (programs, mut table) = Programs::load(limits, [1, 2]).unwrap();
+        let hop = NextHop { interface: LO, source: OURS, destination: NEXT, mtu: MTU };
+        table.set_hop(HOP, Some(hop));
+        table.set_stamp(STAMP);
+        Some(Self { programs, table })
+    }
+
+    /// What the program makes of a frame that comes from this zone: its verdict and the frame.
+    fn run(&mut self, zone: u16, frame: &[u8]) -> (u32, Vec<u8>) {
+        self.run_segments(zone, frame, 0)
+    }
+
+    /// The same of a superframe whose segments carry so many bytes.
+    fn run_segments(&mut self, zone: u16, frame: &[u8], size: u32) -> (u32, Vec<u8>) {
+        assert!(self.table.set_port(LO, zone, 0));
+        let mut out = vec![0; frame.len() + 64];
+        let mut options = TestRunOptions::new();
+        options.data_in = Some(frame);
+        options.data_out = Some(&mut out);
+        // `gso_size` of `struct __sk_buff` (linux/bpf.h).
+        let mut context = [0; 192];
+        context[176..180].copy_from_slice(&size.to_ne_bytes());
+        options.ctx_in = Some(&context);
+        let result = self.programs.fast_path().unwrap().test_run(options).unwrap();
+        let length = result.data_size_out as usize;
+        out.truncate(length);
+        (result.return_value, out)
+    }
+
+    fn exits(&self) -> Vec<(Exit, u64)> {
+        let all = self.programs.exits().unwrap();
+        all.into_iter().filter(|(_, count)| *count > 0).collect()
+    }
+}
+
+fn entry(case: &Case) -> FlowEntry {
+    FlowEntry {
+        stamp: STAMP,
+        keys: case.keys(),
+        zones: ZONES,
+        hops: [HOP; 2],
+        tcp: (case.protocol == Protocol::Tcp).then(|| case.windows()),
+    }
+}
+
+#[test]
+fn what_leaves_is_what_a_router_with_nat_would_have_built() {
+    let Some(rig) = Rig::new() else { return };
+    let rig = RefCell::new(rig);
+    let mut runner =
+        TestRunner::new(Config { cases: 512, failure_persistence: None, ..Config::default() });
+    runner
+        .run(&packets::case(), |case| {
+            let mut rig = rig.borrow_mut();
+            let place = rig.table.install(&entry(&case)).unwrap();
+            let (verdict, out) = rig.run(ZONES[case.direction], &case.arrives());
+            let usage = rig.table.remove(place);
+            prop_assert_eq!(verdict, REDIRECTED, "{:?}", rig.exits());
+            case.assert_leaves(&out);
+            let mut packets = [0; 2];
+            packets[case.direction] = 1;
+            prop_assert_eq!(usage.packets, packets);
+            let mut bytes = [0; 2];
+            bytes[case.direction] = case.length() as u64;
+            prop_assert_eq!(usage.bytes, bytes);
+            prop_assert!(usage.last_seen[case.direction] > Duration::ZERO);
+            Ok(())
+        })
+        .unwrap();
+}
+
+/// A packet of TCP that its flow covers, for tests that change something about it.
+fn good() -> Case {
+    let end = |last: u8, port| WireEndpoint { address: [192, 0, 2, last].into(), port };
+    Case {
+        protocol: Protocol::Tcp,
+        inside: [end(1, 1_000), end(2, 80)],
+        outside: [end(3, 2_000), end(2, 80)],
+        direction: 0,
+        hop_limit: 64,
+        dont_fragment: true,
+        identification: 1,
+        sequence: 7_000,
+        acknowledgement: 9_000,
+        timestamps: true,
+        payload: vec![5; 100],
+        padding: 0,
+    }
+}
+
+/// Mends the checksum of an IPv4 header without options.
+fn sum_header(frame: &mut [u8]) {
+    frame[24..26].fill(0);
+    let words =
+        frame[14..34].chunks(2).map(|word| u32::from(u16::from_be_bytes([word[0], word[1]])));
+    let sum: u32 = words.sum();
+    let sum = (sum & 0xffff) + (sum >> 16);
+    frame[24..26].copy_from_slice(&(!(((sum & 0xffff) + (sum >> 16)) as u16)).to_be_bytes());
+}
+
+/// Runs a changed packet, which must go to the engine for this reason, as it is.
+fn assert_missed(reason: Exit, change: impl FnOnce(&mut Rig, &mut FlowEntry, &mut Vec<u8>)) {
+    let Some(mut rig) = Rig::new() else { return };
+    let case = good();
+    let (mut entry, mut frame) = (entry(&case), case.arrives());
+    change(&mut rig, &mut entry, &mut frame);
+    let place = rig.table.install(&entry).unwrap();
+    let (verdict, out) = rig.run(ZONES[0], &frame);
+    assert_eq!(rig.exits(), [(reason, 1)]);
+    assert_eq!(verdict, TO_STACK, "{reason:?}");
+    assert_eq!(out, frame, "{reason:?}");
+    assert_eq!(rig.table.usage(place).packets, [0, 0], "{reason:?}");
+    assert_eq!(rig.table.usage(place).tcp, entry.tcp.unwrap(), "{reason:?}");
+}
+
+#[test]
+fn what_a_flow_does_not_cover_goes_to_the_engine_untouched() {
+    assert_missed(Exit::NotIp, |_, _, frame| frame[12..14].copy_from_slice(&[8, 6]));
+    assert_missed(Exit::NoFlow, |_, entry, _| entry.keys[0].source.port += 1);
+    assert_missed(Exit::Stale, |_, entry, _| entry.stamp += 1);
+    assert_missed(Exit::Stale, |rig, entry, _| {
+        entry.stamp = 0;
+        rig.table.set_stamp(0);
+    });
+    assert_missed(Exit::WrongZone, |_, entry, _| entry.zones[0] += 1);
+    assert_missed(Exit::OtherHost, |_, _, frame| frame[0] = 2);
+    assert_missed(Exit::Header, |_, _, frame| frame[24] ^= 1);
+    assert_missed(Exit::Fragment, |_, _, frame| {
+        frame[20] |= 0x20;
+        sum_header(frame);
+    });
+    assert_missed(Exit::Protocol, |_, _, frame| {
+        frame[23] = 47;
+        sum_header(frame);
+    });
+    assert_missed(Exit::HopLimit, |_, _, frame| {
+        frame[22] = 1;
+        sum_header(frame);
+    });
+    for flags in [0x11, 0x12, 0x14, 0x04, 0x02, 0x08, 0x00] {
+        assert_missed(Exit::TcpFlags, |_, _, frame| frame[47] = flags);
+    }
+    // A length beyond the header's, one too short to be, and an option that only a SYN carries.
+    for option in [[8, 12], [8, 1], [2, 4]] {
+        assert_missed(Exit::TcpOptions, |_, _, frame| frame[56..58].copy_from_slice(&option));
+    }
+    assert_missed(Exit::TooBig, |rig, _, _| {
+        let small = NextHop { interface: LO, source: OURS, destination: NEXT, mtu: 100 };
+        rig.table.set_hop(HOP, Some(small));
+    });
+    assert_missed(Exit::TooBig, |_, _, frame| frame.truncate(frame.len() - 1));
+    assert_missed(Exit::NoNeighbour, |rig, _, _| rig.table.set_hop(HOP, None));
+    assert_missed(Exit::NoNeighbour, |_, entry, _| entry.hops[0].tenancy += 1);
+}
+
+#[test]
+fn a_segment_outside_the_windows_goes_to_the_engine() {
+    type Change = fn(&mut [TcpWindow; 2]);
+    let changes: [Change; 4] = [
+        // Beyond what the receiver has granted; long before what it may still ask for.
+        |windows| windows[1].edge -= 901,
+        |windows| windows[0].end += 1_103,
+        // Acknowledges what was never sent, or what was acknowledged long ago.
+        |windows| windows[1].end -= 1,
+        |windows| windows[0].ack += 2,
+    ];
+    for change in changes {
+        assert_missed(Exit::TcpWindow, |_, entry, _| change(entry.tcp.as_mut().unwrap()));
+    }
+}
+
+#[test]
+fn windows_follow_what_passes() {
+    let Some(mut rig) = Rig::new() else { return };
+    let case = good();
+    let mut entry = entry(&case);
+    entry.tcp.as_mut().unwrap()[0].shift = 3;
+    let place = rig.table.install(&entry).unwrap();
+    let mut frame = case.arrives();
+    frame[48..50].copy_from_slice(&500_u16.to_be_bytes());
+    assert_eq!(rig.run(ZONES[0], &frame).0, REDIRECTED);
+    let [sender, receiver] = rig.table.usage(place).tcp;
+    let edge = 9_000 + (500 << 3);
+    let expected = TcpWindow { end: 7_100, ack: 9_000, edge, window: 500 << 3, shift: 3 };
+    assert_eq!(sender, expected);
+    assert_eq!(receiver, entry.tcp.unwrap()[1]);
+}
+
+#[test]
+fn a_superframe_counts_as_its_segments_and_must_fit_by_them() {
+    let Some(mut rig) = Rig::new() else { return };
+    let mut case = good();
+    case.payload = vec![5; 3_000];
+    let mut entry = entry(&case);
+    entry.tcp.as_mut().unwrap()[1].edge += 3_000;
+    let place = rig.table.install(&entry).unwrap();
+    assert_eq!(rig.run_segments(ZONES[0], &case.arrives(), 1_448).0, REDIRECTED);
+    let usage = rig.table.usage(place);
+    assert_eq!(usage.packets, [3, 0]);
+    assert_eq!(usage.bytes, [3_000 + 3 * 52, 0]);
+    // A byte more than fits behind 52 bytes of headers.
+    assert_eq!(rig.run_segments(ZONES[0], &case.arrives(), 1_449).0, TO_STACK);
+    assert_eq!(rig.exits(), [(Exit::Forwarded, 1), (Exit::TooBig, 1)]);
+}

@@ -196,8 +196,12 @@ always_inline int pass(struct __sk_buff *skb, const struct port *port, __u32 *ou
 	struct packet packet;
 	struct rewrite rewrite;
 	__u32 direction = 0, zero = 0;
-	int wrong = read_packet(&packet, (void *)(long)skb->data, (void *)(long)skb->data_end);
+	int wrong;
 
+	/* The appliance has no VLANs; the tag does not stand in the frame. */
+	if (skb->vlan_present)
+		return EXIT_NOT_IP;
+	wrong = read_packet(&packet, (void *)(long)skb->data, (void *)(long)skb->data_end);
 	if (wrong)
 		return wrong;
 	/* PACKET_HOST: the frame was sent to this interface. */

@@ -157,6 +157,11 @@ pub trait Datapath {
     /// back by itself when an interface of the same name does.
     fn port_up(&self, port: Port) -> bool;
 
+    /// What became of the packets that programs in the kernel have seen, if there are any.
+    fn exits(&self) -> Vec<(ebpf::Exit, u64)> {
+        Vec::new()
+    }
+
     /// A handle with which other threads end `wait`.
     fn waker(&self) -> Waker;
 
@@ -224,5 +229,9 @@ impl<D: Datapath + ?Sized> Datapath for Box<D> {
 
     fn probe(&mut self) -> Result<(), ProbeError> {
         (**self).probe()
+    }
+
+    fn exits(&self) -> Vec<(ebpf::Exit, u64)> {
+        (**self).exits()
     }
 }

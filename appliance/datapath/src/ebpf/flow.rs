@@ -73,14 +73,14 @@ pub struct FlowEntry {
     pub tcp: Option<[TcpWindow; 2]>,
 }
 
-/// What was done for a flow since it was installed. Pairs as in `FlowEntry`.
+/// What was done for a flow since this was asked last. Pairs as in `FlowEntry`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct FlowUsage {
     /// As the wire counts them: a superframe is as many as it has segments.
     pub packets: [u64; 2],
     /// Of IP packets.
     pub bytes: [u64; 2],
-    /// CLOCK_MONOTONIC at the last packet, no more than 1.1 s earlier; zero before the first.
+    /// CLOCK_MONOTONIC at the last packet, or up to 1.1 s later; zero before the first.
     pub last_seen: [Duration; 2],
     pub tcp: [TcpWindow; 2],
 }

@@ -17,20 +17,17 @@ use super::layout::{Bucket, Control, Flow, Hop, PortPlace, Wide};
 ///
 /// # Safety
 /// All bytes must be valid for the type, and others may change them at any time.
+// SAFETY: what implementors promise stands above. No safe way: the compiler does not know of such types.
 pub(super) unsafe trait Shared {}
 
-// SAFETY: these consist of atomic integers. No safe way: the compiler does not know of such types.
-unsafe impl Shared for Bucket {}
-// SAFETY: as above.
-unsafe impl Shared for Control {}
-// SAFETY: as above.
-unsafe impl Shared for Flow {}
-// SAFETY: as above.
-unsafe impl Shared for Hop {}
-// SAFETY: as above.
-unsafe impl Shared for PortPlace {}
-// SAFETY: as above.
-unsafe impl Shared for Wide {}
+macro_rules! shared {
+    ($($type:ty),*) => {
+        // SAFETY: these consist of atomic integers (`layout`). No safe way: the compiler does not know of such types.
+        $(unsafe impl Shared for $type {})*
+    };
+}
+
+shared!(Bucket, Control, Flow, Hop, PortPlace, Wide);
 
 /// The entries of a map that was made with `BPF_F_MMAPABLE`.
 pub(super) struct SharedArray<T> {

@@ -3,6 +3,9 @@
 //! ARCHITECTURE.md, "Fast path", has the design. `bpf/` has the programs, `layout` what they share with the node,
 //! `table` the flows, `program` loading and attaching.
 
+mod datapath;
+#[expect(unsafe_code, reason = "rustix makes no TAP devices")]
+mod door;
 mod exits;
 mod flow;
 mod index;
@@ -12,6 +15,7 @@ mod mapping;
 mod program;
 mod table;
 
+pub use datapath::EbpfDatapath;
 pub use exits::Exit;
 pub use flow::{
     FlowEntry, FlowPlace, FlowUsage, HopId, InstallFlowError, NextHop, TcpWindow, WireEndpoint,

@@ -12,6 +12,7 @@ use super::index::{Index, Seeds};
 use super::layout::PORTS;
 use super::mapping::{Shared, SharedArray};
 use super::table::{FlowTable, Places};
+use crate::OpenDatapathError;
 
 /// Compiled from `bpf/tc.c`.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/tc.o"));
@@ -35,6 +36,10 @@ pub enum OpenFastPathError {
         #[source]
         source: Box<ProgramError>,
     },
+    #[error("{0} interfaces do not find a place in the programs' table")]
+    TooManyInterfaces(usize),
+    #[error(transparent)]
+    Sockets(#[from] OpenDatapathError),
     #[error("cannot attach to interface {interface}")]
     Attach {
         interface: String,
@@ -119,6 +124,7 @@ impl Programs {
             hops: shared(&ebpf, "hops", limits.hops)?,
             ports: shared(&ebpf, "ports", PORTS)?,
             control: shared(&ebpf, "control", 1)?,
+            interfaces: Vec::new(),
             free: Places::new(limits.flows),
             free_wide: Places::new(limits.flows),
         };

@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use std::sync::atomic::{AtomicU16, AtomicU32, fence};
+use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, fence};
 use std::time::{Duration, Instant};
 
 use super::flow::{
@@ -16,12 +16,16 @@ use super::flow::{
 use super::index::{Index, Refused, words};
 use super::layout::{Control, Flow, Hop, PORTS, PORTS_TRIED, PortPlace, Wide};
 use super::mapping::SharedArray;
+use crate::Port;
 
 /// Far longer than any program runs, even where a hypervisor stops a processor in the middle.
 const REST: Duration = Duration::from_secs(2);
 
 /// Nanoseconds in a unit of `last_seen`, as a shift.
 const SEEN_SHIFT: u32 = 30;
+
+/// No zone has this number: a flow of it is not installed.
+const NO_ZONE: u16 = u16::MAX;
 
 const TCP: u8 = 6;
 const UDP: u8 = 17;
@@ -35,6 +39,8 @@ pub struct FlowTable {
     pub(super) hops: SharedArray<Hop>,
     pub(super) ports: SharedArray<PortPlace>,
     pub(super) control: SharedArray<Control>,
+    /// Of each data interface, the kernel's number and the place in `ports`.
+    pub(super) interfaces: Vec<(u32, usize)>,
     pub(super) free: Places,
     pub(super) free_wide: Places,
 }
@@ -140,7 +146,7 @@ impl FlowTable {
         }
         let flow = &self.flows[place.0 as usize];
         flow.turn.fetch_or(1, Acquire);
-        let usage = self.usage(place);
+        let usage = self.take_usage(place);
         self.retire(place.0);
         usage
     }
@@ -155,16 +161,17 @@ impl FlowTable {
         self.free.give_back(slot);
     }
 
-    /// What was done for the flow so far.
-    pub fn usage(&self, place: FlowPlace) -> FlowUsage {
+    /// What was done for the flow since this was asked last, and where its windows stand.
+    pub fn take_usage(&mut self, place: FlowPlace) -> FlowUsage {
         let flow = &self.flows[place.0 as usize];
         let seen = |direction: usize| {
             let units = u64::from(flow.last_seen[direction].load(Relaxed));
-            Duration::from_nanos(units << SEEN_SHIFT)
+            // The end of the unit: nothing is given up too early.
+            Duration::from_nanos(if units == 0 { 0 } else { (units + 1) << SEEN_SHIFT })
         };
         FlowUsage {
-            packets: [0, 1].map(|direction| flow.packets[direction].load(Relaxed)),
-            bytes: [0, 1].map(|direction| flow.bytes[direction].load(Relaxed)),
+            packets: [0, 1].map(|direction| take(&flow.packets[direction])),
+            bytes: [0, 1].map(|direction| take(&flow.bytes[direction])),
             last_seen: [0, 1].map(seen),
             tcp: [0, 1].map(|direction: usize| {
                 let side = &flow.sides[direction];
@@ -209,20 +216,32 @@ impl FlowTable {
         self.hops.len() as u32
     }
 
-    /// Says of which zone a data interface is, and where its packets wait for the node. Returns whether there was
-    /// room.
-    pub fn set_port(&mut self, interface: u32, zone: u16, door: u32) -> bool {
-        let places = || (0..PORTS_TRIED).map(|tried| ((interface + tried) % PORTS) as usize);
-        let taken = |place: &usize| self.ports[*place].interface.load(Relaxed);
-        let own = places().find(|place| taken(place) == interface);
-        let Some(place) = own.or_else(|| places().find(|place| taken(place) == 0)) else {
-            return false;
-        };
+    /// Adds a data interface, as the next `Port`, with the device where its packets wait for the engine. It is of no
+    /// zone yet. Returns whether there was room.
+    pub(super) fn add_port(&mut self, interface: u32, door: u32) -> bool {
+        let mut places = (0..PORTS_TRIED).map(|tried| ((interface + tried) % PORTS) as usize);
+        let free = places.find(|&place| self.ports[place].interface.load(Relaxed) == 0);
+        let Some(place) = free else { return false };
         let port = &self.ports[place];
-        port.zone.store(zone, Relaxed);
+        port.zone.store(NO_ZONE, Relaxed);
         port.door.store(door, Relaxed);
         port.interface.store(interface, Release);
+        self.interfaces.push((interface, place));
         true
+    }
+
+    /// Says of which zone an interface is; one of none moves no packets.
+    ///
+    /// # Panics
+    /// When there is no such port.
+    pub fn set_zone(&mut self, port: Port, zone: Option<u16>) {
+        let (_, place) = self.interfaces[usize::from(port.0)];
+        self.ports[place].zone.store(zone.unwrap_or(NO_ZONE), Release);
+    }
+
+    /// The kernel's number of an interface.
+    pub fn interface(&self, port: Port) -> Option<u32> {
+        self.interfaces.get(usize::from(port.0)).map(|(interface, _)| *interface)
     }
 
     fn keys(&self, place: FlowPlace) -> [WireKey; 2] {
@@ -260,8 +279,9 @@ fn is_wide(entry: &FlowEntry) -> Option<bool> {
     let is_wide = families[0][0];
     let is_one = families.as_flattened().iter().all(|&family| family == is_wide);
     let is_known = original.protocol == reply.protocol && matches!(original.protocol, TCP | UDP);
+    let has_zones = !entry.zones.contains(&NO_ZONE);
     let is_followed = entry.tcp.is_some() == (original.protocol == TCP);
-    (is_one && is_known && is_followed).then_some(is_wide)
+    (is_one && is_known && is_followed && has_zones).then_some(is_wide)
 }
 
 fn write_keys(flow: &Flow, wide: &Wide, entry: &FlowEntry, is_wide: bool, place: u32) {
@@ -318,6 +338,11 @@ fn write_start(flow: &Flow, entry: &FlowEntry) {
         flow.bytes[direction].store(0, Relaxed);
         flow.last_seen[direction].store(0, Relaxed);
     }
+}
+
+/// Empties a counter. Most are empty, and a load costs less.
+fn take(counter: &AtomicU64) -> u64 {
+    if counter.load(Relaxed) == 0 { 0 } else { counter.swap(0, Relaxed) }
 }
 
 /// Moves a sequence number forward; the programs do at the same time.

@@ -16,7 +16,7 @@ use proptest::test_runner::{Config, TestRunner};
 
 use self::packets::{Case, Protocol};
 use super::*;
-use crate::LinkAddress;
+use crate::{LinkAddress, Port};
 
 /// The loopback device, on which the kernel runs programs for tests.
 const LO: u32 = 1;
@@ -44,6 +44,7 @@ impl Rig {
         let hop = NextHop { interface: LO, source: OURS, destination: NEXT, mtu: MTU };
         table.set_hop(HOP, Some(hop));
         table.set_stamp(STAMP);
+        assert!(table.add_port(LO, 0));
         Some(Self { programs, table })
     }
 
@@ -54,7 +55,7 @@ impl Rig {
 
     /// The same of a superframe whose segments carry so many bytes.
     fn run_segments(&mut self, zone: u16, frame: &[u8], size: u32) -> (u32, Vec<u8>) {
-        assert!(self.table.set_port(LO, zone, 0));
+        self.table.set_zone(Port(0), Some(zone));
         let mut out = vec![0; frame.len() + 64];
         let mut options = TestRunOptions::new();
         options.data_in = Some(frame);
@@ -151,8 +152,8 @@ fn assert_missed(reason: Exit, change: impl FnOnce(&mut Rig, &mut FlowEntry, &mu
     assert_eq!(rig.exits(), [(reason, 1)]);
     assert_eq!(verdict, TO_STACK, "{reason:?}");
     assert_eq!(out, frame, "{reason:?}");
-    assert_eq!(rig.table.usage(place).packets, [0, 0], "{reason:?}");
-    assert_eq!(rig.table.usage(place).tcp, entry.tcp.unwrap(), "{reason:?}");
+    let usage = rig.table.take_usage(place);
+    assert_eq!((usage.packets, usage.tcp), ([0, 0], entry.tcp.unwrap()), "{reason:?}");
 }
 
 #[test]
@@ -221,7 +222,7 @@ fn windows_follow_what_passes() {
     let mut frame = case.arrives();
     frame[48..50].copy_from_slice(&500_u16.to_be_bytes());
     assert_eq!(rig.run(ZONES[0], &frame).0, REDIRECTED);
-    let [sender, receiver] = rig.table.usage(place).tcp;
+    let [sender, receiver] = rig.table.take_usage(place).tcp;
     let edge = 9_000 + (500 << 3);
     let expected = TcpWindow { end: 7_100, ack: 9_000, edge, window: 500 << 3, shift: 3 };
     assert_eq!(sender, expected);
@@ -237,7 +238,7 @@ fn a_superframe_counts_as_its_segments_and_must_fit_by_them() {
     entry.tcp.as_mut().unwrap()[1].edge += 3_000;
     let place = rig.table.install(&entry).unwrap();
     assert_eq!(rig.run_segments(ZONES[0], &case.arrives(), 1_448).0, REDIRECTED);
-    let usage = rig.table.usage(place);
+    let usage = rig.table.take_usage(place);
     assert_eq!(usage.packets, [3, 0]);
     assert_eq!(usage.bytes, [3_000 + 3 * 52, 0]);
     // A byte more than fits behind 52 bytes of headers.

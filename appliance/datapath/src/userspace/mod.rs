@@ -87,6 +87,15 @@ impl UserspaceDatapath {
     /// # Errors
     /// When an interface does not exist or the kernel refuses sockets or memory.
     pub fn open(names: &[&str], limits: UserspaceLimits) -> Result<Self, OpenDatapathError> {
+        Self::open_behind(names, &[], limits)
+    }
+
+    /// The same with frames that come in by these devices, as far as there are any, and leave by the interfaces.
+    pub(crate) fn open_behind(
+        names: &[&str],
+        doors: &[u32],
+        limits: UserspaceLimits,
+    ) -> Result<Self, OpenDatapathError> {
         if u16::try_from(names.len()).is_err() {
             return Err(OpenDatapathError::TooManyInterfaces(names.len()));
         }
@@ -94,12 +103,14 @@ impl UserspaceDatapath {
         let links = socket::open_link_signal().map_err(OpenDatapathError::Signals)?;
         let waker = Waker::new().map_err(OpenDatapathError::Signals)?;
         let mut ports = Vec::with_capacity(names.len());
-        for &name in names {
+        for (at, &name) in names.iter().enumerate() {
             let mut port =
-                PortState::open(name, limits).map_err(|source| OpenDatapathError::Socket {
-                    name: name.to_owned(),
-                    ring_mebibytes: limits.ring_mebibytes,
-                    source,
+                PortState::open(name, limits, doors.get(at).copied()).map_err(|source| {
+                    OpenDatapathError::Socket {
+                        name: name.to_owned(),
+                        ring_mebibytes: limits.ring_mebibytes,
+                        source,
+                    }
                 })?;
             port.refresh();
             if !port.exists() {

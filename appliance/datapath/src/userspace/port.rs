@@ -20,6 +20,8 @@ const MESSAGES_PER_CALL: usize = 64;
 #[derive(Debug)]
 pub(super) struct PortState {
     pub(super) name: String,
+    /// The device that frames come in by, where it is not the interface itself, and the socket to send by.
+    door: Option<(u32, OwnedFd)>,
     /// Of the interface that the socket is bound to; `None` while there is none of our name.
     index: Option<u32>,
     up: bool,
@@ -31,10 +33,13 @@ pub(super) struct PortState {
 }
 
 impl PortState {
-    /// Opens the sockets with their rings, which are not bound yet.
-    pub(super) fn open(name: &str, limits: UserspaceLimits) -> io::Result<Self> {
+    /// Opens the sockets with their rings, which are not bound yet; frames come in by the device `door`, if there is
+    /// one.
+    pub(super) fn open(name: &str, limits: UserspaceLimits, door: Option<u32>) -> io::Result<Self> {
+        let door = door.map(|index| Ok::<_, io::Error>((index, socket::open()?))).transpose()?;
         Ok(Self {
             name: name.to_owned(),
+            door,
             index: None,
             up: false,
             rings: ReceiveRings::open(limits.ring_mebibytes)?,
@@ -59,7 +64,7 @@ impl PortState {
         // interface has gone again, of which the kernel tells next.
         let index = name_to_index(self.rings.sender(), &self.name)
             .ok()
-            .filter(|&index| self.rings.bind(index).is_ok());
+            .filter(|&index| self.bind(index).is_ok());
         if index != self.index {
             tracing::info!(interface = self.name, index, "interface found or gone");
             self.index = index;
@@ -71,6 +76,16 @@ impl PortState {
         }
         self.up = up;
         self.rings.take_errors();
+    }
+
+    fn bind(&self, index: u32) -> io::Result<()> {
+        let Some((door, sender)) = &self.door else { return self.rings.bind(index) };
+        socket::bind_for_sending(sender, index)?;
+        self.rings.bind(*door)
+    }
+
+    fn sender(&self) -> &OwnedFd {
+        self.door.as_ref().map_or(self.rings.sender(), |(_, sender)| sender)
     }
 
     pub(super) fn counters(&self) -> PortCounters {
@@ -188,7 +203,7 @@ pub(super) fn send_queue(ports: &[PortState], out: usize) -> Sent {
                 Queued::Left { buffer, start, end } => &port.queue.buffers[buffer][start..end],
             });
         }
-        send_chunk(port.rings.sender(), &slices[..frames.len()], &mut total);
+        send_chunk(port.sender(), &slices[..frames.len()], &mut total);
     }
     total
 }

@@ -79,10 +79,19 @@ pub(super) fn receive_only(socket: &OwnedFd, lengths: Lengths) -> io::Result<()>
 
 /// Receives from this interface, and no other, from now on. Needs no privilege.
 pub(super) fn bind_interface(socket: &OwnedFd, index: u32) -> io::Result<()> {
+    bind_protocol(socket, index, libc::ETH_P_ALL as u16)
+}
+
+/// Sends by this interface from now on, and receives nothing.
+pub(super) fn bind_for_sending(socket: &OwnedFd, index: u32) -> io::Result<()> {
+    bind_protocol(socket, index, 0)
+}
+
+fn bind_protocol(socket: &OwnedFd, index: u32, protocol: u16) -> io::Result<()> {
     let index = libc::c_int::try_from(index).map_err(io::Error::other)?;
     let address = libc::sockaddr_ll {
         sll_family: libc::AF_PACKET as libc::c_ushort,
-        sll_protocol: (libc::ETH_P_ALL as u16).to_be(),
+        sll_protocol: protocol.to_be(),
         sll_ifindex: index,
         sll_hatype: 0,
         sll_pkttype: 0,

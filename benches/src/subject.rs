@@ -45,7 +45,7 @@ impl Subject {
         let loaded = gabion_rules::load("subject.yaml", policy, None)
             .unwrap_or_else(|diagnostics| panic!("the subject's policy: {diagnostics}"));
         let limits = Limits { flows, mappings: flows, ..Limits::default() };
-        let config = EngineConfig { limits, seed: [7; 32], offload: false, cluster };
+        let config = EngineConfig { limits, seed: [7; 32], cluster };
         let mut engine = Engine::new(START, config);
         engine.set_network(network());
         engine.set_rules(Generation(1), loaded.rule_set);

@@ -52,7 +52,7 @@ pub(crate) fn frame(bytes: &[u8]) {
 fn hostile(bytes: &[u8], offload: Offload) {
     let now = Time::from_nanos(1);
     let limits = Limits { flows: 16, mappings: 16, neighbours: 16, ..Limits::default() };
-    let config = EngineConfig { limits, seed: [3; 32], offload: false, cluster: None };
+    let config = EngineConfig { limits, seed: [3; 32], cluster: None };
     let mut engine = Engine::new(now, config);
     engine.set_network(network::network());
     engine.set_rules(Generation(1), network::rules());

@@ -21,7 +21,7 @@ fn member(now: Time) -> Engine {
         heartbeats_missed: 4,
         reset_lost: true,
     };
-    let config = EngineConfig { limits, seed: [3; 32], offload: false, cluster: Some(cluster) };
+    let config = EngineConfig { limits, seed: [3; 32], cluster: Some(cluster) };
     let mut engine = Engine::new(now, config);
     engine.set_network(network::network());
     engine.set_rules(Generation(1), network::rules());

@@ -8,7 +8,8 @@ use gabion_rules::{RuleId, RuleSet, Settings};
 
 use crate::cluster::{Cluster, FindPassage, Passage};
 use crate::counters::{Counters, RuleCounters};
-use crate::event::{Event, FlowId, FlowReport, Generation};
+use crate::event::{Event, Generation};
+use crate::fast_path::Offloading;
 use crate::flows::FlowTable;
 use crate::follow::Followed;
 use crate::fragments::Fragments;
@@ -21,7 +22,6 @@ use crate::judge::Refusal;
 use crate::links::Queue;
 use crate::neighbours::Neighbours;
 use crate::network::{Network, Topology};
-use crate::offload::Offloading;
 use crate::packet::{Packet, Parsed, Segment};
 use crate::pressure::Pressure;
 use crate::quotas::Quotas;
@@ -35,8 +35,7 @@ use crate::{
 
 /// One engine per worker thread: `&mut self`, no locks inside.
 ///
-/// After each batch of `handle_*` calls drain `poll_transmit`, `poll_flow_change` and `poll_event`,
-/// in this order, and call `handle_timeout` at the time that `poll_timeout` names.
+/// After each batch of `handle_*` calls drain `poll_transmit` and `poll_event`, in this order, and call `handle_timeout` at the time that `poll_timeout` names.
 #[derive(Debug)]
 pub struct Engine {
     pub(crate) limits: Limits,
@@ -90,8 +89,6 @@ pub struct EngineConfig {
     pub limits: Limits,
     /// From the system's random source: hash keys and port choice follow from it.
     pub seed: [u8; 32],
-    /// Whether the datapath moves packets of installed flows itself and wants `FlowChange`s.
-    pub offload: bool,
     /// `None` for a node that stands alone.
     pub cluster: Option<ClusterConfig>,
 }
@@ -114,13 +111,6 @@ pub enum Neighbour {
     Failed,
     /// The entry is gone; nothing is known.
     Gone,
-}
-
-/// A flow that the datapath is to move by itself, or no longer.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum FlowChange {
-    Install { flow: FlowReport },
-    Remove { id: FlowId },
 }
 
 // The order of the stages.
@@ -230,7 +220,9 @@ impl Engine {
         match find(self, now, from, packet)? {
             Passage::Here(slot, direction) => {
                 let exit = self.exit(now, slot, direction, packet, &frame.offload)?;
-                Ok(self.leave(slot, direction, frame, packet, &exit))
+                let verdict = self.leave(slot, direction, frame, packet, &exit);
+                self.offer(now, slot);
+                Ok(verdict)
             }
             Passage::Elsewhere(errand) => self.hand_over(now, from, frame, packet, errand),
         }
@@ -268,13 +260,13 @@ impl Engine {
     /// An engine without rules: every frame is dropped as `not-ready` until `set_rules`,
     /// `set_network` and `open` have been called.
     pub fn new(now: Time, config: EngineConfig) -> Self {
-        let EngineConfig { limits, seed, offload, cluster } = config;
+        let EngineConfig { limits, seed, cluster } = config;
         let translator = Translator::new(&limits, seed, subkey(&seed, 2), cluster.as_ref());
         let cluster =
             cluster.map(|config| Cluster::new(now, config, limits.flows, subkey(&seed, 12)));
         Self {
             limits,
-            offloading: Offloading::new(offload, limits.flows, subkey(&seed, 10)),
+            offloading: Offloading::default(),
             open: false,
             policy: None,
             defaults: Settings::default(),
@@ -321,6 +313,7 @@ impl Engine {
         self.answer_unsolicited(now);
         self.journal.handle_timeout(now);
         self.sweep(now);
+        self.gather_usage(now);
         self.turn_cluster(now);
     }
 
@@ -343,17 +336,20 @@ impl Engine {
             }
             Neighbour::Gone => self.neighbours.forget(interface, address),
         }
+        self.tell_neighbour(interface, address);
     }
 
     /// Lets packets pass: the guard of the host stack is in place.
     pub fn open(&mut self) {
         self.open = true;
+        self.tell_judgement();
     }
 
     /// Drops everything as `not-ready` until `open`, what waits for a neighbour too: the guard is
     /// gone.
     pub fn close(&mut self) {
         self.open = false;
+        self.tell_judgement();
         self.unsolicited.clear();
         let lost = self.neighbours.drop_parked();
         self.counters.release(Verdict::Drop(DropReason::NotReady), u64::from(lost));
@@ -365,10 +361,6 @@ impl Engine {
 
     pub fn poll_transmit(&mut self) -> Option<Transmit> {
         self.outbox.pop_front()
-    }
-
-    pub fn poll_flow_change(&mut self) -> Option<FlowChange> {
-        self.offloading.poll()
     }
 
     pub fn poll_event(&mut self) -> Option<Event> {
@@ -388,6 +380,7 @@ impl Engine {
             self.journal.poll_timeout(),
             self.pressure.poll_timeout(),
             self.cluster_timeout(),
+            self.usage_timeout(),
             sweep,
         ]
         .into_iter()

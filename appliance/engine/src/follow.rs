@@ -32,6 +32,7 @@ impl Engine {
         from: InterfaceId,
         packet: &Packet,
     ) -> Result<Followed, Refusal> {
+        self.take_usage(now, slot);
         if self.has_expired(now, slot) {
             return Ok(Followed::Gone);
         }
@@ -66,6 +67,7 @@ impl Engine {
         }
         let (tracker, effect, is_answered) = tracked?;
         self.flows[slot].set_tracker(&tracker);
+        self.withdraw_unsettled(now, slot, &tracker);
         match effect {
             TcpEffect::Reopen => {
                 self.remove_flow(now, slot, CloseReason::Reopened);
@@ -78,7 +80,6 @@ impl Engine {
         if is_answered || matches!(effect, TcpEffect::Moved { .. }) {
             self.tell_change(slot, &tracker);
         }
-        self.offer(slot);
         Ok(Followed::Pass)
     }
 
@@ -208,6 +209,10 @@ impl Engine {
     /// Whether the flow's time is up; it is gone then. Asked before each packet too, as the wheel may
     /// be late.
     pub(crate) fn has_expired(&mut self, now: Time, slot: Slot) -> bool {
+        if self.flows[slot].expires() > now {
+            return false;
+        }
+        self.take_usage(now, slot);
         let flow = &self.flows[slot];
         if flow.expires() > now {
             return false;
@@ -225,6 +230,7 @@ impl Engine {
 
     /// Takes a flow out of every table.
     pub(crate) fn remove_flow(&mut self, now: Time, slot: Slot, why: CloseReason) {
+        self.withdraw(now, slot);
         self.timers.cancel(&mut self.flows, slot.0);
         let Some(flow) = self.flows.remove(slot) else { return };
         self.tell_end(now, slot, &flow);
@@ -246,7 +252,6 @@ impl Engine {
         if flow.logged {
             self.journal.push(Event::FlowClosed { flow: flow.report(), why });
         }
-        self.offloading.withdraw(flow.id);
     }
 }
 

@@ -37,7 +37,11 @@ pub(crate) struct Exit {
 impl Engine {
     /// The hop in the form that flows keep.
     pub(crate) fn hop(&mut self, next: NextHop) -> Result<NeighbourId, DropReason> {
-        self.neighbours.entry(next.out, next.address).ok_or(DropReason::NeighbourQueueFull)
+        let id = self.neighbours.entry(next.out, next.address);
+        let id = id.ok_or(DropReason::NeighbourQueueFull)?;
+        // The place may have been another's.
+        self.tell_hop(id);
+        Ok(id)
     }
 
     /// Checks that a packet of the flow can leave, without changing it.

@@ -43,6 +43,11 @@ impl HomesOfFlows {
         }
     }
 
+    /// Whether packets of a flow name any.
+    pub(crate) fn has(&self, slot: Slot) -> bool {
+        self.0.len() > 0 && self.0.get(&slot.0).is_some()
+    }
+
     pub(crate) fn remember(&mut self, slot: Slot, homes: Homes) {
         if !homes.is_none() {
             self.0.get_or_insert(HomesOfFlow { slot: slot.0, homes });

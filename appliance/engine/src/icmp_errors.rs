@@ -35,6 +35,7 @@ impl Engine {
             let errand = errand.ok_or(DropReason::IcmpErrorUnmatched)?;
             return self.hand_over(now, from, frame, packet, errand);
         };
+        self.take_usage(now, slot);
         if self.has_expired(now, slot)
             || self.flows[slot].is_filtered()
             || self.still_permitted(now, slot) != Standing::Permitted

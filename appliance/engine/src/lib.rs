@@ -58,10 +58,10 @@ mod chains;
 mod index;
 mod timers;
 mod commit;
+mod fast_path;
 mod recheck;
 mod journal;
 mod pressure;
-mod offload;
 mod explain;
 mod reports;
 pub mod build;
@@ -74,12 +74,13 @@ pub use cluster::{
     Session, Unwrapped, WRAPPED_FRAME, Wrapped,
 };
 pub use counters::{Counters, RuleCounters, TableUse};
-pub use engine::{Engine, EngineConfig, FlowChange, Neighbour, Transmit};
+pub use engine::{Engine, EngineConfig, Neighbour, Transmit};
 pub use event::{
     CloseReason, Decided, Denial, Event, FlowId, FlowReport, FlowState, Generation, LogSource,
     Usage,
 };
 pub use explain::{Explanation, Probe, Step};
+pub use fast_path::{FastFlow, FastHop, FastPath, FastPlace, FastUsage, FastWay, FastWindow};
 pub use frame::{Checksum, Frame, Offload, SegmentKind, Segments};
 pub use judge::Outcome;
 pub use limits::Limits;

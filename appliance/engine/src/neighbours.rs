@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::address::SourceNetwork;
 use crate::event::FlowId;
+use crate::fast_path::FastHop;
 use crate::flows::Slot;
 use crate::limits::Limits;
 use crate::{Address, Direction, DropReason, InterfaceId, Offload, Time};
@@ -33,6 +34,15 @@ pub(crate) struct NeighbourId {
     place: u32,
     /// Never zero, so that an id that may be missing takes no more room.
     tenancy: NonZeroU32,
+}
+
+impl NeighbourId {
+    /// As the fast path names it. That a place gets a 65,536th holder while a flow still names the first takes days
+    /// at the rate of questions.
+    pub(crate) fn fast(self) -> FastHop {
+        let tenancy = (self.tenancy.get() - 1) % u32::from(u16::MAX) + 1;
+        FastHop { place: self.place, tenancy: tenancy as u16 }
+    }
 }
 
 /// What is known of a neighbour now.
@@ -180,6 +190,18 @@ impl Neighbours {
     /// The interface on which the neighbour is.
     pub(crate) fn interface(&self, id: NeighbourId) -> InterfaceId {
         self.entries[id.place as usize].interface
+    }
+
+    /// Its link address, if it is known.
+    pub(crate) fn known(&self, id: NeighbourId) -> Option<[u8; 6]> {
+        match self.entries[id.place as usize].state {
+            State::Known(mac) => Some(mac),
+            State::Unknown | State::Waiting { .. } | State::Dead { .. } => None,
+        }
+    }
+
+    pub(crate) fn find(&self, interface: InterfaceId, address: Address) -> Option<NeighbourId> {
+        self.index.get(&(interface, address)).copied()
     }
 
     /// What is known now, for a packet of `source`. `ask` is told when the kernel has to be asked.

@@ -10,6 +10,7 @@ pub mod store;
 
 pub mod clock;
 pub mod generations;
+pub mod fast_path;
 pub mod offload;
 pub mod worker;
 

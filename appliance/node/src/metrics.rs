@@ -254,7 +254,14 @@ impl Page {
                 });
             out.counter(name, help, ports)?;
         }
-        Ok(())
+        let exits = &self.snapshot.exits;
+        if exits.is_empty() {
+            return Ok(());
+        }
+        let help =
+            "Frames that programs in the kernel have seen: moved, or left to the engine and why";
+        let exits = exits.iter().map(|(exit, count)| ([("exit", exit.label())], *count));
+        out.counter("gabion_fast_path_frames", help, exits)
     }
 }
 

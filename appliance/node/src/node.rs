@@ -12,9 +12,10 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use gabion_datapath::ebpf::{EbpfDatapath, FastPathLimits, FlowTable, OpenFastPathError};
 use gabion_datapath::netlink::{NetworkWatch, StartNetworkWatchError};
 use gabion_datapath::{Datapath, Loopback, OpenDatapathError, UserspaceDatapath, UserspaceLimits};
-use gabion_engine::{ClusterStatus, EngineConfig, Interface, Network};
+use gabion_engine::{ClusterStatus, EngineConfig, FastPath, Interface, Network};
 use tokio::sync::{Mutex, Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 
@@ -22,6 +23,7 @@ use crate::clock::Clock;
 use crate::cluster::{Member, PreparedCluster, StartClusterError};
 use crate::config::{Config, DatapathKind};
 use crate::control::{self, ApiListeners, Control, ListenError, ServeError};
+use crate::fast_path::SharedTable;
 use crate::generations::Generations;
 use crate::guard::{Guard, GuardProgramError, GuardState};
 use crate::health::{BindProbeError, Devices, Health};
@@ -64,6 +66,8 @@ pub enum StartError {
     Log(#[from] OpenLogError),
     #[error("{0}{source}", source = cause(.0))]
     Datapath(#[from] OpenDatapathError),
+    #[error("the datapath `ebpf`: {0}{source}; node.datapath = \"userspace\" needs no programs", source = cause(.0))]
+    FastPath(#[from] OpenFastPathError),
     #[error("cannot watch the kernel's network: {0}{source}", source = cause(.0))]
     Network(#[from] StartNetworkWatchError),
     #[error("cannot start the packet thread: {0}")]
@@ -89,6 +93,8 @@ pub struct Prepared {
     api: ApiListeners,
     metrics: Option<std::net::TcpListener>,
     cluster: Option<PreparedCluster>,
+    /// Of the datapath `ebpf`: files in /dev and capabilities that are given up later.
+    fast: Option<(EbpfDatapath, FlowTable)>,
     readiness: Arc<Readiness>,
     clock: Clock,
 }
@@ -109,7 +115,7 @@ impl Prepared {
             readiness.cluster(Some(&ClusterStatus::default()));
         }
         Health::new(&config, Arc::clone(&readiness)).check_ports()?;
-        if config.node.datapath == DatapathKind::Userspace {
+        if config.node.datapath != DatapathKind::Null {
             guard(&config).check_program()?;
             wait_for_devices(&config)?;
         }
@@ -120,30 +126,45 @@ impl Prepared {
         });
         let cluster = cluster.transpose()?;
         let api = control::bind(&config.api)?;
+        let fast = match config.node.datapath {
+            DatapathKind::Ebpf => Some(open_fast_path(&config)?),
+            DatapathKind::Userspace | DatapathKind::Null => None,
+        };
         let _lock = lock;
-        Ok(Self { config, _lock, store, stored, notices, api, metrics, cluster, readiness, clock })
+        Ok(Self {
+            config,
+            _lock,
+            store,
+            stored,
+            notices,
+            api,
+            metrics,
+            cluster,
+            fast,
+            readiness,
+            clock,
+        })
     }
 
     /// Starts the node with the datapath of its configuration.
     ///
     /// # Errors
     /// [`StartError`].
-    pub async fn start(self) -> Result<Node, StartError> {
-        let devices: Vec<&str> =
-            self.config.interfaces.iter().map(|interface| interface.device.as_str()).collect();
+    pub async fn start(mut self) -> Result<Node, StartError> {
+        let devices = devices(&self.config);
+        if let Some((datapath, table)) = self.fast.take() {
+            let table = SharedTable::new(table, &self.clock);
+            return self.start_with(datapath, Some(Box::new(table))).await;
+        }
         match self.config.node.datapath {
-            DatapathKind::Userspace => {
-                let limits = UserspaceLimits {
-                    ring_mebibytes: self.config.node.ring_mebibytes,
-                    ..UserspaceLimits::RECOMMENDED
-                };
-                let datapath = UserspaceDatapath::open(&devices, limits)?;
-                self.start_with(datapath).await
+            DatapathKind::Userspace | DatapathKind::Ebpf => {
+                let datapath = UserspaceDatapath::open(&devices, rings(&self.config))?;
+                self.start_with(datapath, None).await
             }
             DatapathKind::Null => {
                 let ports = u16::try_from(devices.len()).unwrap_or(u16::MAX);
                 let (datapath, _) = Loopback::new(ports).map_err(StartError::Worker)?;
-                self.start_with(datapath).await
+                self.start_with(datapath, None).await
             }
         }
     }
@@ -151,6 +172,7 @@ impl Prepared {
     async fn start_with<D: Datapath + Send + 'static>(
         self,
         datapath: D,
+        fast_path: Option<Box<dyn FastPath>>,
     ) -> Result<Node, StartError> {
         let Self { config, readiness, clock, .. } = self;
         let generations = Generations::default();
@@ -164,6 +186,7 @@ impl Prepared {
         let (worker, packets) = Worker {
             engine,
             datapath,
+            fast_path,
             interfaces: interfaces.clone(),
             clock,
             readiness: Arc::clone(&readiness),
@@ -417,9 +440,24 @@ fn engine(config: &Config, cluster: Option<&PreparedCluster>) -> Result<EngineCo
     Ok(EngineConfig {
         limits: config.limits,
         seed: random()?,
-        offload: false,
         cluster: cluster.map(PreparedCluster::engine),
     })
+}
+
+fn devices(config: &Config) -> Vec<&str> {
+    config.interfaces.iter().map(|interface| interface.device.as_str()).collect()
+}
+
+fn rings(config: &Config) -> UserspaceLimits {
+    UserspaceLimits { ring_mebibytes: config.node.ring_mebibytes, ..UserspaceLimits::RECOMMENDED }
+}
+
+fn open_fast_path(config: &Config) -> Result<(EbpfDatapath, FlowTable), StartError> {
+    let limits = FastPathLimits { flows: config.limits.flows, hops: config.limits.neighbours };
+    let seed: [u8; 16] = random()?;
+    let (a, b) = seed.split_at(8);
+    let seed = [a, b].map(|half| half.iter().fold(0, |word, byte| word << 8 | u64::from(*byte)));
+    Ok(EbpfDatapath::open(&devices(config), rings(config), limits, seed)?)
 }
 
 fn random<const N: usize>() -> Result<[u8; N], StartError> {

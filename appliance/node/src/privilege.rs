@@ -74,7 +74,7 @@ pub fn drop_privileges(config: &Config) -> Result<Option<&'static str>, DropPriv
 
 fn needed(config: &Config) -> CapsHashSet {
     let mut needed = CapsHashSet::new();
-    if config.node.datapath == DatapathKind::Userspace {
+    if config.node.datapath != DatapathKind::Null {
         needed.extend([Capability::CAP_NET_RAW, Capability::CAP_NET_ADMIN]);
     }
     if config.host_ports().iter().any(|port| *port < FIRST_UNPRIVILEGED_PORT) {

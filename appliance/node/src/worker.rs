@@ -16,10 +16,12 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError};
+use gabion_datapath::ebpf::Exit;
 use gabion_datapath::{BATCH, Datapath, FrameMut, Port, PortCounters, ProbeError, Waker};
 use gabion_engine::{
-    Address, Counters, Engine, EngineConfig, Event, Explanation, FlowReport, Frame, Generation,
-    InterfaceId, Neighbour, Network, Offload, Probe, RuleCounters, TableUse, Time, Verdict,
+    Address, Counters, Engine, EngineConfig, Event, Explanation, FastPath, FlowReport, Frame,
+    Generation, InterfaceId, Neighbour, Network, Offload, Probe, RuleCounters, TableUse, Time,
+    Verdict,
 };
 use gabion_rules::RuleSet;
 use tokio::sync::{mpsc, oneshot};
@@ -100,6 +102,8 @@ pub struct Snapshot {
     pub tables: Vec<TableUse>,
     /// In the order of the configured interfaces.
     pub ports: Vec<PortCounters>,
+    /// What became of packets in the kernel, where programs move them.
+    pub exits: Vec<(Exit, u64)>,
     /// `None`: the node stands alone.
     pub cluster: Option<ClusterSnapshot>,
 }
@@ -220,6 +224,8 @@ impl WorkerHandle {
 pub struct Worker<D> {
     pub engine: EngineConfig,
     pub datapath: D,
+    /// Where the datapath moves flows by itself.
+    pub fast_path: Option<Box<dyn FastPath>>,
     /// As many as the datapath has ports, in their order.
     pub interfaces: Vec<DataInterface>,
     pub clock: Clock,
@@ -294,6 +300,9 @@ impl<D: Datapath> Turns<D> {
         // Where the system has not got it, better here than under load. The node is not ready until
         // the first turn has proved the datapath.
         engine.take_memory(|| worker.readiness.beat());
+        if let Some(table) = worker.fast_path {
+            engine.use_fast_path(table);
+        }
         tracing::debug!(bytes, "tables made, huge pages asked for");
         Self {
             engine,
@@ -437,8 +446,6 @@ impl<D: Datapath> Turns<D> {
             let vnet = offload::to_vnet(frame.offload);
             self.datapath.transmit(Port(frame.out.0), &frame.bytes, vnet);
         }
-        // This datapath moves no flow by itself, so the engine was told that nobody wants these.
-        while self.engine.poll_flow_change().is_some() {}
         for _ in 0..EVENTS_PER_TURN {
             let Some(event) = self.engine.poll_event() else { return };
             match event {
@@ -543,6 +550,7 @@ impl<D: Datapath> Turns<D> {
             ports: (0..self.datapath.port_count())
                 .map(|port| self.datapath.counters(Port(port)))
                 .collect(),
+            exits: self.datapath.exits(),
             cluster: self.links.as_ref().map(|links| links.snapshot(now, &self.engine)),
         }
     }

@@ -42,8 +42,7 @@ impl Ours {
             .unwrap_or_else(|error| panic!("{error}"));
         let now = Time::from_nanos(1_000_000_000);
         let limits = Limits { flows: 65_536, mappings: 65_536, ..Limits::default() };
-        let mut engine =
-            Engine::new(now, EngineConfig { limits, seed: [5; 32], offload: false, cluster: None });
+        let mut engine = Engine::new(now, EngineConfig { limits, seed: [5; 32], cluster: None });
         engine.set_network(network());
         engine.set_rules(Generation(1), loaded.rule_set);
         engine.open();

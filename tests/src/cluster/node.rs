@@ -162,7 +162,7 @@ impl Node {
             reset_lost: true,
         };
         let cluster = (company == Company::Peers).then_some(cluster);
-        let config = EngineConfig { limits: LIMITS, seed, offload: false, cluster };
+        let config = EngineConfig { limits: LIMITS, seed, cluster };
         let mut engine = Engine::new(self.time(now), config);
         engine.set_network(policy::network(self.id().0));
         self.generation += 1;
@@ -362,7 +362,6 @@ impl Node {
         while let Some(sent) = engine.poll_transmit() {
             outputs.push(Output::Frame { out: sent.out, bytes: sent.bytes });
         }
-        while engine.poll_flow_change().is_some() {}
         Ok(outputs)
     }
 

@@ -49,7 +49,7 @@ pub struct World {
 impl World {
     pub fn begin() -> Self {
         let now = Time::from_nanos(1_000_000_000);
-        let config = EngineConfig { limits: LIMITS, seed: [9; 32], offload: true, cluster: None };
+        let config = EngineConfig { limits: LIMITS, seed: [9; 32], cluster: None };
         let mut world = Self {
             engine: Engine::new(now, config),
             now,
@@ -242,7 +242,6 @@ impl World {
         while let Some(frame) = self.engine.poll_transmit() {
             self.leaves(from, frame);
         }
-        while self.engine.poll_flow_change().is_some() {}
         while self.engine.poll_event().is_some() {}
     }
 

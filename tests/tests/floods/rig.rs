@@ -88,10 +88,7 @@ pub(super) struct Rig {
 impl Rig {
     pub(super) fn new(policy: &str, limits: Limits) -> Self {
         let now = Time::from_nanos(1_000_000_000);
-        let mut engine = Engine::new(
-            now,
-            EngineConfig { limits, seed: [11; 32], offload: false, cluster: None },
-        );
+        let mut engine = Engine::new(now, EngineConfig { limits, seed: [11; 32], cluster: None });
         let loaded = gabion_rules::load("flood.yaml", policy, None);
         let rules = loaded.unwrap_or_else(|problems| panic!("{problems}")).rule_set;
         engine.set_network(network());

@@ -6,8 +6,8 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use gabion_engine::{
-    Counters, DropReason, Engine, EngineConfig, Event, Frame, Generation, InterfaceId, Limits,
-    Neighbour, Network, Offload, Time, Transmit, Verdict,
+    Counters, DropReason, Engine, EngineConfig, Event, FastPath, Frame, Generation, InterfaceId,
+    Limits, Neighbour, Network, Offload, Time, Transmit, Verdict,
 };
 
 use gabion_tests::network::network;
@@ -36,19 +36,14 @@ impl Dialogue {
     }
 
     pub(super) fn with_limits(policy: &str, limits: Limits) -> Self {
-        Self::with_config(
-            policy,
-            EngineConfig { limits, seed: [7; 32], offload: false, cluster: None },
-        )
+        Self::with_config(policy, EngineConfig { limits, seed: [7; 32], cluster: None })
     }
 
     /// The same with a datapath that moves flows by itself.
-    pub(super) fn offloading(policy: &str) -> Self {
-        let limits = Limits { flows: 1_024, mappings: 1_024, ..Limits::default() };
-        Self::with_config(
-            policy,
-            EngineConfig { limits, seed: [7; 32], offload: true, cluster: None },
-        )
+    pub(super) fn offloading(policy: &str, table: Box<dyn FastPath>) -> Self {
+        let mut dialogue = Self::new(policy);
+        dialogue.engine.use_fast_path(table);
+        dialogue
     }
 
     fn with_config(policy: &str, config: EngineConfig) -> Self {

@@ -8,6 +8,7 @@ mod batches;
 mod cluster;
 mod common_criteria;
 mod extension_headers;
+mod fast_path;
 mod filter;
 mod fragments;
 mod icmp;

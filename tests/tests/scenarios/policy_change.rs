@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use gabion_engine::{CloseReason, Event, Neighbour, Probe, Usage, build};
+use gabion_engine::{CloseReason, Event, Neighbour, Probe, build};
 use gabion_rules::Transport;
 
 use super::POLICY;
@@ -163,28 +163,6 @@ fn a_shorter_timeout_holds_from_the_next_packet_on() {
     dialogue.send("int", &out());
     dialogue.wait(Duration::from_secs(11), &[], &[]);
     assert_eq!(dialogue.flows(), [""; 0]);
-}
-
-#[test]
-fn usage_from_the_datapath_counts_for_the_rule_in_force() {
-    let mut dialogue = Dialogue::offloading(POLICY);
-    let ask = build::udp().from("10.1.0.10:5000").to("198.51.100.9:53").frame();
-    dialogue.send("int", &ask);
-    let external = dialogue.engine.flows(0, 1).0[0].reply.destination.to_string();
-    dialogue.send("ext", &build::udp().from("198.51.100.9:53").to(&external).frame());
-    let id = dialogue.engine.flows(0, 1).0[0].id;
-    let first = "  - { name: first, from: internet, to: spokes, service: tcp/9, action: drop }\n";
-    let changed = POLICY.replacen("rules:\n", &format!("rules:\n{first}"), 1);
-    dialogue.commit(&changed);
-    let moved = Usage { packets: 7, bytes: 700 };
-    dialogue.engine.handle_flow_usage(dialogue.now, id, moved, Usage::default());
-    let loaded = gabion_rules::load("scenario.yaml", &changed, None).unwrap();
-    let counters = dialogue.engine.rule_counters();
-    let with_packets = loaded.rule_set.rules().iter().zip(counters);
-    let with_packets = with_packets.filter(|(_, counters)| counters.usage.packets > 0);
-    let with_packets: Vec<_> =
-        with_packets.map(|(rule, counters)| (rule.name.as_str(), counters.usage.packets)).collect();
-    assert_eq!(with_packets, [("out", 9)]);
 }
 
 #[test]

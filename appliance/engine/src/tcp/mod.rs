@@ -20,6 +20,7 @@ use std::time::Duration;
 use gabion_rules::Timeouts;
 
 use crate::address::Direction;
+use crate::fast_path::FastWindow;
 use crate::packet::TcpSegment;
 use crate::verdict::DropReason;
 
@@ -126,6 +127,31 @@ impl TcpTracker {
         let is_known = matches!(self.state, TcpState::Established | TcpState::Closing);
         let learning = Learning::Nothing;
         is_known.then_some(Self { learning, pending: Pending::Nothing, ..self })
+    }
+
+    /// What both sides have sent and granted, of a connection in which nothing but the windows changes with what may
+    /// be sent next, unless it is a SYN, a FIN or a RST.
+    pub(crate) fn settled(&self) -> Option<[FastWindow; 2]> {
+        let Self { state, originator, replier: Some(replier), pending, learning, .. } = self else {
+            return None;
+        };
+        let is_settled = *state == TcpState::Established
+            && *pending == Pending::Nothing
+            && *learning == Learning::Done;
+        if !is_settled {
+            return None;
+        }
+        Some([originator.settled(replier)?, replier.settled(originator)?])
+    }
+
+    /// Learns what both sides have sent and granted since.
+    pub(crate) fn note_moved(&mut self, windows: &[FastWindow; 2]) {
+        let sides = [Some(&mut self.originator), self.replier.as_mut()];
+        for (side, window) in sides.into_iter().zip(windows) {
+            if let Some(side) = side {
+                side.note_moved(window);
+            }
+        }
     }
 
     pub(crate) fn state(&self) -> TcpState {

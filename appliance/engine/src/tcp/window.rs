@@ -1,5 +1,6 @@
 //! Windows: what each side has sent, and how far the other has let it go.
 
+use crate::fast_path::FastWindow;
 use crate::packet::TcpSegment;
 use crate::verdict::DropReason;
 
@@ -128,6 +129,26 @@ impl Side {
             }
             (one, other) => one.or(other),
         };
+    }
+
+    /// As a table keeps it that moves segments by itself: it asks both sides for grants, and knows no FIN.
+    pub(super) fn settled(&self, receiver: &Self) -> Option<FastWindow> {
+        let Grant { ack, edge } = self.grant?;
+        if self.fin.is_some() {
+            return None;
+        }
+        let shift = self.scale.zip(receiver.scale).map_or(0, |(shift, _)| shift.min(MAX_SHIFT));
+        Some(FastWindow { end: self.end, ack, edge, window: self.window, shift })
+    }
+
+    /// Takes what such a table has seen since.
+    pub(super) fn note_moved(&mut self, seen: &FastWindow) {
+        self.end = latest(self.end, seen.end);
+        self.window = self.window.max(seen.window);
+        if let Some(grant) = &mut self.grant {
+            grant.ack = latest(grant.ack, seen.ack);
+            grant.edge = latest(grant.edge, seen.edge);
+        }
     }
 
     /// The next sequence number that this side is known to expect from `sender`.

@@ -77,6 +77,7 @@ impl Checker<'_> {
             self.refuse(span(&written.name), "node.name", &name);
         }
         let datapath = match self.text(&written.datapath, "node.datapath").as_str() {
+            "ebpf" => DatapathKind::Ebpf,
             "userspace" => DatapathKind::Userspace,
             "null" => DatapathKind::Null,
             other => {

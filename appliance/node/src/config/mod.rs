@@ -52,6 +52,7 @@ pub struct Node {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DatapathKind {
+    Ebpf,
     Userspace,
     /// Moves nothing: for trying the API without privilege.
     Null,

@@ -102,8 +102,8 @@ pub const SETTINGS: &[Setting] = &[
     text(
         "node.datapath",
         "userspace",
-        "`userspace` or `null`",
-        "`userspace` moves packets through AF_PACKET rings. `null` moves none, is never ready, needs no privilege and is for trying the API.",
+        "`userspace`, `ebpf` or `null`",
+        "`userspace` moves packets through AF_PACKET rings. `ebpf` has the kernel move those of settled flows by itself, and the others as `userspace` does; in a cluster it moves none by itself yet. `null` moves none, is never ready, needs no privilege and is for trying the API.",
     ),
     number(
         "node.device_wait_ms",

@@ -29,13 +29,9 @@ fn rig() -> Rig {
     let reader = Reader { clock, generations, interfaces: interfaces.clone() };
     let (recorder, records) = Recorder::start(&log, reader).unwrap();
     let worker = Worker {
-        engine: EngineConfig {
-            limits: Limits::default(),
-            seed: [7; 32],
-            offload: false,
-            cluster: None,
-        },
+        engine: EngineConfig { limits: Limits::default(), seed: [7; 32], cluster: None },
         datapath,
+        fast_path: None,
         interfaces,
         clock,
         readiness: Arc::clone(&readiness),

@@ -88,7 +88,7 @@ pub(crate) fn measure_start(flows: u32) -> anyhow::Result<Vec<Line>> {
 
 fn engine(flows: u32) -> Engine {
     let limits = Limits { flows, mappings: flows, ..Limits::default() };
-    Engine::new(START, EngineConfig { limits, seed: [7; 32], offload: false, cluster: None })
+    Engine::new(START, EngineConfig { limits, seed: [7; 32], cluster: None })
 }
 
 /// Opens connection `number`: 500 of each client, each to a server of its own.

@@ -99,7 +99,7 @@ impl Wall {
         };
         let limits = Limits { flows: 1_024, mappings: 1_024, ..Limits::default() };
         let seed = [node; 32];
-        let config = EngineConfig { limits, seed, offload: false, cluster: Some(cluster) };
+        let config = EngineConfig { limits, seed, cluster: Some(cluster) };
         let mut engine = Engine::new(self.now, config);
         engine.set_network(network());
         let loaded = gabion_rules::load("wall.yaml", &self.policy, None);

@@ -59,8 +59,7 @@ impl Pair {
                 reset_lost: true,
             };
             let limits = Limits { flows: 64, ..Limits::default() };
-            let config =
-                EngineConfig { limits, seed: [node; 32], offload: false, cluster: Some(config) };
+            let config = EngineConfig { limits, seed: [node; 32], cluster: Some(config) };
             let peer = NodeId(3 - node);
             let members = BTreeMap::from([(peer, addresses[1 - at])]);
             let known = Arc::new(Known::new(NodeId(node), 1, &members));

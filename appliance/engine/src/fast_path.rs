@@ -1,0 +1,284 @@
+//! Flows that the datapath moves by itself, in a table that engine and datapath share.
+//!
+//! An entry is a cache of the engine's decision. It is put there when the flow is settled, names the judgement that it
+//! comes from, and is used only while that one is in force: after a change of policy or network the next packet of each
+//! direction comes to the engine and renews it. What a packet may change is in the entry too (usage, TCP windows) and is
+//! taken back before the engine looks at the flow. A node of a cluster moves every packet itself, for now.
+
+use std::fmt::Debug;
+
+use gabion_rules::ZoneId;
+
+use crate::flows::{Slot, Tracker};
+use crate::neighbours::NeighbourId;
+use crate::{Address, Direction, Engine, FlowKey, InterfaceId, Time, Usage};
+
+/// The datapath's table: memory, no system calls.
+pub trait FastPath: Debug + Send {
+    /// Has the datapath move the flow; `None` where it cannot, and nothing has changed.
+    fn install(&mut self, flow: &FastFlow) -> Option<FastPlace>;
+
+    /// Gives an installed flow another judgement, other next hops, and windows that have moved on.
+    fn renew(&mut self, place: FastPlace, flow: &FastFlow);
+
+    /// Takes the flow back, and with it what was done since the last time it was asked.
+    fn remove(&mut self, place: FastPlace) -> FastUsage;
+
+    /// What was done for the flow since the last time it was asked.
+    fn take_usage(&mut self, place: FastPlace) -> FastUsage;
+
+    /// Says where packets for a hop go; `None` has them come to the engine.
+    fn set_hop(&mut self, hop: FastHop, way: Option<FastWay>);
+
+    /// Says which zone packets of an interface come from; `None` has them come to the engine.
+    fn set_zone(&mut self, interface: InterfaceId, zone: Option<ZoneId>);
+
+    /// From now on, flows of this judgement only are moved; with zero, none.
+    fn set_stamp(&mut self, stamp: u32);
+}
+
+/// Where a flow is installed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FastPlace(pub u32);
+
+/// A flow to be moved; pairs are indexed by [`Direction`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FastFlow {
+    pub stamp: u32,
+    /// Packets of a direction leave with the other's key, turned round.
+    pub keys: [FlowKey; 2],
+    /// That packets of each direction come from.
+    pub zones: [ZoneId; 2],
+    /// `None` where packets of a direction are to come to the engine.
+    pub hops: [Option<FastHop>; 2],
+    /// Of TCP.
+    pub tcp: Option<[FastWindow; 2]>,
+}
+
+/// A next hop. A place is given to another neighbour with another tenancy, which is never zero.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FastHop {
+    pub place: u32,
+    pub tenancy: u16,
+}
+
+/// What leads packets to a next hop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FastWay {
+    pub out: InterfaceId,
+    pub source: [u8; 6],
+    pub destination: [u8; 6],
+    pub mtu: u32,
+}
+
+/// What one side of a connection has sent and granted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct FastWindow {
+    pub end: u32,
+    pub ack: u32,
+    pub edge: u32,
+    pub window: u32,
+    /// By how much its announcements are shifted.
+    pub shift: u8,
+}
+
+/// What was done for a flow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct FastUsage {
+    pub moved: [Usage; 2],
+    /// No later than this was the last packet of each direction; the epoch before the first.
+    pub seen: [Time; 2],
+    pub tcp: [FastWindow; 2],
+}
+
+/// The engine's side of the table.
+#[derive(Debug, Default)]
+pub(crate) struct Offloading {
+    table: Option<Box<dyn FastPath>>,
+    /// Of each flow's slot, the place plus one; zero while it has none.
+    places: Vec<u32>,
+    installed: u32,
+    /// Where the round through all flows goes on, and when the next begins.
+    round: u32,
+    next_round: Time,
+}
+
+impl Offloading {
+    fn place(&self, slot: Slot) -> Option<FastPlace> {
+        self.places.get(slot.0 as usize).and_then(|place| place.checked_sub(1)).map(FastPlace)
+    }
+}
+
+/// How often every flow's usage is taken, so that what is shown is no older.
+const ROUND: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// Flows that are asked per turn.
+const FLOWS_PER_TURN: u32 = 2_048;
+
+const DIRECTIONS: [Direction; 2] = [Direction::Original, Direction::Reply];
+
+impl Engine {
+    /// Has settled flows moved by this table from now on.
+    pub fn use_fast_path(&mut self, table: Box<dyn FastPath>) {
+        let places = vec![0; self.limits.flows as usize];
+        self.offloading = Offloading { table: Some(table), places, ..Offloading::default() };
+        self.tell_judgement();
+    }
+
+    /// Which judgement is in force, and which interfaces are in which zones under it.
+    pub(crate) fn tell_judgement(&mut self) {
+        let is_open = self.is_open() && self.cluster.is_none();
+        let Some(table) = &mut self.offloading.table else { return };
+        // No flow is moved by a new judgement in an old zone.
+        table.set_stamp(0);
+        for index in 0..self.network.interfaces.len() {
+            let interface = InterfaceId(index as u16);
+            table.set_zone(interface, self.topology.zone(interface));
+        }
+        table.set_stamp(if is_open { self.epoch } else { 0 });
+    }
+
+    /// Hands a settled flow over, or what has changed about it; takes back one that is not settled.
+    pub(crate) fn offer(&mut self, now: Time, slot: Slot) {
+        if self.offloading.table.is_none() || self.cluster.is_some() {
+            return;
+        }
+        let Some(flow) = self.fast_flow(slot) else { return self.withdraw(now, slot) };
+        let place = self.offloading.place(slot);
+        let Some(table) = &mut self.offloading.table else { return };
+        if let Some(place) = place {
+            table.renew(place, &flow);
+        } else if let Some(place) = table.install(&flow) {
+            self.offloading.places[slot.0 as usize] = place.0 + 1;
+            self.offloading.installed += 1;
+        }
+    }
+
+    /// The flow as the table takes it; `None` for one that the engine has to follow packet by packet.
+    fn fast_flow(&mut self, slot: Slot) -> Option<FastFlow> {
+        let flow = &self.flows[slot];
+        let tcp = match flow.tracker() {
+            Tracker::Tcp(tcp) => Some(tcp.settled()?),
+            Tracker::Udp { replied: true } => None,
+            Tracker::Udp { replied: false }
+            | Tracker::Icmp { .. }
+            | Tracker::Association { .. }
+            | Tracker::Other { .. } => return None,
+        };
+        let is_judged = flow.epoch() == self.epoch
+            && self.generation().is_some_and(|generation| flow.is_of(generation));
+        if !is_judged || flow.is_filtered() || self.homes.has(slot) {
+            return None;
+        }
+        let zones = DIRECTIONS.map(|direction| flow.zone(direction));
+        let hops = DIRECTIONS.map(|direction| flow.hop(direction));
+        let hops = hops.map(|hop| hop.and_then(|hop| self.tell_hop(hop)));
+        let keys = DIRECTIONS.map(|direction| self.flows.key(slot, direction));
+        Some(FastFlow { stamp: self.epoch, keys, zones, hops, tcp })
+    }
+
+    /// Says where packets to a neighbour go now: nowhere, if it is not known.
+    pub(crate) fn tell_hop(&mut self, id: NeighbourId) -> Option<FastHop> {
+        let table = self.offloading.table.as_mut()?;
+        if !self.neighbours.is_current(id) {
+            return None;
+        }
+        let hop = id.fast();
+        let out = self.neighbours.interface(id);
+        let interface = self.topology.interface(out).filter(|interface| interface.up);
+        let way = interface.zip(self.neighbours.known(id)).map(|(interface, destination)| {
+            FastWay { out, source: interface.mac, destination, mtu: interface.mtu }
+        });
+        table.set_hop(hop, way);
+        Some(hop)
+    }
+
+    /// The same by a neighbour's address.
+    pub(crate) fn tell_neighbour(&mut self, interface: InterfaceId, address: Address) {
+        if self.offloading.table.is_some()
+            && let Some(id) = self.neighbours.find(interface, address)
+        {
+            self.tell_hop(id);
+        }
+    }
+
+    /// Takes a flow back that the table cannot follow as it is now.
+    pub(crate) fn withdraw_unsettled(&mut self, now: Time, slot: Slot, tracker: &Tracker) {
+        if let Tracker::Tcp(tcp) = tracker
+            && tcp.settled().is_none()
+        {
+            self.withdraw(now, slot);
+        }
+    }
+
+    /// Takes a flow back: its packets come to the engine again.
+    pub(crate) fn withdraw(&mut self, now: Time, slot: Slot) {
+        let Some(place) = self.offloading.place(slot) else { return };
+        let Some(table) = &mut self.offloading.table else { return };
+        let usage = table.remove(place);
+        self.offloading.places[slot.0 as usize] = 0;
+        self.offloading.installed -= 1;
+        self.note_usage(now, slot, &usage);
+    }
+
+    /// Learns what the datapath has done for a flow; to be called before anything is decided about it.
+    pub(crate) fn take_usage(&mut self, now: Time, slot: Slot) {
+        let Some(place) = self.offloading.place(slot) else { return };
+        let Some(table) = &mut self.offloading.table else { return };
+        let usage = table.take_usage(place);
+        self.note_usage(now, slot, &usage);
+    }
+
+    fn note_usage(&mut self, now: Time, slot: Slot, usage: &FastUsage) {
+        let mut seen = None;
+        for direction in DIRECTIONS {
+            let moved = usage.moved[direction.index()];
+            if moved.packets == 0 {
+                continue;
+            }
+            self.add_usage(slot, direction, moved);
+            let flow = &mut self.flows[slot];
+            // RFC 7857 section 7: strangers do not keep the way in open that the inside has left.
+            if direction == Direction::Reply || !flow.is_stranger() {
+                seen = seen.max(Some(usage.seen[direction.index()].min(now)));
+            }
+            // The originator has sent again after an answer.
+            if direction == Direction::Original && flow.is_expendable() {
+                flow.set_expendable(false);
+                self.expendable.remove(slot.0);
+            }
+        }
+        let Some(seen) = seen else { return };
+        let mut tracker = self.flows[slot].tracker();
+        if let Tracker::Tcp(tcp) = &mut tracker {
+            tcp.note_moved(&usage.tcp);
+            self.flows[slot].set_tracker(&tracker);
+        }
+        // What has come to the engine may have been later.
+        let before = self.flows[slot].expires();
+        self.refresh(seen, slot, &tracker);
+        let flow = &mut self.flows[slot];
+        flow.set_expires(before.max(flow.expires()));
+    }
+
+    /// Goes through all flows once a second, a bounded number at a time.
+    pub(crate) fn gather_usage(&mut self, now: Time) {
+        if self.offloading.installed == 0 || now < self.offloading.next_round {
+            return;
+        }
+        let from = self.offloading.round;
+        let end = from.saturating_add(FLOWS_PER_TURN).min(self.flows.slots());
+        for slot in (from..end).map(Slot) {
+            self.take_usage(now, slot);
+        }
+        let is_done = end >= self.flows.slots();
+        self.offloading.round = if is_done { 0 } else { end };
+        if is_done {
+            self.offloading.next_round = now + ROUND;
+        }
+    }
+
+    pub(crate) fn usage_timeout(&self) -> Option<Time> {
+        (self.offloading.installed > 0).then_some(self.offloading.next_round)
+    }
+}

@@ -1,0 +1,231 @@
+//! What the engine tells a datapath that moves flows by itself, and what it takes back.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use gabion_engine::{
+    FastFlow, FastHop, FastPath, FastPlace, FastUsage, FastWay, InterfaceId, Neighbour, Time,
+    Usage, build,
+};
+use gabion_rules::ZoneId;
+
+use super::POLICY;
+use super::dialogue::Dialogue;
+
+/// A table that moves nothing and can be looked into.
+#[derive(Debug, Clone, Default)]
+struct Table(Arc<Mutex<Tables>>);
+
+#[derive(Debug, Default)]
+struct Tables {
+    stamp: u32,
+    last: u32,
+    flows: BTreeMap<u32, (FastFlow, FastUsage)>,
+    hops: BTreeMap<u32, (u16, FastWay)>,
+}
+
+impl FastPath for Table {
+    fn install(&mut self, flow: &FastFlow) -> Option<FastPlace> {
+        let mut tables = self.0.lock().unwrap();
+        tables.last += 1;
+        let place = tables.last;
+        let usage = FastUsage { tcp: flow.tcp.unwrap_or_default(), ..FastUsage::default() };
+        tables.flows.insert(place, (*flow, usage));
+        Some(FastPlace(place))
+    }
+
+    fn renew(&mut self, place: FastPlace, flow: &FastFlow) {
+        self.0.lock().unwrap().flows.get_mut(&place.0).unwrap().0 = *flow;
+    }
+
+    fn remove(&mut self, place: FastPlace) -> FastUsage {
+        self.0.lock().unwrap().flows.remove(&place.0).unwrap().1
+    }
+
+    fn take_usage(&mut self, place: FastPlace) -> FastUsage {
+        let mut tables = self.0.lock().unwrap();
+        let usage = &mut tables.flows.get_mut(&place.0).unwrap().1;
+        let left = FastUsage { moved: [Usage::default(); 2], ..*usage };
+        std::mem::replace(usage, left)
+    }
+
+    fn set_hop(&mut self, hop: FastHop, way: Option<FastWay>) {
+        let hops = &mut self.0.lock().unwrap().hops;
+        match way {
+            Some(way) => drop(hops.insert(hop.place, (hop.tenancy, way))),
+            None => drop(hops.remove(&hop.place)),
+        }
+    }
+
+    fn set_zone(&mut self, _: InterfaceId, _: Option<ZoneId>) {}
+
+    fn set_stamp(&mut self, stamp: u32) {
+        self.0.lock().unwrap().stamp = stamp;
+    }
+}
+
+impl Table {
+    fn flow(&self) -> Option<FastFlow> {
+        self.0.lock().unwrap().flows.values().next().map(|(flow, _)| *flow)
+    }
+
+    /// Whether packets of each direction are moved now.
+    fn moves(&self) -> [bool; 2] {
+        let tables = self.0.lock().unwrap();
+        let Some((flow, _)) = tables.flows.values().next() else { return [false; 2] };
+        flow.hops.map(|hop| {
+            let is_led = hop.is_some_and(|hop| {
+                tables.hops.get(&hop.place).is_some_and(|(tenancy, _)| *tenancy == hop.tenancy)
+            });
+            is_led && tables.stamp != 0 && tables.stamp == flow.stamp
+        })
+    }
+
+    /// Packets that the datapath moves, the last of each direction at `seen`.
+    fn moved(&self, original: u64, reply: u64, seen: Time) {
+        let usage = |packets| Usage { packets, bytes: 100 * packets };
+        let mut tables = self.0.lock().unwrap();
+        for (_, done) in tables.flows.values_mut() {
+            done.moved = [usage(original), usage(reply)];
+            done.seen = [seen; 2];
+        }
+    }
+}
+
+const CLIENT: &str = "198.51.100.9:40000";
+const SERVER: &str = "10.1.0.10:443";
+
+fn client() -> build::FrameBuilder {
+    build::tcp().from(CLIENT).to(SERVER).window(64_000)
+}
+
+fn server() -> build::FrameBuilder {
+    build::tcp().from(SERVER).to(CLIENT).window(64_000)
+}
+
+fn connected() -> (Dialogue, Table) {
+    let table = Table::default();
+    let mut dialogue = Dialogue::offloading(POLICY, Box::new(table.clone()));
+    dialogue.send("ext", &client().syn().seq(1_000).frame());
+    dialogue.send("int", &server().syn().seq(5_000).ack(1_001).frame());
+    assert_eq!(table.flow(), None, "half open");
+    dialogue.send("ext", &client().seq(1_001).ack(5_001).frame());
+    (dialogue, table)
+}
+
+/// A question, and its answer through the source NAT of `POLICY`.
+fn asked() -> (Dialogue, Table) {
+    let table = Table::default();
+    let mut dialogue = Dialogue::offloading(POLICY, Box::new(table.clone()));
+    dialogue.send("int", &build::udp().from("10.1.0.10:5000").to("198.51.100.9:53").frame());
+    assert_eq!(table.flow(), None, "nobody has answered");
+    let external = dialogue.engine.flows(0, 1).0[0].reply.destination.to_string();
+    dialogue.send("ext", &build::udp().from("198.51.100.9:53").to(&external).frame());
+    (dialogue, table)
+}
+
+#[test]
+fn an_established_connection_is_handed_over_with_its_windows() {
+    let (_dialogue, table) = connected();
+    assert_eq!(table.moves(), [true; 2]);
+    let [initiator, responder] = table.flow().unwrap().tcp.unwrap();
+    assert_eq!((initiator.end, initiator.ack, initiator.edge), (1_001, 5_001, 5_001 + 64_000));
+    assert_eq!((responder.end, responder.ack, responder.edge), (5_001, 1_001, 1_001 + 64_000));
+}
+
+#[test]
+fn what_the_datapath_has_moved_counts_for_the_windows() {
+    let (mut dialogue, table) = connected();
+    for (_, usage) in table.0.lock().unwrap().flows.values_mut() {
+        usage.tcp[0].end = 3_001;
+        usage.tcp[1].ack = 3_001;
+        usage.tcp[1].edge = 3_001 + 64_000;
+    }
+    table.moved(2, 1, dialogue.now);
+    // Acknowledges what only the datapath has seen.
+    let leaves = "ext: tcp 10.1.0.10:443 > 198.51.100.9:40000 F. ttl 63";
+    dialogue.step("int", &server().seq(5_001).ack(3_001).fin().frame(), &[leaves], &["forwarded"]);
+    assert_eq!(table.flow(), None, "taken back with the first FIN");
+    let report = dialogue.engine.flows(0, 1).0[0];
+    assert_eq!((report.original_usage.packets, report.reply_usage.packets), (4, 3));
+}
+
+#[test]
+fn a_syn_on_a_live_connection_takes_it_back_until_it_is_settled() {
+    let (mut dialogue, table) = connected();
+    dialogue.send("ext", &client().syn().seq(90_000).frame());
+    assert_eq!(table.flow(), None);
+    dialogue.send("ext", &client().seq(1_001).ack(5_001).frame());
+    assert_eq!(table.moves(), [true; 2]);
+}
+
+#[test]
+fn a_new_policy_has_every_flow_judged_before_it_is_moved_again() {
+    let (mut dialogue, table) = connected();
+    dialogue.commit(&POLICY.replace("name: web-in", "name: web-renamed"));
+    assert_eq!(table.moves(), [false; 2]);
+    dialogue.send("ext", &client().seq(1_001).ack(5_001).frame());
+    assert_eq!(table.moves(), [true, false], "the way back is not known again yet");
+    dialogue.send("int", &server().seq(5_001).ack(1_001).frame());
+    assert_eq!(table.moves(), [true; 2]);
+    dialogue.commit(&POLICY.replace("service: [https, tcp/22]", "service: tcp/22"));
+    dialogue.wait(Duration::ZERO, &[], &[]);
+    assert_eq!(table.flow(), None);
+}
+
+#[test]
+fn a_closed_engine_has_nothing_moved() {
+    let (mut dialogue, table) = connected();
+    dialogue.engine.close();
+    assert_eq!(table.moves(), [false; 2]);
+    dialogue.engine.open();
+    assert_eq!(table.moves(), [true; 2]);
+}
+
+#[test]
+fn packets_for_a_neighbour_that_is_gone_come_to_the_engine() {
+    let (mut dialogue, table) = connected();
+    let (interface, address) = (InterfaceId(1), "10.1.0.10".parse().unwrap());
+    dialogue.engine.handle_neighbour(dialogue.now, interface, address, Neighbour::Gone);
+    assert_eq!(table.moves(), [false, true]);
+    let neighbour = Neighbour::Reachable { mac: [2, 0, 0, 0, 0, 77] };
+    dialogue.engine.handle_neighbour(dialogue.now, interface, address, neighbour);
+    assert_eq!(table.moves(), [true; 2]);
+    let has_new = table.0.lock().unwrap().hops.values().any(|(_, way)| way.destination[5] == 77);
+    assert!(has_new);
+}
+
+#[test]
+fn a_flow_lives_as_long_as_the_datapath_sees_packets_of_it() {
+    let (mut dialogue, table) = asked();
+    assert_eq!(table.moves(), [true; 2]);
+    // Longer than a flow of UDP without packets lives, in steps that are shorter.
+    for _ in 0..10 {
+        dialogue.wait(Duration::from_secs(60), &[], &[]);
+        table.moved(1, 1, dialogue.now);
+    }
+    assert_eq!(dialogue.flows().len(), 1);
+    dialogue.wait(Duration::from_secs(1_000), &[], &[]);
+    assert_eq!(dialogue.flows(), [""; 0]);
+    assert_eq!(table.flow(), None);
+    let packets = dialogue.engine.rule_counters().iter().map(|counters| counters.usage.packets);
+    assert_eq!(packets.sum::<u64>(), 22);
+}
+
+#[test]
+fn usage_from_the_datapath_counts_for_the_rule_in_force() {
+    let (mut dialogue, table) = asked();
+    table.moved(7, 0, dialogue.now);
+    let first = "  - { name: first, from: internet, to: spokes, service: tcp/9, action: drop }\n";
+    let changed = POLICY.replacen("rules:\n", &format!("rules:\n{first}"), 1);
+    dialogue.commit(&changed);
+    dialogue.wait(Duration::from_secs(2), &[], &[]);
+    let loaded = gabion_rules::load("scenario.yaml", &changed, None).unwrap();
+    let counters = dialogue.engine.rule_counters();
+    let with_packets = loaded.rule_set.rules().iter().zip(counters);
+    let with_packets = with_packets.filter(|(_, counters)| counters.usage.packets > 0);
+    let with_packets: Vec<_> =
+        with_packets.map(|(rule, counters)| (rule.name.as_str(), counters.usage.packets)).collect();
+    assert_eq!(with_packets, [("out", 9)]);
+}

@@ -57,6 +57,12 @@ fn path() {
     run("path", &[], 54);
 }
 
+/// The same with programs in the kernel that move what is settled.
+#[test]
+fn path_with_programs() {
+    run("path", &["--datapath", "ebpf"], 54);
+}
+
 /// Covers: 3.9, 3.14, 4787-14a
 #[test]
 fn flood() {

@@ -37,6 +37,7 @@ use crate::present::{Grid, print_json, say};
 use build::Offloads;
 use flood::Load;
 use namespace::Lifetime;
+use node::Datapath;
 use registry::{Record, labs};
 use scenario::Scenario;
 use stage::{Setup, Stage};
@@ -74,6 +75,10 @@ pub(crate) struct Common {
     /// Checksum and segmentation offloads of the links
     #[arg(long, value_enum, default_value_t = Offloads::On)]
     offloads: Offloads,
+
+    /// Who moves packets of settled flows, in scenarios of one node
+    #[arg(long, value_enum, default_value_t = Datapath::Userspace)]
+    datapath: Datapath,
 }
 
 #[derive(Debug, clap::Args)]
@@ -208,6 +213,7 @@ fn setup(common: &Common, keep: bool, with_node: bool) -> Result<Setup> {
         name,
         lifetime,
         offloads: common.offloads,
+        datapath: common.datapath,
         bin_dir: common.bin_dir.clone(),
         with_node,
         load: Load { packets_per_second: 0, time: Duration::ZERO },

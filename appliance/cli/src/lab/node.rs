@@ -20,10 +20,29 @@ pub(crate) const HEALTH_TCP_PORT: u16 = 4481;
 pub(crate) const METRICS: &str = "127.0.0.1:4490";
 pub(crate) const API: &str = "127.0.0.1:4450";
 
+/// Who moves packets of settled flows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Datapath {
+    /// The node itself, each of them.
+    Userspace,
+    /// Programs in the kernel.
+    Ebpf,
+}
+
+impl Datapath {
+    const fn setting(self) -> &'static str {
+        match self {
+            Self::Userspace => "userspace",
+            Self::Ebpf => "ebpf",
+        }
+    }
+}
+
 /// What a scenario says about a node.
 #[derive(Debug, Clone)]
 pub(crate) struct NodePlan {
     pub(crate) host: &'static str,
+    pub(crate) datapath: Datapath,
     /// Logical interface names of the policy, and the devices.
     pub(crate) interfaces: &'static [(&'static str, &'static str)],
     /// More of its configuration.
@@ -142,6 +161,7 @@ impl NodePlace {
             r#"[node]
 name = "{host}"
 state_dir = "{directory}/state"
+datapath = "{datapath}"
 
 [interfaces]
 {interfaces}
@@ -167,6 +187,7 @@ json = "{directory}/events.jsonl"
 program = "{guard}"
 {more}"#,
             guard = guard.display(),
+            datapath = self.plan.datapath.setting(),
         )
     }
 }

@@ -16,7 +16,7 @@ use tonic::Code;
 use super::balancer::Mode;
 use super::network::{self, EXT, INT, NODES, PEERS};
 use crate::lab::build::Lab;
-use crate::lab::node::{NodePlace, NodePlan, PKI, look_for_binaries, make_certificates};
+use crate::lab::node::{Datapath, NodePlace, NodePlan, PKI, look_for_binaries, make_certificates};
 use crate::lab::process::Running;
 
 /// The policy that all nodes have.
@@ -86,6 +86,7 @@ pub(crate) fn prepare(
         .map(|number| {
             let more = configuration(lab, number, nodes, (together, mode));
             let plan = NodePlan {
+                datapath: Datapath::Userspace,
                 host: NODES[usize::from(number)],
                 interfaces: &[("ext", EXT), ("int", INT)],
                 more: Cow::Owned(more),

@@ -79,8 +79,8 @@ fn tcp(stage: &mut Stage, server: &str, options: &[&str]) -> Result<String> {
     let report = iperf(stage, &program)?;
     let sum = &report["end"]["sum_received"];
     let received = sum["bytes"].as_u64().context("iperf3 does not tell the bytes")?;
-    // iperf3 stops the clock with a few blocks still on the way.
-    ensure!(received >= STREAM_BYTES * 9 / 10, "only {received} bytes came");
+    // iperf3 stops the clock when all is sent: what both sockets' buffers hold is still on the way, 10 MiB by default.
+    ensure!(received >= STREAM_BYTES * 3 / 4, "only {received} bytes came");
     let rate = sum["bits_per_second"].as_f64().context("iperf3 does not tell the rate")?;
     Ok(format!("{} MiB, {:.2} Gbit/s", received >> 20, rate / 1e9))
 }

@@ -38,8 +38,12 @@ struct Rig {
 
 impl Rig {
     fn new() -> Option<Self> {
+        Self::with_flows(4_096)
+    }
+
+    fn with_flows(flows: u32) -> Option<Self> {
         std::env::var_os("GABION_NETNS")?;
-        let limits = FastPathLimits { flows: 4_096, hops: 8 };
+        let limits = FastPathLimits { flows, hops: 8 };
         let (programs, mut table) = Programs::load(limits, [1, 2]).unwrap();
         let hop = NextHop { interface: LO, source: OURS, destination: NEXT, mtu: MTU };
         table.set_hop(HOP, Some(hop));
@@ -244,4 +248,32 @@ fn a_superframe_counts_as_its_segments_and_must_fit_by_them() {
     // A byte more than fits behind 52 bytes of headers.
     assert_eq!(rig.run_segments(ZONES[0], &case.arrives(), 1_449).0, TO_STACK);
     assert_eq!(rig.exits(), [(Exit::Forwarded, 1), (Exit::TooBig, 1)]);
+}
+
+#[test]
+fn a_full_table_leaves_flows_to_the_engine_and_a_slot_rests_before_it_is_used_again() {
+    let Some(mut rig) = Rig::with_flows(1) else { return };
+    let case = good();
+    let place = rig.table.install(&entry(&case)).unwrap();
+    let mut other = entry(&case);
+    other.keys[0].source.port += 1;
+    other.keys[1].destination.port += 1;
+    assert_eq!(rig.table.install(&other), Err(InstallFlowError::Full { limit: 1 }));
+    assert_eq!(rig.run(ZONES[0], &case.arrives()).0, REDIRECTED);
+    rig.table.remove(place);
+    assert_eq!(rig.run(ZONES[0], &case.arrives()).0, TO_STACK);
+    assert_eq!(rig.table.install(&other), Err(InstallFlowError::Full { limit: 1 }));
+}
+
+#[test]
+fn two_flows_cannot_have_one_key() {
+    let Some(mut rig) = Rig::new() else { return };
+    let case = good();
+    rig.table.install(&entry(&case)).unwrap();
+    let mut other = entry(&case);
+    other.keys[0].source.port += 1;
+    assert_eq!(rig.table.install(&other), Err(InstallFlowError::KeyTaken));
+    // Its other key leads nowhere.
+    other.keys[1].destination.port += 1;
+    assert!(rig.table.install(&other).is_ok());
 }

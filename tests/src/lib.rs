@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm)]
 
 pub mod cluster;
+pub mod fast_path;
 pub mod network;
 pub mod random;
 pub mod walk;

@@ -158,7 +158,7 @@ pub(crate) struct Cluster {
     beat: Time,
     beats: u32,
     /// How often this node has stood still for so long that it was dead to others.
-    pauses: u16,
+    pub(crate) pauses: u16,
     paused_at: Option<Time>,
     /// How often a peer was lost.
     losses: u16,

@@ -46,7 +46,7 @@ impl Engine {
         let rules = self.policy.as_ref().map(|policy| &*policy.rules);
         self.translator.reserve(own, host, rules);
         self.name_zones();
-        self.tell_judgement();
+        self.outdate_judgements();
     }
 
     fn carry_counters(&self, rules: &RuleSet) -> Vec<RuleCounters> {

@@ -3,9 +3,13 @@
 //! An entry is a cache of the engine's decision. It is put there when the flow is settled, names the judgement that it
 //! comes from, and is used only while that one is in force: after a change of policy or network the next packet of each
 //! direction comes to the engine and renews it. What a packet may change is in the entry too (usage, TCP windows) and is
-//! taken back before the engine looks at the flow. A node of a cluster moves every packet itself, for now.
+//! taken back before the engine looks at the flow.
+//!
+//! In a cluster, a TCP connection is handed over while packets of both directions come in by this node: what other nodes
+//! wrap comes to the engine, and each segment has to be seen by whoever follows the windows.
 
 use std::fmt::Debug;
+use std::time::Duration;
 
 use gabion_rules::ZoneId;
 
@@ -98,6 +102,9 @@ pub(crate) struct Offloading {
     /// Of each flow's slot, the place plus one; zero while it has none.
     places: Vec<u32>,
     installed: u32,
+    /// Counts what outdates every judgement: topologies, and the node's own pauses.
+    stamp: u32,
+    pauses: u16,
     /// Where the round through all flows goes on, and when the next begins.
     round: u32,
     next_round: Time,
@@ -110,7 +117,12 @@ impl Offloading {
 }
 
 /// How often every flow's usage is taken, so that what is shown is no older.
-const ROUND: std::time::Duration = std::time::Duration::from_secs(1);
+const ROUND: Duration = Duration::from_secs(1);
+
+/// The same where other nodes are to know exactly how connections are that have come to rest, but no more than what a
+/// twentieth of a processor can look at.
+const CLOSE_ROUND: Duration = Duration::from_millis(5);
+const PER_FLOW: Duration = Duration::from_micros(1);
 
 /// Flows that are asked per turn.
 const FLOWS_PER_TURN: u32 = 2_048;
@@ -121,13 +133,22 @@ impl Engine {
     /// Has settled flows moved by this table from now on.
     pub fn use_fast_path(&mut self, table: Box<dyn FastPath>) {
         let places = vec![0; self.limits.flows as usize];
-        self.offloading = Offloading { table: Some(table), places, ..Offloading::default() };
+        self.offloading =
+            Offloading { table: Some(table), places, stamp: 1, ..Offloading::default() };
+        self.tell_judgement();
+    }
+
+    /// Nothing is moved any more that the engine has not looked at since.
+    pub(crate) fn outdate_judgements(&mut self) {
+        self.offloading.stamp = self.offloading.stamp.checked_add(1).unwrap_or(1);
         self.tell_judgement();
     }
 
     /// Which judgement is in force, and which interfaces are in which zones under it.
     pub(crate) fn tell_judgement(&mut self) {
-        let is_open = self.is_open() && self.cluster.is_none();
+        // Who leaves hands flows over as they are.
+        let is_open = self.is_open() && !self.is_draining();
+        let stamp = self.offloading.stamp;
         let Some(table) = &mut self.offloading.table else { return };
         // No flow is moved by a new judgement in an old zone.
         table.set_stamp(0);
@@ -135,12 +156,12 @@ impl Engine {
             let interface = InterfaceId(index as u16);
             table.set_zone(interface, self.topology.zone(interface));
         }
-        table.set_stamp(if is_open { self.epoch } else { 0 });
+        table.set_stamp(if is_open { stamp } else { 0 });
     }
 
     /// Hands a settled flow over, or what has changed about it; takes back one that is not settled.
     pub(crate) fn offer(&mut self, now: Time, slot: Slot) {
-        if self.offloading.table.is_none() || self.cluster.is_some() {
+        if self.offloading.table.is_none() {
             return;
         }
         let Some(flow) = self.fast_flow(slot) else { return self.withdraw(now, slot) };
@@ -167,14 +188,15 @@ impl Engine {
         };
         let is_judged = flow.epoch() == self.epoch
             && self.generation().is_some_and(|generation| flow.is_of(generation));
-        if !is_judged || flow.is_filtered() || self.homes.has(slot) {
+        let is_whole = tcp.is_none() || self.comes_by_this_node(slot);
+        if !is_judged || !is_whole || flow.is_filtered() || self.homes.has(slot) {
             return None;
         }
         let zones = DIRECTIONS.map(|direction| flow.zone(direction));
         let hops = DIRECTIONS.map(|direction| flow.hop(direction));
         let hops = hops.map(|hop| hop.and_then(|hop| self.tell_hop(hop)));
         let keys = DIRECTIONS.map(|direction| self.flows.key(slot, direction));
-        Some(FastFlow { stamp: self.epoch, keys, zones, hops, tcp })
+        Some(FastFlow { stamp: self.offloading.stamp, keys, zones, hops, tcp })
     }
 
     /// Says where packets to a neighbour go now: nowhere, if it is not known.
@@ -253,6 +275,7 @@ impl Engine {
         if let Tracker::Tcp(tcp) = &mut tracker {
             tcp.note_moved(&usage.tcp);
             self.flows[slot].set_tracker(&tracker);
+            self.fall_behind(now, slot);
         }
         // What has come to the engine may have been later.
         let before = self.flows[slot].expires();
@@ -274,7 +297,24 @@ impl Engine {
         let is_done = end >= self.flows.slots();
         self.offloading.round = if is_done { 0 } else { end };
         if is_done {
-            self.offloading.next_round = now + ROUND;
+            self.offloading.next_round = now + self.round();
+        }
+    }
+
+    fn round(&self) -> Duration {
+        if self.keeps_copies_exact() {
+            (PER_FLOW * self.offloading.installed).clamp(CLOSE_ROUND, ROUND)
+        } else {
+            ROUND
+        }
+    }
+
+    /// After a pause of its own the node takes nothing that it owns for certain.
+    pub(crate) fn follow_pauses(&mut self) {
+        let Some(cluster) = &self.cluster else { return };
+        if cluster.pauses != self.offloading.pauses {
+            self.offloading.pauses = cluster.pauses;
+            self.outdate_judgements();
         }
     }
 

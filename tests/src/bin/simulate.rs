@@ -4,7 +4,7 @@
 use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use gabion_tests::cluster::{commit, simulate};
+use gabion_tests::cluster::{commit, seed_of, simulate};
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -38,7 +38,7 @@ fn hunt(time: Duration, from: Option<u64>) -> ExitCode {
     let started = Instant::now();
     let (mut count, mut failed) = (0_u64, Vec::new());
     while started.elapsed() < time {
-        let seed = first + count;
+        let seed = seed_of(first + count);
         match std::panic::catch_unwind(|| simulate(seed)) {
             Ok(Ok(_)) => {}
             Ok(Err(what)) => {

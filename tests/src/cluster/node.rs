@@ -7,6 +7,7 @@ use gabion_engine::{
     NodeId, NodeState, Offload, Session, Time, Verdict, WRAPPED_FRAME, Wrapped,
 };
 
+use crate::fast_path::ModelTable;
 use crate::words;
 
 use super::{Company, policy};
@@ -50,6 +51,8 @@ pub(super) struct Node {
     pub(super) wakes_at: u64,
     pub(super) sessions: Vec<Option<Ends>>,
     pub(super) corrupt: u64,
+    /// Where the kernel moves flows by itself.
+    pub(super) fast: Option<ModelTable>,
 }
 
 /// This side of a session.
@@ -114,7 +117,7 @@ pub(super) enum Output {
 }
 
 impl Node {
-    pub(super) fn new(index: usize, nodes: usize) -> Self {
+    pub(super) fn new(index: usize, nodes: usize, has_fast_path: bool) -> Self {
         Self {
             index,
             engine: None,
@@ -131,6 +134,7 @@ impl Node {
             wakes_at: u64::MAX,
             sessions: vec![None; nodes],
             corrupt: 0,
+            fast: has_fast_path.then(ModelTable::default),
         }
     }
 
@@ -168,7 +172,11 @@ impl Node {
         self.generation += 1;
         engine.set_rules(Generation(self.generation), policy::rules(self.policy));
         engine.open();
-        self.engine = Some(engine);
+        let fast = self.fast.is_some().then(ModelTable::default);
+        if let Some(table) = &fast {
+            engine.use_fast_path(Box::new(table.clone()));
+        }
+        (self.fast, self.engine) = (fast, Some(engine));
         (self.is_on, self.is_paused, self.is_draining) = (true, false, false);
         self.busy_until = now;
     }
@@ -223,6 +231,13 @@ impl Node {
     fn moment(&self, time: Time) -> u64 {
         let passed = u128::from(time.as_nanos().saturating_sub(self.clock.base));
         self.clock.booted + (passed * 1_000_000 / u128::from(self.clock.rate)) as u64 + 1
+    }
+
+    /// What of a frame's way the kernel goes by itself, whatever its process does.
+    pub(super) fn pass(&self, now: u64, input: &Input) -> Option<Output> {
+        let (Some(table), Input::Frame { from, bytes }) = (&self.fast, input) else { return None };
+        let (out, bytes) = table.pass(self.time(now), *from, bytes)?;
+        Some(Output::Frame { out, bytes })
     }
 
     pub(super) fn keep(&mut self, input: Input) {

@@ -72,9 +72,10 @@ impl World {
     pub(super) fn new(schedule: Schedule, company: Company) -> Self {
         let mut random = Random::new(schedule.seed ^ 0x5eed);
         let nodes = schedule.nodes;
+        let has_fast_path = schedule.seed & super::FAST_PATH != 0;
         let mut world = Self {
             now: MILLISECOND,
-            nodes: (0..nodes).map(|index| Node::new(index, nodes)).collect(),
+            nodes: (0..nodes).map(|index| Node::new(index, nodes, has_fast_path)).collect(),
             courses: vec![Course::default(); schedule.plans.len()],
             watch: Watch::new(nodes, schedule.plans.len()),
             tracing: false,
@@ -242,6 +243,9 @@ impl World {
         let node = &mut self.nodes[index];
         if node.engine.is_none() {
             return Ok(());
+        }
+        if let Some(output) = node.pass(self.now, &input) {
+            return self.leave(index, output);
         }
         if node.is_paused {
             if !matches!(input, Input::Timer) {

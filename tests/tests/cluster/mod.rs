@@ -7,7 +7,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use gabion_tests::cluster::{commit, simulate, simulate_alone};
+use gabion_tests::cluster::{FAST_PATH, commit, seed_of, simulate, simulate_alone};
 
 /// So long schedules are begun, each of which passes or fails by its seed alone: a fast machine sees more of
 /// them. They begin with the same one each time, so that a change fails by its own doing;
@@ -84,6 +84,8 @@ fn passes(seed: u64) {
 fn one_node_alone_carries_everything() {
     for seed in 0..4 {
         simulate_alone(seed).unwrap();
+        let report = simulate_alone(seed | FAST_PATH).unwrap();
+        assert!(report.moved > 100, "{report:?}");
     }
 }
 
@@ -106,7 +108,7 @@ fn nothing_is_lost_whatever_befalls_a_cluster() {
         for _ in 0..2 {
             scope.spawn(|| {
                 while started.elapsed() < TIME {
-                    passes(next.fetch_add(1, Ordering::Relaxed));
+                    passes(seed_of(next.fetch_add(1, Ordering::Relaxed)));
                 }
             });
         }

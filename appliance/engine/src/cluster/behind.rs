@@ -60,9 +60,17 @@ impl Behind {
 }
 
 impl Engine {
+    /// Whether copies are to say where a connection is that has come to a pause.
+    pub(crate) fn keeps_copies_exact(&self) -> bool {
+        self.cluster.as_ref().is_some_and(|cluster| cluster.config.reset_lost)
+    }
+
     /// A packet of the flow has moved what its copy does not know of.
-    pub(super) fn fall_behind(&mut self, now: Time, slot: Slot) {
-        let Some(cluster) = &mut self.cluster else { return };
+    pub(crate) fn fall_behind(&mut self, now: Time, slot: Slot) {
+        let Some(cluster) = self.cluster.as_mut().filter(|cluster| cluster.config.reset_lost)
+        else {
+            return;
+        };
         let share = cluster.shares.get(slot);
         if share.has(REPLICATED) && !share.has(BEHIND) && cluster.behind.push(slot, now + PAUSE) {
             cluster.shares.mark(slot, BEHIND, true);

@@ -24,7 +24,12 @@ impl Engine {
             (false, other @ (NodeState::Joining | NodeState::Ready)) => other,
         };
         cluster.beat_now(now);
+        self.tell_judgement();
         self.look_around(now);
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.cluster.as_ref().is_some_and(|cluster| cluster.state == NodeState::Draining)
     }
 
     pub(super) fn hear_handover(&mut self, now: Time, from: NodeId, record: Record) {

@@ -74,10 +74,7 @@ impl Engine {
         direction: Direction,
         by: Option<NodeId>,
     ) {
-        let Some(cluster) = self.cluster.as_mut().filter(|cluster| cluster.config.reset_lost)
-        else {
-            return;
-        };
+        let Some(cluster) = &mut self.cluster else { return };
         if !matches!(self.flows[slot].tracker(), Tracker::Tcp(_)) {
             return;
         }
@@ -88,6 +85,12 @@ impl Engine {
             share.legs[direction.index()] = by;
         }
         self.fall_behind(now, slot);
+    }
+
+    /// Whether packets of both directions come in by this node, as far as it has seen.
+    pub(crate) fn comes_by_this_node(&self, slot: Slot) -> bool {
+        let Some(cluster) = &self.cluster else { return true };
+        cluster.shares.get(slot).legs == [cluster.me(); 2]
     }
 
     /// Goes on with the search for what the machines that have gone have left.
@@ -255,7 +258,7 @@ impl Engine {
 impl Cluster {
     /// Which sides of a connection send by a machine that has gone.
     fn lost_legs(&self, legs: [NodeId; 2]) -> [bool; 2] {
-        legs.map(|leg| self.gone.contains(leg))
+        legs.map(|leg| self.config.reset_lost && self.gone.contains(leg))
     }
 
     /// None of the peer's addresses answers.

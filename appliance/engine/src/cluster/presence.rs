@@ -143,6 +143,8 @@ impl Engine {
     pub(crate) fn turn_cluster(&mut self, now: Time) {
         let Some(cluster) = &mut self.cluster else { return };
         cluster.notice_pause(now);
+        self.follow_pauses();
+        let Some(cluster) = &mut self.cluster else { return };
         for peer in &mut cluster.peers {
             peer.channel.handle_timeout(now);
             peer.tags.handle_timeout(now);

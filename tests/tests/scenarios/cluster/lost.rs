@@ -8,7 +8,7 @@ use super::super::POLICY;
 use super::wall::Wall;
 use super::{CLIENT, HOST, SERVER, client, open, server};
 
-const PORT: u16 = 40_000;
+pub(super) const PORT: u16 = 40_000;
 
 /// The flags and numbers of the segments that left towards the client or the server.
 fn segments(wall: &Wall, to_port: u16) -> Vec<(u8, u32, u32)> {
@@ -21,13 +21,13 @@ fn segments(wall: &Wall, to_port: u16) -> Vec<(u8, u32, u32)> {
 const RST: u8 = 4;
 
 /// Where resets of either side are.
-fn resets(wall: &Wall, to_port: u16) -> Vec<u32> {
+pub(super) fn resets(wall: &Wall, to_port: u16) -> Vec<u32> {
     let segments = segments(wall, to_port).into_iter();
     segments.filter(|(flags, ..)| flags & RST != 0).map(|(_, sequence, _)| sequence).collect()
 }
 
 /// Nodes of which all but the first know where clients and servers are.
-fn warm(nodes: u8) -> Wall {
+pub(super) fn warm(nodes: u8) -> Wall {
     let mut wall = Wall::new(nodes, POLICY);
     for node in 2..=nodes {
         open(&mut wall, PORT + u16::from(node), node, node);
@@ -36,7 +36,7 @@ fn warm(nodes: u8) -> Wall {
 }
 
 /// The machine goes, which the others find out.
-fn go(wall: &mut Wall, node: u8) {
+pub(super) fn go(wall: &mut Wall, node: u8) {
     wall.power_off(node);
     wall.wait(Duration::from_millis(500));
     wall.find_gone(node);

@@ -1,6 +1,7 @@
 //! Several nodes: packets that come to another node than their flow's owner, and owners that go.
 
 mod buffers;
+mod fast_path;
 mod halves;
 mod late;
 mod lost;

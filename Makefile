@@ -8,11 +8,11 @@ TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 BIN        := $(TARGET_DIR)/$(if $(filter dev test,$(PROFILE)),debug,$(PROFILE))
 BINARIES   := -p gabion -p gabiond -p gabion-guard
 
-.PHONY: help demo build test check bench bench-cluster bench-sync bench-rules bench-tables fuzz simulate lab-down clean setup-build setup-lab
+.PHONY: help demo build test check bench bench-cluster bench-sync bench-rules bench-tables bench-programs fuzz simulate lab-down clean setup-build setup-lab
 .DEFAULT_GOAL := help
 
 help: ## Lists what make can do here
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo "  PROFILE=dev builds faster and runs slower; default: release."
 	@echo "  BENCH='--json FILE --only stream-gso' passes options to the comparison; BENCH=--help lists them."
@@ -67,6 +67,10 @@ bench-rules: setup-build ## Measures the rule matcher and policy changes, with n
 bench-tables: setup-build ## Measures the flow table and the port allocator alone: two minutes, 8 GiB
 	$(CARGO) build --locked --profile $(PROFILE) -p gabion-benches --bin tables
 	@$(BIN)/tables $(BENCH)
+
+bench-programs: setup-build ## Measures the fast path's programs alone, packet by packet: half a minute (root)
+	$(CARGO) build --locked --profile $(PROFILE) -p gabion-benches --bin programs
+	@$(BIN)/programs $(BENCH)
 
 simulate: setup-build ## Runs the cluster's simulator: SECONDS=600, or SEED=7 for one schedule again
 	$(CARGO) build --locked --profile $(PROFILE) -p gabion-tests --bin simulate

@@ -14,6 +14,7 @@ mod layout;
 mod mapping;
 mod program;
 mod table;
+mod trial;
 
 pub use datapath::EbpfDatapath;
 pub use exits::Exit;
@@ -23,6 +24,7 @@ pub use flow::{
 };
 pub use program::{FastPathLimits, OpenFastPathError, Program, Programs};
 pub use table::FlowTable;
+pub use trial::{TRIAL_INTERFACE, Trial, TrialResult};
 
 #[cfg(test)]
 mod tests;

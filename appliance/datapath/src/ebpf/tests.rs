@@ -9,8 +9,6 @@ mod packets;
 use std::cell::RefCell;
 use std::time::Duration;
 
-use aya::TestRun as _;
-use aya::programs::TestRunOptions;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
@@ -18,8 +16,6 @@ use self::packets::{Case, Protocol};
 use super::*;
 use crate::{LinkAddress, Port};
 
-/// The loopback device, on which the kernel runs programs for tests.
-const LO: u32 = 1;
 const ZONES: [u16; 2] = [7, 9];
 const STAMP: u32 = 41;
 const OURS: LinkAddress = LinkAddress([2, 0, 0, 0, 0, 1]);
@@ -32,8 +28,7 @@ const TO_STACK: u32 = u32::MAX;
 const REDIRECTED: u32 = 7;
 
 struct Rig {
-    programs: Programs,
-    table: FlowTable,
+    trial: Trial,
 }
 
 impl Rig {
@@ -43,13 +38,15 @@ impl Rig {
 
     fn with_flows(flows: u32) -> Option<Self> {
         std::env::var_os("GABION_NETNS")?;
-        let limits = FastPathLimits { flows, hops: 8 };
-        let (programs, mut table) = Programs::load(limits, [1, 2]).unwrap();
-        let hop = NextHop { interface: LO, source: OURS, destination: NEXT, mtu: MTU };
-        table.set_hop(HOP, Some(hop));
-        table.set_stamp(STAMP);
-        assert!(table.add_port(LO, 0));
-        Some(Self { programs, table })
+        let mut trial = Trial::new(FastPathLimits { flows, hops: 8 }, [1, 2]).unwrap();
+        let hop = NextHop { interface: TRIAL_INTERFACE, source: OURS, destination: NEXT, mtu: MTU };
+        trial.table().set_hop(HOP, Some(hop));
+        trial.table().set_stamp(STAMP);
+        Some(Self { trial })
+    }
+
+    fn table(&mut self) -> &mut FlowTable {
+        self.trial.table()
     }
 
     /// What the program makes of a frame that comes from this zone: its verdict and the frame.
@@ -59,23 +56,13 @@ impl Rig {
 
     /// The same of a superframe whose segments carry so many bytes.
     fn run_segments(&mut self, zone: u16, frame: &[u8], size: u32) -> (u32, Vec<u8>) {
-        self.table.set_zone(Port(0), Some(zone));
-        let mut out = vec![0; frame.len() + 64];
-        let mut options = TestRunOptions::new();
-        options.data_in = Some(frame);
-        options.data_out = Some(&mut out);
-        // `gso_size` of `struct __sk_buff` (linux/bpf.h).
-        let mut context = [0; 192];
-        context[176..180].copy_from_slice(&size.to_ne_bytes());
-        options.ctx_in = Some(&context);
-        let result = self.programs.fast_path().unwrap().test_run(options).unwrap();
-        let length = result.data_size_out as usize;
-        out.truncate(length);
-        (result.return_value, out)
+        self.table().set_zone(Port(0), Some(zone));
+        let result = self.trial.run(frame, size, 1).unwrap();
+        (result.verdict, result.frame)
     }
 
-    fn exits(&self) -> Vec<(Exit, u64)> {
-        let all = self.programs.exits().unwrap();
+    fn exits(&mut self) -> Vec<(Exit, u64)> {
+        let all = self.trial.programs().exits().unwrap();
         all.into_iter().filter(|(_, count)| *count > 0).collect()
     }
 }
@@ -99,9 +86,9 @@ fn what_leaves_is_what_a_router_with_nat_would_have_built() {
     runner
         .run(&packets::case(), |case| {
             let mut rig = rig.borrow_mut();
-            let place = rig.table.install(&entry(&case)).unwrap();
+            let place = rig.table().install(&entry(&case)).unwrap();
             let (verdict, out) = rig.run(ZONES[case.direction], &case.arrives());
-            let usage = rig.table.remove(place);
+            let usage = rig.table().remove(place);
             prop_assert_eq!(verdict, REDIRECTED, "{:?}", rig.exits());
             case.assert_leaves(&out);
             let mut packets = [0; 2];
@@ -151,12 +138,12 @@ fn assert_missed(reason: Exit, change: impl FnOnce(&mut Rig, &mut FlowEntry, &mu
     let case = good();
     let (mut entry, mut frame) = (entry(&case), case.arrives());
     change(&mut rig, &mut entry, &mut frame);
-    let place = rig.table.install(&entry).unwrap();
+    let place = rig.table().install(&entry).unwrap();
     let (verdict, out) = rig.run(ZONES[0], &frame);
     assert_eq!(rig.exits(), [(reason, 1)]);
     assert_eq!(verdict, TO_STACK, "{reason:?}");
     assert_eq!(out, frame, "{reason:?}");
-    let usage = rig.table.take_usage(place);
+    let usage = rig.table().take_usage(place);
     assert_eq!((usage.packets, usage.tcp), ([0, 0], entry.tcp.unwrap()), "{reason:?}");
 }
 
@@ -167,7 +154,7 @@ fn what_a_flow_does_not_cover_goes_to_the_engine_untouched() {
     assert_missed(Exit::Stale, |_, entry, _| entry.stamp += 1);
     assert_missed(Exit::Stale, |rig, entry, _| {
         entry.stamp = 0;
-        rig.table.set_stamp(0);
+        rig.table().set_stamp(0);
     });
     assert_missed(Exit::WrongZone, |_, entry, _| entry.zones[0] += 1);
     assert_missed(Exit::OtherHost, |_, _, frame| frame[0] = 2);
@@ -192,11 +179,12 @@ fn what_a_flow_does_not_cover_goes_to_the_engine_untouched() {
         assert_missed(Exit::TcpOptions, |_, _, frame| frame[56..58].copy_from_slice(&option));
     }
     assert_missed(Exit::TooBig, |rig, _, _| {
-        let small = NextHop { interface: LO, source: OURS, destination: NEXT, mtu: 100 };
-        rig.table.set_hop(HOP, Some(small));
+        let small =
+            NextHop { interface: TRIAL_INTERFACE, source: OURS, destination: NEXT, mtu: 100 };
+        rig.table().set_hop(HOP, Some(small));
     });
     assert_missed(Exit::TooBig, |_, _, frame| frame.truncate(frame.len() - 1));
-    assert_missed(Exit::NoNeighbour, |rig, _, _| rig.table.set_hop(HOP, None));
+    assert_missed(Exit::NoNeighbour, |rig, _, _| rig.table().set_hop(HOP, None));
     assert_missed(Exit::NoNeighbour, |_, entry, _| entry.hops[0].tenancy += 1);
 }
 
@@ -222,11 +210,11 @@ fn windows_follow_what_passes() {
     let case = good();
     let mut entry = entry(&case);
     entry.tcp.as_mut().unwrap()[0].shift = 3;
-    let place = rig.table.install(&entry).unwrap();
+    let place = rig.table().install(&entry).unwrap();
     let mut frame = case.arrives();
     frame[48..50].copy_from_slice(&500_u16.to_be_bytes());
     assert_eq!(rig.run(ZONES[0], &frame).0, REDIRECTED);
-    let [sender, receiver] = rig.table.take_usage(place).tcp;
+    let [sender, receiver] = rig.table().take_usage(place).tcp;
     let edge = 9_000 + (500 << 3);
     let expected = TcpWindow { end: 7_100, ack: 9_000, edge, window: 500 << 3, shift: 3 };
     assert_eq!(sender, expected);
@@ -240,9 +228,9 @@ fn a_superframe_counts_as_its_segments_and_must_fit_by_them() {
     case.payload = vec![5; 3_000];
     let mut entry = entry(&case);
     entry.tcp.as_mut().unwrap()[1].edge += 3_000;
-    let place = rig.table.install(&entry).unwrap();
+    let place = rig.table().install(&entry).unwrap();
     assert_eq!(rig.run_segments(ZONES[0], &case.arrives(), 1_448).0, REDIRECTED);
-    let usage = rig.table.take_usage(place);
+    let usage = rig.table().take_usage(place);
     assert_eq!(usage.packets, [3, 0]);
     assert_eq!(usage.bytes, [3_000 + 3 * 52, 0]);
     // A byte more than fits behind 52 bytes of headers.
@@ -254,26 +242,26 @@ fn a_superframe_counts_as_its_segments_and_must_fit_by_them() {
 fn a_full_table_leaves_flows_to_the_engine_and_a_slot_rests_before_it_is_used_again() {
     let Some(mut rig) = Rig::with_flows(1) else { return };
     let case = good();
-    let place = rig.table.install(&entry(&case)).unwrap();
+    let place = rig.table().install(&entry(&case)).unwrap();
     let mut other = entry(&case);
     other.keys[0].source.port += 1;
     other.keys[1].destination.port += 1;
-    assert_eq!(rig.table.install(&other), Err(InstallFlowError::Full { limit: 1 }));
+    assert_eq!(rig.table().install(&other), Err(InstallFlowError::Full { limit: 1 }));
     assert_eq!(rig.run(ZONES[0], &case.arrives()).0, REDIRECTED);
-    rig.table.remove(place);
+    rig.table().remove(place);
     assert_eq!(rig.run(ZONES[0], &case.arrives()).0, TO_STACK);
-    assert_eq!(rig.table.install(&other), Err(InstallFlowError::Full { limit: 1 }));
+    assert_eq!(rig.table().install(&other), Err(InstallFlowError::Full { limit: 1 }));
 }
 
 #[test]
 fn two_flows_cannot_have_one_key() {
     let Some(mut rig) = Rig::new() else { return };
     let case = good();
-    rig.table.install(&entry(&case)).unwrap();
+    rig.table().install(&entry(&case)).unwrap();
     let mut other = entry(&case);
     other.keys[0].source.port += 1;
-    assert_eq!(rig.table.install(&other), Err(InstallFlowError::KeyTaken));
+    assert_eq!(rig.table().install(&other), Err(InstallFlowError::KeyTaken));
     // Its other key leads nowhere.
     other.keys[1].destination.port += 1;
-    assert!(rig.table.install(&other).is_ok());
+    assert!(rig.table().install(&other).is_ok());
 }

@@ -1,0 +1,80 @@
+//! The programs on packets that a caller hands them (`BPF_PROG_TEST_RUN`): no interface, no traffic.
+
+use aya::TestRun as _;
+use aya::programs::TestRunOptions;
+
+use super::{FastPathLimits, FlowTable, OpenFastPathError, Programs};
+
+/// The loopback device, on which the kernel runs programs for trials; its link address is zero.
+pub const TRIAL_INTERFACE: u32 = 1;
+
+/// Where `gso_size` is in `struct __sk_buff`, and how long that is (linux/bpf.h).
+const GSO_SIZE: std::ops::Range<usize> = 176..180;
+const CONTEXT: usize = 192;
+
+/// Programs and tables without a datapath.
+#[derive(Debug)]
+pub struct Trial {
+    programs: Programs,
+    table: FlowTable,
+}
+
+/// What became of a packet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TrialResult {
+    /// Of linux/pkt_cls.h: 7 is another interface, `u32::MAX` the host's stack.
+    pub verdict: u32,
+    pub frame: Vec<u8>,
+    /// Of one run, on average.
+    pub nanoseconds: u32,
+}
+
+impl Trial {
+    /// Loads the programs with empty tables; `Port(0)` is the loopback device, of no zone and without a door.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn new(limits: FastPathLimits, seed: [u64; 2]) -> Result<Self, OpenFastPathError> {
+        let (programs, mut table) = Programs::load(limits, seed)?;
+        if !table.add_port(TRIAL_INTERFACE, 0) {
+            return Err(OpenFastPathError::TooManyInterfaces(1));
+        }
+        Ok(Self { programs, table })
+    }
+
+    pub fn table(&mut self) -> &mut FlowTable {
+        &mut self.table
+    }
+
+    pub fn programs(&mut self) -> &mut Programs {
+        &mut self.programs
+    }
+
+    /// Runs the program of the data interfaces on a frame, of whose payload each segment carries `segment` bytes if it
+    /// is a superframe. What it has become is run again, `repeat` times in all.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn run(
+        &mut self,
+        frame: &[u8],
+        segment: u32,
+        repeat: u32,
+    ) -> Result<TrialResult, OpenFastPathError> {
+        let mut out = vec![0; frame.len() + 64];
+        let mut context = [0; CONTEXT];
+        context[GSO_SIZE].copy_from_slice(&segment.to_ne_bytes());
+        let mut options = TestRunOptions::new();
+        options.data_in = Some(frame);
+        options.data_out = Some(&mut out);
+        options.ctx_in = Some(&context);
+        options.repeat = repeat;
+        let result = self.programs.fast_path()?.test_run(options).map_err(|source| {
+            OpenFastPathError::Program { name: "fast_path", source: Box::new(source) }
+        })?;
+        let length = result.data_size_out as usize;
+        out.truncate(length);
+        let nanoseconds = result.duration.as_nanos() as u32;
+        Ok(TrialResult { verdict: result.return_value, frame: out, nanoseconds })
+    }
+}

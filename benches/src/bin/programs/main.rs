@@ -1,0 +1,150 @@
+//! The programs of the fast path alone, run by the kernel on packets in memory (`BPF_PROG_TEST_RUN`): what a packet
+//! costs that a flow covers, and what one that goes to the engine does. Wants root. Nothing is sent anywhere.
+//!
+//! Caches are warm and nothing is waited for, so these are the least a packet can cost; differences between lines are
+//! what the comparison (`peer`) cannot show.
+
+mod packet;
+
+use anyhow::Context as _;
+use clap::Parser;
+use gabion_datapath::ebpf::{
+    FastPathLimits, FlowEntry, HopId, NextHop, TRIAL_INTERFACE, TcpWindow, Trial, WireKey,
+};
+use gabion_datapath::{LinkAddress, Port};
+
+use self::packet::{Family, Packet, Protocol};
+
+/// Measures the programs of the fast path
+#[derive(Debug, Parser)]
+struct Options {
+    /// Rounds of 250 packets for each line
+    #[arg(long, default_value_t = 2_000)]
+    rounds: usize,
+    /// Only lines whose name has this in it
+    #[arg(long, default_value = "")]
+    only: String,
+}
+
+/// The hop limit allows no more of one packet.
+const REPEAT: u32 = 250;
+
+const STAMP: u32 = 1;
+const ZONE: u16 = 1;
+const HOP: HopId = HopId { place: 0, tenancy: 1 };
+const OURS: LinkAddress = LinkAddress([2, 0, 0, 0, 0, 1]);
+const NEXT: LinkAddress = LinkAddress([2, 0, 0, 0, 0, 2]);
+
+/// What stands between the packet and its way out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Obstacle {
+    None,
+    Flow,
+    Stamp,
+    Window,
+}
+
+/// One line of the report.
+#[derive(Debug)]
+struct Subject {
+    name: String,
+    packet: Packet,
+    nat: bool,
+    obstacle: Obstacle,
+}
+
+fn subjects() -> Vec<Subject> {
+    let mut subjects = Vec::new();
+    let mut add = |name: String, packet, nat, obstacle| {
+        subjects.push(Subject { name, packet, nat, obstacle });
+    };
+    let small = |family, protocol| Packet { family, protocol, payload: 18, segment: 0 };
+    let udp = small(Family::Ipv4, Protocol::Udp);
+    let tcp = small(Family::Ipv4, Protocol::Tcp);
+    add("program/miss/arp".into(), small(Family::Arp, Protocol::Udp), false, Obstacle::None);
+    add("program/miss/udp4/no-flow".into(), udp, false, Obstacle::Flow);
+    add("program/miss/udp4/stale".into(), udp, false, Obstacle::Stamp);
+    add("program/miss/tcp4/no-flow".into(), tcp, false, Obstacle::Flow);
+    add("program/miss/tcp4/window".into(), tcp, false, Obstacle::Window);
+    add(
+        "program/miss/udp6/no-flow".into(),
+        small(Family::Ipv6, Protocol::Udp),
+        false,
+        Obstacle::Flow,
+    );
+    for (family, number) in [(Family::Ipv4, 4), (Family::Ipv6, 6)] {
+        for (protocol, label) in [(Protocol::Udp, "udp"), (Protocol::Tcp, "tcp")] {
+            for (nat, kind) in [(false, "plain"), (true, "nat")] {
+                let packet = small(family, protocol);
+                add(format!("program/hit/{label}{number}/{kind}"), packet, nat, Obstacle::None);
+            }
+        }
+    }
+    for (nat, kind) in [(false, "plain"), (true, "nat")] {
+        let packet = Packet { payload: 3_000, segment: 1_448, ..tcp };
+        add(format!("program/hit/tcp4-superframe/{kind}"), packet, nat, Obstacle::None);
+    }
+    subjects
+}
+
+fn main() -> anyhow::Result<()> {
+    let options = Options::parse();
+    println!("{:40} {:>6} {:>6} {:>6}", "ns/action/family/case", "p10", "p50", "p90");
+    for subject in subjects().iter().filter(|subject| subject.name.contains(&options.only)) {
+        let mut times = subject.measure(options.rounds).with_context(|| subject.name.clone())?;
+        times.sort_unstable();
+        let at = |share: usize| times[(times.len() - 1) * share / 100];
+        println!("{:40} {:>6} {:>6} {:>6}", subject.name, at(10), at(50), at(90));
+    }
+    Ok(())
+}
+
+impl Subject {
+    fn measure(&self, rounds: usize) -> anyhow::Result<Vec<u32>> {
+        let limits = FastPathLimits { flows: 1_024, hops: 1 };
+        let mut trial = Trial::new(limits, [1, 2])?;
+        let table = trial.table();
+        let hop =
+            NextHop { interface: TRIAL_INTERFACE, source: OURS, destination: NEXT, mtu: 1_500 };
+        table.set_hop(HOP, Some(hop));
+        table.set_zone(Port(0), Some(ZONE));
+        table.set_stamp(STAMP);
+        if self.packet.family != Family::Arp && self.obstacle != Obstacle::Flow {
+            for entry in self.flows() {
+                table.install(&entry)?;
+            }
+        }
+        let frame = self.packet.frame();
+        let covered = self.packet.family != Family::Arp && self.obstacle == Obstacle::None;
+        // Of linux/pkt_cls.h: another interface, or the host's stack.
+        let expected = if covered { 7 } else { u32::MAX };
+        let mut times = Vec::with_capacity(rounds);
+        for _ in 0..rounds {
+            let result = trial.run(&frame, self.packet.segment, REPEAT)?;
+            anyhow::ensure!(result.verdict == expected, "verdict {}", result.verdict);
+            times.push(result.nanoseconds);
+        }
+        Ok(times)
+    }
+
+    /// The flow of the packet, and if it is translated another one that turns it into what it was.
+    fn flows(&self) -> Vec<FlowEntry> {
+        let key = self.packet.key();
+        if !self.nat {
+            let reply = WireKey { source: key.destination, destination: key.source, ..key };
+            return vec![self.entry([key, reply])];
+        }
+        let (mut there, mut back) = (self.packet.translated(), key);
+        std::mem::swap(&mut there.source, &mut there.destination);
+        std::mem::swap(&mut back.source, &mut back.destination);
+        vec![self.entry([key, there]), self.entry([self.packet.translated(), back])]
+    }
+
+    fn entry(&self, keys: [WireKey; 2]) -> FlowEntry {
+        let stamp = if self.obstacle == Obstacle::Stamp { STAMP + 1 } else { STAMP };
+        let edge = if self.obstacle == Obstacle::Window { 0 } else { 1 << 20 };
+        let side = TcpWindow { end: 1_000, ack: 1_000, edge, window: 1 << 20, shift: 0 };
+        let tcp = (self.packet.protocol == Protocol::Tcp).then_some([side; 2]);
+        FlowEntry { stamp, keys, zones: [ZONE; 2], hops: [HOP; 2], tcp }
+    }
+}

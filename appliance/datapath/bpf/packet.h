@@ -24,6 +24,8 @@ struct packet {
 	__u8 protocol;
 	__u8 hop_limit;
 	__u8 dont_fragment;
+	/* Of the transport header, as it stands. */
+	__u16 checksum;
 	/* Of the transport header from the frame's beginning. */
 	__u32 transport;
 	/* Bytes of the IP packet, and of all headers that each segment of a superframe repeats. */
@@ -136,6 +138,7 @@ always_inline int read_tcp(struct packet *packet, struct tcphdr *tcp, void *end)
 	packet->sequence = bpf_ntohl(tcp->seq);
 	packet->acknowledgement = bpf_ntohl(tcp->ack_seq);
 	packet->window = bpf_ntohs(tcp->window);
+	packet->checksum = tcp->check;
 	packet->headers = network + header;
 	packet->payload = packet->length - packet->headers;
 	return 0;
@@ -154,6 +157,7 @@ always_inline int read_udp(struct packet *packet, struct udphdr *udp, void *end)
 		return EXIT_HEADER;
 	packet->ports[0] = udp->source;
 	packet->ports[1] = udp->dest;
+	packet->checksum = udp->check;
 	packet->headers = network + sizeof(*udp);
 	return 0;
 }

@@ -83,10 +83,12 @@ always_inline void write_ipv4(struct iphdr *ip, const struct rewrite *rewrite, c
 {
 	__u16 *words = (__u16 *)ip;
 	/* The hop limit is the first byte of its word, which is its lower half here: src/ebpf refuses big-endian. */
-	__u32 delta = (__u16)~words[4];
+	__u16 hop_limit = words[4];
+	__u32 delta = (__u16)~hop_limit;
 
-	ip->ttl--;
-	delta += words[4];
+	hop_limit -= 1;
+	delta += hop_limit;
+	words[4] = hop_limit;
 	if (!rewrite->plain) {
 		__u16 identification = 0;
 		if (!packet->dont_fragment)
@@ -114,51 +116,109 @@ always_inline void write_ipv6(struct ipv6hdr *ip, const struct rewrite *rewrite)
 	}
 }
 
-/* Mends the transport checksum, whole or partial: the kernel knows which it is. */
-always_inline void mend_transport(struct __sk_buff *skb, const struct rewrite *rewrite, const struct packet *packet)
+/* One's complement has two zeros. */
+always_inline bool is_zero(__u16 word)
 {
-	__u64 udp = packet->protocol == IPPROTO_UDP ? BPF_F_MARK_MANGLED_0 : 0;
-	__u32 at = packet->transport + (udp ? __builtin_offsetof(struct udphdr, check)
-					    : __builtin_offsetof(struct tcphdr, check));
-	__u64 pseudo = BPF_F_PSEUDO_HDR;
+	return word == 0 || word == 0xffff;
+}
 
+/* How a transport checksum is to be mended after the kernel has been asked to. */
+struct mending {
+	/* Of the checksum's place, from the frame's beginning. */
+	__u32 at;
+	/* By how much it changes yet, if it is whole; and what it is now in that case. */
+	__u16 delta;
+	__u16 whole;
+};
+
+/* Has the kernel mend the transport checksum, as only it knows whether that is whole or the sum of the pseudo-header
+ * alone, which ports are no part of. A call costs as much as all else that is written, so what it makes of the
+ * addresses tells which it is, and the ports' part is mended in place (`finish_transport`). Addresses whose sum does
+ * not change tell nothing. Returns false where nothing could be changed. */
+always_inline bool mend_transport(struct __sk_buff *skb, const struct rewrite *rewrite, const struct packet *packet,
+				  struct mending *mending)
+{
+	bool is_udp = packet->protocol == IPPROTO_UDP;
+	__u64 flags = is_udp ? BPF_F_MARK_MANGLED_0 : 0;
+
+	mending->at = packet->transport + (is_udp ? __builtin_offsetof(struct udphdr, check)
+						  : __builtin_offsetof(struct tcphdr, check));
+	mending->delta = 0;
+	/* RFC 768: the sender has made none. */
+	if (is_udp && !packet->checksum)
+		return true;
+	if (is_zero(rewrite->address_delta))
+		return !bpf_l4_csum_replace(skb, mending->at, 0, rewrite->port_delta, flags);
 	/* A sum over the whole frame, if the card has made one, is told of a checksum that changes alone. Over IPv6 the
 	 * addresses change as well, and the two cancel out. */
-	if (packet->version == 6 && bpf_csum_update(skb, 0) >= 0)
-		pseudo = 0;
-	bpf_l4_csum_replace(skb, at, 0, rewrite->address_delta, udp | pseudo | 0);
-	bpf_l4_csum_replace(skb, at, 0, rewrite->port_delta, udp | 0);
+	if (packet->version == 4 || bpf_csum_update(skb, 0) < 0)
+		flags |= BPF_F_PSEUDO_HDR;
+	mending->delta = rewrite->port_delta;
+	mending->whole = mend(packet->checksum, rewrite->address_delta);
+	return !bpf_l4_csum_replace(skb, mending->at, 0, rewrite->address_delta, flags);
+}
+
+always_inline void finish_transport(__u16 *checksum, const struct mending *mending, const struct packet *packet)
+{
+	__u16 now = *checksum;
+
+	if (is_zero(mending->delta) || (now != mending->whole && !(is_zero(now) && is_zero(mending->whole))))
+		return;
+	now = mend(now, mending->delta);
+	/* RFC 768: zero says that there is none. */
+	if (!now && packet->protocol == IPPROTO_UDP)
+		now = 0xffff;
+	*checksum = now;
 }
 
 /* Returns false where the frame could not be changed; it has not been then. */
-always_inline bool write_packet(struct __sk_buff *skb, const struct rewrite *rewrite, const struct packet *packet)
+always_inline bool write_packet(struct __sk_buff *skb, const struct rewrite *rewrite, const struct packet *packet,
+				const struct hop *hop)
 {
+	struct mending mending = {};
+
 	/* What fills a short frame is not the packet's (CVE-2003-0001). */
 	if (skb->len > ETH_HLEN + packet->length && bpf_skb_change_tail(skb, ETH_HLEN + packet->length, 0))
 		return false;
+	if (!rewrite->plain && !mend_transport(skb, rewrite, packet, &mending))
+		return false;
 	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
-	void *transport;
+	void *network = data + ETH_HLEN;
+	__u16 *ports = network + (packet->version == 4 ? sizeof(struct iphdr) : sizeof(struct ipv6hdr));
+	__u16 *checksum = data + mending.at;
 
-	if (packet->version == 4) {
-		struct iphdr *ip = data + ETH_HLEN;
-		transport = ip + 1;
-		if (transport + 4 > end)
-			return false;
-		write_ipv4(ip, rewrite, packet);
-	} else {
-		struct ipv6hdr *ip = data + ETH_HLEN;
-		transport = ip + 1;
-		if (transport + 4 > end)
-			return false;
-		write_ipv6(ip, rewrite);
-	}
+	/* They were there before, and calls leave at least as much. */
+	if ((void *)(ports + 2) > end || (void *)(checksum + 1) > end)
+		return false;
+	if (packet->version == 4)
+		write_ipv4(network, rewrite, packet);
+	else
+		write_ipv6(network, rewrite);
 	if (!rewrite->plain) {
-		__u16 *ports = transport;
 		ports[0] = rewrite->ports[0];
 		ports[1] = rewrite->ports[1];
-		mend_transport(skb, rewrite, packet);
+		finish_transport(checksum, &mending, packet);
 	}
+	/* Destination and source. No sum that a card has made covers them. */
+	*(__u64 *)data = (hop->first & 0xffffffffffff) | hop->second << 48;
+	*(__u32 *)(data + 8) = hop->second >> 16;
 	return true;
+}
+
+/* In its upper half a tick of the kernel's, in its lower half the time then in units of 2^30 ns. */
+static volatile __u64 clock;
+
+/* CLOCK_MONOTONIC in units of 2^30 ns. Ticks are there to be read; the time is a call, made once a tick. */
+always_inline __u32 read_clock(void)
+{
+	__u32 tick = bpf_jiffies64();
+	__u64 known = clock;
+
+	if (known >> 32 == tick)
+		return known;
+	__u32 now = bpf_ktime_get_coarse_ns() >> 30;
+	clock = (__u64)tick << 32 | now;
+	return now;
 }
 
 /* Packets and bytes as the wire counts them: `wire_count` of the engine. */
@@ -175,7 +235,7 @@ always_inline void count(struct __sk_buff *skb, struct flow *flow, __u32 directi
 	}
 	__sync_fetch_and_add(&flow->packets[direction & 1], packets);
 	__sync_fetch_and_add(&flow->bytes[direction & 1], bytes);
-	__u32 now = bpf_ktime_get_coarse_ns() >> 30;
+	__u32 now = read_clock();
 	if (flow->last_seen[direction & 1] != now)
 		flow->last_seen[direction & 1] = now;
 }
@@ -240,15 +300,11 @@ always_inline int pass(struct __sk_buff *skb, const struct port *port, __u32 *ou
 	/* Nobody has taken the slot for another flow meanwhile. */
 	if (*(volatile __u32 *)&flow->turn != turn)
 		return EXIT_NO_FLOW;
-	if (!write_packet(skb, &rewrite, &packet))
+	if (!write_packet(skb, &rewrite, &packet, &hop))
 		return EXIT_REFUSED;
 	if (packet.protocol == IPPROTO_TCP)
 		note_segment(flow, direction, &packet);
 	count(skb, flow, direction, &packet);
-	__u8 addresses[2 * ETH_ALEN];
-	__builtin_memcpy(addresses, hop.destination, ETH_ALEN);
-	__builtin_memcpy(addresses + ETH_ALEN, hop.source, ETH_ALEN);
-	bpf_skb_store_bytes(skb, 0, addresses, sizeof(addresses), BPF_F_RECOMPUTE_CSUM);
 	*out = hop.interface;
 	return EXIT_FORWARDED;
 }

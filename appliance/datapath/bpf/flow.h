@@ -16,20 +16,27 @@ always_inline __u64 mix(__u64 value)
 	return value ^ value >> 33;
 }
 
+always_inline __u64 multiply(__u32 a, __u32 b)
+{
+	return (__u64)a * b;
+}
+
+/* NH (J. Black and others, UMAC, 1999): whoever does not know the keys finds no two packets that meet. The products do
+ * not wait for each other. */
 always_inline __u64 hash(const struct packet *packet)
 {
-	__u64 ports = (__u64)packet->protocol << 32 | (__u32)packet->ports[1] << 16 | packet->ports[0];
-	__u64 value = seed_a ^ ports;
+	__u64 sum = multiply((packet->ports[0] | (__u32)packet->ports[1] << 16) + hash_keys[0],
+			     packet->protocol + hash_keys[1]);
 
 	if (packet->version == 4) {
-		value = mix(value) + ((__u64)packet->addresses[1] << 32 | packet->addresses[0]);
+		sum += multiply(packet->addresses[0] + hash_keys[2], packet->addresses[1] + hash_keys[3]);
 	} else {
-		value = mix(value) + packet->words[0];
-		value = mix(value) + packet->words[1];
-		value = mix(value) + packet->words[2];
-		value = mix(value) + packet->words[3];
+#pragma unroll
+		for (int at = 0; at < 4; at++)
+			sum += multiply((__u32)packet->words[at] + hash_keys[2 + 2 * at],
+					(__u32)(packet->words[at] >> 32) + hash_keys[3 + 2 * at]);
 	}
-	return mix(value ^ seed_b);
+	return mix(sum);
 }
 
 /* The flow's place and direction, plus one; zero if there is none. */

@@ -150,5 +150,5 @@ struct {
 
 /* Chosen by the loader: the index has a power of two of buckets. */
 const volatile __u32 bucket_mask = 0;
-const volatile __u64 seed_a = 0;
-const volatile __u64 seed_b = 0;
+const volatile __u32 hash_keys[10] = {};
+const volatile __u64 seed = 0;

@@ -17,7 +17,7 @@ always_inline __u16 mend(__u16 checksum, __u32 delta)
 /* A permutation of 16 bits under a secret, of a counter of the pair of hosts: as engine/src/identification.rs. */
 always_inline __u16 next_identification(__u32 source, __u32 destination, __u8 protocol)
 {
-	__u64 secret = mix(seed_b ^ ((__u64)source << 32 | destination)) + protocol;
+	__u64 secret = mix(seed ^ ((__u64)source << 32 | destination)) + protocol;
 	__u32 place = secret % IDENTIFICATIONS;
 	__u32 *counter = bpf_map_lookup_elem(&identifications, &place);
 

@@ -17,10 +17,20 @@ pub(super) struct Seeds {
     pub(super) b: u64,
 }
 
+/// Ports with the protocol, and four pairs of halves of words of addresses.
+pub(super) const HASH_KEYS: usize = 10;
+
+impl Seeds {
+    /// Keys of the hash, drawn from the seeds.
+    pub(super) fn hash_keys(self) -> [u32; HASH_KEYS] {
+        std::array::from_fn(|at| mix(mix(self.a.wrapping_add(at as u64)) ^ self.b) as u32)
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Index {
     buckets: SharedArray<Bucket>,
-    seeds: Seeds,
+    keys: [u32; HASH_KEYS],
 }
 
 /// What the index cannot take.
@@ -31,8 +41,8 @@ pub(super) enum Refused {
 }
 
 impl Index {
-    pub(super) const fn new(buckets: SharedArray<Bucket>, seeds: Seeds) -> Self {
-        Self { buckets, seeds }
+    pub(super) fn new(buckets: SharedArray<Bucket>, seeds: Seeds) -> Self {
+        Self { buckets, keys: seeds.hash_keys() }
     }
 
     /// Leads packets with this key to `place`, which is never zero.
@@ -72,7 +82,7 @@ impl Index {
     fn seek(&self, key: &WireKey) -> (u32, [usize; 2]) {
         /// Of `bpf/flow.h`: the golden ratio's share of 2^32.
         const SPREAD: u32 = 0x9e37_79b1;
-        let hash = hash(self.seeds, key);
+        let hash = hash(&self.keys, key);
         let (tag, mask) = ((hash >> 32) as u32, self.buckets.len() as u32 - 1);
         let first = hash as u32 & mask;
         let second = (first ^ tag.wrapping_mul(SPREAD)) & mask;
@@ -89,11 +99,12 @@ const fn mix(mut value: u64) -> u64 {
     value ^ value >> 33
 }
 
-/// As `hash` in `bpf/flow.h`, which reads words of the packet as they stand in memory.
-fn hash(seeds: Seeds, key: &WireKey) -> u64 {
+/// As `hash` in `bpf/flow.h`, which reads words of the packet as they stand in memory: NH of UMAC (J. Black and others,
+/// 1999), and a finalizer.
+fn hash(keys: &[u32; HASH_KEYS], key: &WireKey) -> u64 {
     let [source, destination] = [key.source, key.destination];
-    let port = |port: u16| u64::from(u16::from_ne_bytes(port.to_be_bytes()));
-    let ports = u64::from(key.protocol) << 32 | port(destination.port) << 16 | port(source.port);
+    let port = |port: u16| u32::from(u16::from_ne_bytes(port.to_be_bytes()));
+    let ports = port(destination.port) << 16 | port(source.port);
     let words = match (source.address, destination.address) {
         (IpAddr::V4(source), IpAddr::V4(destination)) => {
             let [source, destination] =
@@ -106,9 +117,13 @@ fn hash(seeds: Seeds, key: &WireKey) -> u64 {
         }
     };
     let count = if source.address.is_ipv4() { 1 } else { 4 };
-    let value =
-        words[..count].iter().fold(seeds.a ^ ports, |value, word| mix(value).wrapping_add(*word));
-    mix(value ^ seeds.b)
+    let first = [ports, u32::from(key.protocol)];
+    let pairs = words[..count].iter().map(|&word| [word as u32, (word >> 32) as u32]);
+    let products =
+        std::iter::once(first).chain(pairs).zip(keys.chunks_exact(2)).map(|([a, b], keys)| {
+            u64::from(a.wrapping_add(keys[0])).wrapping_mul(b.wrapping_add(keys[1]).into())
+        });
+    mix(products.fold(0, u64::wrapping_add))
 }
 
 /// The words of an IPv6 address as they stand in memory.

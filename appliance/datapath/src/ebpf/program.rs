@@ -99,6 +99,7 @@ impl Programs {
         // Two keys of each flow, and as much room again: a bucket then hardly ever fills.
         let buckets = (limits.flows / 2).max(1).next_power_of_two();
         let mask = buckets - 1;
+        let keys = seeds.hash_keys();
         let mut loader = EbpfLoader::new();
         loader
             .btf(None)
@@ -107,8 +108,8 @@ impl Programs {
             .map_max_entries("wide", limits.flows)
             .map_max_entries("hops", limits.hops)
             .override_global("bucket_mask", &mask, true)
-            .override_global("seed_a", &seeds.a, true)
-            .override_global("seed_b", &seeds.b, true);
+            .override_global("hash_keys", &keys, true)
+            .override_global("seed", &seeds.b, true);
         let mut ebpf =
             loader.load(OBJECT).map_err(|source| OpenFastPathError::Load(Box::new(source)))?;
         for program in [Program::FastPath, Program::Door] {

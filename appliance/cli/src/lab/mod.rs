@@ -76,7 +76,7 @@ pub(crate) struct Common {
     #[arg(long, value_enum, default_value_t = Offloads::On)]
     offloads: Offloads,
 
-    /// Who moves packets of settled flows, in scenarios of one node
+    /// Who moves packets of settled flows
     #[arg(long, value_enum, default_value_t = Datapath::Userspace)]
     datapath: Datapath,
 }
@@ -179,6 +179,7 @@ fn run_cluster(scenario: cluster::Scenario, run: &Run) -> Result<()> {
         nodes: run.common.nodes.unwrap_or(2),
         bin_dir: run.common.bin_dir.clone(),
         offloads: run.common.offloads,
+        datapath: run.common.datapath,
         json: run.json.as_deref(),
         options: &run.cluster,
     };

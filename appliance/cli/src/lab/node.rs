@@ -30,7 +30,7 @@ pub(crate) enum Datapath {
 }
 
 impl Datapath {
-    const fn setting(self) -> &'static str {
+    pub(crate) const fn setting(self) -> &'static str {
         match self {
             Self::Userspace => "userspace",
             Self::Ebpf => "ebpf",

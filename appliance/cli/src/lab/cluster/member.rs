@@ -15,8 +15,9 @@ use tonic::Code;
 
 use super::balancer::Mode;
 use super::network::{self, EXT, INT, NODES, PEERS};
+use super::stage::Setup;
 use crate::lab::build::Lab;
-use crate::lab::node::{Datapath, NodePlace, NodePlan, PKI, look_for_binaries, make_certificates};
+use crate::lab::node::{NodePlace, NodePlan, PKI, look_for_binaries, make_certificates};
 use crate::lab::process::Running;
 
 /// The policy that all nodes have.
@@ -69,13 +70,8 @@ enum Firewall {
 ///
 /// # Errors
 /// If a file cannot be written.
-pub(crate) fn prepare(
-    lab: &Lab,
-    nodes: u8,
-    together: Together<'_>,
-    mode: Mode,
-    bin_dir: &Path,
-) -> Result<Vec<Member>> {
+pub(crate) fn prepare(lab: &Lab, setup: &Setup<'_>, bin_dir: &Path) -> Result<Vec<Member>> {
+    let Setup { nodes, together, mode, datapath, .. } = *setup;
     if let Together::Instead(words) = together {
         return (0..nodes).map(|number| other(lab, number, nodes, words)).collect();
     }
@@ -86,7 +82,7 @@ pub(crate) fn prepare(
         .map(|number| {
             let more = configuration(lab, number, nodes, (together, mode));
             let plan = NodePlan {
-                datapath: Datapath::Userspace,
+                datapath,
                 host: NODES[usize::from(number)],
                 interfaces: &[("ext", EXT), ("int", INT)],
                 more: Cow::Owned(more),

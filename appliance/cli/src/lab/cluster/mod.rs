@@ -41,6 +41,7 @@ use self::stage::{Setup, Stage};
 use self::survey::Population;
 use self::traffic::{Family, Kind, Mix};
 use super::build::Offloads;
+use super::node::Datapath;
 use crate::failure::Failure;
 use crate::present::{Paint, Tone};
 
@@ -202,6 +203,7 @@ pub(crate) struct Wanted<'a> {
     pub(crate) nodes: u8,
     pub(crate) bin_dir: Option<PathBuf>,
     pub(crate) offloads: Offloads,
+    pub(crate) datapath: Datapath,
     pub(crate) json: Option<&'a Path>,
     pub(crate) options: &'a Options,
 }
@@ -342,6 +344,7 @@ fn setup<'a>(scenario: Scenario, wanted: &Wanted<'a>) -> Setup<'a> {
         scenario: scenario.name(),
         nodes: wanted.nodes,
         offloads: wanted.offloads,
+        datapath: wanted.datapath,
         bin_dir: wanted.bin_dir.clone(),
         together: match options.instead.as_slice() {
             [] if options.alone => Together::Alone,
@@ -368,6 +371,7 @@ fn about(wanted: &Wanted<'_>) -> Map<String, Value> {
         ("balancer", json!(label(format!("{balancer:?}")))),
         ("by", json!(label(format!("{by:?}")))),
         ("seed", json!(seed)),
+        ("datapath", json!(wanted.datapath.setting())),
         ("alone", json!(wanted.options.alone)),
     ];
     about.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()

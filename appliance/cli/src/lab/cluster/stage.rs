@@ -19,7 +19,7 @@ use super::relay::{Conditions, Relay};
 use super::traffic::{Errand, Live, Servers, Side, State, Told, run_once, served_addresses};
 use crate::lab::build::{Lab, Offloads};
 use crate::lab::namespace::{Lifetime, Namespace};
-use crate::lab::node::{HEALTH_HTTP_PORT, HEALTH_TCP_PORT};
+use crate::lab::node::{Datapath, HEALTH_HTTP_PORT, HEALTH_TCP_PORT};
 use crate::lab::stage::{look_for_programs, own_directory};
 
 /// How a cluster's lab is to be built.
@@ -29,6 +29,7 @@ pub(crate) struct Setup<'a> {
     pub(crate) scenario: &'static str,
     pub(crate) nodes: u8,
     pub(crate) offloads: Offloads,
+    pub(crate) datapath: Datapath,
     pub(crate) bin_dir: Option<PathBuf>,
     pub(crate) together: Together<'a>,
     pub(crate) mode: Mode,
@@ -62,7 +63,7 @@ impl Stage {
         let topology = network::topology(setup.nodes);
         let lab =
             Lab::build(&setup.name, setup.scenario, topology, setup.offloads, Lifetime::Bound)?;
-        let members = member::prepare(&lab, setup.nodes, setup.together, setup.mode, &bin_dir)?;
+        let members = member::prepare(&lab, setup, &bin_dir)?;
         let mut dice = Dice::new(setup.seed);
         let devices = &NODES[..usize::from(setup.nodes)];
         let relay = Relay::start(&lab, SYNC, devices, setup.conditions.clone(), dice.next())?;

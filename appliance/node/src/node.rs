@@ -66,8 +66,8 @@ pub enum StartError {
     Log(#[from] OpenLogError),
     #[error("{0}{source}", source = cause(.0))]
     Datapath(#[from] OpenDatapathError),
-    #[error("the datapath `ebpf`: {0}{source}; node.datapath = \"userspace\" needs no programs", source = cause(.0))]
-    FastPath(#[from] OpenFastPathError),
+    #[error("the datapath `ebpf`: {0}; node.datapath = \"userspace\" needs no programs")]
+    FastPath(#[source] OpenFastPathError),
     #[error("cannot watch the kernel's network: {0}{source}", source = cause(.0))]
     Network(#[from] StartNetworkWatchError),
     #[error("cannot start the packet thread: {0}")]
@@ -128,6 +128,11 @@ impl Prepared {
         let api = control::bind(&config.api)?;
         let fast = match config.node.datapath {
             DatapathKind::Ebpf => Some(open_fast_path(&config)?),
+            DatapathKind::Auto => open_fast_path(&config)
+                .inspect_err(|error| {
+                    tracing::warn!("{error}; until then every packet goes through gabiond")
+                })
+                .ok(),
             DatapathKind::Userspace | DatapathKind::Null => None,
         };
         let _lock = lock;
@@ -157,7 +162,7 @@ impl Prepared {
             return self.start_with(datapath, Some(Box::new(table))).await;
         }
         match self.config.node.datapath {
-            DatapathKind::Userspace | DatapathKind::Ebpf => {
+            DatapathKind::Userspace | DatapathKind::Auto | DatapathKind::Ebpf => {
                 let datapath = UserspaceDatapath::open(&devices, rings(&self.config))?;
                 self.start_with(datapath, None).await
             }
@@ -457,7 +462,7 @@ fn open_fast_path(config: &Config) -> Result<(EbpfDatapath, FlowTable), StartErr
     let seed: [u8; 16] = random()?;
     let (a, b) = seed.split_at(8);
     let seed = [a, b].map(|half| half.iter().fold(0, |word, byte| word << 8 | u64::from(*byte)));
-    Ok(EbpfDatapath::open(&devices(config), rings(config), limits, seed)?)
+    EbpfDatapath::open(&devices(config), rings(config), limits, seed).map_err(StartError::FastPath)
 }
 
 fn random<const N: usize>() -> Result<[u8; N], StartError> {

@@ -3,14 +3,17 @@
 use std::io;
 use std::ops::Range;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::net::netdevice::name_to_index;
-use rustix::net::{AddressFamily, SocketType, socket};
+use aya::programs::tc::SchedClassifierLink;
 
 use super::door::Door;
 use super::exits::Exit;
-use super::program::{FastPathLimits, OpenFastPathError, Program, Programs};
+use super::ioctl::merges_packets;
+use super::ports::Ports;
+use super::program::{FastPathLimits, Program, Programs};
+use super::refusal::OpenFastPathError;
 use super::table::FlowTable;
 use crate::{
     Datapath, FrameMut, Port, PortCounters, ProbeError, UserspaceDatapath, UserspaceLimits,
@@ -21,14 +24,31 @@ use crate::{
 #[derive(Debug)]
 pub struct EbpfDatapath {
     // Let go first: the doors are closed when nothing leads there.
+    places: Vec<Place>,
     programs: Programs,
+    ports: Arc<Ports>,
     slow: UserspaceDatapath,
-    _doors: Vec<Door>,
+    /// How often links had changed when the programs' places were looked at last.
+    link_changes: u64,
+}
+
+/// Where a port's packets come in, and where they wait.
+#[derive(Debug)]
+struct Place {
+    name: String,
+    /// The kernel's number of the interface that had the name last.
+    interface: Option<u32>,
+    /// `None` while no program is there, as the interface has gone or the kernel refuses.
+    link: Option<SchedClassifierLink>,
+    door: Door,
+    /// Keeps the door's frames from the host's stack.
+    _at_door: SchedClassifierLink,
 }
 
 impl EbpfDatapath {
     /// Opens the named interfaces, in the calling thread's network namespace, as `Port(0)` and up, and makes a table
-    /// without flows. Wants CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN and CAP_NET_RAW.
+    /// without flows. Wants CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN and CAP_NET_RAW; later calls want CAP_NET_ADMIN, for
+    /// interfaces that come back.
     ///
     /// # Errors
     /// When an interface does not exist or the kernel refuses programs, sockets or memory.
@@ -38,37 +58,93 @@ impl EbpfDatapath {
         tables: FastPathLimits,
         seed: [u64; 2],
     ) -> Result<(Self, FlowTable), OpenFastPathError> {
-        let (mut programs, mut table) = Programs::load(tables, seed)?;
-        let mut doors = Vec::with_capacity(names.len());
+        let (mut programs, table) = Programs::load(tables, seed)?;
+        let places = names.iter().map(|&name| Place::open(&mut programs, name));
+        let places = places.collect::<Result<Vec<_>, _>>()?;
+        let doors: Vec<u32> = places.iter().map(|place| place.door.index()).collect();
+        let slow = UserspaceDatapath::open_behind(names, &doors, limits)?;
+        let ports = Arc::clone(&table.ports);
+        let link_changes = slow.link_changes();
+        let mut datapath = Self { places, programs, ports, slow, link_changes };
+        for port in 0..names.len() {
+            datapath.attach(port)?;
+        }
         for &name in names {
-            let refused = |source| OpenFastPathError::Door { interface: name.to_owned(), source };
-            let door = Door::open().map_err(refused)?;
-            // First what keeps the host's stack from seeing frames there, then the frames.
-            programs.attach(Program::Door, door.name())?;
-            door.set_up().map_err(refused)?;
-            doors.push(door);
-        }
-        let places: Vec<u32> = doors.iter().map(Door::index).collect();
-        let slow = UserspaceDatapath::open_behind(names, &places, limits)?;
-        for (&name, &door) in names.iter().zip(&places) {
-            let index = socket(AddressFamily::INET, SocketType::DGRAM, None)
-                .and_then(|socket| name_to_index(socket, name));
-            let index = index.map_err(|errno| OpenFastPathError::Door {
-                interface: name.to_owned(),
-                source: errno.into(),
-            })?;
-            if !table.add_port(index, door) {
-                return Err(OpenFastPathError::TooManyInterfaces(names.len()));
+            if merges_packets(name).unwrap_or(false) {
+                tracing::warn!(
+                    "interface {name} merges packets that it receives (LRO), which a router must not pass on: ethtool -K {name} lro off"
+                );
             }
-            programs.attach(Program::FastPath, name)?;
         }
-        Ok((Self { programs, slow, _doors: doors }, table))
+        Ok((datapath, table))
+    }
+
+    /// Follows names: a program is at the interface that has the name now.
+    fn follow_links(&mut self) {
+        let changes = self.slow.link_changes();
+        let has_signal = std::mem::replace(&mut self.link_changes, changes) != changes;
+        // All that have gone before any that has come: names may have been exchanged.
+        for (port, place) in self.places.iter_mut().enumerate() {
+            let port = Port(port as u16);
+            let stays = place.interface == self.slow.interface(port);
+            if stays && has_signal {
+                // One that went and came back under its number is without a program.
+                let link = place.link.take().map(|link| self.programs.update(link));
+                place.link = link.and_then(Result::ok).flatten();
+            } else if !stays {
+                place.link = None;
+            }
+            if place.link.is_none() {
+                self.ports.clear(port);
+            }
+        }
+        for port in 0..self.places.len() {
+            if self.places[port].link.is_none()
+                && let Err(error) = self.attach(port)
+            {
+                // It has gone again, of which the kernel tells next; or nothing comes in by it.
+                tracing::warn!("{error}");
+            }
+        }
+    }
+
+    fn attach(&mut self, port: usize) -> Result<(), OpenFastPathError> {
+        let number = Port(port as u16);
+        let place = &mut self.places[port];
+        place.interface = self.slow.interface(number);
+        let Some(interface) = place.interface else { return Ok(()) };
+        if !self.ports.set(number, interface, place.door.index()) {
+            return Err(OpenFastPathError::TooManyInterfaces(self.places.len()));
+        }
+        place.link = Some(self.programs.attach(Program::FastPath, &place.name)?);
+        Ok(())
+    }
+}
+
+impl Place {
+    /// Opens the door, where nothing leads yet.
+    fn open(programs: &mut Programs, name: &str) -> Result<Self, OpenFastPathError> {
+        let refused = |source| OpenFastPathError::Door { interface: name.to_owned(), source };
+        let door = Door::open().map_err(refused)?;
+        // First what keeps the host's stack from seeing frames there, then the frames.
+        let at_door = programs.attach(Program::Door, door.name())?;
+        door.set_up().map_err(refused)?;
+        Ok(Self { name: name.to_owned(), interface: None, link: None, door, _at_door: at_door })
     }
 }
 
 impl Datapath for EbpfDatapath {
     fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
-        self.slow.wait(timeout)
+        self.slow.wait(timeout)?;
+        let is_where_it_was = |(port, place): (usize, &Place)| {
+            place.interface == self.slow.interface(Port(port as u16))
+        };
+        if self.link_changes != self.slow.link_changes()
+            || !self.places.iter().enumerate().all(is_where_it_was)
+        {
+            self.follow_links();
+        }
+        Ok(())
     }
 
     fn watch(&mut self, readable: OwnedFd) {

@@ -6,9 +6,8 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
 
-use rustix::net::{AddressFamily, SocketType, socket};
+use super::ioctl::{any_socket, control, request};
 
 /// A device that is there, and up, as long as this lives.
 #[derive(Debug)]
@@ -48,27 +47,4 @@ impl Door {
         flags.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_NOARP) as libc::c_short;
         control(&socket, libc::SIOCSIFFLAGS as libc::Ioctl, &mut flags)
     }
-}
-
-fn any_socket() -> io::Result<impl AsFd + AsRawFd> {
-    Ok(socket(AddressFamily::INET, SocketType::DGRAM, None)?)
-}
-
-fn request(name: &str) -> libc::ifreq {
-    let mut request = libc::ifreq {
-        ifr_name: [0; libc::IFNAMSIZ],
-        ifr_ifru: libc::__c_anonymous_ifr_ifru { ifru_flags: 0 },
-    };
-    // One byte stays zero: the kernel wants a terminated name.
-    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()).take(libc::IFNAMSIZ - 1) {
-        *to = from as libc::c_char;
-    }
-    request
-}
-
-fn control(file: &impl AsRawFd, what: libc::Ioctl, request: &mut libc::ifreq) -> io::Result<()> {
-    // SAFETY: these requests read and write the `ifreq` that the pointer leads to, and nothing else. No safe way:
-    // rustix has none of them.
-    let result = unsafe { libc::ioctl(file.as_raw_fd(), what, std::ptr::from_mut(request)) };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

@@ -40,6 +40,9 @@ pub(super) struct SharedArray<T> {
 // are atomics. No safe way: no type of the standard library owns a mapping.
 unsafe impl<T: Shared> Send for SharedArray<T> {}
 
+// SAFETY: a reference shows atomics alone, and programs in the kernel change them anyway. No safe way: as for `Send`.
+unsafe impl<T: Shared> Sync for SharedArray<T> {}
+
 impl<T: Shared> SharedArray<T> {
     /// Maps an array map with so many entries of this type.
     pub(super) fn new(map: BorrowedFd<'_>, entries: u32) -> io::Result<Self> {

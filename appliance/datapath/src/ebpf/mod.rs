@@ -4,15 +4,18 @@
 //! `table` the flows, `program` loading and attaching.
 
 mod datapath;
-#[expect(unsafe_code, reason = "rustix makes no TAP devices")]
 mod door;
 mod exits;
 mod flow;
 mod index;
+#[expect(unsafe_code, reason = "rustix makes no TAP devices, and asks devices nothing")]
+mod ioctl;
 mod layout;
 #[expect(unsafe_code, reason = "tables are memory shared with programs in the kernel")]
 mod mapping;
+mod ports;
 mod program;
+mod refusal;
 mod table;
 mod trial;
 
@@ -22,7 +25,8 @@ pub use flow::{
     FlowEntry, FlowPlace, FlowUsage, HopId, InstallFlowError, NextHop, TcpWindow, WireEndpoint,
     WireKey,
 };
-pub use program::{FastPathLimits, OpenFastPathError, Program, Programs};
+pub use program::{FastPathLimits, Program, Programs};
+pub use refusal::OpenFastPathError;
 pub use table::FlowTable;
 pub use trial::{TRIAL_INTERFACE, Trial, TrialResult};
 

@@ -2,17 +2,22 @@
 
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd};
+use std::sync::Arc;
 
 use aya::maps::{Map, PerCpuArray};
-use aya::programs::{ProgramError, SchedClassifier, TcAttachType, tc};
-use aya::{Ebpf, EbpfError, EbpfLoader};
+use aya::programs::links::LinkOrder;
+use aya::programs::tc::{SchedClassifierLink, TcAttachOptions};
+use aya::programs::{SchedClassifier, TcAttachType};
+use aya::util::KernelVersion;
+use aya::{Ebpf, EbpfLoader};
 
 use super::exits::Exit;
 use super::index::{Index, Seeds};
 use super::layout::PORTS;
 use super::mapping::{Shared, SharedArray};
+use super::ports::Ports;
+use super::refusal::OpenFastPathError;
 use super::table::{FlowTable, Places};
-use crate::OpenDatapathError;
 
 /// Compiled from `bpf/tc.c`.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/tc.o"));
@@ -25,44 +30,10 @@ pub struct FastPathLimits {
     pub hops: u32,
 }
 
-/// Why the fast path does not start.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenFastPathError {
-    #[error("the kernel does not take the programs")]
-    Load(#[source] Box<EbpfError>),
-    #[error("the kernel does not take the program {name}")]
-    Program {
-        name: &'static str,
-        #[source]
-        source: Box<ProgramError>,
-    },
-    #[error("{0} interfaces do not find a place in the programs' table")]
-    TooManyInterfaces(usize),
-    #[error(transparent)]
-    Sockets(#[from] OpenDatapathError),
-    #[error("cannot attach to interface {interface}")]
-    Attach {
-        interface: String,
-        #[source]
-        source: Box<ProgramError>,
-    },
-    #[error("the programs have no {0}")]
-    Missing(&'static str),
-    #[error("cannot map the table {name}")]
-    Map {
-        name: &'static str,
-        #[source]
-        source: io::Error,
-    },
-    #[error("the door of interface {interface} does not open")]
-    Door {
-        interface: String,
-        #[source]
-        source: io::Error,
-    },
-}
+/// The first with links that keep a program at an interface's ingress.
+const TCX: KernelVersion = KernelVersion::new(6, 6, 0);
 
-/// The loaded programs. What they are attached to is let go when this is dropped.
+/// The loaded programs.
 #[derive(Debug)]
 pub struct Programs {
     ebpf: Ebpf,
@@ -95,6 +66,7 @@ impl Programs {
         limits: FastPathLimits,
         seed: [u64; 2],
     ) -> Result<(Self, FlowTable), OpenFastPathError> {
+        check_kernel()?;
         let seeds = Seeds { a: seed[0], b: seed[1] };
         // Two keys of each flow, and as much room again: a bucket then hardly ever fills.
         let buckets = (limits.flows / 2).max(1).next_power_of_two();
@@ -110,42 +82,64 @@ impl Programs {
             .override_global("bucket_mask", &mask, true)
             .override_global("hash_keys", &keys, true)
             .override_global("seed", &seeds.b, true);
-        let mut ebpf =
-            loader.load(OBJECT).map_err(|source| OpenFastPathError::Load(Box::new(source)))?;
+        let mut ebpf = loader.load(OBJECT).map_err(|source| OpenFastPathError::Load {
+            flows: limits.flows,
+            source: Box::new(source),
+        })?;
         for program in [Program::FastPath, Program::Door] {
             let name = program.name();
             classifier(&mut ebpf, program)?
                 .load()
                 .map_err(|source| OpenFastPathError::Program { name, source: Box::new(source) })?;
         }
+        let hops = Arc::new(shared(&ebpf, "hops", limits.hops)?);
+        let ports = Arc::new(Ports::new(shared(&ebpf, "ports", PORTS)?, Arc::clone(&hops)));
         let table = FlowTable {
             index: Index::new(shared(&ebpf, "flow_index", buckets)?, seeds),
             flows: shared(&ebpf, "flows", limits.flows)?,
             wide: shared(&ebpf, "wide", limits.flows)?,
-            hops: shared(&ebpf, "hops", limits.hops)?,
-            ports: shared(&ebpf, "ports", PORTS)?,
+            hops,
+            ports,
             control: shared(&ebpf, "control", 1)?,
-            interfaces: Vec::new(),
             free: Places::new(limits.flows),
             free_wide: Places::new(limits.flows),
         };
         Ok((Self { ebpf }, table))
     }
 
-    /// Runs a program on all that comes in by the interface.
+    /// Runs a program on all that comes in by the interface, before any other that is there: those see what is not
+    /// moved. It stays there as long as the link does.
     ///
     /// # Errors
     /// When the kernel refuses.
-    pub fn attach(&mut self, program: Program, interface: &str) -> Result<(), OpenFastPathError> {
-        // Where the kernel has tcx this is not needed and does no harm; where it is there already, neither.
-        let _ = tc::qdisc_add_clsact(interface);
-        classifier(&mut self.ebpf, program)?
-            .attach(interface, TcAttachType::Ingress)
-            .map(|_| ())
-            .map_err(|source| OpenFastPathError::Attach {
-                interface: interface.to_owned(),
-                source: Box::new(source),
-            })
+    pub(super) fn attach(
+        &mut self,
+        program: Program,
+        interface: &str,
+    ) -> Result<SchedClassifierLink, OpenFastPathError> {
+        let refused = |source| OpenFastPathError::Attach {
+            interface: interface.to_owned(),
+            source: Box::new(source),
+        };
+        let order = TcAttachOptions::TcxOrder(LinkOrder::first());
+        let program = classifier(&mut self.ebpf, program)?;
+        program
+            .attach_with_options(interface, TcAttachType::Ingress, order)
+            .and_then(|link| program.take_link(link))
+            .map_err(refused)
+    }
+
+    /// Has the program of data interfaces run at this link; `None` if the link's interface has gone.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub(super) fn update(
+        &mut self,
+        link: SchedClassifierLink,
+    ) -> Result<Option<SchedClassifierLink>, OpenFastPathError> {
+        let program = classifier(&mut self.ebpf, Program::FastPath)?;
+        let updated = program.attach_to_link(link).and_then(|link| program.take_link(link));
+        Ok(updated.ok())
     }
 
     /// How often each exit was taken, on all processors.
@@ -171,6 +165,17 @@ impl Programs {
     /// When it is missing.
     pub fn fast_path(&mut self) -> Result<&mut SchedClassifier, OpenFastPathError> {
         classifier(&mut self.ebpf, Program::FastPath)
+    }
+}
+
+fn check_kernel() -> Result<(), OpenFastPathError> {
+    match KernelVersion::current() {
+        Ok(version) if version < TCX => {
+            let release = rustix::system::uname();
+            Err(OpenFastPathError::Kernel(release.release().to_string_lossy().into_owned()))
+        }
+        // What cannot be told is left to the kernel's own words.
+        Ok(_) | Err(_) => Ok(()),
     }
 }
 

@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, fence};
 use std::time::{Duration, Instant};
@@ -14,8 +15,9 @@ use super::flow::{
     WireKey,
 };
 use super::index::{Index, Refused, words};
-use super::layout::{Control, Flow, Hop, PORTS, PORTS_TRIED, PortPlace, Wide};
+use super::layout::{Control, Flow, Hop, Wide};
 use super::mapping::SharedArray;
+use super::ports::{NO_ZONE, Ports};
 use crate::Port;
 
 /// Far longer than any program runs, even where a hypervisor stops a processor in the middle.
@@ -23,9 +25,6 @@ const REST: Duration = Duration::from_secs(2);
 
 /// Nanoseconds in a unit of `last_seen`, as a shift.
 const SEEN_SHIFT: u32 = 30;
-
-/// No zone has this number: a flow of it is not installed.
-const NO_ZONE: u16 = u16::MAX;
 
 const TCP: u8 = 6;
 const UDP: u8 = 17;
@@ -36,11 +35,9 @@ pub struct FlowTable {
     pub(super) index: Index,
     pub(super) flows: SharedArray<Flow>,
     pub(super) wide: SharedArray<Wide>,
-    pub(super) hops: SharedArray<Hop>,
-    pub(super) ports: SharedArray<PortPlace>,
+    pub(super) hops: Arc<SharedArray<Hop>>,
+    pub(super) ports: Arc<Ports>,
     pub(super) control: SharedArray<Control>,
-    /// Of each data interface, the kernel's number and the place in `ports`.
-    pub(super) interfaces: Vec<(u32, usize)>,
     pub(super) free: Places,
     pub(super) free_wide: Places,
 }
@@ -216,32 +213,17 @@ impl FlowTable {
         self.hops.len() as u32
     }
 
-    /// Adds a data interface, as the next `Port`, with the device where its packets wait for the engine. It is of no
-    /// zone yet. Returns whether there was room.
-    pub(super) fn add_port(&mut self, interface: u32, door: u32) -> bool {
-        let mut places = (0..PORTS_TRIED).map(|tried| ((interface + tried) % PORTS) as usize);
-        let free = places.find(|&place| self.ports[place].interface.load(Relaxed) == 0);
-        let Some(place) = free else { return false };
-        let port = &self.ports[place];
-        port.zone.store(NO_ZONE, Relaxed);
-        port.door.store(door, Relaxed);
-        port.interface.store(interface, Release);
-        self.interfaces.push((interface, place));
-        true
-    }
-
     /// Says of which zone an interface is; one of none moves no packets.
     ///
     /// # Panics
     /// When there is no such port.
     pub fn set_zone(&mut self, port: Port, zone: Option<u16>) {
-        let (_, place) = self.interfaces[usize::from(port.0)];
-        self.ports[place].zone.store(zone.unwrap_or(NO_ZONE), Release);
+        self.ports.set_zone(port, zone);
     }
 
-    /// The kernel's number of an interface.
+    /// The kernel's number of an interface; `None` while there is none.
     pub fn interface(&self, port: Port) -> Option<u32> {
-        self.interfaces.get(usize::from(port.0)).map(|(interface, _)| *interface)
+        self.ports.interface(port)
     }
 
     fn keys(&self, place: FlowPlace) -> [WireKey; 2] {

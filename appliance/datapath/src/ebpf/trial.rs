@@ -4,6 +4,7 @@ use aya::TestRun as _;
 use aya::programs::TestRunOptions;
 
 use super::{FastPathLimits, FlowTable, OpenFastPathError, Programs};
+use crate::Port;
 
 /// The loopback device, on which the kernel runs programs for trials; its link address is zero.
 pub const TRIAL_INTERFACE: u32 = 1;
@@ -35,8 +36,8 @@ impl Trial {
     /// # Errors
     /// When the kernel refuses.
     pub fn new(limits: FastPathLimits, seed: [u64; 2]) -> Result<Self, OpenFastPathError> {
-        let (programs, mut table) = Programs::load(limits, seed)?;
-        if !table.add_port(TRIAL_INTERFACE, 0) {
+        let (programs, table) = Programs::load(limits, seed)?;
+        if !table.ports.set(Port(0), TRIAL_INTERFACE, 0) {
             return Err(OpenFastPathError::TooManyInterfaces(1));
         }
         Ok(Self { programs, table })

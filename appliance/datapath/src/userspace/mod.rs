@@ -78,6 +78,7 @@ pub struct UserspaceDatapath {
     busy_waits: u32,
     /// The port that `receive` looks at first, so that none starves.
     first: usize,
+    link_changes: u64,
 }
 
 impl UserspaceDatapath {
@@ -126,7 +127,18 @@ impl UserspaceDatapath {
             watched_ready: true,
             busy_waits: 0,
             first: 0,
+            link_changes: 0,
         })
+    }
+
+    /// The kernel's number of the interface that has the port's name now.
+    pub(crate) fn interface(&self, port: Port) -> Option<u32> {
+        self.ports[usize::from(port.0)].index()
+    }
+
+    /// How often the kernel has told of changed links.
+    pub(crate) const fn link_changes(&self) -> u64 {
+        self.link_changes
     }
 
     fn poll(&mut self, timeout: Option<Duration>) -> io::Result<()> {
@@ -147,6 +159,7 @@ impl UserspaceDatapath {
         }
         if changed || troubled {
             socket::drain_link_signal(&self.links);
+            self.link_changes += 1;
             self.refresh_ports();
         }
         Ok(())

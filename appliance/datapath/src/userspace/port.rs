@@ -53,6 +53,10 @@ impl PortState {
         self.index.is_some()
     }
 
+    pub(super) const fn index(&self) -> Option<u32> {
+        self.index
+    }
+
     pub(super) const fn is_up(&self) -> bool {
         self.up
     }

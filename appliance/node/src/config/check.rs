@@ -77,6 +77,7 @@ impl Checker<'_> {
             self.refuse(span(&written.name), "node.name", &name);
         }
         let datapath = match self.text(&written.datapath, "node.datapath").as_str() {
+            "auto" => DatapathKind::Auto,
             "ebpf" => DatapathKind::Ebpf,
             "userspace" => DatapathKind::Userspace,
             "null" => DatapathKind::Null,

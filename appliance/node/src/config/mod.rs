@@ -52,6 +52,8 @@ pub struct Node {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DatapathKind {
+    /// `Ebpf` where the kernel allows, else `Userspace`.
+    Auto,
     Ebpf,
     Userspace,
     /// Moves nothing: for trying the API without privilege.

@@ -102,8 +102,8 @@ pub const SETTINGS: &[Setting] = &[
     text(
         "node.datapath",
         "userspace",
-        "`userspace`, `ebpf` or `null`",
-        "`userspace` moves packets through AF_PACKET rings. `ebpf` has the kernel move those of settled flows by itself, and the others as `userspace` does; in a cluster it moves none by itself yet. `null` moves none, is never ready, needs no privilege and is for trying the API.",
+        "`auto`, `ebpf`, `userspace` or `null`",
+        "`userspace` moves packets through AF_PACKET rings. `ebpf` has the kernel move those of settled flows by itself, and the others as `userspace` does; in a cluster it moves none by itself yet. It takes Linux 6.6; where it cannot be had the node does not start and says why. `auto` is `ebpf` where it can be had, and elsewhere `userspace`, with the reason in the log. `null` moves none, is never ready, needs no privilege and is for trying the API.",
     ),
     number(
         "node.device_wait_ms",

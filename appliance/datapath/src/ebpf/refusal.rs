@@ -82,8 +82,8 @@ fn program_advice(error: &ProgramError) -> String {
 }
 
 fn door_advice(error: &io::Error) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied => {
+    match error.raw_os_error() {
+        Some(libc::ENOENT | libc::ENODEV | libc::EPERM | libc::EACCES) => {
             "; gabiond needs /dev/net/tun and CAP_NET_ADMIN, which its service unit gives it"
         }
         _ => "",

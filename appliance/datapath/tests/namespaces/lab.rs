@@ -7,6 +7,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use gabion_datapath::ebpf::{EbpfDatapath, FastPathLimits};
 use gabion_datapath::{
     Datapath, Port, PortCounters, UserspaceDatapath, UserspaceLimits, VnetHeader, Waker,
 };
@@ -24,6 +25,8 @@ pub(crate) const SERVER_PORT: Port = Port(1);
 
 pub(crate) const LIMITS: UserspaceLimits =
     UserspaceLimits { ring_mebibytes: 8, queue_bytes: 128 << 10 };
+
+const INTERFACES: &[&str] = &["ext", "int"];
 
 /// Namespaces that go when this goes.
 pub(crate) struct Lab {
@@ -110,12 +113,22 @@ impl Lab {
 
     /// Joins the node's interfaces by the userspace datapath.
     pub(crate) fn bridge(&self) -> Bridge {
+        self.bridge_by(|| UserspaceDatapath::open(INTERFACES, LIMITS).unwrap())
+    }
+
+    /// The same behind programs that know no flow, so that every packet is the bridge's.
+    pub(crate) fn bridge_behind_programs(&self) -> Bridge {
+        let tables = FastPathLimits { flows: 16, hops: 16 };
+        self.bridge_by(move || EbpfDatapath::open(INTERFACES, LIMITS, tables, [1, 2]).unwrap().0)
+    }
+
+    fn bridge_by<D: Datapath>(&self, open: impl FnOnce() -> D + Send + 'static) -> Bridge {
         let (opened, waker) = sync_channel(1);
         let (tell, links) = sync_channel(64);
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let thread = self.spawn(NODE, move || {
-            let mut datapath = UserspaceDatapath::open(&["ext", "int"], LIMITS).unwrap();
+            let mut datapath = open();
             opened.send(datapath.waker()).unwrap();
             run_bridge(&mut datapath, &stopped, &tell)
         });
@@ -159,7 +172,7 @@ impl Bridge {
 }
 
 fn run_bridge(
-    datapath: &mut UserspaceDatapath,
+    datapath: &mut impl Datapath,
     stop: &AtomicBool,
     tell: &SyncSender<(Port, bool)>,
 ) -> Seen {

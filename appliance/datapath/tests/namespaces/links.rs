@@ -18,10 +18,17 @@ fn assert_reachable(lab: &Lab) {
     lab.execute(CLIENT, "ping -c 1 -W 10 198.51.100.2");
 }
 
+/// The bridge of one datapath or of the other, in namespaces of its own.
+const BRIDGES: [fn(&Lab) -> Bridge; 2] = [Lab::bridge, Lab::bridge_behind_programs];
+
 #[test]
 fn an_interface_that_is_removed_and_made_anew_goes_on() {
+    BRIDGES.into_iter().for_each(goes_on_when_removed_and_made_anew);
+}
+
+fn goes_on_when_removed_and_made_anew(build: fn(&Lab) -> Bridge) {
     let Some(lab) = Lab::build() else { return };
-    let bridge = lab.bridge();
+    let bridge = build(&lab);
     assert_reachable(&lab);
     lab.ip(NODE, "link del int");
     await_link(&bridge, SERVER_PORT, false);
@@ -57,8 +64,12 @@ fn an_interface_that_goes_down_and_up_goes_on() {
 
 #[test]
 fn a_port_follows_its_name() {
+    BRIDGES.into_iter().for_each(follows_its_name);
+}
+
+fn follows_its_name(build: fn(&Lab) -> Bridge) {
     let Some(lab) = Lab::build() else { return };
-    let bridge = lab.bridge();
+    let bridge = build(&lab);
     lab.ip(NODE, "link set int name other");
     await_link(&bridge, SERVER_PORT, false);
     lab.ip(NODE, "link set other name int");
@@ -70,8 +81,12 @@ fn a_port_follows_its_name() {
 /// An interface keeps its number when it goes to another namespace and back.
 #[test]
 fn an_interface_that_comes_back_under_its_number_is_bound_again() {
+    BRIDGES.into_iter().for_each(is_bound_again_under_its_number);
+}
+
+fn is_bound_again_under_its_number(build: fn(&Lab) -> Bridge) {
     let Some(lab) = Lab::build() else { return };
-    let bridge = lab.bridge();
+    let bridge = build(&lab);
     lab.ip(NODE, &format!("link set int netns {}", lab.namespace(CLIENT)));
     await_link(&bridge, SERVER_PORT, false);
     lab.ip(CLIENT, &format!("link set int netns {}", lab.namespace(NODE)));

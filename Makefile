@@ -15,7 +15,7 @@ help: ## Lists what make can do here
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo "  PROFILE=dev builds faster and runs slower; default: release."
-	@echo "  BENCH='--json FILE --only stream-gso' passes options to the comparison; BENCH=--help lists them."
+	@echo "  BENCH='--pairs 4 --only stream-gso' passes options to the comparison; BENCH=--help lists them."
 
 demo: setup-build setup-lab build ## Installs what is missing, builds, and shows connections that outlive their node (root)
 	@$(BIN)/gabion lab run story
@@ -34,9 +34,9 @@ check: setup-build ## Formatting, lints, licences
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	if command -v cargo-deny >/dev/null; then $(CARGO) deny --locked check bans licenses sources; fi
 
-bench: setup-build setup-lab ## Compares the appliance with the kernel's firewall: 10 minutes on an idle machine (root)
+bench: setup-build setup-lab ## Compares the appliance with the kernel's firewall: 40 minutes on an idle machine (root)
 	$(CARGO) build --locked --profile $(PROFILE) $(BINARIES) -p gabion-benches
-	@$(BIN)/peer $(BENCH)
+	@$(BIN)/peer --report $(TARGET_DIR)/bench-report $(BENCH)
 
 bench-cluster: setup-build setup-lab ## Two nodes between load balancers, beside conntrackd and source NAT: five minutes (root)
 	@setup/install bench

@@ -8,25 +8,37 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail, ensure};
 use tempfile::TempDir;
 
-use crate::lab::{ArmKind, Lab, Place, sysctl};
+use crate::lab::{ArmKind, Datapath, Lab, Place, System, sysctl};
 use crate::load::{CONNECTION_PORTS, IPERF_PORT, ROUND_TRIP_PORT};
+use crate::packets::SERVICE;
 use crate::process::{Running, run};
 use crate::{Interrupt, load};
 
-/// Connections that either firewall can hold: four times what the load leaves behind at most.
-const FLOWS: u32 = 1 << 20;
+/// Connections that either firewall can hold: four times what most loads leave behind, twice that of a million flows.
+const FLOWS: u32 = 1 << 21;
 /// How long both firewalls remember a connection that has closed: the appliance's default.
 const CLOSED_SECONDS: u32 = 10;
 /// How long gabiond may take to be ready.
-const READY_WITHIN: Duration = Duration::from_secs(20);
+const READY_WITHIN: Duration = Duration::from_secs(60);
+/// Of the first service that nothing asks for.
+const FILLER_PORT: u16 = 15_000;
 const HASH_SIZE: &str = "/sys/module/nf_conntrack/parameters/hashsize";
 const CONNTRACK_MAX: &str = "/proc/sys/net/netfilter/nf_conntrack_max";
 
 /// Where the appliance's programs are, and what its node is told beside what it must be.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Appliance {
     pub(crate) programs: PathBuf,
     pub(crate) settings: Vec<String>,
+}
+
+impl Appliance {
+    /// The same with packets moved by this.
+    pub(crate) fn with(&self, datapath: Datapath) -> Self {
+        let mut settings = self.settings.clone();
+        settings.push(format!("datapath = \"{}\"", datapath.label()));
+        Self { programs: self.programs.clone(), settings }
+    }
 }
 
 /// One arm, ready to carry load.
@@ -48,11 +60,11 @@ impl Arm {
     ) -> anyhow::Result<Self> {
         let place = lab.place(kind);
         let mut gabiond = None;
-        match kind {
-            ArmKind::Direct => forward(&place)?,
-            ArmKind::Peer | ArmKind::Control => {
+        match kind.system {
+            System::Direct => forward(&place)?,
+            System::Peer | System::PeerChain => {
                 forward(&place)?;
-                let rules = ruleset();
+                let rules = ruleset(kind);
                 let file = tempfile::NamedTempFile::new()?;
                 fs::write(file.path(), rules)?;
                 let path = file.path().to_string_lossy();
@@ -62,8 +74,10 @@ impl Arm {
                 // Flows have counters in both firewalls.
                 sysctl(&place.node, "net.netfilter.nf_conntrack_acct=1")?;
             }
-            ArmKind::Gabion => {
-                gabiond = Some(Gabiond::start(&place.node, "", &policy(), appliance, interrupt)?);
+            System::Gabion(datapath) => {
+                let (appliance, policy) = (appliance.with(datapath), policy(kind.rules));
+                let started = Gabiond::start(&place.node, "", &policy, &appliance, interrupt)?;
+                gabiond = Some(started);
             }
         }
         let port = IPERF_PORT.to_string();
@@ -78,40 +92,50 @@ fn forward(place: &Place) -> anyhow::Result<()> {
     sysctl(&place.node, "net.ipv4.ip_forward=1")
 }
 
-/// The services that the ten rules allow, of which the load uses six: protocol and port.
-fn services() -> Vec<(&'static str, u16)> {
-    let fillers = [("tcp", 22), ("udp", 53), ("tcp", 80), ("tcp", 443)];
+/// The services that so many rules allow, those of the load last: protocol and port.
+fn services(rules: u32) -> Vec<(&'static str, u16)> {
     let used = [IPERF_PORT, ROUND_TRIP_PORT].into_iter().chain(CONNECTION_PORTS);
-    fillers.into_iter().chain(used.map(|port| ("tcp", port))).collect()
+    let used: Vec<_> = used.map(|port| ("tcp", port)).chain([("udp", SERVICE)]).collect();
+    let fillers = (FILLER_PORT..u16::MAX).flat_map(|port| [("tcp", port), ("udp", port)]);
+    fillers.take((rules as usize).saturating_sub(used.len())).chain(used).collect()
 }
 
 /// The kernel's firewall in its best form: replies and established flows by one verdict map, first
-/// packets by one lookup in a concatenated map instead of ten rules.
-fn ruleset() -> String {
-    let elements: Vec<String> = services()
-        .iter()
-        .map(|(protocol, port)| format!("int . {protocol} . {port} : accept"))
-        .collect();
+/// packets by one lookup in a concatenated map instead of rules one after the other.
+fn ruleset(kind: ArmKind) -> String {
+    let services = services(kind.rules);
+    let first = if kind.system == System::PeerChain {
+        let rule = |(protocol, port): &(&str, u16)| {
+            format!("    iif int meta l4proto {protocol} th dport {port} accept\n")
+        };
+        services.iter().map(rule).collect()
+    } else {
+        let element =
+            |(protocol, port): &(&str, u16)| format!("int . {protocol} . {port} : accept");
+        let elements: Vec<String> = services.iter().map(element).collect();
+        format!("    iif . meta l4proto . th dport vmap {{ {} }}\n", elements.join(", "))
+    };
     format!(
         "table inet bench {{
   chain forward {{
     type filter hook forward priority filter; policy drop;
     ct state vmap {{ established : accept, related : accept, invalid : drop }}
-    iif . meta l4proto . th dport vmap {{ {} }}
-  }}
+{first}  }}
   chain translate {{
     type nat hook postrouting priority srcnat; policy accept;
     oif ext masquerade
   }}
 }}
-",
-        elements.join(", ")
+"
     )
 }
 
-/// The rules that permit what the loads ask for.
-pub(crate) fn rules() -> String {
-    services()
+/// So many rules that permit what the loads ask for: a single one permits everything.
+pub(crate) fn rules(count: u32) -> String {
+    if count == 1 {
+        return "  - { name: all, from: inside, to: outside, action: allow }\n".to_owned();
+    }
+    services(count)
         .iter()
         .map(|(protocol, port)| {
             format!(
@@ -122,11 +146,11 @@ pub(crate) fn rules() -> String {
 }
 
 /// The same for the appliance.
-fn policy() -> String {
-    let rules = rules();
+fn policy(count: u32) -> String {
+    let rules = rules(count);
     let settings = format!(
         "  timeouts: {{ tcp-closed: {CLOSED_SECONDS}s }}
-  flood: {{ flows-per-source: {FLOWS} }}
+  flood: {{ flows-per-source: {FLOWS}, new-flows-per-source-per-second: {FLOWS} }}
 "
     );
     masquerade(&settings, &rules)
@@ -296,15 +320,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_firewalls_have_ten_rules() {
-        assert_eq!(services().len(), 10);
-        assert_eq!(ruleset().matches("int . ").count(), 10);
+    fn both_firewalls_have_as_many_rules() {
+        let peer = ArmKind::of(System::Peer);
+        for count in [10, 1_000, 100_000] {
+            assert_eq!(services(count).len(), count as usize);
+            assert_eq!(ruleset(peer.rules(count)).matches("int . ").count(), count as usize);
+        }
+        let chain = ArmKind::of(System::PeerChain);
+        assert_eq!(ruleset(chain).matches("th dport").count(), 10);
     }
 
     #[test]
     fn the_policy_is_valid() {
-        let loaded = gabion_rules::load("bench.yaml", &policy(), None).unwrap();
-        let defaults = loaded.rule_set.zones().len().pow(2);
-        assert_eq!(loaded.rule_set.rules().len() - defaults, 10);
+        for count in [1, 10, 1_000] {
+            let loaded = gabion_rules::load("bench.yaml", &policy(count), None).unwrap();
+            let defaults = loaded.rule_set.zones().len().pow(2);
+            assert_eq!(loaded.rule_set.rules().len() - defaults, count as usize);
+        }
     }
 }

@@ -9,6 +9,7 @@ use anyhow::{Context as _, bail};
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::packets::DESTINATIONS;
 use crate::process::{run, run_line};
 
 /// Of all names of namespaces.
@@ -23,26 +24,78 @@ const NODE_INSIDE: &str = "10.1.0.1";
 const NODE_OUTSIDE: &str = "203.0.113.1";
 
 /// What stands between client and server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum ArmKind {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum System {
     /// The kernel forwards, without a firewall.
     Direct,
-    /// nftables, conntrack, masquerade.
+    /// nftables, conntrack, masquerade, in its best form.
     Peer,
-    Gabion,
-    /// The peer again: the A/A control.
-    Control,
+    /// The same with one rule after the other, as rules must stand that no map can hold.
+    PeerChain,
+    Gabion(Datapath),
 }
 
-impl ArmKind {
-    pub(crate) const ALL: [Self; 4] = [Self::Direct, Self::Peer, Self::Gabion, Self::Control];
+/// Who moves packets in the appliance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
+pub(crate) enum Datapath {
+    Userspace,
+    Ebpf,
+}
 
+impl Datapath {
     pub(crate) const fn label(self) -> &'static str {
         match self {
-            Self::Direct => "direct",
-            Self::Peer => "peer",
-            Self::Gabion => "gabion",
-            Self::Control => "control",
+            Self::Userspace => "userspace",
+            Self::Ebpf => "ebpf",
+        }
+    }
+}
+
+/// A system with so many rules, once or again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct ArmKind {
+    pub(crate) system: System,
+    pub(crate) rules: u32,
+    /// The same as another arm: the A/A control.
+    pub(crate) again: bool,
+}
+
+/// Of most arms.
+const RULES: u32 = 10;
+
+impl ArmKind {
+    pub(crate) const fn of(system: System) -> Self {
+        Self { system, rules: RULES, again: false }
+    }
+
+    pub(crate) const fn rules(self, rules: u32) -> Self {
+        Self { rules, ..self }
+    }
+
+    pub(crate) const fn again(self) -> Self {
+        Self { again: true, ..self }
+    }
+
+    pub(crate) fn label(self) -> String {
+        let mut label = match self.system {
+            System::Direct => "direct".to_owned(),
+            System::Peer => "peer".to_owned(),
+            System::PeerChain => "peer-chain".to_owned(),
+            System::Gabion(datapath) => format!("gabion-{}", datapath.label()),
+        };
+        if self.rules != RULES {
+            label += &format!("-{}", self.rules);
+        }
+        if self.again {
+            label += "-again";
+        }
+        label
+    }
+
+    pub(crate) const fn datapath(self) -> Option<Datapath> {
+        match self.system {
+            System::Gabion(datapath) => Some(datapath),
+            System::Direct | System::Peer | System::PeerChain => None,
         }
     }
 }
@@ -127,6 +180,7 @@ fn build_arm(place: &Place) -> anyhow::Result<()> {
     cable(&place.server, &place.node, "ext", SERVER_ADDRESS, NODE_OUTSIDE)?;
     run_line(&format!("ip -n {} route add default via {NODE_INSIDE}", place.client))?;
     run_line(&format!("ip -n {} route add default via {NODE_OUTSIDE}", place.server))?;
+    run_line(&format!("ip -n {} route add {DESTINATIONS} via {SERVER_ADDRESS}", place.node))?;
     settle(place)
 }
 
@@ -180,4 +234,22 @@ pub(crate) fn set_segmentation(place: &Place, how: Segmentation) -> anyhow::Resu
         run_line(&format!("ip netns exec {host} ethtool -K eth0 tso {state} gso {state}"))?;
     }
     Ok(())
+}
+
+/// Whether the node takes frames that the kernel makes without sockets: a veth does so only if it polls.
+pub(crate) fn set_polling(place: &Place, is_on: bool) -> anyhow::Result<()> {
+    let state = if is_on { "on" } else { "off" };
+    run_line(&format!("ip netns exec {} ethtool -K int gro {state}", place.node)).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_say_what_is_unusual() {
+        let ebpf = ArmKind::of(System::Gabion(Datapath::Ebpf));
+        assert_eq!(ebpf.label(), "gabion-ebpf");
+        assert_eq!(ebpf.rules(1_000).again().label(), "gabion-ebpf-1000-again");
+    }
 }

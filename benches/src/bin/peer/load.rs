@@ -10,7 +10,8 @@ use anyhow::{Context as _, bail, ensure};
 use serde_json::Value;
 
 use crate::Interrupt;
-use crate::lab::{Place, SERVER_ADDRESS, Segmentation};
+use crate::lab::{Place, SERVER_ADDRESS, Segmentation, set_segmentation};
+use crate::packets::Packets;
 use crate::process::{join, run_measured, spawn_in};
 
 pub(crate) const IPERF_PORT: u16 = 5201;
@@ -26,85 +27,158 @@ const GRACE: Duration = Duration::from_secs(15);
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What is measured.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Metric {
-    /// One TCP stream in superframes.
-    StreamGso,
-    /// One TCP stream in packets of 1,500 bytes.
-    #[value(name = "stream-1500")]
-    Stream1500,
+    /// So many TCP streams in superframes.
+    StreamGso { streams: u32 },
+    /// So many TCP streams in packets of 1,500 bytes.
+    Stream1500 { streams: u32 },
     /// A byte there and back over an open TCP connection.
     RoundTrip,
     /// TCP connections with a request and a response of one byte each.
     Connections,
+    /// Frames of so many bytes of established UDP flows.
+    Packets { bytes: usize, flows: u64 },
+    /// First packets of UDP flows.
+    NewFlows,
 }
 
+/// One of the numbers that a sample of a metric yields.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Quantity {
+    /// metric/action
+    pub(crate) what: &'static str,
+    pub(crate) unit: &'static str,
+    pub(crate) decimals: usize,
+    /// Better is less.
+    pub(crate) is_time: bool,
+}
+
+impl Quantity {
+    const fn rate(what: &'static str, unit: &'static str, decimals: usize) -> Self {
+        Self { what, unit, decimals, is_time: false }
+    }
+
+    const fn time(what: &'static str) -> Self {
+        Self { what, unit: "us", decimals: 2, is_time: true }
+    }
+}
+
+/// Of round trips, in thousandths, with their quantities below.
+const QUANTILES: [usize; 3] = [500, 990, 999];
+
 impl Metric {
-    pub(crate) const ALL: [Self; 4] =
-        [Self::StreamGso, Self::Stream1500, Self::RoundTrip, Self::Connections];
-
-    /// metric/action/family/case
-    pub(crate) const fn name(self) -> &'static str {
+    /// In the order of what a sample yields; the first is what gates are about.
+    pub(crate) fn quantities(self) -> Vec<Quantity> {
         match self {
-            Self::StreamGso => "rate/stream/tcp4-snat/gso",
-            Self::Stream1500 => "rate/stream/tcp4-snat/1500",
-            Self::RoundTrip => "p50/round-trip/tcp4-snat/1-byte",
-            Self::Connections => "rate/connect/tcp4-snat/1-byte",
-        }
-    }
-
-    pub(crate) const fn unit(self) -> &'static str {
-        match self {
-            Self::StreamGso | Self::Stream1500 => "Gbit/s",
-            Self::RoundTrip => "us",
-            Self::Connections => "1/s",
-        }
-    }
-
-    pub(crate) const fn decimals(self) -> usize {
-        match self {
-            Self::StreamGso | Self::Stream1500 | Self::RoundTrip => 2,
-            Self::Connections => 0,
+            Self::StreamGso { .. } | Self::Stream1500 { .. } => {
+                vec![Quantity::rate("rate/stream", "Gbit/s", 2)]
+            }
+            Self::RoundTrip => {
+                ["p50/round-trip", "p99/round-trip", "p99.9/round-trip"].map(Quantity::time).into()
+            }
+            Self::Connections => vec![Quantity::rate("rate/connect", "1/s", 0)],
+            Self::Packets { .. } => vec![Quantity::rate("rate/forward", "1/s", 0)],
+            Self::NewFlows => vec![Quantity::rate("rate/begin", "1/s", 0)],
         }
     }
 
     /// What the load generator offers.
-    pub(crate) const fn offered(self) -> &'static str {
+    pub(crate) fn offered(self) -> String {
         match self {
-            Self::StreamGso => "one iperf3 stream, as fast as it goes, superframes",
-            Self::Stream1500 => "one iperf3 stream, as fast as it goes, 1500-byte packets",
-            Self::RoundTrip => "one connection, one byte under way",
-            Self::Connections => "16 clients in a closed loop, 1 byte there and 1 back",
+            Self::StreamGso { streams } => {
+                format!("{streams} iperf3 stream(s), as fast as they go, superframes")
+            }
+            Self::Stream1500 { streams } => {
+                format!("{streams} iperf3 stream(s), as fast as they go, 1500-byte packets")
+            }
+            Self::RoundTrip => "one connection, one byte under way".to_owned(),
+            Self::Connections => {
+                format!("{CLIENTS} clients in a closed loop, 1 byte there and 1 back")
+            }
+            Self::Packets { bytes, flows } => {
+                format!(
+                    "{bytes}-byte frames of {flows} flows in turn, as fast as the kernel makes them"
+                )
+            }
+            Self::NewFlows => "bursts of 1,024 packets, each of a new flow".to_owned(),
         }
     }
 
     pub(crate) const fn segmentation(self) -> Segmentation {
         match self {
-            Self::Stream1500 => Segmentation::ByTheSender,
-            Self::StreamGso | Self::RoundTrip | Self::Connections => Segmentation::ByTheReceiver,
+            Self::Stream1500 { .. } => Segmentation::ByTheSender,
+            Self::StreamGso { .. }
+            | Self::RoundTrip
+            | Self::Connections
+            | Self::Packets { .. }
+            | Self::NewFlows => Segmentation::ByTheReceiver,
         }
     }
 
-    /// One sample, in `unit`s.
-    pub(crate) fn measure(
-        self,
-        place: &Place,
+    /// Readies an arm for samples of this.
+    ///
+    /// # Errors
+    /// When packets do not pass.
+    pub(crate) fn ready(self, place: &Place, interrupt: &Interrupt) -> anyhow::Result<Ready> {
+        set_segmentation(place, self.segmentation())?;
+        let packets = match self {
+            Self::Packets { flows, .. } => {
+                let mut packets = Packets::begin(place)?;
+                packets.prime(flows, interrupt)?;
+                Some(packets)
+            }
+            Self::NewFlows => Some(Packets::begin(place)?),
+            Self::StreamGso { .. }
+            | Self::Stream1500 { .. }
+            | Self::RoundTrip
+            | Self::Connections => None,
+        };
+        Ok(Ready { metric: self, place: place.clone(), packets })
+    }
+}
+
+/// An arm that is ready for samples.
+#[derive(Debug)]
+pub(crate) struct Ready {
+    metric: Metric,
+    place: Place,
+    packets: Option<Packets>,
+}
+
+impl Ready {
+    /// One sample: a value for each of the metric's quantities.
+    ///
+    /// # Errors
+    /// When it fails or is interrupted.
+    pub(crate) fn sample(
+        &mut self,
         seconds: u32,
         interrupt: &Interrupt,
-    ) -> anyhow::Result<f64> {
+    ) -> anyhow::Result<Vec<f64>> {
         interrupt.check()?;
-        match self {
-            Self::StreamGso | Self::Stream1500 => stream(place, seconds, interrupt),
-            Self::RoundTrip => round_trip(place, seconds),
-            Self::Connections => connections(place, seconds),
+        let place = &self.place;
+        match (self.metric, &mut self.packets) {
+            (Metric::StreamGso { streams } | Metric::Stream1500 { streams }, _) => {
+                stream(place, streams, seconds, interrupt).map(|rate| vec![rate])
+            }
+            (Metric::RoundTrip, _) => round_trip(place, seconds),
+            (Metric::Connections, _) => connections(place, seconds).map(|rate| vec![rate]),
+            (Metric::Packets { bytes, flows }, Some(packets)) => {
+                packets.forward(bytes, flows, seconds, interrupt).map(|rate| vec![rate])
+            }
+            (Metric::NewFlows, Some(packets)) => {
+                packets.begin_flows(seconds, interrupt).map(|rate| vec![rate])
+            }
+            (Metric::Packets { .. } | Metric::NewFlows, None) => bail!("no generator"),
         }
     }
 }
 
-fn stream(place: &Place, seconds: u32, interrupt: &Interrupt) -> anyhow::Result<f64> {
-    let (port, time) = (IPERF_PORT.to_string(), seconds.to_string());
-    let words =
-        ["iperf3", "-c", SERVER_ADDRESS, "-p", &port, "-t", &time, "-C", CONGESTION_CONTROL, "-J"];
+fn stream(place: &Place, streams: u32, seconds: u32, interrupt: &Interrupt) -> anyhow::Result<f64> {
+    let (port, time, count) = (IPERF_PORT.to_string(), seconds.to_string(), streams.to_string());
+    let words = ["iperf3", "-c", SERVER_ADDRESS, "-p", &port, "-t", &time, "-P", &count];
+    let words = [&words[..], &["-C", CONGESTION_CONTROL, "-J"]].concat();
     let limit = Duration::from_secs(seconds.into()) + GRACE;
     let report = run_measured(&place.client, &words, limit, interrupt)?;
     let report: Value = serde_json::from_str(&report).context("iperf3 printed no JSON")?;
@@ -112,7 +186,7 @@ fn stream(place: &Place, seconds: u32, interrupt: &Interrupt) -> anyhow::Result<
     Ok(bits.context("iperf3 does not say how much was received")? / 1e9)
 }
 
-fn round_trip(place: &Place, seconds: u32) -> anyhow::Result<f64> {
+fn round_trip(place: &Place, seconds: u32) -> anyhow::Result<Vec<f64>> {
     let server = Server::start(place, &[ROUND_TRIP_PORT], 1)?;
     let client = spawn_in(&place.client, move || {
         let mut stream = TcpStream::connect_timeout(&server_at(ROUND_TRIP_PORT), PATIENCE)?;
@@ -129,12 +203,13 @@ fn round_trip(place: &Place, seconds: u32) -> anyhow::Result<f64> {
             times.push(u32::try_from(received.duration_since(sent).as_nanos()).unwrap_or(u32::MAX));
             sent = received;
         }
-        let middle = times.len() / 2;
-        Ok(f64::from(*times.select_nth_unstable(middle).1) / 1e3)
+        times.sort_unstable();
+        let at = |thousandths: usize| f64::from(times[times.len() * thousandths / 1_000]) / 1e3;
+        Ok(QUANTILES.map(at).to_vec())
     });
-    let median = join(client);
+    let quantiles = join(client);
     server.stop()?;
-    median
+    quantiles
 }
 
 fn connections(place: &Place, seconds: u32) -> anyhow::Result<f64> {

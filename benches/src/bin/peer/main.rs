@@ -1,40 +1,42 @@
-//! The appliance's userspace datapath against the kernel's own firewall, on the same topology.
+//! The appliance against the kernel's own firewall, on the same topology.
 //!
 //! Client, node and server stand in namespaces, everything is pinned to one CPU, and the arms are
 //! measured in turn, there and back (A B B A), so that what drifts, drifts for all. Only ratios
 //! within a pair are claimed. Whatever was built is removed at the end, on failure and on Ctrl-C.
 
 mod arms;
+mod cases;
 mod cluster;
 mod forwarding;
 mod lab;
 mod load;
 mod machine;
+mod measure;
+mod packets;
 mod process;
 mod ratio;
 mod replace;
 mod report;
 
-use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
 
 use anyhow::{Context as _, bail};
 use clap::Parser;
+use clap::builder::PossibleValuesParser;
 use tokio::signal::unix::{SignalKind, signal};
 
 use arms::{Appliance, Arm, ConntrackSize};
-use lab::{ArmKind, Lab, set_segmentation};
-use load::Metric;
-use machine::{Machine, PacketThread, PacketThreadShare, Ticks};
-use report::{Group, MetricReport, Outcome, Report};
+use cases::Case;
+use lab::{ArmKind, Datapath, Lab, System};
+use machine::Machine;
+use report::{Outcome, Report};
 
 /// Compares the appliance with nftables, conntrack and masquerade (root; Linux network namespaces)
 ///
-/// Exit code: 0 when the gate is met, 1 when it is missed or the run failed, 2 when the run is void.
+/// Exit code: 0 when all gates are met, 1 when one is missed or the run failed, 2 when the run is void.
 #[derive(Debug, Parser)]
 struct Options {
     /// Pairs of samples for each metric
@@ -44,8 +46,12 @@ struct Options {
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=30))]
     seconds: u32,
     /// What to measure [default: everything]
-    #[arg(long, value_delimiter = ',', value_name = "METRIC")]
-    only: Vec<Metric>,
+    #[arg(long, value_delimiter = ',', value_name = "WHAT",
+        value_parser = PossibleValuesParser::new(cases::all().iter().map(|case| case.id)))]
+    only: Vec<String>,
+    /// By what the appliance moves packets [default: either beside the other; ebpf where there is but one]
+    #[arg(long, value_enum, value_delimiter = ',')]
+    datapath: Vec<Datapath>,
     /// Instead: replaces policies of so many rules under load, and says what became of the packets
     #[arg(long, value_name = "RULES", value_parser = clap::value_parser!(u32).range(3..=100_000))]
     replace: Option<u32>,
@@ -70,7 +76,10 @@ struct Options {
     /// A line for the section [node] of gabiond's settings, such as `ring_mib = 8`
     #[arg(long, value_name = "LINE")]
     node_setting: Vec<String>,
-    /// Writes all samples and results as one JSON object
+    /// Writes page, plots and all samples into a directory
+    #[arg(long, value_name = "DIR")]
+    report: Option<PathBuf>,
+    /// Writes all samples and results of the other modes as one JSON object
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
 }
@@ -104,138 +113,75 @@ fn run(options: &Options) -> anyhow::Result<Outcome> {
     }
     process::go_first()?;
     let appliance = Appliance { programs, settings: options.node_setting.clone() };
+    let datapath = options.datapath.first().copied().unwrap_or(Datapath::Ebpf);
     if let Some(rules) = options.replace {
-        let is_clean = replace::measure(rules as usize, &appliance, &interrupt)?;
+        let kind = ArmKind::of(System::Gabion(datapath));
+        let is_clean = replace::measure(rules as usize, kind, &appliance, &interrupt)?;
         return Ok(if is_clean { Outcome::Met } else { Outcome::Missed });
     }
     if options.forwarding {
-        return forwarding::compare(options, &machine, &appliance, &interrupt);
+        return forwarding::compare(options, &machine, &appliance.with(datapath), &interrupt);
     }
-    let kinds: Vec<ArmKind> = ArmKind::ALL
-        .into_iter()
-        .filter(|&kind| kind != ArmKind::Gabion || !options.without_gabion)
-        .collect();
+    compare(options, machine, &appliance, &interrupt)
+}
+
+/// The comparison with the kernel's firewall.
+fn compare(
+    options: &Options,
+    machine: Machine,
+    appliance: &Appliance,
+    interrupt: &Interrupt,
+) -> anyhow::Result<Outcome> {
+    let cases = options.cases();
+    let mut kinds: Vec<ArmKind> = cases.iter().flat_map(|case| case.arms.clone()).collect();
+    kinds.sort_unstable();
+    kinds.dedup();
     // Dropped in the opposite order: programs, then namespaces, then the kernel's settings.
     let _conntrack = ConntrackSize::raise()?;
     let lab = Lab::build(&kinds)?;
     let arms = kinds
         .iter()
-        .map(|&kind| Arm::set_up(&lab, kind, &appliance, &interrupt))
+        .map(|&kind| Arm::set_up(&lab, kind, appliance, interrupt))
         .collect::<anyhow::Result<Vec<_>>>()?;
-
-    let wanted = if options.only.is_empty() { &Metric::ALL[..] } else { &options.only };
-    let mut metrics = Vec::new();
-    for &metric in wanted {
-        metrics.push(measure(metric, &arms, options, &interrupt)?);
+    let mut measured = Vec::new();
+    for case in &cases {
+        measured.extend(measure::measure(case, &arms, options, interrupt)?);
     }
     let report = Report {
         machine,
+        command: command(),
         load_after: machine::load(),
         seconds_per_sample: options.seconds,
-        node_settings: appliance.settings,
-        metrics,
+        node_settings: appliance.settings.clone(),
+        measured,
     };
-    if let Some(path) = &options.json {
-        let text = serde_json::to_string_pretty(&report)?;
-        std::fs::write(path, text + "\n")
-            .with_context(|| format!("cannot write {}", path.display()))?;
+    if let Some(directory) = &options.report {
+        report.write(directory)?;
     }
-    report.print();
+    println!("{}", report.page());
+    if let Some(directory) = &options.report {
+        println!("The same with plots and all samples: {}", directory.display());
+    }
     Ok(report.outcome())
 }
 
-/// All samples of one metric.
-fn measure(
-    metric: Metric,
-    arms: &[Arm],
-    options: &Options,
-    interrupt: &Interrupt,
-) -> anyhow::Result<MetricReport> {
-    for arm in arms {
-        set_segmentation(&arm.place, metric.segmentation())?;
-    }
-    let mut progress = Progress::new(metric, options.pairs);
-    let mut shares = Vec::new();
-    // The first is cold: sockets, slabs, neighbours. It is not kept.
-    measure_group(metric, arms.iter(), 1, interrupt, &mut Vec::new())?;
-    let mut groups = Vec::new();
-    for pair in 0..options.pairs {
-        let seconds = options.seconds;
-        let group = if pair % 2 == 0 {
-            measure_group(metric, arms.iter(), seconds, interrupt, &mut shares)?
-        } else {
-            measure_group(metric, arms.iter().rev(), seconds, interrupt, &mut shares)?
+/// As it can be given again, wherever the program is.
+fn command() -> String {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    format!("peer {}", words.join(" "))
+}
+
+impl Options {
+    /// What is wanted, in the order in which it is measured.
+    fn cases(&self) -> Vec<Case> {
+        let datapaths: &[Datapath] = match (self.without_gabion, self.datapath.is_empty()) {
+            (true, _) => &[],
+            (false, true) => &[Datapath::Userspace, Datapath::Ebpf],
+            (false, false) => &self.datapath,
         };
-        progress.show(pair, &group);
-        groups.push(group);
-    }
-    progress.end();
-    Ok(MetricReport::new(metric, groups, &shares))
-}
-
-fn measure_group<'a>(
-    metric: Metric,
-    arms: impl Iterator<Item = &'a Arm>,
-    seconds: u32,
-    interrupt: &Interrupt,
-    shares: &mut Vec<PacketThreadShare>,
-) -> anyhow::Result<Group> {
-    let mut group = Group::default();
-    for arm in arms {
-        let thread =
-            || arm.gabiond.as_ref().and_then(|gabiond| PacketThread::of(gabiond.process_id()));
-        let (before, ticks, start) = (thread(), Ticks::now(), Instant::now());
-        let value = metric
-            .measure(&arm.place, seconds, interrupt)
-            .with_context(|| format!("{} in arm {}", metric.name(), arm.kind.label()))?;
-        group.stolen = group.stolen.max(Ticks::now().stolen_since(ticks));
-        if let (Some(before), Some(after)) = (before, thread()) {
-            shares.push(after.share_since(before, start.elapsed().as_secs_f64()));
-        }
-        group.values.insert(arm.kind.label(), value);
-    }
-    Ok(group)
-}
-
-/// One line that is written again while it is a terminal, else a line for each group.
-struct Progress {
-    metric: Metric,
-    pairs: u32,
-    terminal: bool,
-}
-
-impl Progress {
-    fn new(metric: Metric, pairs: u32) -> Self {
-        let terminal = std::io::stderr().is_terminal();
-        eprintln!("{}: {}", metric.name(), metric.offered());
-        Self { metric, pairs, terminal }
-    }
-
-    fn show(&mut self, pair: u32, group: &Group) {
-        let values: Vec<String> = group
-            .values
-            .iter()
-            .map(|(arm, value)| format!("{arm} {value:.*}", self.metric.decimals()))
-            .collect();
-        let line = format!(
-            "  pair {:>3} of {}   {}  {}",
-            pair + 1,
-            self.pairs,
-            values.join("   "),
-            self.metric.unit()
-        );
-        if self.terminal {
-            eprint!("\r\x1b[K{line}");
-            let _ = std::io::stderr().flush();
-        } else {
-            eprintln!("{line}");
-        }
-    }
-
-    fn end(&self) {
-        if self.terminal {
-            eprint!("\r\x1b[K");
-        }
+        let is_wanted =
+            |case: &Case| self.only.is_empty() || self.only.iter().any(|only| only == case.id);
+        cases::all().into_iter().filter(is_wanted).filter_map(|case| case.with(datapaths)).collect()
     }
 }
 

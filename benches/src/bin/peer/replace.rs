@@ -48,11 +48,12 @@ struct Seen {
 /// Exit: whether nothing was lost and nothing was judged by two policies.
 pub(crate) fn measure(
     rules: usize,
+    kind: ArmKind,
     appliance: &Appliance,
     interrupt: &Interrupt,
 ) -> anyhow::Result<bool> {
-    let lab = Lab::build(&[ArmKind::Gabion])?;
-    let arm = Arm::set_up(&lab, ArmKind::Gabion, appliance, interrupt)?;
+    let lab = Lab::build(&[kind])?;
+    let arm = Arm::set_up(&lab, kind, appliance, interrupt)?;
     let directory = tempfile::Builder::new().prefix("gab-bench-").tempdir()?;
     let policies = [0, 1].map(|index| directory.path().join(format!("policy-{index}.yaml")));
     for (index, path) in policies.iter().enumerate() {
@@ -79,7 +80,7 @@ pub(crate) fn measure(
     let sent = join(sender)?;
     let [stream, first, second] = receivers.map(join);
     let (stream, probes) = (stream?, [first?, second?]);
-    Ok(report(rules, sent, &stream, &probes, &pushes))
+    Ok(report(rules, kind, sent, &stream, &probes, &pushes))
 }
 
 fn push(arm: &Arm, policy: &Path) -> anyhow::Result<()> {
@@ -160,6 +161,7 @@ fn receive(place: &Place, port: u16, stop: Arc<AtomicBool>) -> JoinHandle<anyhow
 /// Prints what was found; whether it is as promised.
 fn report(
     rules: usize,
+    kind: ArmKind,
     pairs: u32,
     stream: &Seen,
     probes: &[Seen; 2],
@@ -171,7 +173,7 @@ fn report(
     let gap = gaps.max().unwrap_or_default();
     let Judged { changes, mixed } = judge(pairs, probes);
     println!("load average {}", machine::load());
-    println!("{rules} rules, replaced {REPLACEMENTS} times");
+    println!("{}, {rules} rules, replaced {REPLACEMENTS} times", kind.label());
     println!("stream: {sent} packets sent, {lost} lost, longest silence {gap:.1?}");
     println!(
         "probes: {pairs} pairs sent, {changes} changes of the policy seen, {mixed} pairs judged by no policy alone"

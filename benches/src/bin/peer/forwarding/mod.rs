@@ -12,7 +12,7 @@ use anyhow::{Context as _, ensure};
 use serde::Serialize;
 
 use crate::arms::{Appliance, rules};
-use crate::lab::{Lab, set_segmentation};
+use crate::lab::Lab;
 use crate::load::Metric;
 use crate::machine::{self, Machine, Ticks};
 use crate::ratio::{Interval, median};
@@ -26,9 +26,16 @@ const HOPS_GATE: f64 = 3.0;
 /// The plain path against itself must lie within this of 1.
 const CONTROL_SPREAD_MAX: f64 = 0.05;
 
+/// By what `--only` says; with their names.
+const METRICS: [(&str, &str, Metric); 3] = [
+    ("stream-gso", "rate/stream/tcp4/gso", Metric::StreamGso { streams: 1 }),
+    ("stream-1500", "rate/stream/tcp4/1500", Metric::Stream1500 { streams: 1 }),
+    ("round-trip", "p50/round-trip/tcp4/1-byte", Metric::RoundTrip),
+];
+
 /// Nothing is translated: the cheapest path there is, so that what is added shows most.
 fn policy() -> String {
-    let rules = rules();
+    let rules = rules(10);
     format!(
         "apiVersion: gabion/v1
 zones:
@@ -75,11 +82,12 @@ pub(crate) fn compare(
         .iter()
         .map(|&way| Arm::set_up(&lab, way, &policy(), appliance, interrupt))
         .collect::<anyhow::Result<Vec<_>>>()?;
-    let all = [Metric::StreamGso, Metric::Stream1500, Metric::RoundTrip];
-    let wanted = if options.only.is_empty() { &all[..] } else { &options.only };
-    let metrics = wanted
+    let is_wanted =
+        |id: &str| options.only.is_empty() || options.only.iter().any(|only| only == id);
+    let metrics = METRICS
         .iter()
-        .map(|&metric| measure(metric, &arms, options, interrupt))
+        .filter(|(id, _, _)| is_wanted(id))
+        .map(|&(_, name, metric)| measure(name, metric, &arms, options, interrupt))
         .collect::<anyhow::Result<Vec<_>>>()?;
     let report = Report {
         machine: machine.clone(),
@@ -96,24 +104,18 @@ pub(crate) fn compare(
 }
 
 fn measure(
+    name: &'static str,
     metric: Metric,
     arms: &[Arm],
     options: &Options,
     interrupt: &Interrupt,
 ) -> anyhow::Result<Measured> {
-    let is_time = metric == Metric::RoundTrip;
+    let quantity = metric.quantities()[0];
+    let is_time = quantity.is_time;
     // The kernel alone says what a hop takes; its rate is no matter.
     let arms: Vec<&Arm> = arms.iter().filter(|arm| is_time || !arm.way.is_kernel()).collect();
-    for arm in &arms {
-        set_segmentation(&arm.place, metric.segmentation())?;
-    }
-    let mut measured = Measured {
-        name: metric.name(),
-        unit: metric.unit(),
-        is_time,
-        groups: Vec::new(),
-        dropped: 0,
-    };
+    let mut measured =
+        Measured { name, unit: quantity.unit, is_time, groups: Vec::new(), dropped: 0 };
     for number in 0..=options.pairs {
         let (mut group, mut stolen) = (BTreeMap::new(), 0.0_f64);
         let mut order = arms.clone();
@@ -124,9 +126,10 @@ fn measure(
         let seconds = if number == 0 { 1 } else { options.seconds };
         for arm in order {
             let (ticks, wrapped) = (Ticks::now(), arm.wrapped()?);
-            let value = metric
-                .measure(&arm.place, seconds, interrupt)
-                .with_context(|| format!("{} in arm {}", metric.name(), arm.way.label()))?;
+            let values = metric
+                .ready(&arm.place, interrupt)
+                .and_then(|mut ready| ready.sample(seconds, interrupt))
+                .with_context(|| format!("{name} in arm {}", arm.way.label()))?;
             stolen = stolen.max(Ticks::now().stolen_since(ticks));
             let handed_over = arm.wrapped()? - wrapped;
             ensure!(
@@ -134,9 +137,9 @@ fn measure(
                 "{handed_over} packets were handed over in arm {}",
                 arm.way.label()
             );
-            group.insert(arm.way.label(), value);
+            group.extend(values.first().map(|&value| (arm.way.label(), value)));
         }
-        eprintln!("{} {number} of {}: {group:.2?} {}", metric.name(), options.pairs, metric.unit());
+        eprintln!("{name} {number} of {}: {group:.2?} {}", options.pairs, quantity.unit);
         if stolen > STEAL_MAX {
             measured.dropped += 1;
         } else if number > 0 {

@@ -142,6 +142,54 @@ always_inline void note_segment(struct flow *flow, __u32 direction, const struct
 		sender->window = window;
 }
 
+/* To whom DHCP replies (RFC 2131 section 4.1, RFC 8415 section 7.2). */
+#define DHCP_CLIENT 68
+#define DHCPV6_CLIENT 546
+
+/* Whether the guard keeps a frame from the host's stack wherever it is sent: of IP it leaves the host neighbour
+ * discovery, DHCP replies and TCP to a few ports (appliance/guard/src/rules.rs). Reads headers anew, as only what has
+ * been missed gets here. Rather too seldom than too often. */
+always_inline bool is_for_engine_alone(void *data, void *end)
+{
+	struct ethhdr *ethernet = data;
+	struct ipv6hdr *ipv6 = data + ETH_HLEN;
+	struct iphdr *ipv4 = data + ETH_HLEN;
+	__u16 *ports;
+	__u8 protocol;
+	__u32 zero = 0;
+
+	if ((void *)(ipv4 + 1) > end)
+		return false;
+	if (ethernet->h_proto == bpf_htons(ETH_P_IP)) {
+		/* Options, fragments. */
+		if (*(__u8 *)ipv4 != 0x45 || ipv4->frag_off & bpf_htons(0x3fff))
+			return false;
+		protocol = ipv4->protocol;
+		ports = (__u16 *)(ipv4 + 1);
+		if (protocol != IPPROTO_TCP && protocol != IPPROTO_UDP)
+			return true;
+	} else if (ethernet->h_proto == bpf_htons(ETH_P_IPV6) && (void *)(ipv6 + 1) <= end) {
+		protocol = ipv6->nexthdr;
+		ports = (__u16 *)(ipv6 + 1);
+		if (protocol != IPPROTO_TCP && protocol != IPPROTO_UDP)
+			return false;
+	} else {
+		return false;
+	}
+	if ((void *)(ports + 2) > end)
+		return false;
+	if (protocol == IPPROTO_UDP)
+		return ports[1] != bpf_htons(DHCP_CLIENT) && ports[1] != bpf_htons(DHCPV6_CLIENT);
+	struct control *now = bpf_map_lookup_elem(&control, &zero);
+	if (!now || !now->host_ports[0])
+		return false;
+#pragma unroll
+	for (int at = 0; at < HOST_PORTS; at++)
+		if (now->host_ports[at] == ports[1])
+			return false;
+	return true;
+}
+
 always_inline struct port *find_port(__u32 interface)
 {
 #pragma unroll

@@ -84,10 +84,15 @@ struct port {
 	__u16 unused[3];
 };
 
+#define HOST_PORTS 8
+
 struct control {
 	/* Zero: nothing passes by itself. */
 	__u32 stamp;
-	__u32 unused[15];
+	/* TCP ports that the guard leaves to the host on data interfaces, as on the wire; zero is none. Nothing is kept
+	 * from the host while the first is zero. */
+	__u16 host_ports[HOST_PORTS];
+	__u32 unused[11];
 };
 
 _Static_assert(sizeof(struct bucket) == 64, "a line of the cache");

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 /* The fast path at tc ingress: keeps superframes whole and partial checksums partial.
  *
- * A packet that a flow covers is rewritten and sent on. Any other goes two ways, as with packet sockets: a copy
- * through the port's door to the engine, and the packet itself to the host's stack, of which the guard leaves only
- * what is for the host. */
+ * A packet that a flow covers is rewritten and sent on. Any other goes through the port's door to the engine; what may
+ * be for the host goes two ways, as with packet sockets: a copy to the engine, and the packet itself to the host's
+ * stack, of which the guard leaves only what is for the host. */
 #include <linux/pkt_cls.h>
 
 #include "flow.h"
@@ -309,6 +309,18 @@ always_inline int pass(struct __sk_buff *skb, const struct port *port, __u32 *ou
 	return EXIT_FORWARDED;
 }
 
+/* What is not moved. */
+always_inline int miss(struct __sk_buff *skb, __u32 door)
+{
+	if (!door)
+		return TC_ACT_UNSPEC;
+	/* A tag that does not stand in the frame is not looked at. */
+	if (!skb->vlan_present && is_for_engine_alone((void *)(long)skb->data, (void *)(long)skb->data_end))
+		return bpf_redirect(door, BPF_F_INGRESS);
+	bpf_clone_redirect(skb, door, BPF_F_INGRESS);
+	return TC_ACT_UNSPEC;
+}
+
 SEC("classifier")
 int fast_path(struct __sk_buff *skb)
 {
@@ -324,9 +336,7 @@ int fast_path(struct __sk_buff *skb)
 		*counter += 1;
 	if (exit == EXIT_FORWARDED)
 		return bpf_redirect(out, 0);
-	if (port->door)
-		bpf_clone_redirect(skb, port->door, BPF_F_INGRESS);
-	return TC_ACT_UNSPEC;
+	return miss(skb, port->door);
 }
 
 /* At a door: packet sockets have seen the frame by then, and nobody else is to. */

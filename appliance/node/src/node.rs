@@ -462,7 +462,10 @@ fn open_fast_path(config: &Config) -> Result<(EbpfDatapath, FlowTable), StartErr
     let seed: [u8; 16] = random()?;
     let (a, b) = seed.split_at(8);
     let seed = [a, b].map(|half| half.iter().fold(0, |word, byte| word << 8 | u64::from(*byte)));
-    EbpfDatapath::open(&devices(config), rings(config), limits, seed).map_err(StartError::FastPath)
+    let (datapath, mut table) = EbpfDatapath::open(&devices(config), rings(config), limits, seed)
+        .map_err(StartError::FastPath)?;
+    table.set_host_ports(&config.host_ports());
+    Ok((datapath, table))
 }
 
 fn random<const N: usize>() -> Result<[u8; N], StartError> {

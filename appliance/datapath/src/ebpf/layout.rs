@@ -8,6 +8,8 @@ pub(super) const WAYS: usize = 8;
 /// Places for data interfaces, and how many are tried from an interface's own.
 pub(super) const PORTS: u32 = 256;
 pub(super) const PORTS_TRIED: u32 = 4;
+/// Places for the host's ports.
+pub(super) const HOST_PORTS: usize = 8;
 
 #[derive(Debug)]
 #[repr(C)]
@@ -74,7 +76,8 @@ pub(super) struct PortPlace {
 #[repr(C)]
 pub(super) struct Control {
     pub(super) stamp: AtomicU32,
-    pub(super) unused: [AtomicU32; 15],
+    pub(super) host_ports: [AtomicU16; HOST_PORTS],
+    pub(super) unused: [AtomicU32; 11],
 }
 
 const _: () = {

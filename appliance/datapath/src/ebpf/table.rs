@@ -15,7 +15,7 @@ use super::flow::{
     WireKey,
 };
 use super::index::{Index, Refused, words};
-use super::layout::{Control, Flow, Hop, Wide};
+use super::layout::{Control, Flow, HOST_PORTS, Hop, Wide};
 use super::mapping::SharedArray;
 use super::ports::{NO_ZONE, Ports};
 use crate::Port;
@@ -186,6 +186,20 @@ impl FlowTable {
     /// From now on, flows of this judgement only are used; with zero, none.
     pub fn set_stamp(&mut self, stamp: u32) {
         self.control[0].stamp.store(stamp, Release);
+    }
+
+    /// Says which TCP ports the guard leaves to the host on data interfaces. What is for none of them, nor otherwise the
+    /// host's, is kept from the host's stack by the programs, before the guard drops it there. More ports than there
+    /// are places for: nothing is.
+    pub fn set_host_ports(&mut self, ports: &[u16]) {
+        let [first, places @ ..] = &self.control[0].host_ports;
+        let known = if ports.len() <= HOST_PORTS { ports } else { &[] };
+        let mut known = known.iter().map(|port| port.to_be());
+        // While the first is zero, the others mean nothing.
+        first.store(0, Release);
+        let told = known.next().unwrap_or(0);
+        places.iter().for_each(|place| place.store(known.next().unwrap_or(0), Release));
+        first.store(told, Release);
     }
 
     /// Says where packets for a hop go; `None` has them go to the engine.

@@ -23,6 +23,9 @@ const NEXT: LinkAddress = LinkAddress([2, 0, 0, 0, 0, 2]);
 const HOP: HopId = HopId { place: 3, tenancy: 5 };
 const MTU: u16 = 1500;
 
+/// No interface has this number.
+const NOWHERE: u32 = i32::MAX as u32;
+
 /// linux/pkt_cls.h: the kernel's own stack, and the interface of `bpf_redirect`.
 const TO_STACK: u32 = u32::MAX;
 const REDIRECTED: u32 = 7;
@@ -264,4 +267,64 @@ fn two_flows_cannot_have_one_key() {
     // Its other key leads nowhere.
     other.keys[1].destination.port += 1;
     assert!(rig.table().install(&other).is_ok());
+}
+
+#[test]
+fn the_host_sees_only_what_the_guard_would_leave_it() {
+    let Some(mut rig) = Rig::new() else { return };
+    assert!(rig.table().ports.set(Port(0), TRIAL_INTERFACE, NOWHERE));
+    let tcp = good();
+    let udp = Case { protocol: Protocol::Udp, ..good() };
+    let with_port = |case: &Case, port| {
+        let mut case = case.clone();
+        case.inside[1].port = port;
+        case.outside[1].port = port;
+        case.arrives()
+    };
+    let mut seen = |ports: &[u16], frame: &[u8]| {
+        rig.table().set_host_ports(ports);
+        let (verdict, out) = rig.run(ZONES[0], frame);
+        assert_eq!(out, frame);
+        assert!(verdict == TO_STACK || verdict == REDIRECTED, "{verdict}");
+        verdict == TO_STACK
+    };
+    let (many, probes) = ([4480; 9], [4480, 4481]);
+    // TCP, also that which opens a connection, is the host's at its ports, or while nobody has said which these are.
+    for (ports, port, is_host) in [
+        (&probes[..], 80, false),
+        (&probes[..], 4480, true),
+        (&probes[..], 4481, true),
+        (&probes[..1], 4481, false),
+        (&[], 80, true),
+        (&many, 80, true),
+    ] {
+        let mut frame = with_port(&tcp, port);
+        assert_eq!(seen(ports, &frame), is_host, "{ports:?} {port}");
+        frame[47] = 2;
+        assert_eq!(seen(ports, &frame), is_host, "{ports:?} {port}");
+    }
+    assert!(!seen(&probes, &with_port(&udp, 4480)));
+    // DHCP replies.
+    assert!(seen(&probes, &with_port(&udp, 68)));
+    assert!(seen(&probes, &with_port(&udp, 546)));
+    // ICMP over IPv4 is not the host's; ARP is, and so is all that takes a closer look.
+    let changed = |at: usize, value| {
+        let mut frame = with_port(&udp, 80);
+        frame[at] = value;
+        sum_header(&mut frame);
+        frame
+    };
+    assert!(!seen(&probes, &changed(23, 1)));
+    assert!(seen(&probes, &changed(13, 6)));
+    assert!(seen(&probes, &changed(20, 0x20)));
+    assert!(seen(&probes, &changed(14, 0x46)));
+    let mut wide = udp;
+    for end in wide.inside.iter_mut().chain(&mut wide.outside) {
+        end.address = std::net::Ipv6Addr::LOCALHOST.into();
+    }
+    assert!(!seen(&probes, &with_port(&wide, 80)));
+    // ICMPv6, of which neighbour discovery is one part.
+    let mut frame = with_port(&wide, 80);
+    frame[20] = 58;
+    assert!(seen(&probes, &frame));
 }

@@ -129,7 +129,9 @@ impl Engine {
             return Verdict::Drop(DropReason::FragmentInvalid);
         };
         let others = fragments.len() as u64 - 1;
-        let exit = match self.exit(now, slot, direction, &hardest, &Offload::default()) {
+        let exit = self.exit(now, slot, direction, &hardest, &Offload::default());
+        self.offer(now, slot);
+        let exit = match exit {
             Ok(exit) => exit,
             Err(refusal) => {
                 let first = &fragments[0];

@@ -219,10 +219,10 @@ impl Engine {
         }
         match find(self, now, from, packet)? {
             Passage::Here(slot, direction) => {
-                let exit = self.exit(now, slot, direction, packet, &frame.offload)?;
-                let verdict = self.leave(slot, direction, frame, packet, &exit);
+                let exit = self.exit(now, slot, direction, packet, &frame.offload);
+                // Where it can not leave, too: it has moved the flow's state.
                 self.offer(now, slot);
-                Ok(verdict)
+                Ok(self.leave(slot, direction, frame, packet, &exit?))
             }
             Passage::Elsewhere(errand) => self.hand_over(now, from, frame, packet, errand),
         }

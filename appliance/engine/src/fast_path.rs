@@ -258,7 +258,7 @@ impl Engine {
             if moved.packets == 0 {
                 continue;
             }
-            self.add_usage(slot, direction, moved);
+            self.count_moved(slot, direction, moved);
             let flow = &mut self.flows[slot];
             // RFC 7857 section 7: strangers do not keep the way in open that the inside has left.
             if direction == Direction::Reply || !flow.is_stranger() {
@@ -277,11 +277,29 @@ impl Engine {
             self.flows[slot].set_tracker(&tracker);
             self.fall_behind(now, slot);
         }
-        // What has come to the engine may have been later.
         let before = self.flows[slot].expires();
         self.refresh(seen, slot, &tracker);
-        let flow = &mut self.flows[slot];
-        flow.set_expires(before.max(flow.expires()));
+        // What a packet that came to the engine has refreshed was before: it took the usage first. What a peer has seen
+        // may have been later.
+        if self.cluster.is_some() {
+            let flow = &mut self.flows[slot];
+            flow.set_expires(before.max(flow.expires()));
+        }
+    }
+
+    /// Rules are numbered anew with each policy: what was moved before it judges the flow counts for the rule that
+    /// permits it now, and for none if none does.
+    fn count_moved(&mut self, slot: Slot, direction: Direction, moved: Usage) {
+        let is_judged =
+            self.generation().is_some_and(|generation| self.flows[slot].is_of(generation));
+        if !is_judged {
+            let admission = self.flows.read(slot).and_then(|flow| self.judge_again(&flow).ok());
+            let Some(admission) = admission else {
+                return self.flows[slot].add_usage(direction, moved);
+            };
+            self.flows.set_admission(slot, &admission);
+        }
+        self.add_usage(slot, direction, moved);
     }
 
     /// Goes through all flows once a second, a bounded number at a time.

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use gabion_engine::{
-    FastFlow, FastHop, FastPath, FastPlace, FastUsage, FastWay, InterfaceId, Neighbour, Time,
-    Usage, build,
+    DropReason, FastFlow, FastHop, FastPath, FastPlace, FastUsage, FastWay, InterfaceId, Neighbour,
+    Time, Usage, build,
 };
 use gabion_rules::ZoneId;
 
@@ -228,4 +228,55 @@ fn usage_from_the_datapath_counts_for_the_rule_in_force() {
     let with_packets: Vec<_> =
         with_packets.map(|(rule, counters)| (rule.name.as_str(), counters.usage.packets)).collect();
     assert_eq!(with_packets, [("out", 9)]);
+}
+
+/// Found by the differential test: the table's windows stayed behind what the engine had seen.
+#[test]
+fn what_is_too_big_for_the_way_out_moves_the_tables_windows_too() {
+    let (mut dialogue, table) = connected();
+    dialogue.send("ext", &client().seq(1_001).ack(5_001).payload(&[7; 1_470]).frame());
+    assert_eq!(dialogue.engine.counters().rejected(DropReason::TooBig), 1);
+    assert_eq!(table.flow().unwrap().tcp.unwrap()[0].end, 1_001 + 1_470);
+}
+
+/// The same of a segment that comes in fragments.
+#[test]
+fn fragments_move_the_tables_windows_too() {
+    let (mut dialogue, table) = connected();
+    let segment = client().seq(1_001).ack(5_001).payload(&[7; 400]).dont_fragment(false).frame();
+    for piece in build::fragmented(&segment, 200, 7) {
+        dialogue.send("ext", &piece);
+    }
+    assert_eq!(table.flow().unwrap().tcp.unwrap()[0].end, 1_001 + 400);
+}
+
+/// Found by the differential test: rules are numbered anew with each policy, and the packet that shows a flow to the
+/// new one had the usage from before counted by the old number.
+#[test]
+fn usage_from_before_a_policy_is_counted_for_no_rule_that_has_its_number_now() {
+    let (mut dialogue, table) = asked();
+    let external = dialogue.engine.flows(0, 1).0[0].reply.destination.to_string();
+    table.moved(7, 0, dialogue.now);
+    let first = "  - { name: first, from: internet, to: spokes, service: tcp/9, action: drop }\n";
+    let changed = POLICY.replacen("rules:\n", &format!("rules:\n{first}"), 1);
+    dialogue.commit(&changed);
+    dialogue.send("ext", &build::udp().from("198.51.100.9:53").to(&external).frame());
+    let rules = gabion_rules::load("scenario.yaml", &changed, None).unwrap().rule_set;
+    let counters = dialogue.engine.rule_counters();
+    let used = rules.rules().iter().zip(counters).filter(|(_, rule)| rule.usage.packets > 0);
+    let used: Vec<_> = used.map(|(rule, of)| (rule.name.as_str(), of.usage.packets)).collect();
+    assert_eq!(used, [("out", 10)]);
+}
+
+/// Found by the differential test: flows kept the longer time of the policy before.
+#[test]
+fn a_shorter_timeout_holds_for_what_the_datapath_moves() {
+    let (mut dialogue, table) = connected();
+    let default = "  default: { action: drop, log: sampled }\n";
+    let shorter = format!("{default}  timeouts: {{ tcp-established: 20s }}\n");
+    dialogue.commit(&POLICY.replace(default, &shorter));
+    table.moved(1, 0, dialogue.now);
+    let seen = dialogue.now;
+    dialogue.wait(Duration::from_secs(2), &[], &[]);
+    assert_eq!(dialogue.engine.flows(0, 1).0[0].expires, seen + Duration::from_secs(20));
 }

@@ -8,7 +8,7 @@ TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 BIN        := $(TARGET_DIR)/$(if $(filter dev test,$(PROFILE)),debug,$(PROFILE))
 BINARIES   := -p gabion -p gabiond -p gabion-guard
 
-.PHONY: help demo build test check bench bench-cluster bench-sync bench-rules bench-tables bench-programs fuzz simulate lab-down clean setup-build setup-lab
+.PHONY: help demo build test check bench bench-cluster bench-sync bench-rules bench-tables bench-programs fuzz simulate equality lab-down clean setup-build setup-lab
 .DEFAULT_GOAL := help
 
 help: ## Lists what make can do here
@@ -75,6 +75,10 @@ bench-programs: setup-build ## Measures the fast path's programs alone, packet b
 simulate: setup-build ## Runs the cluster's simulator: SECONDS=600, or SEED=7 for one schedule again
 	$(CARGO) build --locked --profile $(PROFILE) -p gabion-tests --bin simulate
 	@$(BIN)/simulate $(if $(SEED),--seed $(SEED),$(SECONDS))
+
+equality: setup-build ## Gives both datapaths the same fresh packets: SECONDS=600, or SEED=7 for one sequence again (root)
+	GABION_NETNS=1 GABION_EQUALITY_SECONDS=$(SECONDS) $(if $(SEED),GABION_EQUALITY_SEED=$(SEED)) \
+		$(CARGO) test --locked -p gabion-tests --test main equality -- --nocapture
 
 lab-down: ## Removes what an interrupted lab has left behind (root)
 	$(BIN)/gabion lab down

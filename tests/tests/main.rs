@@ -2,6 +2,7 @@
 
 mod cluster;
 mod cluster_model;
+mod equality;
 mod floods;
 mod lab;
 mod scenarios;

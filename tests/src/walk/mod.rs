@@ -8,6 +8,7 @@ mod steps;
 mod world;
 
 pub use bytes::steps as read_steps;
+pub use policies::POLICIES;
 pub use seen::{Kind, Seen, packet as read_packet};
-pub use steps::{Step, any_step};
+pub use steps::{NetworkChange, Step, any_step, told};
 pub use world::World;

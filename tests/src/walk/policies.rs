@@ -15,7 +15,7 @@ const DEFAULT: &str = "  default: { action: drop, log: sampled }";
 pub(super) const FILLED: usize = 0;
 pub(super) const TIGHT: usize = 9;
 
-pub(super) static POLICIES: LazyLock<Vec<Arc<RuleSet>>> = LazyLock::new(|| {
+pub static POLICIES: LazyLock<Vec<Arc<RuleSet>>> = LazyLock::new(|| {
     let base =
         POLICY.replace(POOL, SMALL_POOL).replace("service: udp/53, action", "service: udp, action");
     let out = |more: &str| base.replace(SMALL_POOL, &format!("{SMALL_POOL}, {more}"));

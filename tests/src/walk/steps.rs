@@ -1,9 +1,13 @@
 //! What may happen next.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use gabion_engine::build::{self, FrameBuilder};
+use gabion_engine::{Neighbour, Network};
 use proptest::prelude::*;
+
+use crate::network;
 
 /// One step of a walk.
 #[derive(Debug, Clone)]
@@ -52,6 +56,36 @@ pub enum NetworkChange {
     OtherAddress,
     LinkDown,
     SmallMtu,
+}
+
+impl NetworkChange {
+    /// The network as it is then.
+    pub fn network(self) -> Network {
+        let mut network = network::network();
+        match self {
+            Self::AsBuilt => {}
+            Self::WithoutRoutes => network.routes.truncate(2),
+            Self::OtherAddress => {
+                network.interfaces[0].addresses[0] = "203.0.113.2/24".parse().unwrap();
+                network.interfaces[1].addresses[0] = "10.1.0.2/16".parse().unwrap();
+            }
+            Self::LinkDown => network.interfaces[1].up = false,
+            Self::SmallMtu => network.interfaces[0].mtu = 600,
+        }
+        network
+    }
+}
+
+/// Of which address a step tells something, and what.
+pub fn told(known: bool, which: usize) -> (IpAddr, Neighbour) {
+    let gateways = ["203.0.113.254", "2600:1::fe"];
+    let address = ADDRESSES.iter().chain(&gateways).nth(which).unwrap();
+    let neighbour = match (known, which % 2) {
+        (true, _) => Neighbour::Reachable { mac: [2, 0, 0, 0, 1, which as u8] },
+        (false, 0) => Neighbour::Failed,
+        (false, _) => Neighbour::Gone,
+    };
+    (address.parse().unwrap(), neighbour)
 }
 
 #[derive(Debug, Clone)]

@@ -12,7 +12,7 @@ use gabion_rules::{Action, NatQuery, Query, RuleSet, Transport, ZoneId};
 
 use super::policies::{FILLED, POLICIES, TIGHT};
 use super::seen::{self, Kind, Seen};
-use super::steps::{ADDRESSES, NetworkChange, Packet, Step};
+use super::steps::{NetworkChange, Packet, Step, told};
 use crate::{network, words};
 
 const LIMITS: Limits = Limits {
@@ -212,29 +212,12 @@ impl World {
     }
 
     fn change_network(&mut self, change: NetworkChange) {
-        self.network = network::network();
-        match change {
-            NetworkChange::AsBuilt => {}
-            NetworkChange::WithoutRoutes => self.network.routes.truncate(2),
-            NetworkChange::OtherAddress => {
-                self.network.interfaces[0].addresses[0] = "203.0.113.2/24".parse().unwrap();
-                self.network.interfaces[1].addresses[0] = "10.1.0.2/16".parse().unwrap();
-            }
-            NetworkChange::LinkDown => self.network.interfaces[1].up = false,
-            NetworkChange::SmallMtu => self.network.interfaces[0].mtu = 600,
-        }
+        self.network = change.network();
         self.engine.set_network(self.network.clone());
     }
 
     fn neighbour(&mut self, known: bool, out: u16, which: usize) {
-        let gateways = ["203.0.113.254", "2600:1::fe"];
-        let address = ADDRESSES.iter().chain(&gateways).nth(which).unwrap();
-        let neighbour = match (known, which % 2) {
-            (true, _) => Neighbour::Reachable { mac: [2, 0, 0, 0, 1, which as u8] },
-            (false, 0) => Neighbour::Failed,
-            (false, _) => Neighbour::Gone,
-        };
-        let address: IpAddr = address.parse().unwrap();
+        let (address, neighbour) = told(known, which);
         self.engine.handle_neighbour(self.now, InterfaceId(out), address, neighbour);
     }
 

@@ -36,11 +36,30 @@ impl Trial {
     /// # Errors
     /// When the kernel refuses.
     pub fn new(limits: FastPathLimits, seed: [u64; 2]) -> Result<Self, OpenFastPathError> {
+        Self::among(limits, seed, &[TRIAL_INTERFACE])
+    }
+
+    /// The same with these interfaces for ports, by the kernel's numbers.
+    ///
+    /// # Errors
+    /// When the kernel refuses, or there are too many.
+    pub fn among(
+        limits: FastPathLimits,
+        seed: [u64; 2],
+        interfaces: &[u32],
+    ) -> Result<Self, OpenFastPathError> {
         let (programs, table) = Programs::load(limits, seed)?;
-        if !table.ports.set(Port(0), TRIAL_INTERFACE, 0) {
-            return Err(OpenFastPathError::TooManyInterfaces(1));
+        for (port, interface) in interfaces.iter().enumerate() {
+            if !table.ports.set(Port(port as u16), *interface, 0) {
+                return Err(OpenFastPathError::TooManyInterfaces(interfaces.len()));
+            }
         }
         Ok(Self { programs, table })
+    }
+
+    /// Programs and tables, for who gives the tables to an engine.
+    pub fn into_parts(self) -> (Programs, FlowTable) {
+        (self.programs, self.table)
     }
 
     pub fn table(&mut self) -> &mut FlowTable {

@@ -7,3 +7,4 @@ mod frames;
 mod lab;
 mod links;
 mod network;
+mod translated;

@@ -19,6 +19,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     command.args(["-target", "bpf", INSTRUCTION_SET, "-O2", "-g", "-Wall", "-Wextra", "-Werror"]);
     // Where it was built is nobody's business.
     command.arg("-fdebug-compilation-dir=.");
+    if std::env::var("CARGO_CFG_TARGET_ARCH")? == "x86_64" {
+        command.arg("-DSTRONG_ORDER");
+    }
     // Debian keeps asm/types.h in a folder of the host's architecture, which clang does not look at for another.
     for architecture in ["x86_64-linux-gnu", "aarch64-linux-gnu"] {
         command.arg(format!("-I/usr/include/{architecture}"));

@@ -6,6 +6,18 @@
 
 #include "packet.h"
 
+/* What is read before is older than what is read behind. x86 sees to it, which build.rs says; elsewhere an exchange
+ * does, as BPF's atomic operations that return a value are full barriers. */
+always_inline void order_reads(void)
+{
+#ifdef STRONG_ORDER
+	asm volatile("" ::: "memory");
+#else
+	__u64 word = 0;
+	__sync_lock_test_and_set(&word, 1);
+#endif
+}
+
 /* Of the index: src/ebpf/index.rs has the same. */
 always_inline __u64 mix(__u64 value)
 {

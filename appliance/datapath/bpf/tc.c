@@ -271,6 +271,7 @@ always_inline int pass(struct __sk_buff *skb, const struct port *port, __u32 *ou
 	if (!flow)
 		return EXIT_NO_FLOW;
 	__u32 turn = *(volatile __u32 *)&flow->turn;
+	order_reads();
 	if (turn & 1 || !has_key(flow, direction & 1, &packet))
 		return EXIT_NO_FLOW;
 	struct control *now = bpf_map_lookup_elem(&control, &zero);
@@ -285,10 +286,10 @@ always_inline int pass(struct __sk_buff *skb, const struct port *port, __u32 *ou
 	if (!next)
 		return EXIT_NO_NEIGHBOUR;
 	struct hop hop = { .second = *(volatile __u64 *)&next->second };
+	order_reads();
 	hop.first = *(volatile __u64 *)&next->first;
 	hop.interface = *(volatile __u32 *)&next->interface;
-	if (!hop.tenancy || hop.tenancy != flow->tenancies[direction & 1] ||
-	    *(volatile __u64 *)&next->second != hop.second)
+	if (!hop.tenancy || hop.tenancy != flow->tenancies[direction & 1])
 		return EXIT_NO_NEIGHBOUR;
 	if (!fits(skb, &packet, hop.mtu))
 		return EXIT_TOO_BIG;
@@ -297,9 +298,12 @@ always_inline int pass(struct __sk_buff *skb, const struct port *port, __u32 *ou
 	if (!read_rewrite(&rewrite, flow, direction & 1))
 		return EXIT_NO_FLOW;
 	rewrite.plain = is_plain(&rewrite, &packet);
-	/* Nobody has taken the slot for another flow meanwhile. */
+	order_reads();
+	/* Nobody has changed the flow meanwhile, or the hop. */
 	if (*(volatile __u32 *)&flow->turn != turn)
 		return EXIT_NO_FLOW;
+	if (*(volatile __u64 *)&next->second != hop.second)
+		return EXIT_NO_NEIGHBOUR;
 	if (!write_packet(skb, &rewrite, &packet, &hop))
 		return EXIT_REFUSED;
 	if (packet.protocol == IPPROTO_TCP)

@@ -65,6 +65,7 @@ const FOUND: &[(u64, &str)] = &[
         9002104,
         "a node that had given a flow away believed its hint, and not who had registered it since",
     ),
+    (7101045, "two nodes that had a copy of one connection waited for each other to take it over"),
     (60319, "a packet that the owner himself handed over, late, made another take the flow over"),
 ];
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::directory::Replica;
+use super::message::{Claim, Rank};
 use super::record::{Record, Translation};
 use super::rendezvous::Pair;
 use super::{Cluster, NodeId};
@@ -147,9 +148,12 @@ impl Cluster {
         // Who hands it over himself lives, or did when he sent it.
         let is_his =
             handed == Some(replica.owner) && self.is_in_life(replica.owner, replica.incarnation);
-        // Somebody has taken it over already.
+        // Somebody has taken it over already, or has a newer copy; one as old as this is no reason to wait for him,
+        // who waits for this node.
         let is_taken = self.directory.entry(&first).is_some_and(|entry| {
-            entry.claim.owner != self.me() && self.is_live(entry.claim.owner, entry.incarnation)
+            let Claim { owner, rank, term, .. } = entry.claim;
+            let is_more = rank > Rank::Copy || term > replica.record.term;
+            is_more && owner != self.me() && self.is_live(owner, entry.incarnation)
         });
         is_orphan && is_ours && !is_his && !is_taken && replica.expires > now
     }

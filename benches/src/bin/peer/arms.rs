@@ -12,12 +12,15 @@ use crate::lab::{ArmKind, Datapath, Lab, Place, System, sysctl};
 use crate::load::{CONNECTION_PORTS, IPERF_PORT, ROUND_TRIP_PORT};
 use crate::packets::SERVICE;
 use crate::process::{Running, run};
-use crate::{Interrupt, load};
+use crate::{Interrupt, load, machine};
 
 /// Connections that either firewall can hold: four times what most loads leave behind, twice that of a million flows.
 const FLOWS: u32 = 1 << 21;
 /// How long both firewalls remember a connection that has closed: the appliance's default.
 const CLOSED_SECONDS: u32 = 10;
+/// Of the kernel's connections: what the appliance has. No flow is to end before it is measured.
+const TIMERS: [(&str, u32); 3] =
+    [("tcp_timeout_time_wait", CLOSED_SECONDS), ("udp_timeout", 120), ("udp_timeout_stream", 300)];
 /// How long gabiond may take to be ready.
 const READY_WITHIN: Duration = Duration::from_secs(60);
 /// Of the first service that nothing asks for.
@@ -69,8 +72,10 @@ impl Arm {
                 fs::write(file.path(), rules)?;
                 let path = file.path().to_string_lossy();
                 run("ip", &["netns", "exec", &place.node, "nft", "-f", &path])?;
-                let timeout = "net.netfilter.nf_conntrack_tcp_timeout_time_wait";
-                sysctl(&place.node, &format!("{timeout}={CLOSED_SECONDS}"))?;
+                for (timer, seconds) in TIMERS {
+                    let timer = format!("net.netfilter.nf_conntrack_{timer}={seconds}");
+                    sysctl(&place.node, &timer)?;
+                }
                 // Flows have counters in both firewalls.
                 sysctl(&place.node, "net.netfilter.nf_conntrack_acct=1")?;
             }
@@ -85,6 +90,18 @@ impl Arm {
         load::wait_until_reachable(&place, interrupt)
             .with_context(|| format!("arm {}: the server can not be reached", kind.label()))?;
         Ok(Self { kind, place, gabiond, _iperf: iperf })
+    }
+}
+
+impl Arm {
+    /// Bytes of what grows with flows: the appliance's process, or the kernel's slabs.
+    pub(crate) fn memory(&self) -> Option<f64> {
+        match &self.gabiond {
+            Some(gabiond) => {
+                machine::kilobytes(&format!("/proc/{}/status", gabiond.process_id()), "VmRSS:")
+            }
+            None => machine::kilobytes("/proc/meminfo", "Slab:"),
+        }
     }
 }
 

@@ -137,6 +137,18 @@ impl Case {
         self
     }
 
+    /// So many that what each of them takes can be told from all else that goes on.
+    pub(crate) fn many_flows(&self) -> Option<f64> {
+        match self.metric {
+            Metric::Packets { flows, .. } => (flows >= MILLION).then_some(flows as f64),
+            Metric::StreamGso { .. }
+            | Metric::Stream1500 { .. }
+            | Metric::RoundTrip
+            | Metric::Connections
+            | Metric::NewFlows => None,
+        }
+    }
+
     /// The same with these datapaths of the appliance alone; `None` where nothing to compare is left.
     pub(crate) fn with(mut self, datapaths: &[Datapath]) -> Option<Self> {
         let stays = |arm: ArmKind| arm.datapath().is_none_or(|path| datapaths.contains(&path));

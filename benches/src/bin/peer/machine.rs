@@ -51,6 +51,14 @@ pub(crate) fn load() -> f64 {
     text.split(' ').next().and_then(|load| load.parse().ok()).unwrap_or(f64::NAN)
 }
 
+/// A line's number of a file of the kernel's, in bytes.
+pub(crate) fn kilobytes(path: &str, name: &str) -> Option<f64> {
+    let text = fs::read_to_string(path).ok()?;
+    let number =
+        text.lines().find_map(|line| line.strip_prefix(name)?.split_whitespace().next())?;
+    number.parse::<f64>().ok().map(|kilobytes| kilobytes * 1024.0)
+}
+
 fn cpu_model() -> String {
     let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = text.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));

@@ -28,10 +28,16 @@ pub(crate) fn measure(
     let quantities = case.metric.quantities();
     eprintln!("{}/{}: {}", quantities[0].what, case.name, case.metric.offered());
     let mut ready = Vec::new();
+    let mut memory = BTreeMap::new();
     for &kind in &case.arms {
         let arm = arms.iter().find(|arm| arm.kind == kind).context("an arm is missing")?;
         let what = || format!("{} is not ready for {}", kind.label(), case.id);
+        let before = arm.memory();
         ready.push((arm, case.metric.ready(&arm.place, interrupt).with_context(what)?));
+        if let (Some(before), Some(after), Some(flows)) = (before, arm.memory(), case.many_flows())
+        {
+            memory.insert(kind.label(), (after - before) / flows);
+        }
     }
     let mut progress = Progress::new(quantities[0], options.pairs);
     let mut shares = Shares::new();
@@ -49,10 +55,11 @@ pub(crate) fn measure(
         groups.push(group);
     }
     progress.end();
-    let measured = quantities
-        .iter()
-        .enumerate()
-        .map(|(at, &quantity)| Measured::new(case, at, quantity, &groups, &shares));
+    let measured = quantities.iter().enumerate().map(|(at, &quantity)| {
+        let mut measured = Measured::new(case, at, quantity, &groups, &shares);
+        measured.memory.clone_from(&memory);
+        measured
+    });
     Ok(measured.collect())
 }
 

@@ -20,6 +20,9 @@ const PACKETS_PER_RUN: u32 = 1 << 18;
 /// What fits into all queues of all arms: nothing that is to begin is lost.
 const BURST: u32 = 1_024;
 const BURSTS_PER_SECOND: u32 = 20;
+/// The same for packets that wait for nobody, as each flow has as many of them as it needs.
+const PRIMING_BURST: u32 = 1_792;
+const PRIMING_SETTLE: Duration = Duration::from_millis(3);
 /// How long a burst may be under way when all of it has been made.
 const SETTLE: Duration = Duration::from_millis(10);
 /// Each flow has had a reply, and another packet to be settled by.
@@ -52,20 +55,21 @@ impl Packets {
     /// Sends a packet of every flow there and back, until all of them have been.
     pub(crate) fn prime(&mut self, flows: u64, interrupt: &Interrupt) -> anyhow::Result<()> {
         let stream = Stream { bytes: SMALLEST, flows, ports: PORTS, echo: true, to_the_end: true };
-        let mut complete = 0;
-        let mut returned = 0;
+        let bursts = flows.div_ceil(PRIMING_BURST.into());
+        let sent = bursts * u64::from(PRIMING_BURST);
+        let (mut complete, mut returned) = (0, 0);
         for _ in 0..PRIMED_WITHIN {
             returned = 0;
-            for _ in 0..flows.div_ceil(BURST.into()) {
+            for _ in 0..bursts {
                 interrupt.check()?;
-                returned += self.generator.run(stream, BURST, SETTLE)?.returned;
+                returned += self.generator.run(stream, PRIMING_BURST, PRIMING_SETTLE)?.returned;
             }
-            complete += u32::from(returned >= flows);
+            complete += u32::from(returned * 1_000 >= sent * 999);
             if complete == PRIMED || (complete > 0 && flows > u64::from(PACKETS_PER_RUN)) {
                 return Ok(());
             }
         }
-        anyhow::bail!("only {returned} of {flows} flows are established");
+        anyhow::bail!("of {sent} packets of {flows} flows only {returned} came back");
     }
 
     /// Packets of established flows a second.

@@ -64,6 +64,8 @@ pub(crate) struct Measured {
     gates: Vec<GateResult>,
     /// gabiond's packet thread by arm, in the median.
     threads: BTreeMap<String, PacketThreadShare>,
+    /// Bytes that each flow has taken, by arm, where there were enough to say.
+    pub(crate) memory: BTreeMap<String, f64>,
     samples: Vec<Group>,
     #[serde(skip)]
     decimals: usize,
@@ -151,6 +153,7 @@ impl Measured {
             void: !ratios.get(&control).is_some_and(is_steady),
             gates: gates.collect(),
             threads: threads.collect(),
+            memory: BTreeMap::new(),
             samples: samples.to_vec(),
             decimals: quantity.decimals,
             base,

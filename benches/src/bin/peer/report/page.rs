@@ -22,6 +22,16 @@ pub(super) fn of(report: &Report) -> String {
     if plot::frames(&report.measured).is_some() {
         let _ = writeln!(page, "\n![Packets by size]({})", plot::FRAMES);
     }
+    for measured in report.measured.iter().filter(|measured| !measured.memory.is_empty()) {
+        let _ = write!(
+            page,
+            "\nMemory that each flow of {} has taken beyond what stood before: ",
+            measured.name
+        );
+        let arm = |(arm, bytes): (&String, &f64)| format!("{arm} {bytes:.0} B");
+        let _ =
+            writeln!(page, "{}.", measured.memory.iter().map(arm).collect::<Vec<_>>().join(", "));
+    }
     threads(&mut page, &report.measured);
     page += "\n## Offered load\n\n";
     for measured in &report.measured {

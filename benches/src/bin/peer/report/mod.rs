@@ -97,6 +97,14 @@ impl Bound {
         }
     }
 
+    /// How far the control may be from 1.
+    fn spread(self) -> f64 {
+        match self {
+            Self::AtLeast(_) | Self::AtMost(_) => CONTROL_SPREAD_MAX,
+            Self::Within(spread) => spread,
+        }
+    }
+
     fn label(self) -> String {
         match self {
             Self::AtLeast(least) => format!(">= {least}"),
@@ -131,9 +139,10 @@ impl Measured {
                 ratios.extend(Interval::of(&to_base).map(|ratio| (arm, ratio)));
             }
         }
-        let is_steady = |control: &Interval| {
-            control.lies_within(1.0 - CONTROL_SPREAD_MAX, 1.0 + CONTROL_SPREAD_MAX)
-        };
+        // What must be so near to 1 can not be told by a control that is not.
+        let spread = case.gates.iter().map(|gate| gate.bound.spread());
+        let spread = spread.fold(CONTROL_SPREAD_MAX, f64::min);
+        let is_steady = |control: &Interval| control.lies_within(1.0 - spread, 1.0 + spread);
         // Gates are about the first quantity; the others are there to be seen.
         let gates = case.gates.iter().filter(|_| at == 0).filter_map(|gate| {
             let ratio = *ratios.get(&gate.arm.label())?;

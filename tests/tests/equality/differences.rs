@@ -21,11 +21,20 @@ pub(crate) enum Difference {
     /// What was moved in the second before a policy or a network changed. The engine learns it afterwards, and counts
     /// and times it by the rule that permits the flow then. So a round through all flows goes before each change here.
     Change,
+    /// A flow whose time is up, until the timer wheel says so, at most 250 ms later. The engine looks at the time before
+    /// each packet, the program has none to look at: the packet passes, and the flow lives. So time goes on here until
+    /// the wheel has said so.
+    Overdue,
+    /// Flows whose time is up in one tick of the wheel end in its order, and it learns of a packet that the program has
+    /// moved when a flow is due. External ports are free again in another order then, and the next flow gets another:
+    /// the sequence ends there, as far as nothing differs but ports.
+    Order,
 }
 
 impl Difference {
-    pub(crate) const ALL: [Self; 4] =
-        [Self::Identification, Self::Padding, Self::WrongChecksum, Self::Change];
+    /// What a short run meets, too: all but `Order`.
+    pub(crate) const COMMON: [Self; 5] =
+        [Self::Identification, Self::Padding, Self::WrongChecksum, Self::Change, Self::Overdue];
 }
 
 /// How often each difference was met.

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gabion_engine::{
-    Checksum, DropReason, Engine, EngineConfig, Event, Frame, Generation, InterfaceId, Limits,
-    Neighbour, Network, Offload, Time, Transmit, Verdict,
+    Checksum, DropReason, Engine, EngineConfig, Event, FlowReport, Frame, Generation, InterfaceId,
+    Limits, Neighbour, Network, Offload, Time, Transmit, Verdict,
 };
 use gabion_rules::RuleSet;
 
@@ -41,6 +41,9 @@ pub(crate) struct Outcome {
     pub(crate) left: Vec<Transmit>,
     pub(crate) events: Vec<Event>,
 }
+
+/// Of the timer wheel.
+const TICK: Duration = Duration::from_millis(250);
 
 /// In which the engine asks for the usage of all flows.
 const ROUND: Duration = Duration::from_millis(1_100);
@@ -125,8 +128,23 @@ impl<'k> Pair<'k> {
         self.act(|engine, now| engine.handle_neighbour(now, interface, address, neighbour))
     }
 
-    /// Lets time pass: both are called whenever one of them wants to be.
+    /// Lets time pass, and as much more as flows are overdue.
     pub(crate) fn wait(&mut self, time: Duration) -> Result<()> {
+        self.pass(time)?;
+        // One tick may have others behind it.
+        for _ in 0..64 {
+            let flows = self.alone.flows(0, u32::MAX).0;
+            if flows.iter().all(|flow| flow.expires > self.now) {
+                return Ok(());
+            }
+            *self.counts.excuses.entry(Difference::Overdue).or_default() += 1;
+            self.pass(TICK)?;
+        }
+        Err("flows whose time is up do not end".to_owned())
+    }
+
+    /// Both are called whenever one of them wants to be.
+    fn pass(&mut self, time: Duration) -> Result<()> {
         let until = self.now + time;
         for _ in 0..100_000 {
             let due = [&self.alone, &self.both].map(Engine::poll_timeout);
@@ -168,6 +186,24 @@ impl<'k> Pair<'k> {
             equal(reason.label(), &alone.rejected(*reason), &both.rejected(*reason))?;
         }
         Ok(())
+    }
+
+    /// Whether both have the same flows, of which some have other external ports.
+    pub(crate) fn differ_in_ports_alone(&self) -> bool {
+        let [alone, both] = [&self.alone, &self.both].map(|engine| {
+            let mut flows = engine.flows(0, u32::MAX).0;
+            flows.sort_by_key(|flow| flow.id);
+            flows
+        });
+        let has_other_port = |(alone, both): (&FlowReport, &FlowReport)| {
+            let (one, other) = (alone.reply.destination, both.reply.destination);
+            alone.source_nat.is_some() && one.address == other.address && one.port != other.port
+        };
+        let is_same = |(alone, both): (&FlowReport, &FlowReport)| {
+            (alone.id, alone.original) == (both.id, both.original)
+        };
+        let pairs = || alone.iter().zip(&both);
+        alone.len() == both.len() && pairs().all(is_same) && pairs().any(has_other_port)
     }
 
     fn agree(&mut self, came: Option<&[u8]>, alone: Outcome, both: Outcome) -> Result<Outcome> {

@@ -70,6 +70,12 @@ fn flood() {
     run("flood", &["--rate", "12000", "--seconds", "1"], 11);
 }
 
+/// The same behind programs: what a flood is of never settles, and the good clients' connections do.
+#[test]
+fn flood_with_programs() {
+    run("flood", &["--rate", "12000", "--seconds", "1", "--datapath", "ebpf"], 11);
+}
+
 /// The load balancers and the traffic alone: through one node everything is symmetric.
 #[test]
 fn one_node_between_load_balancers() {
@@ -98,6 +104,18 @@ fn answers_come_by_any_node() {
         // Nodes that lose handshakes delay half of them.
         assert!(report.is_none_or(|report| report["slow"].as_u64().unwrap() < 20));
     }
+}
+
+/// The same behind programs, and a node dies: what the kernel has moved the others know.
+#[test]
+fn a_cluster_with_programs() {
+    let programs = ["--datapath", "ebpf", "--nodes", "2"];
+    let with = |options: &[&'static str]| [&programs[..], options].concat();
+    let asymmetric = run("asymmetric", &with(&["--connections", "200"]), 3);
+    assert!(asymmetric.is_none_or(|report| report["slow"].as_u64().unwrap() < 20));
+    let by_kill = with(&["--balancer", "steer", "--connections", "40", "--by", "kill"]);
+    let Some((report, said, _)) = report("failover", &by_kill) else { return };
+    assert_eq!(report["survived"], 40, "{report:#}\n{said}");
 }
 
 /// Delay of 0 to 20 ms and 5 % loss between the nodes.

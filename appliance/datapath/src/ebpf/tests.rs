@@ -191,6 +191,98 @@ fn what_a_flow_does_not_cover_goes_to_the_engine_untouched() {
     assert_missed(Exit::NoNeighbour, |_, entry, _| entry.hops[0].tenancy += 1);
 }
 
+/// Runs a packet that has been changed, and says what became of it.
+fn exit_of(rig: &mut Rig, case: &Case, change: impl FnOnce(&mut Vec<u8>)) -> Exit {
+    let place = rig.table().install(&entry(case)).unwrap();
+    let mut frame = case.arrives();
+    change(&mut frame);
+    if frame[14] == 0x45 {
+        sum_header(&mut frame);
+    }
+    let before = rig.exits();
+    let (_, out) = rig.run(ZONES[case.direction], &frame);
+    rig.table().remove(place);
+    let after = rig.exits();
+    let (exit, _) = after.into_iter().find(|exit| !before.contains(exit)).unwrap();
+    assert!(exit == Exit::Forwarded || out == frame, "{exit:?}");
+    exit
+}
+
+#[test]
+fn lengths_that_contradict_each_other_go_to_the_engine() {
+    let Some(mut rig) = Rig::new() else { return };
+    let tcp = good();
+    let udp = Case { protocol: Protocol::Udp, ..good() };
+    let mut wide = udp.clone();
+    for (end, last) in wide.inside.iter_mut().chain(&mut wide.outside).zip([1, 2, 3, 2]) {
+        end.address = std::net::Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, last).into();
+    }
+    let mut check = |case: &Case, at: usize, bytes: &[u8], expected| {
+        let exit = exit_of(&mut rig, case, |frame| {
+            frame[at..at + bytes.len()].copy_from_slice(bytes);
+        });
+        assert_eq!(exit, expected, "{:?}: {bytes:?} at {at}", case.protocol);
+    };
+    // Of the IP packet: none, the header's alone, all but a byte of the transport's header, beyond the frame.
+    for (length, expected) in
+        [(0, Exit::Header), (20, Exit::Header), (51, Exit::Header), (153, Exit::TooBig)]
+    {
+        check(&tcp, 16, &u16::to_be_bytes(length), expected);
+    }
+    for (length, expected) in [(0, Exit::Header), (27, Exit::Header), (129, Exit::TooBig)] {
+        check(&udp, 16, &u16::to_be_bytes(length), expected);
+    }
+    check(&wide, 18, &[0, 0], Exit::Header);
+    check(&wide, 18, &109_u16.to_be_bytes(), Exit::TooBig);
+    // Options of IP; a TCP header too short, and one longer than the packet.
+    check(&tcp, 14, &[0x46], Exit::Header);
+    check(&tcp, 14, &[0x44], Exit::Header);
+    check(&tcp, 46, &[0x40], Exit::Header);
+    let short = Case { payload: Vec::new(), ..good() };
+    check(&short, 46, &[0xf0], Exit::Header);
+    // Of the datagram: shorter than its header, longer than the packet; shorter than the packet is allowed.
+    check(&udp, 38, &[0, 7], Exit::Header);
+    check(&udp, 38, &109_u16.to_be_bytes(), Exit::Header);
+    check(&udp, 38, &107_u16.to_be_bytes(), Exit::Forwarded);
+    // A datagram over IPv6 has a checksum (RFC 8200 section 8.1), and another version is not what the frame says.
+    check(&wide, 60, &[0, 0], Exit::Header);
+    check(&wide, 14, &[0x45], Exit::Header);
+    // Extension headers, and a tag.
+    for next in [0, 43, 44, 60] {
+        check(&wide, 20, &[next], Exit::Protocol);
+    }
+    check(&tcp, 12, &[0x81, 0], Exit::NotIp);
+    // A fragment in the middle, and the last one.
+    check(&udp, 20, &[0x20, 1], Exit::Fragment);
+    check(&udp, 20, &[0, 1], Exit::Fragment);
+    check(&tcp, 22, &[1], Exit::HopLimit);
+    check(&tcp, 22, &[0], Exit::HopLimit);
+    check(&tcp, 22, &[2], Exit::Forwarded);
+}
+
+#[test]
+fn a_segment_at_the_edge_of_the_windows_passes() {
+    let Some(mut rig) = Rig::new() else { return };
+    type Change = fn(&mut [TcpWindow; 2]);
+    let changes: [Change; 4] = [
+        // What is acknowledged is all that was sent.
+        |_| (),
+        // The last byte that the receiver takes, and the first that it may ask for again.
+        |windows| windows[1].edge -= 900,
+        |windows| windows[0].end += 1_102,
+        // The oldest acknowledgement that may be on its way.
+        |windows| windows[0].ack += 1,
+    ];
+    for (at, change) in changes.into_iter().enumerate() {
+        let case = good();
+        let mut entry = entry(&case);
+        change(entry.tcp.as_mut().unwrap());
+        let place = rig.table().install(&entry).unwrap();
+        assert_eq!(rig.run(ZONES[0], &case.arrives()).0, REDIRECTED, "{at}: {:?}", rig.exits());
+        rig.table().remove(place);
+    }
+}
+
 #[test]
 fn a_segment_outside_the_windows_goes_to_the_engine() {
     type Change = fn(&mut [TcpWindow; 2]);
@@ -254,6 +346,20 @@ fn a_full_table_leaves_flows_to_the_engine_and_a_slot_rests_before_it_is_used_ag
     rig.table().remove(place);
     assert_eq!(rig.run(ZONES[0], &case.arrives()).0, TO_STACK);
     assert_eq!(rig.table().install(&other), Err(InstallFlowError::Full { limit: 1 }));
+}
+
+/// Buckets were filled one after the other, and one flow of some thousands found none.
+#[test]
+fn every_flow_finds_room_up_to_the_limit() {
+    let Some(mut rig) = Rig::with_flows(65_536) else { return };
+    let case = good();
+    for number in 0..65_536_u32 {
+        let mut entry = entry(&case);
+        let inside = std::net::Ipv4Addr::from(0x0a00_0000 | number).into();
+        entry.keys[0].source.address = inside;
+        entry.keys[1].destination.port = number as u16;
+        assert!(rig.table().install(&entry).is_ok(), "{number}");
+    }
 }
 
 #[test]

@@ -2,8 +2,10 @@
 //! costs that a flow covers, and what one that goes to the engine does. Wants root. Nothing is sent anywhere.
 //!
 //! Caches are warm and nothing is waited for, so these are the least a packet can cost; differences between lines are
-//! what the comparison (`peer`) cannot show.
+//! what the comparison (`peer`) cannot show. The last lines are of packets of many flows, one run each, of which
+//! starting and ending a run is the larger part: only the difference between their numbers of flows means anything.
 
+mod crowd;
 mod packet;
 
 use anyhow::Context as _;
@@ -21,6 +23,9 @@ struct Options {
     /// Rounds of 250 packets for each line
     #[arg(long, default_value_t = 2_000)]
     rounds: usize,
+    /// Flows that one packet each is of, for the last lines
+    #[arg(long, default_values_t = [1_000, 1_000_000], value_delimiter = ',')]
+    flows: Vec<u32>,
     /// Only lines whose name has this in it
     #[arg(long, default_value = "")]
     only: String,
@@ -95,6 +100,15 @@ fn main() -> anyhow::Result<()> {
         times.sort_unstable();
         let at = |share: usize| times[(times.len() - 1) * share / 100];
         println!("{:40} {:>6} {:>6} {:>6}", subject.name, at(10), at(50), at(90));
+    }
+    for flows in options.flows {
+        let name = format!("program/once/udp4/{flows}-flows");
+        if name.contains(&options.only) {
+            let mut times = crowd::measure(flows).with_context(|| name.clone())?;
+            times.sort_unstable();
+            let at = |share: usize| times[(times.len() - 1) * share / 100];
+            println!("{name:40} {:>6} {:>6} {:>6}", at(10), at(50), at(90));
+        }
     }
     Ok(())
 }

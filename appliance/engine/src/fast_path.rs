@@ -270,13 +270,16 @@ impl Engine {
                 self.expendable.remove(slot.0);
             }
         }
-        let Some(seen) = seen else { return };
+        if usage.moved.iter().all(|moved| moved.packets == 0) {
+            return;
+        }
         let mut tracker = self.flows[slot].tracker();
         if let Tracker::Tcp(tcp) = &mut tracker {
             tcp.note_moved(&usage.tcp);
             self.flows[slot].set_tracker(&tracker);
             self.fall_behind(now, slot);
         }
+        let Some(seen) = seen else { return };
         let before = self.flows[slot].expires();
         self.refresh(seen, slot, &tracker);
         // What a packet that came to the engine has refreshed was before: it took the usage first. What a peer has seen

@@ -280,3 +280,28 @@ fn a_shorter_timeout_holds_for_what_the_datapath_moves() {
     dialogue.wait(Duration::from_secs(2), &[], &[]);
     assert_eq!(dialogue.engine.flows(0, 1).0[0].expires, seen + Duration::from_secs(20));
 }
+
+/// What only strangers have sent does not keep the flow, but it moves its windows: the engine took what the other side
+/// acknowledged of it for too much.
+#[test]
+fn what_only_a_stranger_has_sent_counts_for_the_windows() {
+    let policy = POLICY
+        .replace("ports: 1024-65000 }", "ports: 2000-2000, filtering: endpoint-independent }")
+        .replace("service: [https, tcp/22]", "service: tcp");
+    let table = Table::default();
+    let mut dialogue = Dialogue::offloading(&policy, Box::new(table.clone()));
+    let inside = |to: &str| build::tcp().from("10.1.0.10:5000").to(to).window(64_000);
+    dialogue.send("int", &inside("198.51.100.9:80").syn().seq(1).frame());
+    let stranger = || build::tcp().from("198.51.100.77:7").to("203.0.113.4:2000").window(64_000);
+    dialogue.send("ext", &stranger().syn().seq(1_000).frame());
+    dialogue.send("int", &inside("198.51.100.77:7").syn().seq(5_000).ack(1_001).frame());
+    dialogue.send("ext", &stranger().seq(1_001).ack(5_001).frame());
+    assert_eq!(table.moves(), [true; 2]);
+    for (_, usage) in table.0.lock().unwrap().flows.values_mut() {
+        usage.tcp[0].end = 3_001;
+    }
+    table.moved(2, 0, dialogue.now);
+    let fin = inside("198.51.100.77:7").seq(5_001).ack(3_001).fin().frame();
+    let leaves = "ext: tcp 203.0.113.4:2000 > 198.51.100.77:7 F. ttl 63";
+    dialogue.step("int", &fin, &[leaves], &["forwarded"]);
+}

@@ -13,6 +13,7 @@ const INSTRUCTION_SET: &str = "-mcpu=v3";
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=bpf");
     println!("cargo::rerun-if-env-changed=CLANG");
+    println!("cargo::rustc-env=GABION_LAYOUT={:x}", layout()?);
     let object = PathBuf::from(std::env::var("OUT_DIR")?).join("tc.o");
     let compiler = compiler()?;
     let mut command = Command::new(&compiler);
@@ -31,6 +32,18 @@ fn main() -> Result<(), Box<dyn Error>> {
         return Err(format!("{compiler} does not compile bpf/tc.c; are libbpf-dev and linux-libc-dev there? `setup/install build` installs them").into());
     }
     Ok(())
+}
+
+/// A number that is another when what programs and node share may be (FNV-1a).
+fn layout() -> Result<u64, Box<dyn Error>> {
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    for header in ["bpf/layout.h", "bpf/flow.h"] {
+        for byte in std::fs::read(header)? {
+            hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+    // Zero is a table that nobody has finished.
+    Ok(hash.max(1))
 }
 
 fn compiler() -> Result<String, Box<dyn Error>> {

@@ -92,7 +92,26 @@ struct control {
 	/* TCP ports that the guard leaves to the host on data interfaces, as on the wire; zero is none. Nothing is kept
 	 * from the host while the first is zero. */
 	__u16 host_ports[HOST_PORTS];
-	__u32 unused[11];
+	/* Until when the node has confirmed it, in units of 2^30 ns of CLOCK_MONOTONIC; zero for ever. */
+	__u32 confirmed;
+	/* Of the node alone: what a later process has to know of the tables. */
+	__u64 layout;
+	__u64 seeds[2];
+	__u32 hops;
+	__u32 resuming;
+	__u32 unused[2];
+};
+
+/* What a later process wants to know of a flow: the node's alone. */
+struct past {
+	/* Nanoseconds of CLOCK_MONOTONIC. */
+	__u64 opened;
+	__u64 seen;
+	/* That packets of each direction come in by. */
+	__u32 ingress[2];
+	/* What is not in the flow's own counters. */
+	__u64 packets[2];
+	__u64 bytes[2];
 };
 
 _Static_assert(sizeof(struct bucket) == 64, "a line of the cache");
@@ -102,6 +121,7 @@ _Static_assert(sizeof(struct wide) == 64, "a line of the cache");
 _Static_assert(sizeof(struct hop) == 24, "three words");
 _Static_assert(sizeof(struct port) == 16, "two words");
 _Static_assert(sizeof(struct control) == 64, "a line of the cache");
+_Static_assert(sizeof(struct past) == 56, "seven words");
 
 #define PORTS 256
 #define PORTS_TRIED 4
@@ -125,6 +145,7 @@ enum exit {
 	EXIT_TOO_BIG,
 	EXIT_NO_NEIGHBOUR,
 	EXIT_REFUSED,
+	EXIT_UNCONFIRMED,
 	EXITS,
 };
 
@@ -144,6 +165,7 @@ SHARED_ARRAY(wide, struct wide, 1);
 SHARED_ARRAY(hops, struct hop, 1);
 SHARED_ARRAY(ports, struct port, PORTS);
 SHARED_ARRAY(control, struct control, 1);
+SHARED_ARRAY(pasts, struct past, 1);
 SHARED_ARRAY(identifications, __u32, IDENTIFICATIONS);
 
 struct {

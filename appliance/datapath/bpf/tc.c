@@ -277,6 +277,9 @@ always_inline int pass(struct __sk_buff *skb, const struct port *port, __u32 *ou
 	struct control *now = bpf_map_lookup_elem(&control, &zero);
 	if (!now || !now->stamp || *(volatile __u32 *)&flow->stamp != now->stamp)
 		return EXIT_STALE;
+	/* Nobody ends flows any more, or follows the network. */
+	if (now->confirmed && now->confirmed < read_clock())
+		return EXIT_UNCONFIRMED;
 	if (flow->zones[direction & 1] != port->zone)
 		return EXIT_WRONG_ZONE;
 	if (packet.hop_limit <= 1)

@@ -8,6 +8,8 @@
 //! In a cluster, a TCP connection is handed over while packets of both directions come in by this node: what other nodes
 //! wrap comes to the engine, and each segment has to be seen by whoever follows the windows.
 
+mod resume;
+
 use std::fmt::Debug;
 use std::time::Duration;
 
@@ -16,6 +18,8 @@ use gabion_rules::ZoneId;
 use crate::flows::{Slot, Tracker};
 use crate::neighbours::NeighbourId;
 use crate::{Address, Direction, Engine, FlowKey, InterfaceId, Time, Usage};
+
+pub use resume::{FastRemains, Resumed};
 
 /// The datapath's table: memory, no system calls.
 pub trait FastPath: Debug + Send {
@@ -39,6 +43,22 @@ pub trait FastPath: Debug + Send {
 
     /// From now on, flows of this judgement only are moved; with zero, none.
     fn set_stamp(&mut self, stamp: u32);
+
+    /// The judgement that an earlier process has left in force; zero for none.
+    fn stamp(&self) -> u32 {
+        0
+    }
+
+    /// How many places there are in which an earlier process may have left a flow. From now on the flows of both are
+    /// there, until a judgement is in force.
+    fn begin_resuming(&mut self) -> u32 {
+        0
+    }
+
+    /// The flow that an earlier process has left at a place. What was done for it is taken with it.
+    fn remains(&mut self, _: FastPlace) -> Option<FastRemains> {
+        None
+    }
 }
 
 /// Where a flow is installed.
@@ -57,6 +77,18 @@ pub struct FastFlow {
     pub hops: [Option<FastHop>; 2],
     /// Of TCP.
     pub tcp: Option<[FastWindow; 2]>,
+    pub past: FastPast,
+}
+
+/// What a later process will want to know of a flow, and the datapath has no use for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FastPast {
+    pub opened: Time,
+    pub now: Time,
+    /// That packets of each direction come in by.
+    pub ingress: [InterfaceId; 2],
+    /// All that was ever done for it.
+    pub usage: [Usage; 2],
 }
 
 /// A next hop. A place is given to another neighbour with another tenancy, which is never zero.
@@ -164,7 +196,7 @@ impl Engine {
         if self.offloading.table.is_none() {
             return;
         }
-        let Some(flow) = self.fast_flow(slot) else { return self.withdraw(now, slot) };
+        let Some(flow) = self.fast_flow(now, slot) else { return self.withdraw(now, slot) };
         let place = self.offloading.place(slot);
         let Some(table) = &mut self.offloading.table else { return };
         if let Some(place) = place {
@@ -176,7 +208,7 @@ impl Engine {
     }
 
     /// The flow as the table takes it; `None` for one that the engine has to follow packet by packet.
-    fn fast_flow(&mut self, slot: Slot) -> Option<FastFlow> {
+    fn fast_flow(&mut self, now: Time, slot: Slot) -> Option<FastFlow> {
         let flow = &self.flows[slot];
         let tcp = match flow.tracker() {
             Tracker::Tcp(tcp) => Some(tcp.settled()?),
@@ -194,9 +226,15 @@ impl Engine {
         }
         let zones = DIRECTIONS.map(|direction| flow.zone(direction));
         let hops = DIRECTIONS.map(|direction| flow.hop(direction));
+        let past = FastPast {
+            opened: flow.opened(),
+            now,
+            ingress: DIRECTIONS.map(|direction| flow.ingress(direction)),
+            usage: DIRECTIONS.map(|direction| flow.usage(direction)),
+        };
         let hops = hops.map(|hop| hop.and_then(|hop| self.tell_hop(hop)));
         let keys = DIRECTIONS.map(|direction| self.flows.key(slot, direction));
-        Some(FastFlow { stamp: self.offloading.stamp, keys, zones, hops, tcp })
+        Some(FastFlow { stamp: self.offloading.stamp, keys, zones, hops, tcp, past })
     }
 
     /// Says where packets to a neighbour go now: nowhere, if it is not known.

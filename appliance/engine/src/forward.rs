@@ -87,7 +87,11 @@ impl Engine {
     }
 
     /// The side's next hop, looked up anew where the topology has changed since.
-    fn side_hop(&mut self, slot: Slot, direction: Direction) -> Result<NeighbourId, Refusal> {
+    pub(crate) fn side_hop(
+        &mut self,
+        slot: Slot,
+        direction: Direction,
+    ) -> Result<NeighbourId, Refusal> {
         let flow = &self.flows[slot];
         let is_current = flow.epoch() == self.epoch;
         if let Some(hop) = flow.hop(direction)

@@ -80,7 +80,10 @@ pub use event::{
     Usage,
 };
 pub use explain::{Explanation, Probe, Step};
-pub use fast_path::{FastFlow, FastHop, FastPath, FastPlace, FastUsage, FastWay, FastWindow};
+pub use fast_path::{
+    FastFlow, FastHop, FastPast, FastPath, FastPlace, FastRemains, FastUsage, FastWay, FastWindow,
+    Resumed,
+};
 pub use frame::{Checksum, Frame, Offload, SegmentKind, Segments};
 pub use judge::Outcome;
 pub use limits::Limits;

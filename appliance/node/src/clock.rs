@@ -1,30 +1,18 @@
 //! The one clock: the engine's time, and what the wall shows for it.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use gabion_engine::Time;
+use rustix::time::{ClockId, clock_gettime};
 use time::OffsetDateTime;
 
-/// Nanoseconds since the node started.
+/// CLOCK_MONOTONIC: nanoseconds since the machine started, so that a time means the same to the next process.
 #[derive(Debug, Clone, Copy)]
-pub struct Clock {
-    started: Instant,
-}
+pub struct Clock;
 
 impl Clock {
-    pub fn start() -> Self {
-        Self { started: Instant::now() }
-    }
-
     pub fn now(&self) -> Time {
-        Time::from_nanos(u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX))
-    }
-
-    /// What CLOCK_MONOTONIC showed at the engine's zero.
-    pub fn beginning(&self) -> Duration {
-        let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-        let now = Duration::try_from(now).unwrap_or_default();
-        now.saturating_sub(self.started.elapsed())
+        time(Duration::try_from(clock_gettime(ClockId::Monotonic)).unwrap_or_default())
     }
 
     /// What the wall clock showed at `time`, as far as it has not been set since.
@@ -32,4 +20,9 @@ impl Clock {
         let ago = self.now().since(time);
         OffsetDateTime::from(SystemTime::now()) - ago
     }
+}
+
+/// The engine's time for one of CLOCK_MONOTONIC.
+pub fn time(monotonic: Duration) -> Time {
+    Time::from_nanos(u64::try_from(monotonic.as_nanos()).unwrap_or(u64::MAX))
 }

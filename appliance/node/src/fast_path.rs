@@ -3,16 +3,16 @@
 use std::time::Duration;
 
 use gabion_datapath::ebpf::{
-    FlowEntry, FlowPlace, FlowTable, HopId, NextHop, TcpWindow, WireEndpoint, WireKey,
+    FlowEntry, FlowPlace, FlowTable, HopId, NextHop, Past, TcpWindow, WireEndpoint, WireKey,
 };
 use gabion_datapath::{LinkAddress, Port};
 use gabion_engine::{
-    Endpoint, FastFlow, FastHop, FastPath, FastPlace, FastUsage, FastWay, FastWindow, FlowKey,
-    InterfaceId, Time, Usage,
+    Endpoint, FastFlow, FastHop, FastPast, FastPath, FastPlace, FastRemains, FastUsage, FastWay,
+    FastWindow, FlowKey, InterfaceId, Time, Usage,
 };
 use gabion_rules::ZoneId;
 
-use crate::clock::Clock;
+use crate::clock::time;
 
 /// A hop that nobody has: the tenancy is never zero where somebody does.
 const NOBODY: HopId = HopId { place: 0, tenancy: 0 };
@@ -21,13 +21,11 @@ const NOBODY: HopId = HopId { place: 0, tenancy: 0 };
 #[derive(Debug)]
 pub struct SharedTable {
     table: FlowTable,
-    /// CLOCK_MONOTONIC when the engine's time began.
-    beginning: Duration,
 }
 
 impl SharedTable {
-    pub fn new(table: FlowTable, clock: &Clock) -> Self {
-        Self { table, beginning: clock.beginning() }
+    pub fn new(table: FlowTable) -> Self {
+        Self { table }
     }
 
     fn way(&self, way: FastWay) -> Option<NextHop> {
@@ -39,32 +37,15 @@ impl SharedTable {
             mtu: u16::try_from(way.mtu).unwrap_or(u16::MAX),
         })
     }
-
-    fn time(&self, seen: Duration) -> Time {
-        let since = seen.saturating_sub(self.beginning).as_nanos();
-        Time::from_nanos(u64::try_from(since).unwrap_or(u64::MAX))
-    }
-
-    fn usage(&self, usage: &gabion_datapath::ebpf::FlowUsage) -> FastUsage {
-        FastUsage {
-            moved: [0, 1]
-                .map(|at: usize| Usage { packets: usage.packets[at], bytes: usage.bytes[at] }),
-            seen: usage.last_seen.map(|seen| self.time(seen)),
-            tcp: usage.tcp.map(|TcpWindow { end, ack, edge, window, shift }| FastWindow {
-                end,
-                ack,
-                edge,
-                window,
-                shift,
-            }),
-        }
-    }
 }
 
 impl FastPath for SharedTable {
     fn install(&mut self, flow: &FastFlow) -> Option<FastPlace> {
         match self.table.install(&entry(flow)) {
-            Ok(FlowPlace(place)) => Some(FastPlace(place)),
+            Ok(place) => {
+                self.table.note(place, &past(&flow.past));
+                Some(FastPlace(place.0))
+            }
             Err(error) => {
                 tracing::debug!(%error, "a flow stays with the engine");
                 None
@@ -74,16 +55,15 @@ impl FastPath for SharedTable {
 
     fn renew(&mut self, place: FastPlace, flow: &FastFlow) {
         self.table.renew(FlowPlace(place.0), &entry(flow));
+        self.table.note(FlowPlace(place.0), &past(&flow.past));
     }
 
     fn remove(&mut self, place: FastPlace) -> FastUsage {
-        let usage = self.table.remove(FlowPlace(place.0));
-        self.usage(&usage)
+        usage(&self.table.remove(FlowPlace(place.0)))
     }
 
     fn take_usage(&mut self, place: FastPlace) -> FastUsage {
-        let usage = self.table.take_usage(FlowPlace(place.0));
-        self.usage(&usage)
+        usage(&self.table.take_usage(FlowPlace(place.0)))
     }
 
     fn set_hop(&mut self, hop: FastHop, way: Option<FastWay>) {
@@ -100,6 +80,60 @@ impl FastPath for SharedTable {
 
     fn set_stamp(&mut self, stamp: u32) {
         self.table.set_stamp(stamp);
+    }
+
+    fn stamp(&self) -> u32 {
+        self.table.stamp()
+    }
+
+    fn begin_resuming(&mut self) -> u32 {
+        self.table.begin_resuming()
+    }
+
+    fn remains(&mut self, place: FastPlace) -> Option<FastRemains> {
+        let remains = self.table.remains(FlowPlace(place.0))?;
+        let Past { opened, ingress, packets, bytes, .. } = remains.past;
+        Some(FastRemains {
+            keys: remains.keys.map(flow_key),
+            ingress: ingress.map(|ports| ports.map(|port| InterfaceId(port.0))),
+            tcp: remains.tcp.map(|windows| windows.map(fast_window)),
+            usage: [0, 1].map(|at: usize| Usage { packets: packets[at], bytes: bytes[at] }),
+            opened: time(opened),
+            seen: time(remains.seen),
+        })
+    }
+}
+
+fn usage(usage: &gabion_datapath::ebpf::FlowUsage) -> FastUsage {
+    FastUsage {
+        moved: [0, 1].map(|at: usize| Usage { packets: usage.packets[at], bytes: usage.bytes[at] }),
+        seen: usage.last_seen.map(time),
+        tcp: usage.tcp.map(fast_window),
+    }
+}
+
+fn fast_window(TcpWindow { end, ack, edge, window, shift }: TcpWindow) -> FastWindow {
+    FastWindow { end, ack, edge, window, shift }
+}
+
+fn past(past: &FastPast) -> Past {
+    let since_boot = |time: Time| Duration::from_nanos(time.as_nanos());
+    Past {
+        opened: since_boot(past.opened),
+        seen: since_boot(past.now),
+        ingress: Some(past.ingress.map(|interface| Port(interface.0))),
+        packets: past.usage.map(|usage| usage.packets),
+        bytes: past.usage.map(|usage| usage.bytes),
+    }
+}
+
+fn flow_key(key: WireKey) -> FlowKey {
+    let endpoint =
+        |endpoint: WireEndpoint| Endpoint { address: endpoint.address.into(), port: endpoint.port };
+    FlowKey {
+        protocol: key.protocol,
+        source: endpoint(key.source),
+        destination: endpoint(key.destination),
     }
 }
 

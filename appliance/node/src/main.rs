@@ -26,6 +26,9 @@ struct Options {
     /// Checks the settings, changes nothing and exits: 0 when they are right, 1 when not.
     #[arg(long)]
     check_config: bool,
+    /// Ends what the kernel still moves after the daemon has stopped, and exits.
+    #[arg(long, conflicts_with = "check_config")]
+    detach: bool,
     /// Prints docs/configuration.md and exits.
     #[arg(long, exclusive = true)]
     print_config_reference: bool,
@@ -63,6 +66,14 @@ fn start(options: &Options) -> anyhow::Result<()> {
     let config = Config::read(&options.config)?;
     if options.check_config {
         println!("{}: no mistakes found", options.config.display());
+        return Ok(());
+    }
+    if options.detach {
+        let what = match gabion_datapath::ebpf::detach(&config.node.pin_dir)? {
+            true => "no program moves flows any more",
+            false => "there was nothing",
+        };
+        println!("{}: {what}", config.node.pin_dir.display());
         return Ok(());
     }
     start_messages(&config.log)?;

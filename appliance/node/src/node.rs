@@ -12,7 +12,10 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use gabion_datapath::ebpf::{EbpfDatapath, FastPathLimits, FlowTable, OpenFastPathError};
+use gabion_datapath::ebpf::{
+    self, Afterlife, EbpfDatapath, FastPathLimits, FlowTable, OpenFastPathError, OpenPinsError,
+    Pins,
+};
 use gabion_datapath::netlink::{NetworkWatch, StartNetworkWatchError};
 use gabion_datapath::{Datapath, Loopback, OpenDatapathError, UserspaceDatapath, UserspaceLimits};
 use gabion_engine::{ClusterStatus, EngineConfig, FastPath, Interface, Network};
@@ -68,6 +71,8 @@ pub enum StartError {
     Datapath(#[from] OpenDatapathError),
     #[error("the datapath `ebpf`: {0}; node.datapath = \"userspace\" needs no programs")]
     FastPath(#[source] OpenFastPathError),
+    #[error("node.pin_dir: {0}")]
+    Pins(#[from] OpenPinsError),
     #[error("cannot watch the kernel's network: {0}{source}", source = cause(.0))]
     Network(#[from] StartNetworkWatchError),
     #[error("cannot start the packet thread: {0}")]
@@ -105,7 +110,7 @@ impl Prepared {
     /// # Errors
     /// The first thing that is not as it must be, by name.
     pub fn new(config: Config) -> Result<Self, StartError> {
-        let clock = Clock::start();
+        let clock = Clock;
         let lock = StateLock::take(&config.node.state_dir)?;
         let (store, stored, notices) =
             Store::open(Disk, &config.node.state_dir, config.node.revisions_kept)?;
@@ -135,6 +140,9 @@ impl Prepared {
                 .ok(),
             DatapathKind::Userspace | DatapathKind::Null => None,
         };
+        if fast.is_none() && config.node.datapath != DatapathKind::Null {
+            end_earlier_programs(&config)?;
+        }
         let _lock = lock;
         Ok(Self {
             config,
@@ -158,7 +166,7 @@ impl Prepared {
     pub async fn start(mut self) -> Result<Node, StartError> {
         let devices = devices(&self.config);
         if let Some((datapath, table)) = self.fast.take() {
-            let table = SharedTable::new(table, &self.clock);
+            let table = SharedTable::new(table);
             return self.start_with(datapath, Some(Box::new(table))).await;
         }
         match self.config.node.datapath {
@@ -462,10 +470,31 @@ fn open_fast_path(config: &Config) -> Result<(EbpfDatapath, FlowTable), StartErr
     let seed: [u8; 16] = random()?;
     let (a, b) = seed.split_at(8);
     let seed = [a, b].map(|half| half.iter().fold(0, |word, byte| word << 8 | u64::from(*byte)));
-    let (datapath, mut table) = EbpfDatapath::open(&devices(config), rings(config), limits, seed)
-        .map_err(StartError::FastPath)?;
+    let pins = match Pins::open(&config.node.pin_dir) {
+        Ok(pins) => Some(pins),
+        Err(error @ OpenPinsError::Taken(_)) => return Err(error.into()),
+        Err(error) => {
+            tracing::warn!("{error}; until then flows end with gabiond");
+            None
+        }
+    };
+    let afterlife = Afterlife { pins, unconfirmed: config.node.fail_closed_after };
+    let (datapath, mut table) =
+        EbpfDatapath::open(&devices(config), rings(config), limits, seed, afterlife)
+            .map_err(StartError::FastPath)?;
     table.set_host_ports(&config.host_ports());
     Ok((datapath, table))
+}
+
+/// Programs of before would move what this process knows nothing of.
+fn end_earlier_programs(config: &Config) -> Result<(), StartError> {
+    match ebpf::detach(&config.node.pin_dir) {
+        // Another node's, of another network namespace.
+        Ok(_) | Err(OpenPinsError::Taken(_)) => Ok(()),
+        Err(error @ (OpenPinsError::Mount { .. } | OpenPinsError::Make { .. })) => {
+            Err(error.into())
+        }
+    }
 }
 
 fn random<const N: usize>() -> Result<[u8; N], StartError> {

@@ -114,6 +114,8 @@ fn confine(config: &Config) -> Result<Option<&'static str>, DropPrivilegeError> 
     let parent = |path: &Path| path.parent().map(Path::to_owned);
     let writable: Vec<PathBuf> = [
         Some(config.node.state_dir.clone()),
+        // There are programs at interfaces that come later, too.
+        Some(config.node.pin_dir.clone()),
         config.log.json.as_deref().and_then(parent),
         parent(&config.api.unix_socket),
         Some(PathBuf::from("/dev/null")),

@@ -20,8 +20,8 @@ use gabion_datapath::ebpf::Exit;
 use gabion_datapath::{BATCH, Datapath, FrameMut, Port, PortCounters, ProbeError, Waker};
 use gabion_engine::{
     Address, Counters, Engine, EngineConfig, Event, Explanation, FastPath, FlowReport, Frame,
-    Generation, InterfaceId, Neighbour, Network, Offload, Probe, RuleCounters, TableUse, Time,
-    Verdict,
+    Generation, InterfaceId, Neighbour, Network, Offload, Probe, Resumed, RuleCounters, TableUse,
+    Time, Verdict,
 };
 use gabion_rules::RuleSet;
 use tokio::sync::{mpsc, oneshot};
@@ -46,6 +46,8 @@ const TICK: Duration = Duration::from_millis(25);
 const PROBE_EVERY: Duration = Duration::from_millis(250);
 /// How often readiness is told how far the node is in its cluster.
 const TELL_EVERY: Duration = Duration::from_millis(50);
+/// How long after the start flows of before it are moved without having been judged.
+const UNJUDGED: Duration = Duration::from_secs(30);
 /// How long a sender waits before it tries a full queue again.
 const QUEUE_FULL_PAUSE: Duration = Duration::from_millis(1);
 /// Neighbours that wait to be asked for; one that finds the queue full is wanted again by the next
@@ -273,6 +275,10 @@ impl Drop for AbortOnPanic {
 struct Turns<D> {
     engine: Engine,
     generation: Generation,
+    network_known: bool,
+    /// Until there is something to judge flows by, which an earlier process may have left.
+    fast_path: Option<Box<dyn FastPath>>,
+    start: Time,
     datapath: D,
     interfaces: Vec<DataInterface>,
     commands: Receiver<Command>,
@@ -300,13 +306,13 @@ impl<D: Datapath> Turns<D> {
         // Where the system has not got it, better here than under load. The node is not ready until
         // the first turn has proved the datapath.
         engine.take_memory(|| worker.readiness.beat());
-        if let Some(table) = worker.fast_path {
-            engine.use_fast_path(table);
-        }
         tracing::debug!(bytes, "tables made, huge pages asked for");
         Self {
             engine,
             generation: Generation(0),
+            network_known: false,
+            fast_path: worker.fast_path,
+            start: worker.clock.now(),
             datapath: worker.datapath,
             interfaces: worker.interfaces,
             commands,
@@ -343,15 +349,16 @@ impl<D: Datapath> Turns<D> {
                 }
             }
         }
-        self.engine.close();
+        // What the kernel moves goes on: the next process takes it over.
     }
 
     fn turn(&mut self) -> io::Result<()> {
         self.datapath.wait(Some(self.patience()))?;
         self.busy = false;
         // What waits for a neighbour must not leave through a closed gate either.
-        follow_gate(&self.gate, &mut self.open, &mut self.engine);
+        self.follow_gate();
         self.obey();
+        self.resume_fast_path();
         let now = self.clock.now();
         self.hear_peers(now);
         self.receive(now)?;
@@ -373,6 +380,37 @@ impl<D: Datapath> Turns<D> {
             self.tell_of_cluster(now);
         }
         Ok(())
+    }
+
+    fn follow_gate(&mut self) {
+        if self.fast_path.is_none() {
+            follow_gate(&self.gate, &mut self.open, &mut self.engine);
+        }
+    }
+
+    /// Has the datapath move flows from the moment on at which they can be judged: rules and network are known, and the
+    /// guard is in place. The first packet is decided after that. Flows that an earlier process has left go on
+    /// meanwhile, but not for long.
+    fn resume_fast_path(&mut self) {
+        let now = self.clock.now();
+        let Some(table) = &mut self.fast_path else { return };
+        let is_judge = self.generation != Generation(0) && self.network_known;
+        if !is_judge || !self.gate.load(Ordering::Acquire) {
+            if now.since(self.start) > UNJUDGED && table.stamp() != 0 {
+                self.recorder.node("flows of before the start are not moved any more: nothing has come to judge them by");
+                table.set_stamp(0);
+            }
+            return;
+        }
+        let Some(table) = self.fast_path.take() else { return };
+        follow_gate(&self.gate, &mut self.open, &mut self.engine);
+        let resumed = self.engine.resume_fast_path(now, table, || self.readiness.beat());
+        if resumed != Resumed::default() {
+            self.recorder.node(format!(
+                "{} flows that the kernel went on moving are taken over; {} are not permitted, or over, and end",
+                resumed.kept, resumed.ended
+            ));
+        }
     }
 
     /// Takes what peers have sent.
@@ -412,11 +450,15 @@ impl<D: Datapath> Turns<D> {
     }
 
     fn receive(&mut self, now: Time) -> io::Result<()> {
+        // Nothing is decided before it is known what goes on from before.
+        let waits = self.fast_path.is_some();
         let Self { engine, gate, open, verdicts, .. } = self;
         let mut handle = |frames: &mut [FrameMut<'_>]| {
             // For each batch, all of which has come: nothing that comes after the gate has closed
             // passes.
-            follow_gate(gate, open, engine);
+            if !waits {
+                follow_gate(gate, open, engine);
+            }
             verdicts.clear();
             let count = frames.len();
             let mut rest = frames.iter_mut();
@@ -508,7 +550,10 @@ impl<D: Datapath> Turns<D> {
                 self.generation = generation;
                 let _ = done.send(LiveFlows(self.live_flows()));
             }
-            Command::SetNetwork(network) => self.engine.set_network(network),
+            Command::SetNetwork(network) => {
+                self.engine.set_network(network);
+                self.network_known = true;
+            }
             Command::Neighbour { interface, address, neighbour } => {
                 self.engine.handle_neighbour(now, interface, address, neighbour);
             }

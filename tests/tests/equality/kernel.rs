@@ -71,8 +71,8 @@ impl Kernel {
             interfaces.iter().map(|interface| namespace.interface(interface)).collect();
         let trial = Trial::among(LIMITS, [0x5eed, 0x7ab1e], &numbers).unwrap();
         let (programs, table) = trial.into_parts();
-        let clock = Clock::start();
-        let shared = SharedTable::new(table, &clock);
+        let clock = Clock;
+        let shared = SharedTable::new(table);
         let places = Places { shared, clock, limit: usize::MAX, flows: BTreeMap::new() };
         let table = Table(Arc::new(Mutex::new(places)));
         Some(Self { namespace, programs, numbers, table, room: vec![0; 8 << 10] })

@@ -5,16 +5,11 @@
 //! the number of checks that stand behind it.
 #![allow(clippy::unwrap_used)]
 
-use std::path::PathBuf;
 use std::process::Command;
 
 use serde_json::Value;
 
-/// The folder of the binaries that belong to this test's own build.
-fn binaries() -> PathBuf {
-    let test = std::env::current_exe().unwrap();
-    test.parent().and_then(|deps| deps.parent()).unwrap().to_owned()
-}
+use crate::binaries;
 
 /// Runs a scenario, all of whose checks must hold but for those of time; `None` where none can be run.
 fn run(scenario: &str, options: &[&str], at_least: usize) -> Option<Value> {

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use gabion_engine::{
-    DropReason, FastFlow, FastHop, FastPath, FastPlace, FastUsage, FastWay, InterfaceId, Neighbour,
-    Time, Usage, build,
+    DropReason, FastFlow, FastHop, FastPath, FastPlace, FastRemains, FastUsage, FastWay,
+    InterfaceId, Neighbour, Resumed, Time, Usage, build,
 };
 use gabion_rules::ZoneId;
 
@@ -62,6 +62,27 @@ impl FastPath for Table {
 
     fn set_stamp(&mut self, stamp: u32) {
         self.0.lock().unwrap().stamp = stamp;
+    }
+
+    fn stamp(&self) -> u32 {
+        self.0.lock().unwrap().stamp
+    }
+
+    fn begin_resuming(&mut self) -> u32 {
+        self.0.lock().unwrap().last + 1
+    }
+
+    fn remains(&mut self, place: FastPlace) -> Option<FastRemains> {
+        let (flow, usage) = *self.0.lock().unwrap().flows.get(&place.0)?;
+        let past = flow.past;
+        Some(FastRemains {
+            keys: flow.keys,
+            ingress: Some(past.ingress),
+            tcp: flow.tcp.map(|_| usage.tcp),
+            usage: past.usage,
+            opened: past.opened,
+            seen: usage.seen.into_iter().fold(past.now, Time::max),
+        })
     }
 }
 
@@ -304,4 +325,72 @@ fn what_only_a_stranger_has_sent_counts_for_the_windows() {
     let fin = inside("198.51.100.77:7").seq(5_001).ack(3_001).fin().frame();
     let leaves = "ext: tcp 203.0.113.4:2000 > 198.51.100.77:7 F. ttl 63";
     dialogue.step("int", &fin, &[leaves], &["forwarded"]);
+}
+
+/// Another process on the same machine, with this policy, takes over what the table has.
+fn resumed(policy: &str, table: &Table, now: Time) -> (Dialogue, Resumed) {
+    let mut dialogue = Dialogue::new(policy);
+    dialogue.now = now;
+    let resumed = dialogue.engine.resume_fast_path(now, Box::new(table.clone()), || ());
+    (dialogue, resumed)
+}
+
+const KEPT: Resumed = Resumed { kept: 1, ended: 0 };
+const ENDED: Resumed = Resumed { kept: 0, ended: 1 };
+
+#[test]
+fn a_connection_that_a_later_process_takes_over_goes_on_in_its_windows() {
+    let (dialogue, table) = connected();
+    for (_, usage) in table.0.lock().unwrap().flows.values_mut() {
+        usage.tcp[0].end = 9_001;
+        usage.tcp[1].ack = 9_001;
+        usage.tcp[1].edge = 9_001 + 64_000;
+    }
+    let before = dialogue.engine.flows(0, 1).0[0];
+    let (mut later, resumed) = resumed(POLICY, &table, dialogue.now);
+    assert_eq!(resumed, KEPT);
+    let after = later.engine.flows(0, 1).0[0];
+    let told = |flow: gabion_engine::FlowReport| {
+        (flow.original, flow.reply, flow.rule, flow.state, flow.opened, flow.original_usage)
+    };
+    assert_eq!(told(after), told(before));
+    // No packet has come, and the judgement that was in force is.
+    assert_eq!(table.flow().unwrap().stamp, table.stamp());
+    let beyond = client().seq(9_001 + 64_001).ack(5_001).payload(b"far").frame();
+    later.step("ext", &beyond, &[], &["drop:tcp-window"]);
+    later.send("ext", &client().seq(9_001).ack(5_001).payload(b"next").frame());
+    assert!(table.moves()[0]);
+}
+
+#[test]
+fn a_translation_is_taken_over_and_given_to_nobody_else() {
+    let (dialogue, table) = asked();
+    let external = dialogue.engine.flows(0, 1).0[0].reply.destination;
+    let (mut later, resumed) = resumed(POLICY, &table, dialogue.now);
+    assert_eq!(resumed, KEPT);
+    later.send("int", &build::udp().from("10.1.0.10:5000").to("198.51.100.9:53").frame());
+    for source in 6_000..6_300 {
+        let source = format!("10.1.0.10:{source}");
+        later.send("int", &build::udp().from(&source).to("198.51.100.9:53").frame());
+    }
+    let (flows, _) = later.engine.flows(0, 1_000);
+    assert_eq!(flows.len(), 301);
+    let holders = flows.iter().filter(|flow| flow.reply.destination == external);
+    assert_eq!(holders.count(), 1);
+}
+
+#[test]
+fn what_is_not_permitted_or_over_is_not_taken_over() {
+    let (dialogue, table) = connected();
+    let denied = POLICY.replace("[https, tcp/22]", "tcp/22");
+    assert_ne!(denied, POLICY);
+    assert_eq!(resumed(&denied, &table, dialogue.now).1, ENDED);
+    assert_eq!(table.flow(), None);
+
+    let (dialogue, table) = asked();
+    let idle = dialogue.now + Duration::from_secs(3_600);
+    assert_eq!(resumed(POLICY, &table, idle).1, ENDED);
+    let (dialogue, table) = asked();
+    table.moved(1, 1, idle);
+    assert_eq!(resumed(POLICY, &table, idle).1, KEPT, "it was used since {:?}", dialogue.now);
 }

@@ -11,6 +11,9 @@ use aya::programs::tc::SchedClassifierLink;
 use super::door::Door;
 use super::exits::Exit;
 use super::ioctl::merges_packets;
+use super::layout::Control;
+use super::mapping::SharedArray;
+use super::pins::{self, Pins};
 use super::ports::Ports;
 use super::program::{FastPathLimits, Program, Programs};
 use super::refusal::OpenFastPathError;
@@ -30,6 +33,18 @@ pub struct EbpfDatapath {
     slow: UserspaceDatapath,
     /// How often links had changed when the programs' places were looked at last.
     link_changes: u64,
+    pins: Option<Pins>,
+    control: Arc<SharedArray<Control>>,
+    unconfirmed: Option<Duration>,
+}
+
+/// What becomes of flows that programs move when the process does not turn, or is not there, any more.
+#[derive(Debug, Default)]
+pub struct Afterlife {
+    /// `None`: they end with the process.
+    pub pins: Option<Pins>,
+    /// How long they go on when nobody turns; `None` for ever.
+    pub unconfirmed: Option<Duration>,
 }
 
 /// Where a port's packets come in, and where they wait.
@@ -47,7 +62,7 @@ struct Place {
 
 impl EbpfDatapath {
     /// Opens the named interfaces, in the calling thread's network namespace, as `Port(0)` and up, and makes a table
-    /// without flows. Wants CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN and CAP_NET_RAW; later calls want CAP_NET_ADMIN, for
+    /// without flows, or with those that an earlier process has left. Wants CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN and CAP_NET_RAW; later calls want CAP_NET_ADMIN, for
     /// interfaces that come back.
     ///
     /// # Errors
@@ -57,19 +72,33 @@ impl EbpfDatapath {
         limits: UserspaceLimits,
         tables: FastPathLimits,
         seed: [u64; 2],
+        afterlife: Afterlife,
     ) -> Result<(Self, FlowTable), OpenFastPathError> {
-        let (mut programs, table) = Programs::load(tables, seed)?;
+        let Afterlife { pins, unconfirmed } = afterlife;
+        let (mut programs, table) = Programs::load_with(tables, seed, pins.as_ref())?;
         let places = names.iter().map(|&name| Place::open(&mut programs, name));
         let places = places.collect::<Result<Vec<_>, _>>()?;
         let doors: Vec<u32> = places.iter().map(|place| place.door.index()).collect();
         let slow = UserspaceDatapath::open_behind(names, &doors, limits)?;
         let ports = Arc::clone(&table.ports);
         let link_changes = slow.link_changes();
-        let mut datapath = Self { places, programs, ports, slow, link_changes };
+        let control = Arc::clone(&table.control);
+        let mut datapath =
+            Self { places, programs, ports, slow, link_changes, pins, control, unconfirmed };
+        datapath.control[0].confirm(unconfirmed);
         for port in 0..names.len() {
             datapath.attach(port)?;
         }
+        datapath.ports.recover();
+        datapath.keep_no_other_links();
         for &name in names {
+            let others = pins::others(name);
+            if others.len() > 1 {
+                tracing::warn!(
+                    "interface {name} has other programs too ({}): those before `fast_path` see and change packets before the firewall does, and those behind it see what it does not move",
+                    others.join(", ")
+                );
+            }
             if merges_packets(name).unwrap_or(false) {
                 tracing::warn!(
                     "interface {name} merges packets that it receives (LRO), which a router must not pass on: ethtool -K {name} lro off"
@@ -111,13 +140,38 @@ impl EbpfDatapath {
     fn attach(&mut self, port: usize) -> Result<(), OpenFastPathError> {
         let number = Port(port as u16);
         let place = &mut self.places[port];
-        place.interface = self.slow.interface(number);
+        let before = std::mem::replace(&mut place.interface, self.slow.interface(number));
+        if let (Some(pins), Some(before)) = (&self.pins, before) {
+            pins.forget_link(before);
+        }
         let Some(interface) = place.interface else { return Ok(()) };
         if !self.ports.set(number, interface, place.door.index()) {
             return Err(OpenFastPathError::TooManyInterfaces(self.places.len()));
         }
-        place.link = Some(self.programs.attach(Program::FastPath, &place.name)?);
+        let Some(pins) = &self.pins else {
+            place.link = Some(self.programs.attach(Program::FastPath, &place.name)?);
+            return Ok(());
+        };
+        // In the place of the program that an earlier process has left, or anew: the link's interface may have gone and
+        // another come under its number.
+        let left = pins.existing_link(interface).map(|link| self.programs.update(link));
+        if let Some(link) = left.and_then(Result::ok).flatten() {
+            place.link = Some(link);
+            return Ok(());
+        }
+        pins.forget_link(interface);
+        let link = self.programs.attach(Program::FastPath, &place.name)?;
+        let refused = |source| OpenFastPathError::Keep { interface: place.name.clone(), source };
+        place.link = Some(pins.keep_link(link, interface).map_err(refused)?);
         Ok(())
+    }
+
+    /// Interfaces that are no ports any more are let go.
+    fn keep_no_other_links(&self) {
+        if let Some(pins) = &self.pins {
+            let kept = self.places.iter().filter_map(|place| place.interface);
+            pins.keep_links_of(&kept.collect::<Vec<_>>());
+        }
     }
 }
 
@@ -136,6 +190,7 @@ impl Place {
 impl Datapath for EbpfDatapath {
     fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         self.slow.wait(timeout)?;
+        self.control[0].confirm(self.unconfirmed);
         let is_where_it_was = |(port, place): (usize, &Place)| {
             place.interface == self.slow.interface(Port(port as u16))
         };

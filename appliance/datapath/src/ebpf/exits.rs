@@ -19,10 +19,11 @@ pub enum Exit {
     TooBig,
     NoNeighbour,
     Refused,
+    Unconfirmed,
 }
 
 impl Exit {
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Forwarded,
         Self::NotIp,
         Self::NoFlow,
@@ -39,6 +40,7 @@ impl Exit {
         Self::TooBig,
         Self::NoNeighbour,
         Self::Refused,
+        Self::Unconfirmed,
     ];
 
     /// The name in metrics: `forwarded`, or why the engine had to look.
@@ -60,6 +62,7 @@ impl Exit {
             Self::TooBig => "too-big",
             Self::NoNeighbour => "no-neighbour",
             Self::Refused => "refused",
+            Self::Unconfirmed => "unconfirmed",
         }
     }
 }

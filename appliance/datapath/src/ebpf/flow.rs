@@ -6,7 +6,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::LinkAddress;
+use crate::{LinkAddress, Port};
 
 /// An address with a port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -100,4 +100,28 @@ pub enum InstallFlowError {
     KeyTaken,
     #[error("only TCP and UDP between addresses of one family can be moved")]
     NotMovable,
+}
+
+/// What a later process wants to know of a flow, and the programs have no use for. Pairs as in `FlowEntry`; times are
+/// those of CLOCK_MONOTONIC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Past {
+    pub opened: Duration,
+    /// When this was noted, which a packet was the reason for.
+    pub seen: Duration,
+    /// That packets of each direction come in by; `None` where that is no port any more.
+    pub ingress: Option<[Port; 2]>,
+    /// All that was ever done for the flow.
+    pub packets: [u64; 2],
+    pub bytes: [u64; 2],
+}
+
+/// A flow that an earlier process has left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FlowRemains {
+    pub keys: [WireKey; 2],
+    pub tcp: Option<[TcpWindow; 2]>,
+    /// No later than this was its last packet.
+    pub seen: Duration,
+    pub past: Past,
 }

@@ -88,6 +88,16 @@ impl Index {
         }
     }
 
+    /// Leads nowhere where nobody is.
+    pub(super) fn keep(&self, is_used: impl Fn(u32) -> bool) {
+        for way in self.buckets.iter().flat_map(|bucket| &bucket.ways) {
+            let place = way.load(Ordering::Relaxed) as u32;
+            if place != 0 && !is_used((place - 1) >> 1) {
+                way.store(0, Ordering::Release);
+            }
+        }
+    }
+
     /// The upper half of the hash, and the key's two buckets.
     fn seek(&self, key: &WireKey) -> (u32, [usize; 2]) {
         /// Of `bpf/flow.h`: the golden ratio's share of 2^32.

@@ -10,6 +10,8 @@ pub(super) const PORTS: u32 = 256;
 pub(super) const PORTS_TRIED: u32 = 4;
 /// Places for the host's ports.
 pub(super) const HOST_PORTS: usize = 8;
+/// Counters of IPv4 identifications, of which the programs alone know.
+pub(super) const IDENTIFICATIONS: u32 = 4_096;
 
 #[derive(Debug)]
 #[repr(C)]
@@ -77,8 +79,31 @@ pub(super) struct PortPlace {
 pub(super) struct Control {
     pub(super) stamp: AtomicU32,
     pub(super) host_ports: [AtomicU16; HOST_PORTS],
-    pub(super) unused: [AtomicU32; 11],
+    pub(super) confirmed: AtomicU32,
+    pub(super) layout: AtomicU64,
+    pub(super) seeds: [AtomicU64; 2],
+    /// Which half of `hops` the flows name.
+    pub(super) hops: AtomicU32,
+    /// Whether flows of both halves are there.
+    pub(super) resuming: AtomicU32,
+    pub(super) unused: [AtomicU32; 2],
 }
+
+#[derive(Debug)]
+#[repr(C)]
+pub(super) struct Past {
+    pub(super) opened: AtomicU64,
+    pub(super) seen: AtomicU64,
+    pub(super) ingress: [AtomicU32; 2],
+    pub(super) packets: [AtomicU64; 2],
+    pub(super) bytes: [AtomicU64; 2],
+}
+
+/// What `bpf/layout.h` and `bpf/flow.h` say, as a number: tables of a process that was built from others mean nothing here.
+pub(super) const LAYOUT: u64 = match u64::from_str_radix(env!("GABION_LAYOUT"), 16) {
+    Ok(number) => number,
+    Err(_) => panic!("build.rs writes a number"),
+};
 
 const _: () = {
     assert!(size_of::<Bucket>() == 64);
@@ -88,4 +113,5 @@ const _: () = {
     assert!(size_of::<Hop>() == 24);
     assert!(size_of::<PortPlace>() == 16);
     assert!(size_of::<Control>() == 64);
+    assert!(size_of::<Past>() == 56);
 };

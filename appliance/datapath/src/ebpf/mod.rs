@@ -13,18 +13,21 @@ mod ioctl;
 mod layout;
 #[expect(unsafe_code, reason = "tables are memory shared with programs in the kernel")]
 mod mapping;
+mod pins;
 mod ports;
 mod program;
 mod refusal;
+mod remains;
 mod table;
 mod trial;
 
-pub use datapath::EbpfDatapath;
+pub use datapath::{Afterlife, EbpfDatapath};
 pub use exits::Exit;
 pub use flow::{
-    FlowEntry, FlowPlace, FlowUsage, HopId, InstallFlowError, NextHop, TcpWindow, WireEndpoint,
-    WireKey,
+    FlowEntry, FlowPlace, FlowRemains, FlowUsage, HopId, InstallFlowError, NextHop, Past,
+    TcpWindow, WireEndpoint, WireKey,
 };
+pub use pins::{OpenPinsError, Pins, detach};
 pub use program::{FastPathLimits, Program, Programs};
 pub use refusal::OpenFastPathError;
 pub use table::FlowTable;

@@ -42,6 +42,11 @@ impl Ports {
             return false;
         };
         known.interface.store(interface, Relaxed);
+        if known.zone.load(Relaxed) == NO_ZONE
+            && let Some(left) = self.left_zone(interface)
+        {
+            known.zone.store(left, Relaxed);
+        }
         place.zone.store(known.zone.load(Relaxed), Relaxed);
         place.door.store(door, Relaxed);
         place.interface.store(interface, Release);
@@ -78,6 +83,28 @@ impl Ports {
     pub(super) fn interface(&self, port: Port) -> Option<u32> {
         let interface = self.known.get(usize::from(port.0))?.interface.load(Relaxed);
         (interface != 0).then_some(interface)
+    }
+
+    /// The port whose interface has the number.
+    pub(super) fn port(&self, interface: u32) -> Option<Port> {
+        let is_it = |known: &Known| known.interface.load(Relaxed) == interface;
+        let port = self.known.iter().position(is_it).filter(|_| interface != 0)?;
+        Some(Port(port as u16))
+    }
+
+    /// Lets go of what an earlier process has left of interfaces that are no ports now.
+    pub(super) fn recover(&self) {
+        for place in self.places.iter() {
+            let interface = place.interface.load(Relaxed);
+            if interface != 0 && self.port(interface).is_none() {
+                place.interface.store(0, Release);
+            }
+        }
+    }
+
+    /// Of which zone the programs take an interface to be, as an earlier process has left it.
+    fn left_zone(&self, interface: u32) -> Option<u16> {
+        self.place(interface).map(|place| place.zone.load(Relaxed))
     }
 
     fn place(&self, interface: u32) -> Option<&PortPlace> {

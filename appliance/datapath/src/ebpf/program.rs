@@ -13,8 +13,9 @@ use aya::{Ebpf, EbpfLoader};
 
 use super::exits::Exit;
 use super::index::{Index, Seeds};
-use super::layout::PORTS;
+use super::layout::{Bucket, Control, Flow, Hop, IDENTIFICATIONS, PORTS, Past, PortPlace, Wide};
 use super::mapping::{Shared, SharedArray};
+use super::pins::{Pins, TableSize};
 use super::ports::Ports;
 use super::refusal::OpenFastPathError;
 use super::table::{FlowTable, Places};
@@ -66,44 +67,47 @@ impl Programs {
         limits: FastPathLimits,
         seed: [u64; 2],
     ) -> Result<(Self, FlowTable), OpenFastPathError> {
+        Self::load_with(limits, seed, None)
+    }
+
+    /// The same with tables that stay when the process goes, or that one has left.
+    ///
+    /// # Errors
+    /// As for `load`.
+    pub(super) fn load_with(
+        limits: FastPathLimits,
+        seed: [u64; 2],
+        pins: Option<&Pins>,
+    ) -> Result<(Self, FlowTable), OpenFastPathError> {
         check_kernel()?;
-        let seeds = Seeds { a: seed[0], b: seed[1] };
-        // Two keys of each flow, and as much room again: a bucket then hardly ever fills.
-        let buckets = (limits.flows / 2).max(1).next_power_of_two();
-        let mask = buckets - 1;
+        let sizes = Sizes::of(limits);
+        let left = pins.and_then(|pins| sizes.left(pins));
+        let seeds = left.unwrap_or(Seeds { a: seed[0], b: seed[1] });
+        let mask = sizes.buckets - 1;
         let keys = seeds.hash_keys();
         let mut loader = EbpfLoader::new();
         loader
             .btf(None)
-            .map_max_entries("flow_index", buckets)
-            .map_max_entries("flows", limits.flows)
-            .map_max_entries("wide", limits.flows)
-            .map_max_entries("hops", limits.hops)
             .override_global("bucket_mask", &mask, true)
             .override_global("hash_keys", &keys, true)
             .override_global("seed", &seeds.b, true);
-        let mut ebpf = loader.load(OBJECT).map_err(|source| OpenFastPathError::Load {
-            flows: limits.flows,
-            source: Box::new(source),
-        })?;
-        for program in [Program::FastPath, Program::Door] {
-            let name = program.name();
-            classifier(&mut ebpf, program)?
-                .load()
-                .map_err(|source| OpenFastPathError::Program { name, source: Box::new(source) })?;
+        for TableSize { name, entries, .. } in sizes.all() {
+            loader.map_max_entries(name, entries);
+            if let Some(pins) = pins {
+                loader.map_pin_path(name, pins.table(name));
+            }
         }
-        let hops = Arc::new(shared(&ebpf, "hops", limits.hops)?);
-        let ports = Arc::new(Ports::new(shared(&ebpf, "ports", PORTS)?, Arc::clone(&hops)));
-        let table = FlowTable {
-            index: Index::new(shared(&ebpf, "flow_index", buckets)?, seeds),
-            flows: shared(&ebpf, "flows", limits.flows)?,
-            wide: shared(&ebpf, "wide", limits.flows)?,
-            hops,
-            ports,
-            control: shared(&ebpf, "control", 1)?,
-            free: Places::new(limits.flows),
-            free_wide: Places::new(limits.flows),
-        };
+        let loaded = load_into(&mut loader, &sizes, seeds);
+        if let (Err(_), None, Some(pins)) = (&loaded, left, pins) {
+            // Tables that nobody fills.
+            let _ = pins.clear();
+        }
+        let (ebpf, mut table) = loaded?;
+        if left.is_some() {
+            table.recover();
+        } else {
+            table.control[0].introduce(seeds);
+        }
         Ok((Self { ebpf }, table))
     }
 
@@ -166,6 +170,100 @@ impl Programs {
     pub fn fast_path(&mut self) -> Result<&mut SchedClassifier, OpenFastPathError> {
         classifier(&mut self.ebpf, Program::FastPath)
     }
+}
+
+/// How large each table is.
+struct Sizes {
+    limits: FastPathLimits,
+    buckets: u32,
+}
+
+impl Sizes {
+    fn of(limits: FastPathLimits) -> Self {
+        // Two keys of each flow, and as much room again: a bucket then hardly ever fills.
+        Self { limits, buckets: (limits.flows / 2).max(1).next_power_of_two() }
+    }
+
+    /// Two halves of hops: those of this process and those of the one before.
+    const fn hops(&self) -> u32 {
+        2 * self.limits.hops
+    }
+
+    fn all(&self) -> [TableSize; 9] {
+        const fn size<T>(name: &'static str, entries: u32) -> TableSize {
+            TableSize { name, entries, bytes: size_of::<T>() as u32 }
+        }
+        let flows = self.limits.flows;
+        [
+            size::<Bucket>("flow_index", self.buckets),
+            size::<Flow>("flows", flows),
+            size::<Wide>("wide", flows),
+            size::<Past>("pasts", flows),
+            size::<Hop>("hops", self.hops()),
+            size::<PortPlace>("ports", PORTS),
+            size::<Control>("control", 1),
+            size::<u32>("identifications", IDENTIFICATIONS),
+            size::<u64>("exits", Exit::ALL.len() as u32),
+        ]
+    }
+
+    /// The seeds of tables that an earlier process has left and that are just what they would be here. Others are taken
+    /// away.
+    fn left(&self, pins: &Pins) -> Option<Seeds> {
+        if pins.is_empty() {
+            return None;
+        }
+        let is_there = self.all().into_iter().all(|size| pins.existing(size).is_some());
+        let control = is_there.then(|| pins.existing(self.all()[6])).flatten();
+        let control = control.and_then(|map| SharedArray::<Control>::new(map.fd().as_fd(), 1).ok());
+        let seeds = control.and_then(|control| control[0].seeds());
+        if seeds.is_none() {
+            tracing::warn!(
+                "flows that the kernel moves are of another build or of other limits: none is taken over, all begin anew"
+            );
+            if let Err(error) = pins.clear() {
+                tracing::warn!("what is left of them stays: {error}");
+            }
+        }
+        seeds
+    }
+}
+
+fn load_into(
+    loader: &mut EbpfLoader<'_>,
+    sizes: &Sizes,
+    seeds: Seeds,
+) -> Result<(Ebpf, FlowTable), OpenFastPathError> {
+    let mut ebpf = loader.load(OBJECT).map_err(|source| OpenFastPathError::Load {
+        flows: sizes.limits.flows,
+        source: Box::new(source),
+    })?;
+    for program in [Program::FastPath, Program::Door] {
+        let name = program.name();
+        classifier(&mut ebpf, program)?
+            .load()
+            .map_err(|source| OpenFastPathError::Program { name, source: Box::new(source) })?;
+    }
+    let table = tables(&ebpf, sizes, seeds)?;
+    Ok((ebpf, table))
+}
+
+fn tables(ebpf: &Ebpf, sizes: &Sizes, seeds: Seeds) -> Result<FlowTable, OpenFastPathError> {
+    let flows = sizes.limits.flows;
+    let hops = Arc::new(shared(ebpf, "hops", sizes.hops())?);
+    let ports = Arc::new(Ports::new(shared(ebpf, "ports", PORTS)?, Arc::clone(&hops)));
+    Ok(FlowTable {
+        index: Index::new(shared(ebpf, "flow_index", sizes.buckets)?, seeds),
+        flows: shared(ebpf, "flows", flows)?,
+        wide: shared(ebpf, "wide", flows)?,
+        pasts: shared(ebpf, "pasts", flows)?,
+        hops,
+        ports,
+        control: Arc::new(shared(ebpf, "control", 1)?),
+        half: 0,
+        free: Places::new(flows),
+        free_wide: Places::new(flows),
+    })
 }
 
 fn check_kernel() -> Result<(), OpenFastPathError> {

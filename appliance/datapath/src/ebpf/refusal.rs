@@ -25,6 +25,8 @@ pub enum OpenFastPathError {
     Sockets(#[from] OpenDatapathError),
     #[error("the program does not attach to interface {interface}: {why}{advice}", why = last_cause(.source), advice = advice(.source.as_ref()))]
     Attach { interface: String, source: Box<ProgramError> },
+    #[error("the program at interface {interface} cannot be kept for a restart: {source}")]
+    Keep { interface: String, source: io::Error },
     #[error("the programs have no {0}")]
     Missing(&'static str),
     #[error("cannot map the table {name}: {source}")]

@@ -15,7 +15,7 @@ use super::flow::{
     WireKey,
 };
 use super::index::{Index, Refused, words};
-use super::layout::{Control, Flow, HOST_PORTS, Hop, Wide};
+use super::layout::{Control, Flow, HOST_PORTS, Hop, Past, Wide};
 use super::mapping::SharedArray;
 use super::ports::{NO_ZONE, Ports};
 use crate::Port;
@@ -23,8 +23,8 @@ use crate::Port;
 /// Far longer than any program runs, even where a hypervisor stops a processor in the middle.
 const REST: Duration = Duration::from_secs(2);
 
-/// Nanoseconds in a unit of `last_seen`, as a shift.
-const SEEN_SHIFT: u32 = 30;
+/// Nanoseconds in a unit of the programs' time, as a shift.
+pub(super) const SEEN_SHIFT: u32 = 30;
 
 const TCP: u8 = 6;
 const UDP: u8 = 17;
@@ -37,7 +37,10 @@ pub struct FlowTable {
     pub(super) wide: SharedArray<Wide>,
     pub(super) hops: Arc<SharedArray<Hop>>,
     pub(super) ports: Arc<Ports>,
-    pub(super) control: SharedArray<Control>,
+    pub(super) control: Arc<SharedArray<Control>>,
+    pub(super) pasts: SharedArray<Past>,
+    /// The half of `hops` that is this process's: flows of an earlier one go on by the other.
+    pub(super) half: u32,
     pub(super) free: Places,
     pub(super) free_wide: Places,
 }
@@ -51,6 +54,16 @@ pub(super) struct Places {
 }
 
 impl Places {
+    /// All that `is_used` does not say of; none is given that has been used lately.
+    pub(super) fn but(limit: u32, is_used: &[bool]) -> Self {
+        let mut places = Self::new(limit);
+        places.fresh = is_used.iter().rposition(|&used| used).map_or(0, |last| last as u32 + 1);
+        (0..places.fresh)
+            .filter(|&place| !is_used[place as usize])
+            .for_each(|place| places.give_back(place));
+        places
+    }
+
     pub(super) const fn new(limit: u32) -> Self {
         Self { limit, fresh: 0, resting: VecDeque::new() }
     }
@@ -93,7 +106,7 @@ impl FlowTable {
         flow.turn.store(turn, Relaxed);
         fence(Release);
         write_keys(flow, &self.wide[wide as usize], entry, is_wide, wide);
-        write_judgement(flow, entry);
+        self.write_judgement(flow, entry);
         write_start(flow, entry);
         flow.turn.store(turn.wrapping_add(1), Release);
         match self.lead(entry, slot) {
@@ -125,7 +138,7 @@ impl FlowTable {
         let turn = flow.turn.load(Relaxed);
         flow.turn.store(turn | 1, Relaxed);
         fence(Release);
-        write_judgement(flow, entry);
+        self.write_judgement(flow, entry);
         for (side, window) in flow.sides.iter().zip(entry.tcp.iter().flatten()) {
             advance(&side.end, window.end);
             advance(&side.ack, window.ack);
@@ -166,9 +179,14 @@ impl FlowTable {
             // The end of the unit: nothing is given up too early.
             Duration::from_nanos(if units == 0 { 0 } else { (units + 1) << SEEN_SHIFT })
         };
+        let packets = [0, 1].map(|direction: usize| take(&flow.packets[direction]));
+        let bytes = [0, 1].map(|direction: usize| take(&flow.bytes[direction]));
+        if packets != [0, 0] {
+            self.pasts[place.0 as usize].add(packets, bytes);
+        }
         FlowUsage {
-            packets: [0, 1].map(|direction| take(&flow.packets[direction])),
-            bytes: [0, 1].map(|direction| take(&flow.bytes[direction])),
+            packets,
+            bytes,
             last_seen: [0, 1].map(seen),
             tcp: [0, 1].map(|direction: usize| {
                 let side = &flow.sides[direction];
@@ -185,7 +203,13 @@ impl FlowTable {
 
     /// From now on, flows of this judgement only are used; with zero, none.
     pub fn set_stamp(&mut self, stamp: u32) {
-        self.control[0].stamp.store(stamp, Release);
+        let control = &self.control[0];
+        control.stamp.store(stamp, Release);
+        if stamp != 0 {
+            // All that is there has been judged by this process.
+            control.hops.store(self.half, Relaxed);
+            control.resuming.store(0, Release);
+        }
     }
 
     /// Says which TCP ports the guard leaves to the host on data interfaces. What is for none of them, nor otherwise the
@@ -207,7 +231,7 @@ impl FlowTable {
     /// # Panics
     /// When there is no such place.
     pub fn set_hop(&mut self, id: HopId, hop: Option<NextHop>) {
-        let entry = &self.hops[id.place as usize];
+        let entry = &self.hops[self.hop_place(id) as usize];
         let source = hop.map_or(0, |hop| word(hop.source.0, id.tenancy));
         let unchanged = entry.source_and_tenancy.load(Relaxed) == source
             && hop.is_some_and(|hop| entry.interface.load(Relaxed) == hop.interface);
@@ -224,7 +248,11 @@ impl FlowTable {
 
     /// Places for next hops.
     pub fn hop_limit(&self) -> u32 {
-        self.hops.len() as u32
+        self.hops.len() as u32 / 2
+    }
+
+    fn hop_place(&self, hop: HopId) -> u32 {
+        self.half * self.hop_limit() + hop.place
     }
 
     /// Says of which zone an interface is; one of none moves no packets.
@@ -240,7 +268,19 @@ impl FlowTable {
         self.ports.interface(port)
     }
 
-    fn keys(&self, place: FlowPlace) -> [WireKey; 2] {
+    fn write_judgement(&self, flow: &Flow, entry: &FlowEntry) {
+        let store = |place: &[AtomicU16; 2], values: [u16; 2]| {
+            place.iter().zip(values).for_each(|(place, value)| place.store(value, Relaxed));
+        };
+        flow.stamp.store(entry.stamp, Relaxed);
+        store(&flow.zones, entry.zones);
+        store(&flow.tenancies, entry.hops.map(|hop| hop.tenancy));
+        for (place, hop) in flow.hops.iter().zip(entry.hops) {
+            place.store(self.hop_place(hop), Relaxed);
+        }
+    }
+
+    pub(super) fn keys(&self, place: FlowPlace) -> [WireKey; 2] {
         let flow = &self.flows[place.0 as usize];
         let is_wide = flow.version.load(Relaxed) == 6;
         [0, 1].map(|direction: usize| {
@@ -307,18 +347,6 @@ fn write_keys(flow: &Flow, wide: &Wide, entry: &FlowEntry, is_wide: bool, place:
     flow.port_delta.store(delta(from.map(ports), to.map(ports)), Relaxed);
     flow.version.store(if is_wide { 6 } else { 4 }, Relaxed);
     flow.protocol.store(original.protocol, Relaxed);
-}
-
-fn write_judgement(flow: &Flow, entry: &FlowEntry) {
-    let store = |place: &[AtomicU16; 2], values: [u16; 2]| {
-        place.iter().zip(values).for_each(|(place, value)| place.store(value, Relaxed));
-    };
-    flow.stamp.store(entry.stamp, Relaxed);
-    store(&flow.zones, entry.zones);
-    store(&flow.tenancies, entry.hops.map(|hop| hop.tenancy));
-    for (place, hop) in flow.hops.iter().zip(entry.hops) {
-        place.store(hop.place, Relaxed);
-    }
 }
 
 fn write_start(flow: &Flow, entry: &FlowEntry) {

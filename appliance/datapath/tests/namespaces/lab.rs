@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use gabion_datapath::ebpf::{EbpfDatapath, FastPathLimits};
+use gabion_datapath::ebpf::{Afterlife, EbpfDatapath, FastPathLimits};
 use gabion_datapath::{
     Datapath, Port, PortCounters, UserspaceDatapath, UserspaceLimits, VnetHeader, Waker,
 };
@@ -119,7 +119,10 @@ impl Lab {
     /// The same behind programs that know no flow, so that every packet is the bridge's.
     pub(crate) fn bridge_behind_programs(&self) -> Bridge {
         let tables = FastPathLimits { flows: 16, hops: 16 };
-        self.bridge_by(move || EbpfDatapath::open(INTERFACES, LIMITS, tables, [1, 2]).unwrap().0)
+        let ends = Afterlife::default;
+        self.bridge_by(move || {
+            EbpfDatapath::open(INTERFACES, LIMITS, tables, [1, 2], ends()).unwrap().0
+        })
     }
 
     fn bridge_by<D: Datapath>(&self, open: impl FnOnce() -> D + Send + 'static) -> Bridge {

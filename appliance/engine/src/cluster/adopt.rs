@@ -12,7 +12,7 @@ use crate::packet::{Packet, Segment};
 use crate::recheck::Standing;
 use crate::translate::{Inherited, Lease};
 use crate::{Direction, Endpoint, Engine, FlowKey, InterfaceId, Time, Usage};
-use gabion_rules::{RuleId, ZoneId};
+use gabion_rules::{NatId, RuleId, ZoneId};
 
 impl Engine {
     /// Takes over the flow of a key that is not this node's, if it keeps a copy of it and the owner has
@@ -116,20 +116,29 @@ impl Engine {
         match (record.translation, source) {
             (Translation::None, _) => Some(Lease::Nothing),
             (Translation::Mapping | Translation::SharedPort, SourceChoice::Rule(id)) => {
-                let nat = self.policy.as_ref()?.rules.source_nat_by_id(id)?;
-                let external = reply.destination;
-                let own = self.topology.is_own(external.address).then_some(external.address);
-                let port =
-                    if original.is_icmp_query() { original.source.port } else { reply.source.port };
-                let destination = Endpoint { port, ..reply.source };
-                let key = FlowKey { destination, ..original };
-                let sent_to = original.destination.address;
-                let flow = Inherited { key, sent_to, external };
-                let held = self.translator.inherit(now, &self.flows, nat, &flow, own);
-                held.ok().map(|translated| translated.lease)
+                self.inherit_translation(now, &original, &reply, id)
             }
             (Translation::Mapping | Translation::SharedPort | Translation::Guest, _) => None,
         }
+    }
+
+    /// Holds the external endpoint of a flow that was begun elsewhere or earlier, as this rule's.
+    pub(crate) fn inherit_translation(
+        &mut self,
+        now: Time,
+        original: &FlowKey,
+        reply: &FlowKey,
+        rule: NatId,
+    ) -> Option<Lease> {
+        let nat = self.policy.as_ref()?.rules.source_nat_by_id(rule)?;
+        let external = reply.destination;
+        let own = self.topology.is_own(external.address).then_some(external.address);
+        let port = if original.is_icmp_query() { original.source.port } else { reply.source.port };
+        let destination = Endpoint { port, ..reply.source };
+        let key = FlowKey { destination, ..*original };
+        let flow = Inherited { key, sent_to: original.destination.address, external };
+        let held = self.translator.inherit(now, &self.flows, nat, &flow, own);
+        held.ok().map(|translated| translated.lease)
     }
 }
 

@@ -200,6 +200,11 @@ impl Entry {
         self.zones[direction.index()]
     }
 
+    /// That packets of a direction come in by.
+    pub(crate) const fn ingress(&self, direction: Direction) -> InterfaceId {
+        self.ingress[direction.index()]
+    }
+
     pub(crate) const fn rule(&self) -> RuleId {
         self.rule
     }

@@ -144,6 +144,19 @@ impl TcpTracker {
         Some([originator.settled(replier)?, replier.settled(originator)?])
     }
 
+    /// The tracker of a settled connection of which only the windows are known.
+    pub(crate) fn settled_at(windows: &[FastWindow; 2]) -> Self {
+        let [originator, replier] = windows.each_ref().map(Side::settled_at);
+        Self {
+            state: TcpState::Established,
+            originator,
+            replier: Some(replier),
+            simultaneous: false,
+            pending: Pending::Nothing,
+            learning: Learning::Done,
+        }
+    }
+
     /// Learns what both sides have sent and granted since.
     pub(crate) fn note_moved(&mut self, windows: &[FastWindow; 2]) {
         let sides = [Some(&mut self.originator), self.replier.as_mut()];

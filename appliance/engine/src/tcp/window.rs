@@ -141,6 +141,22 @@ impl Side {
         Some(FastWindow { end: self.end, ack, edge, window: self.window, shift })
     }
 
+    /// A side of an established connection of which only this is known: its SYN is long gone.
+    pub(super) fn settled_at(seen: &FastWindow) -> Self {
+        /// Where no segment can be taken for the SYN: farther back than any window reaches (RFC 7323 section 2.3).
+        const LONG_GONE: u32 = 1 << 30;
+        let FastWindow { end, ack, edge, window, shift } = *seen;
+        Self {
+            isn: end.wrapping_sub(LONG_GONE),
+            end,
+            grant: Some(Grant { ack, edge }),
+            window,
+            scale: Some(shift),
+            fin: None,
+            repeated: false,
+        }
+    }
+
     /// Takes what such a table has seen since.
     pub(super) fn note_moved(&mut self, seen: &FastWindow) {
         self.end = latest(self.end, seen.end);

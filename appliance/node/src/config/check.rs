@@ -93,6 +93,13 @@ impl Checker<'_> {
             stall: Duration::from_millis(self.number(&written.stall_ms, "node.stall_ms")),
             user: self.optional(&written.user, "node.user"),
             datapath,
+            pin_dir: self.path(&written.pin_dir, "node.pin_dir"),
+            fail_closed_after: match self
+                .number(&written.fail_closed_after_s, "node.fail_closed_after_s")
+            {
+                0 => None,
+                seconds => Some(Duration::from_secs(seconds)),
+            },
             device_wait: Duration::from_millis(
                 self.number(&written.device_wait_ms, "node.device_wait_ms"),
             ),

@@ -45,6 +45,10 @@ pub struct Node {
     pub stall: Duration,
     pub user: Option<String>,
     pub datapath: DatapathKind,
+    /// Where tables and programs of the datapath `ebpf` are kept over a restart.
+    pub pin_dir: PathBuf,
+    /// How long established flows go on without gabiond; `None` for ever.
+    pub fail_closed_after: Option<Duration>,
     /// How long the start waits for data devices.
     pub device_wait: Duration,
     pub ring_mebibytes: u16,

@@ -105,6 +105,19 @@ pub const SETTINGS: &[Setting] = &[
         "`auto`, `ebpf`, `userspace` or `null`",
         "`userspace` moves packets through AF_PACKET rings. `ebpf` has the kernel move those of settled flows by itself, and the others as `userspace` does; in a cluster it moves none by itself yet. It takes Linux 6.6; where it cannot be had the node does not start and says why. `auto` is `ebpf` where it can be had, and elsewhere `userspace`, with the reason in the log. `null` moves none, is never ready, needs no privilege and is for trying the API.",
     ),
+    text(
+        "node.pin_dir",
+        "/sys/fs/bpf/gabion",
+        "absolute path",
+        "Where tables and programs of the datapath `ebpf` stay when gabiond ends, so that established flows go on until it is back: a directory in a bpf file system, which is mounted above it where there is none. Each node of a machine needs its own. `gabiond --detach` takes away what is there.",
+    ),
+    number(
+        "node.fail_closed_after_s",
+        120,
+        (0, 86_400),
+        "s",
+        "How long established flows of the datapath `ebpf` go on when gabiond is not there, or its packet thread does not turn: nobody sees them end then. Two minutes are the shortest idle time that RFC 4787 REQ-5 allows a UDP flow. 0: for ever.",
+    ),
     number(
         "node.device_wait_ms",
         5_000,

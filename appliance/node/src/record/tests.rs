@@ -9,7 +9,7 @@ fn log(path: &Path) -> Log {
 }
 
 fn reader() -> Reader {
-    Reader { clock: Clock::start(), generations: Generations::default(), interfaces: vec![] }
+    Reader { clock: Clock, generations: Generations::default(), interfaces: vec![] }
 }
 
 fn lines(path: &Path) -> Vec<serde_json::Value> {

@@ -19,7 +19,7 @@ struct Rig {
 
 fn rig() -> Rig {
     let (datapath, wire) = Loopback::new(2).unwrap();
-    let clock = Clock::start();
+    let clock = Clock;
     let readiness = Arc::new(Readiness::new(Duration::from_secs(60)));
     let log = Log { journald: false, json: None, queue: 256, level: tracing::Level::INFO };
     let interfaces = ["ext", "int"]

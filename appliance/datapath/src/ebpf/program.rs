@@ -272,6 +272,8 @@ fn check_kernel() -> Result<(), OpenFastPathError> {
             let release = rustix::system::uname();
             Err(OpenFastPathError::Kernel(release.release().to_string_lossy().into_owned()))
         }
+        // All of these kernels have it, and say so to whoever may load programs.
+        Ok(_) | Err(_) if !aya::features().bpf_global_data() => Err(OpenFastPathError::NotAllowed),
         // What cannot be told is left to the kernel's own words.
         Ok(_) | Err(_) => Ok(()),
     }

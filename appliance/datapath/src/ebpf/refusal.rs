@@ -15,6 +15,8 @@ pub enum OpenFastPathError {
         "Linux {0} has no programs that stay at an interface (tcx), which came with Linux 6.6; a newer kernel has them"
     )]
     Kernel(String),
+    #[error("the kernel lets gabiond load no programs{NOT_ALLOWED}")]
+    NotAllowed,
     #[error("the kernel makes no tables for {flows} flows: {why}{advice}", why = last_cause(.source), advice = advice(.source.as_ref()))]
     Load { flows: u32, source: Box<EbpfError> },
     #[error("the kernel does not take the program `{name}`: {why}{advice}", why = last_cause(.source), advice = program_advice(.source))]
@@ -34,6 +36,8 @@ pub enum OpenFastPathError {
     #[error("no device for packets of interface {interface} that wait for the engine: {source}{advice}", advice = door_advice(.source))]
     Door { interface: String, source: io::Error },
 }
+
+const NOT_ALLOWED: &str = "; gabiond needs CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN, which its service unit gives it, and bpf() in the filter of system calls";
 
 fn last_cause(error: &dyn Error) -> String {
     let mut last = error;
@@ -57,9 +61,7 @@ fn system_error(error: &(dyn Error + 'static)) -> Option<i32> {
 
 fn advice(error: &(dyn Error + 'static)) -> &'static str {
     match system_error(error) {
-        Some(libc::EPERM | libc::EACCES) => {
-            "; gabiond needs CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN, which its service unit gives it, and bpf() in the filter of system calls"
-        }
+        Some(libc::EPERM | libc::EACCES) => NOT_ALLOWED,
         Some(libc::ENOSYS) => "; this kernel is built without bpf()",
         Some(libc::ENOMEM | libc::E2BIG) => {
             "; lower limits.flows, or raise the memory that the service may take"

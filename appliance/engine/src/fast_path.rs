@@ -87,7 +87,7 @@ pub struct FastPast {
     pub now: Time,
     /// That packets of each direction come in by.
     pub ingress: [InterfaceId; 2],
-    /// All that was ever done for it.
+    /// All that was ever done for it, but for the packet in hand.
     pub usage: [Usage; 2],
 }
 

@@ -9,6 +9,8 @@
 //! The thread cannot be cancelled; `Stop` ends it. If it panics the whole process aborts: the guard
 //! keeps the host's stack shut, and the service manager starts anew.
 
+mod resume;
+
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,8 +22,8 @@ use gabion_datapath::ebpf::Exit;
 use gabion_datapath::{BATCH, Datapath, FrameMut, Port, PortCounters, ProbeError, Waker};
 use gabion_engine::{
     Address, Counters, Engine, EngineConfig, Event, Explanation, FastPath, FlowReport, Frame,
-    Generation, InterfaceId, Neighbour, Network, Offload, Probe, Resumed, RuleCounters, TableUse,
-    Time, Verdict,
+    Generation, InterfaceId, Neighbour, Network, Offload, Probe, RuleCounters, TableUse, Time,
+    Verdict,
 };
 use gabion_rules::RuleSet;
 use tokio::sync::{mpsc, oneshot};
@@ -46,8 +48,6 @@ const TICK: Duration = Duration::from_millis(25);
 const PROBE_EVERY: Duration = Duration::from_millis(250);
 /// How often readiness is told how far the node is in its cluster.
 const TELL_EVERY: Duration = Duration::from_millis(50);
-/// How long after the start flows of before it are moved without having been judged.
-const UNJUDGED: Duration = Duration::from_secs(30);
 /// How long a sender waits before it tries a full queue again.
 const QUEUE_FULL_PAUSE: Duration = Duration::from_millis(1);
 /// Neighbours that wait to be asked for; one that finds the queue full is wanted again by the next
@@ -385,31 +385,6 @@ impl<D: Datapath> Turns<D> {
     fn follow_gate(&mut self) {
         if self.fast_path.is_none() {
             follow_gate(&self.gate, &mut self.open, &mut self.engine);
-        }
-    }
-
-    /// Has the datapath move flows from the moment on at which they can be judged: rules and network are known, and the
-    /// guard is in place. The first packet is decided after that. Flows that an earlier process has left go on
-    /// meanwhile, but not for long.
-    fn resume_fast_path(&mut self) {
-        let now = self.clock.now();
-        let Some(table) = &mut self.fast_path else { return };
-        let is_judge = self.generation != Generation(0) && self.network_known;
-        if !is_judge || !self.gate.load(Ordering::Acquire) {
-            if now.since(self.start) > UNJUDGED && table.stamp() != 0 {
-                self.recorder.node("flows of before the start are not moved any more: nothing has come to judge them by");
-                table.set_stamp(0);
-            }
-            return;
-        }
-        let Some(table) = self.fast_path.take() else { return };
-        follow_gate(&self.gate, &mut self.open, &mut self.engine);
-        let resumed = self.engine.resume_fast_path(now, table, || self.readiness.beat());
-        if resumed != Resumed::default() {
-            self.recorder.node(format!(
-                "{} flows that the kernel went on moving are taken over; {} are not permitted, or over, and end",
-                resumed.kept, resumed.ended
-            ));
         }
     }
 

@@ -351,9 +351,11 @@ fn a_connection_that_a_later_process_takes_over_goes_on_in_its_windows() {
     assert_eq!(resumed, KEPT);
     let after = later.engine.flows(0, 1).0[0];
     let told = |flow: gabion_engine::FlowReport| {
-        (flow.original, flow.reply, flow.rule, flow.state, flow.opened, flow.original_usage)
+        (flow.original, flow.reply, flow.rule, flow.state, flow.opened, flow.reply_usage)
     };
     assert_eq!(told(after), told(before));
+    // The packet that was in hand when the table was told is not in what it was told.
+    assert_eq!(after.original_usage.packets + 1, before.original_usage.packets);
     // No packet has come, and the judgement that was in force is.
     assert_eq!(table.flow().unwrap().stamp, table.stamp());
     let beyond = client().seq(9_001 + 64_001).ack(5_001).payload(b"far").frame();

@@ -1,0 +1,39 @@
+//! When the datapath begins to move flows by itself, and what becomes of those that it has moved all along.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use gabion_datapath::Datapath;
+use gabion_engine::{Generation, Resumed};
+
+use super::{Turns, follow_gate};
+
+/// How long after the start flows of before it are moved without having been judged.
+const UNJUDGED: Duration = Duration::from_secs(30);
+
+impl<D: Datapath> Turns<D> {
+    /// Has the datapath move flows from the moment on at which they can be judged: rules and network are known, and the
+    /// guard is in place. The first packet is decided after that. Flows that an earlier process has left go on
+    /// meanwhile, but not for long.
+    pub(super) fn resume_fast_path(&mut self) {
+        let now = self.clock.now();
+        let Some(table) = &mut self.fast_path else { return };
+        let is_judge = self.generation != Generation(0) && self.network_known;
+        if !is_judge || !self.gate.load(Ordering::Acquire) {
+            if now.since(self.start) > UNJUDGED && table.stamp() != 0 {
+                self.recorder.node("flows of before the start are not moved any more: nothing has come to judge them by");
+                table.set_stamp(0);
+            }
+            return;
+        }
+        let Some(table) = self.fast_path.take() else { return };
+        follow_gate(&self.gate, &mut self.open, &mut self.engine);
+        let resumed = self.engine.resume_fast_path(now, table, || self.readiness.beat());
+        if resumed != Resumed::default() {
+            self.recorder.node(format!(
+                "{} flows that the kernel went on moving are taken over; {} are not permitted, or over, and end",
+                resumed.kept, resumed.ended
+            ));
+        }
+    }
+}

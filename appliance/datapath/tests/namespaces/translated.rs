@@ -5,8 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use etherparse::PacketBuilder;
 use gabion_datapath::ebpf::{
-    EbpfDatapath, FastPathLimits, FlowEntry, FlowTable, HopId, NextHop, TcpWindow, WireEndpoint,
-    WireKey,
+    Afterlife, EbpfDatapath, FastPathLimits, FlowEntry, FlowTable, HopId, NextHop, TcpWindow,
+    WireEndpoint, WireKey,
 };
 use gabion_datapath::{Datapath, LinkAddress, Port, UserspaceDatapath, VnetHeader};
 
@@ -194,7 +194,8 @@ fn open_node(lab: &Lab) -> (EbpfDatapath, FlowTable) {
     lab.within(NODE, || {
         let tables = FastPathLimits { flows: 64, hops: 1 };
         let (datapath, mut table) =
-            EbpfDatapath::open(&["ext", "int"], LIMITS, tables, [1, 2]).unwrap();
+            EbpfDatapath::open(&["ext", "int"], LIMITS, tables, [1, 2], Afterlife::default())
+                .unwrap();
         let hop = NextHop {
             interface: table.interface(Port(1)).unwrap(),
             source: LinkAddress(NODE_LINKS[1]),

@@ -4,7 +4,7 @@
 
 mod world;
 
-use std::io::Read as _;
+use std::io::{BufRead as _, BufReader};
 use std::time::Duration;
 
 use world::{World, ask, transfer};
@@ -54,14 +54,12 @@ fn established_flows_go_on_while_the_daemon_is_killed_and_started() {
     world.await_ready();
     transfer(&mut stream, 4, LENGTH);
     assert!(ask(&socket, b"four", PATIENCE), "{}", world.log());
-    let after = world.flow("tcp");
-    // The same connection behind the same port, with all that was ever moved, but for the last second.
+    // What was ever moved is told within a second or two.
+    let after = world.flow_of_bytes("tcp", 4 * LENGTH as u64);
+    // The same connection behind the same port.
     assert_eq!(after["translated"], before["translated"], "{before} {after}");
     assert!(after["translated"].is_object(), "{after}");
     assert_eq!((&after["rule"], &after["state"]), (&"web".into(), &"established".into()));
-    for side in ["original", "reply"] {
-        assert!(after[side]["bytes"].as_u64().unwrap() >= 3 * LENGTH as u64, "{after}");
-    }
     assert!(after["age_seconds"].as_f64().unwrap() >= before["age_seconds"].as_f64().unwrap());
     assert_eq!(world.flow("udp")["rule"], "games");
     // What is new has another port, and what ends is seen to end.
@@ -164,14 +162,15 @@ fn without_privilege_auto_goes_on_and_ebpf_says_what_it_wants() {
         .stderr(std::process::Stdio::piped())
         .spawn()
         .unwrap();
-    // It goes on: it takes a policy, and has said why not by programs.
+    let stderr = BufReader::new(child.stderr.take().unwrap());
+    let mut lines = stderr.lines().map_while(Result::ok);
+    let said = lines.find(|line| line.contains("every packet goes through gabiond"));
+    assert!(said.is_some_and(|line| line.contains("CAP_BPF")));
+    // It goes on without.
     while std::os::unix::net::UnixStream::connect(world.path("socket")).is_err() {
         assert!(child.try_wait().unwrap().is_none());
         std::thread::sleep(Duration::from_millis(20));
     }
     child.kill().unwrap();
-    let mut said = String::new();
-    child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
     child.wait().unwrap();
-    assert!(said.contains("CAP_BPF") && said.contains("every packet goes through"), "{said}");
 }

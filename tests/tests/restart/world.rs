@@ -206,6 +206,20 @@ impl World {
         flow
     }
 
+    /// The same, once so many bytes have gone each way.
+    pub(crate) fn flow_of_bytes(&self, protocol: &str, bytes: u64) -> Value {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let flow = self.flow(protocol);
+            let has_all = |side: &str| flow[side]["bytes"].as_u64().unwrap() >= bytes;
+            if has_all("original") && has_all("reply") {
+                return flow;
+            }
+            assert!(Instant::now() < deadline, "{flow}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
     fn gabion(&self, words: &[&str]) -> std::process::Output {
         let mut command = Command::new(binaries().join("gabion"));
         command.args(words).arg("--socket").arg(self.path("socket"));

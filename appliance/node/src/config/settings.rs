@@ -103,7 +103,7 @@ pub const SETTINGS: &[Setting] = &[
         "node.datapath",
         "userspace",
         "`auto`, `ebpf`, `userspace` or `null`",
-        "`userspace` moves packets through AF_PACKET rings. `ebpf` has the kernel move those of settled flows by itself, and the others as `userspace` does; in a cluster it moves none by itself yet. It takes Linux 6.6; where it cannot be had the node does not start and says why. `auto` is `ebpf` where it can be had, and elsewhere `userspace`, with the reason in the log. `null` moves none, is never ready, needs no privilege and is for trying the API.",
+        "`userspace` moves packets through AF_PACKET rings. `ebpf` has the kernel move those of settled flows by itself, and the others as `userspace` does; in a cluster, those whose packets all come in by their owner. It takes Linux 6.6; where it cannot be had the node does not start and says why. `auto` is `ebpf` where it can be had, and elsewhere `userspace`, with the reason in the log. `null` moves none, is never ready, needs no privilege and is for trying the API.",
     ),
     text(
         "node.pin_dir",

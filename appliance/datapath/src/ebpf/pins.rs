@@ -160,6 +160,16 @@ pub fn detach(directory: &Path) -> Result<bool, OpenPinsError> {
     if !is_bpffs(directory) {
         return Ok(false);
     }
+    match take_away(directory) {
+        // Another process has just done so.
+        Err(OpenPinsError::Make { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+            Ok(false)
+        }
+        result => result,
+    }
+}
+
+fn take_away(directory: &Path) -> Result<bool, OpenPinsError> {
     let pins = Pins::open(directory)?;
     let had_any = !pins.is_empty();
     let refused = |source| OpenPinsError::Make { directory: directory.to_owned(), source };

@@ -7,4 +7,5 @@ mod frames;
 mod lab;
 mod links;
 mod network;
+mod pins;
 mod translated;

@@ -1,6 +1,8 @@
 //! A node in this process, its directory, and clients for it.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU16;
+use std::sync::atomic::Ordering::Relaxed;
 
 use gabion_api::v1::firewall_client::FirewallClient;
 use gabion_api::v1::{CommitRequest, CommitResponse, GetRequest, GetResponse};
@@ -82,10 +84,16 @@ pub(crate) async fn channel(socket: &Path) -> Channel {
     Endpoint::from_static("http://local").connect_with_connector(connector).await.unwrap()
 }
 
-/// Ports that nobody listens on, all different.
+/// Ports that nobody listens on, all different. Not of the range from which the kernel takes those of clients: one that
+/// was free a moment ago was another test's connection then, and a node did not start.
 fn free_ports<const N: usize>() -> [u16; N] {
-    let listeners = [(); N].map(|()| std::net::TcpListener::bind("127.0.0.1:0").unwrap());
-    listeners.map(|listener| listener.local_addr().unwrap().port())
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    const FIRST: u16 = 10_000;
+    const END: u16 = 32_000;
+    let begin = (std::process::id() as u16).wrapping_mul(97);
+    let next = || FIRST + begin.wrapping_add(NEXT.fetch_add(1, Relaxed)) % (END - FIRST);
+    let is_free = |port: &u16| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    [(); N].map(|()| std::iter::repeat_with(next).find(is_free).unwrap())
 }
 
 /// A policy that lets this port in.

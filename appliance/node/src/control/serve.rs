@@ -11,6 +11,8 @@ use std::time::Duration;
 
 use futures::stream::{self, Stream};
 use gabion_api::v1::firewall_server::FirewallServer;
+use rustix::fs::Mode;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -92,15 +94,24 @@ fn bind_unix(path: &Path) -> Result<UnixListener, ListenError> {
         }
         fs::remove_file(path).map_err(error)?;
     }
-    // Nobody can connect before it listens under its final mode.
-    let before = rustix::process::umask(rustix::fs::Mode::from_bits_truncate(0o777));
-    let listener = UnixListener::bind(path);
-    rustix::process::umask(before);
-    let listener = listener.map_err(error)?;
+    let listener = listen_unix(path).map_err(|errno| error(errno.into()))?;
     fs::set_permissions(path, fs::Permissions::from_mode(SOCKET_MODE)).map_err(error)?;
     listener.set_nonblocking(true).map_err(error)?;
     Ok(listener)
 }
+
+/// Nobody else can ever connect: the file gets the mode that the socket has when it is bound (`unix_bind` of Linux). Not by
+/// the umask, which is the whole process's: what other threads made meanwhile could not be opened.
+fn listen_unix(path: &Path) -> rustix::io::Result<UnixListener> {
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    rustix::fs::fchmod(&socket, Mode::from_raw_mode(SOCKET_MODE))?;
+    rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
+    rustix::net::listen(&socket, BACKLOG)?;
+    Ok(UnixListener::from(socket))
+}
+
+/// As the standard library's.
+const BACKLOG: i32 = 128;
 
 /// Every file is read and understood here, so that the error names it.
 fn read_tls(settings: &ApiTls) -> Result<ServerTlsConfig, ListenError> {

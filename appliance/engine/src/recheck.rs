@@ -6,10 +6,13 @@ use gabion_rules::{RuleId, Transport};
 
 use crate::admit::icmp_transport;
 use crate::event::CloseReason;
-use crate::flows::{Admission, DestinationChoice, Flow, Slot, SourceChoice};
+use crate::flows::{Admission, DestinationChoice, Flow, Side, Slot, SourceChoice, Tracker};
 use crate::judge::{Case, Outcome, Plan, Witness};
 use crate::nat;
-use crate::{Direction, DropReason, Endpoint, Engine, Family, FlowKey, Time};
+use crate::translate::Lease;
+use crate::{
+    Direction, DropReason, Endpoint, Engine, Family, FlowKey, Generation, InterfaceId, Time, Usage,
+};
 
 /// Flows that are asked again or end per turn, so that packets never wait for a long table.
 pub(crate) const FLOWS_PER_TURN: u32 = 2_048;
@@ -82,7 +85,45 @@ impl Engine {
         self.judge_anew(flow)
     }
 
-    /// The same for a flow that no rule in force has been asked about.
+    /// A flow that was begun elsewhere or earlier, before any rule of this node is asked about it; `None` where an
+    /// interface is of no zone.
+    pub(crate) fn unjudged_flow(
+        &mut self,
+        keys: [FlowKey; 2],
+        ingress: [InterfaceId; 2],
+        tracker: Tracker,
+    ) -> Option<Flow> {
+        let [original, reply] = keys;
+        let [from, to] = ingress.map(|interface| self.topology.zone(interface));
+        let external = reply.destination.address;
+        Some(Flow {
+            id: self.next_flow_id(),
+            original,
+            reply,
+            sides: ingress.map(|ingress| Side { ingress, hop: None, usage: Usage::default() }),
+            admission: Admission {
+                generation: Generation(0),
+                from: from?,
+                to: to?,
+                rule: RuleId(0),
+                destination: DestinationChoice::AsSent,
+                source: SourceChoice::AsSent,
+            },
+            tracker,
+            half_open: false,
+            expendable: false,
+            logged: false,
+            lease: Lease::Nothing,
+            guest_of: None,
+            is_from_own_address: external != original.source.address
+                && self.topology.is_own(external),
+            epoch: self.epoch,
+            opened: Time::ZERO,
+            expires: Time::ZERO,
+        })
+    }
+
+    /// As [`judge_again`](Self::judge_again), for a flow that no rule in force has been asked about.
     pub(crate) fn judge_anew(&self, flow: &Flow) -> Result<Admission, Standing> {
         let generation = self.generation().ok_or(Standing::Revoked)?;
         let case = Case {

@@ -7,12 +7,12 @@ use super::message::{Claim, Rank};
 use super::record::{Record, Translation};
 use super::rendezvous::Pair;
 use super::{Cluster, NodeId};
-use crate::flows::{Admission, DestinationChoice, Flow, Side, Slot, SourceChoice, Tracker};
+use crate::flows::{Flow, Slot, SourceChoice, Tracker};
 use crate::packet::{Packet, Segment};
 use crate::recheck::Standing;
 use crate::translate::{Inherited, Lease};
-use crate::{Direction, Endpoint, Engine, FlowKey, InterfaceId, Time, Usage};
-use gabion_rules::{NatId, RuleId, ZoneId};
+use crate::{Direction, Endpoint, Engine, FlowKey, Time};
+use gabion_rules::NatId;
 
 impl Engine {
     /// Takes over the flow of a key that is not this node's, if it keeps a copy of it and the owner has
@@ -84,25 +84,8 @@ impl Engine {
             | Tracker::Association { .. }
             | Tracker::Other { .. }) => other,
         };
-        let external = record.reply.destination.address;
-        Some(Flow {
-            id: self.next_flow_id(),
-            original: record.original,
-            reply: record.reply,
-            sides: [side(from), side(to)],
-            admission: nobodys(self.topology.zone(from)?, self.topology.zone(to)?),
-            tracker,
-            half_open: false,
-            expendable: false,
-            logged: false,
-            lease: Lease::Nothing,
-            guest_of: None,
-            is_from_own_address: external != record.original.source.address
-                && self.topology.is_own(external),
-            epoch: self.epoch,
-            opened: now,
-            expires,
-        })
+        let flow = self.unjudged_flow([record.original, record.reply], [from, to], tracker)?;
+        Some(Flow { opened: now, expires, ..flow })
     }
 
     /// Holds the external endpoint that the flow has; `None` where it can not go on with it here.
@@ -182,20 +165,4 @@ fn is_a_sign_of_life(record: &Record, key: &FlowKey, packet: &Packet) -> bool {
             _,
         ) => true,
     }
-}
-
-/// The admission of a flow that no rule of this node has been asked about.
-fn nobodys(from: ZoneId, to: ZoneId) -> Admission {
-    Admission {
-        generation: crate::Generation(0),
-        from,
-        to,
-        rule: RuleId(0),
-        destination: DestinationChoice::AsSent,
-        source: SourceChoice::AsSent,
-    }
-}
-
-fn side(ingress: InterfaceId) -> Side {
-    Side { ingress, hop: None, usage: Usage::default() }
 }

@@ -5,11 +5,10 @@
 //! in which it is nobody's. What the policy, the network or this node's own tables do not allow is taken back.
 
 use super::{DIRECTIONS, FLOWS_PER_TURN, FastPath, FastPlace, FastWindow, Offloading};
-use crate::flows::{Admission, DestinationChoice, Flow, Side, Slot, SourceChoice, Tracker};
+use crate::flows::{DestinationChoice, Flow, Slot, SourceChoice, Tracker};
 use crate::tcp::TcpTracker;
 use crate::translate::Lease;
-use crate::{Engine, FlowKey, Generation, InterfaceId, Time, Usage};
-use gabion_rules::RuleId;
+use crate::{Engine, FlowKey, InterfaceId, Time, Usage};
 
 /// A flow that an earlier process had moved. Pairs are indexed by [`Direction`](crate::Direction).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,41 +103,14 @@ impl Engine {
     }
 
     fn flow_of_remains(&mut self, remains: &FastRemains) -> Option<Flow> {
-        let [original, reply] = remains.keys;
-        let ingress = remains.ingress?;
-        let [from, to] = ingress.map(|interface| self.topology.zone(interface));
         let tracker = match &remains.tcp {
             Some(windows) => Tracker::Tcp(TcpTracker::settled_at(windows)),
             None => Tracker::Udp { replied: true },
         };
-        let external = reply.destination.address;
-        let side = |at: usize| Side { ingress: ingress[at], hop: None, usage: remains.usage[at] };
-        // No rule has been asked yet.
-        let admission = Admission {
-            generation: Generation(0),
-            from: from?,
-            to: to?,
-            rule: RuleId(0),
-            destination: DestinationChoice::AsSent,
-            source: SourceChoice::AsSent,
-        };
-        Some(Flow {
-            id: self.next_flow_id(),
-            original,
-            reply,
-            sides: [side(0), side(1)],
-            admission,
-            tracker,
-            half_open: false,
-            expendable: false,
-            logged: false,
-            lease: Lease::Nothing,
-            guest_of: None,
-            is_from_own_address: external != original.source.address
-                && self.topology.is_own(external),
-            epoch: self.epoch,
-            opened: remains.opened,
-            expires: remains.seen,
-        })
+        let mut flow = self.unjudged_flow(remains.keys, remains.ingress?, tracker)?;
+        for (side, usage) in flow.sides.iter_mut().zip(remains.usage) {
+            side.usage = usage;
+        }
+        Some(Flow { opened: remains.opened, ..flow })
     }
 }

@@ -166,6 +166,9 @@ pub enum Direction {
 }
 
 impl Direction {
+    /// In the order of [`index`](Self::index).
+    pub(crate) const BOTH: [Self; 2] = [Self::Original, Self::Reply];
+
     pub(crate) const fn index(self) -> usize {
         self as usize
     }

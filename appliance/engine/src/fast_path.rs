@@ -159,8 +159,6 @@ const PER_FLOW: Duration = Duration::from_micros(1);
 /// Flows that are asked per turn.
 const FLOWS_PER_TURN: u32 = 2_048;
 
-const DIRECTIONS: [Direction; 2] = [Direction::Original, Direction::Reply];
-
 impl Engine {
     /// Has settled flows moved by this table from now on.
     pub fn use_fast_path(&mut self, table: Box<dyn FastPath>) {
@@ -224,16 +222,16 @@ impl Engine {
         if !is_judged || !is_whole || flow.is_filtered() || self.homes.has(slot) {
             return None;
         }
-        let zones = DIRECTIONS.map(|direction| flow.zone(direction));
-        let hops = DIRECTIONS.map(|direction| flow.hop(direction));
+        let zones = Direction::BOTH.map(|direction| flow.zone(direction));
+        let hops = Direction::BOTH.map(|direction| flow.hop(direction));
         let past = FastPast {
             opened: flow.opened(),
             now,
-            ingress: DIRECTIONS.map(|direction| flow.ingress(direction)),
-            usage: DIRECTIONS.map(|direction| flow.usage(direction)),
+            ingress: Direction::BOTH.map(|direction| flow.ingress(direction)),
+            usage: Direction::BOTH.map(|direction| flow.usage(direction)),
         };
         let hops = hops.map(|hop| hop.and_then(|hop| self.tell_hop(hop)));
-        let keys = DIRECTIONS.map(|direction| self.flows.key(slot, direction));
+        let keys = Direction::BOTH.map(|direction| self.flows.key(slot, direction));
         Some(FastFlow { stamp: self.offloading.stamp, keys, zones, hops, tcp, past })
     }
 
@@ -291,7 +289,7 @@ impl Engine {
 
     fn note_usage(&mut self, now: Time, slot: Slot, usage: &FastUsage) {
         let mut seen = None;
-        for direction in DIRECTIONS {
+        for direction in Direction::BOTH {
             let moved = usage.moved[direction.index()];
             if moved.packets == 0 {
                 continue;

@@ -422,6 +422,6 @@ fn seconds(time: Time) -> u32 {
 /// In steps of which each wants a record.
 fn moved(flows: &FlowTable, slot: Slot) -> u16 {
     let flow = &flows[slot];
-    let bytes = [Direction::Original, Direction::Reply].map(|way| flow.usage(way).bytes);
+    let bytes = Direction::BOTH.map(|way| flow.usage(way).bytes);
     (bytes.iter().sum::<u64>() / BYTES_MOVED) as u16
 }

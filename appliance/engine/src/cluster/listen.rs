@@ -160,8 +160,7 @@ impl Engine {
 
     /// The flow is another node's, who claims this key of it.
     fn lose(&mut self, now: Time, slot: Slot, key: Pair, claim: Claim) {
-        let ways = [Direction::Original, Direction::Reply];
-        let [first, second] = ways.map(|way| Pair::from(self.flows.key(slot, way)));
+        let [first, second] = Direction::BOTH.map(|way| Pair::from(self.flows.key(slot, way)));
         let Some(cluster) = &mut self.cluster else { return };
         let Claim { rank, term, owner, birth } = claim;
         let share = cluster.shares.get(slot);

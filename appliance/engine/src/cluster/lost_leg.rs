@@ -46,8 +46,6 @@ struct Connection {
     tcp: TcpTracker,
 }
 
-const DIRECTIONS: [Direction; 2] = [Direction::Original, Direction::Reply];
-
 impl Engine {
     /// A peer was lost, and may live: what came by it is heard by it alone. Windows are learnt anew, so that
     /// one half of a connection is enough to go on with.
@@ -167,7 +165,7 @@ impl Engine {
         if connection.tcp.adopted().is_none() {
             return false;
         }
-        let living = DIRECTIONS.into_iter().find(|way| !lost[way.index()]);
+        let living = Direction::BOTH.into_iter().find(|way| !lost[way.index()]);
         match living.filter(|_| !is_last) {
             Some(living) => {
                 self.challenge(now, connection, living);
@@ -229,7 +227,7 @@ impl Engine {
     ) -> bool {
         let Connection { keys, tcp } = connection;
         let mut have_left = true;
-        for side in DIRECTIONS {
+        for side in Direction::BOTH {
             let known = tcp.expected(side).zip(tcp.expected(side.reversed()));
             let Some(([acknowledged, sent], [_, has_sent])) = known else { continue };
             let told = match stands {
@@ -251,7 +249,7 @@ impl Engine {
     }
 
     fn keys(&self, slot: Slot) -> [FlowKey; 2] {
-        DIRECTIONS.map(|way| self.flows.key(slot, way))
+        Direction::BOTH.map(|way| self.flows.key(slot, way))
     }
 }
 

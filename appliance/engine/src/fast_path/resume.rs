@@ -4,13 +4,13 @@
 //! force, keeps the translation that it has, and goes on under the judgement that it was moved by: there is no moment
 //! in which it is nobody's. What the policy, the network or this node's own tables do not allow is taken back.
 
-use super::{DIRECTIONS, FLOWS_PER_TURN, FastPath, FastPlace, FastWindow, Offloading};
+use super::{FLOWS_PER_TURN, FastPath, FastPlace, FastWindow, Offloading};
 use crate::flows::{DestinationChoice, Flow, Slot, SourceChoice, Tracker};
 use crate::tcp::TcpTracker;
 use crate::translate::Lease;
-use crate::{Engine, FlowKey, InterfaceId, Time, Usage};
+use crate::{Direction, Engine, FlowKey, InterfaceId, Time, Usage};
 
-/// A flow that an earlier process had moved. Pairs are indexed by [`Direction`](crate::Direction).
+/// A flow that an earlier process had moved. Pairs are indexed by [`Direction`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FastRemains {
     pub keys: [FlowKey; 2],
@@ -95,7 +95,7 @@ impl Engine {
         let slot = self.insert_flow(now, &flow).ok()?;
         // It has shown that it lives.
         self.expendable.remove(slot.0);
-        for direction in DIRECTIONS {
+        for direction in Direction::BOTH {
             // Where none is found, its next packet asks again.
             let _ = self.side_hop(slot, direction);
         }

@@ -143,7 +143,7 @@ impl Entry {
             ingress: sides.map(|side| side.ingress),
             ..Self::free()
         };
-        for (direction, side) in [Direction::Original, Direction::Reply].into_iter().zip(sides) {
+        for (direction, side) in Direction::BOTH.into_iter().zip(sides) {
             entry.add_usage(direction, side.usage);
         }
         entry.set_admission(admission);
@@ -165,7 +165,7 @@ impl Entry {
             id: self.id,
             original,
             reply,
-            sides: [Direction::Original, Direction::Reply].map(|direction| Side {
+            sides: Direction::BOTH.map(|direction| Side {
                 ingress: self.ingress[direction.index()],
                 hop: self.hop(direction),
                 usage: self.usage(direction),

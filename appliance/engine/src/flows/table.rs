@@ -203,7 +203,7 @@ impl FlowTable {
     /// All that is known of the flow in the slot, if there is one.
     pub(crate) fn read(&self, slot: Slot) -> Option<Flow> {
         let entry = self.get(slot)?;
-        let keys = [Direction::Original, Direction::Reply].map(|way| self.stored_key(entry, way));
+        let keys = Direction::BOTH.map(|way| self.stored_key(entry, way));
         Some(entry.flow(keys, self.widen(entry.generation())))
     }
 

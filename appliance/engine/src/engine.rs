@@ -35,7 +35,8 @@ use crate::{
 
 /// One engine per worker thread: `&mut self`, no locks inside.
 ///
-/// After each batch of `handle_*` calls drain `poll_transmit` and `poll_event`, in this order, and call `handle_timeout` at the time that `poll_timeout` names.
+/// After each batch of `handle_*` calls drain `poll_transmit` and `poll_event`, in this order, and call
+/// `handle_timeout` at the time that `poll_timeout` names.
 #[derive(Debug)]
 pub struct Engine {
     pub(crate) limits: Limits,

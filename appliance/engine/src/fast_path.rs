@@ -288,6 +288,9 @@ impl Engine {
     }
 
     fn note_usage(&mut self, now: Time, slot: Slot, usage: &FastUsage) {
+        if usage.moved.iter().all(|moved| moved.packets == 0) {
+            return;
+        }
         let mut seen = None;
         for direction in Direction::BOTH {
             let moved = usage.moved[direction.index()];
@@ -305,9 +308,6 @@ impl Engine {
                 flow.set_expendable(false);
                 self.expendable.remove(slot.0);
             }
-        }
-        if usage.moved.iter().all(|moved| moved.packets == 0) {
-            return;
         }
         let mut tracker = self.flows[slot].tracker();
         if let Tracker::Tcp(tcp) = &mut tracker {

@@ -67,10 +67,10 @@ impl Engine {
 
     /// A packet of the flow has moved what its copy does not know of.
     pub(crate) fn fall_behind(&mut self, now: Time, slot: Slot) {
-        let Some(cluster) = self.cluster.as_mut().filter(|cluster| cluster.config.reset_lost)
-        else {
+        if !self.keeps_copies_exact() {
             return;
-        };
+        }
+        let Some(cluster) = &mut self.cluster else { return };
         let share = cluster.shares.get(slot);
         if share.has(REPLICATED) && !share.has(BEHIND) && cluster.behind.push(slot, now + PAUSE) {
             cluster.shares.mark(slot, BEHIND, true);

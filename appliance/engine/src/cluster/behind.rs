@@ -9,7 +9,7 @@ use crate::flows::Slot;
 use crate::{Engine, Time};
 
 /// After its first packet since the last record a flow is given so long to come to a pause.
-const PAUSE: Duration = Duration::from_millis(3);
+const PAUSE: Duration = Duration::from_millis(1);
 
 /// So many records a second bring copies up to date, a twentieth of what the sync path carries: with more
 /// flows than that in motion each of them is late.

@@ -267,7 +267,8 @@ impl Member {
             }
             Failing::Kill => self.end(Signal::KILL),
             Failing::PowerOff => {
-                // First, so that nobody hears the process end.
+                // All at once, though links go one after another; and nobody hears the process end.
+                kill_process(running.pid(), Signal::STOP)?;
                 lab.cut_off(self.name())?;
                 self.end(Signal::KILL)
             }

@@ -114,6 +114,12 @@ impl Fate {
         self.state.ending.is_none()
     }
 
+    /// Whether a packet of it may have passed so near to a moment, if it is silent since.
+    pub(super) fn was_in_the_midst(&self, moment: Instant, near: Duration) -> bool {
+        let State { last, waits_since, .. } = self.state;
+        last + near >= moment || (waits_since + near >= moment && waits_since <= moment + near)
+    }
+
     pub(super) fn is_stuck(&self) -> bool {
         self.state.ending == Some(Ending::Stuck)
     }

@@ -32,6 +32,8 @@ pub(crate) struct State {
     pub(crate) seen_as: Option<SocketAddr>,
     pub(crate) asked: u64,
     pub(crate) answered: u64,
+    /// When a question was asked while no other waited.
+    pub(crate) waits_since: Instant,
     pub(crate) last: Instant,
     /// Between two answers, since the last [`Live::mark`].
     pub(crate) longest: Duration,
@@ -153,12 +155,20 @@ impl State {
             local: None,
             seen_as: None,
             asked: 0,
+            waits_since: Instant::now(),
             answered: 0,
             last: Instant::now(),
             longest: Duration::ZERO,
             ending: None,
             ended: None,
         }
+    }
+
+    fn asks(&mut self) {
+        if self.answered >= self.asked {
+            self.waits_since = Instant::now();
+        }
+        self.asked += 1;
     }
 
     fn heard(&mut self) {
@@ -209,7 +219,7 @@ impl Connection {
                     () = told_to_stop(&mut stop) => break,
                     _ = ticks.tick() => {}
                 }
-                held(&self.state).asked += 1;
+                held(&self.state).asks();
                 writer.write_all(&content(errand.seed, Direction::Up, part, CHUNK)).await?;
             }
             let begin = Instant::now();
@@ -246,7 +256,7 @@ impl Connection {
             tokio::select! {
                 () = told_to_stop(&mut stop) => break,
                 _ = ticks.tick() => {
-                    held(&self.state).asked += 1;
+                    held(&self.state).asks();
                     asker.ask(part).await;
                     part += 1;
                 }

@@ -1,6 +1,7 @@
 //! What the programs and the node share, as `bpf/layout.h` has it: every field an atomic, as the kernel reads and
 //! writes it at the same time.
 
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64};
 
 /// Ways of a bucket of the index.
@@ -47,6 +48,14 @@ pub(super) struct Flow {
     pub(super) packets: [AtomicU64; 2],
     pub(super) bytes: [AtomicU64; 2],
     pub(super) sides: [Side; 2],
+}
+
+impl Flow {
+    /// Whether a flow is there, and written whole.
+    pub(super) fn is_used(&self) -> bool {
+        let turn = self.turn.load(Relaxed);
+        turn != 0 && turn & 1 == 0
+    }
 }
 
 #[derive(Debug)]

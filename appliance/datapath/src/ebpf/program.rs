@@ -172,6 +172,12 @@ impl Programs {
     }
 }
 
+const CONTROL: TableSize = size::<Control>("control", 1);
+
+const fn size<T>(name: &'static str, entries: u32) -> TableSize {
+    TableSize { name, entries, bytes: size_of::<T>() as u32 }
+}
+
 /// How large each table is.
 struct Sizes {
     limits: FastPathLimits,
@@ -190,9 +196,6 @@ impl Sizes {
     }
 
     fn all(&self) -> [TableSize; 9] {
-        const fn size<T>(name: &'static str, entries: u32) -> TableSize {
-            TableSize { name, entries, bytes: size_of::<T>() as u32 }
-        }
         let flows = self.limits.flows;
         [
             size::<Bucket>("flow_index", self.buckets),
@@ -201,7 +204,7 @@ impl Sizes {
             size::<Past>("pasts", flows),
             size::<Hop>("hops", self.hops()),
             size::<PortPlace>("ports", PORTS),
-            size::<Control>("control", 1),
+            CONTROL,
             size::<u32>("identifications", IDENTIFICATIONS),
             size::<u64>("exits", Exit::ALL.len() as u32),
         ]
@@ -214,7 +217,7 @@ impl Sizes {
             return None;
         }
         let is_there = self.all().into_iter().all(|size| pins.existing(size).is_some());
-        let control = is_there.then(|| pins.existing(self.all()[6])).flatten();
+        let control = is_there.then(|| pins.existing(CONTROL)).flatten();
         let control = control.and_then(|map| SharedArray::<Control>::new(map.fd().as_fd(), 1).ok());
         let seeds = control.and_then(|control| control[0].seeds());
         if seeds.is_none() {

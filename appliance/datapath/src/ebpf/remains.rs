@@ -8,7 +8,7 @@ use rustix::time::{ClockId, clock_gettime};
 use super::flow::{FlowPlace, FlowRemains, Past};
 use super::index::Seeds;
 use super::layout::{self, Control, LAYOUT};
-use super::table::{FlowTable, Places, SEEN_SHIFT};
+use super::table::{FlowTable, Places, SEEN_SHIFT, TCP};
 use crate::Port;
 
 impl layout::Past {
@@ -64,15 +64,14 @@ impl FlowTable {
         let mut flows = vec![false; self.flows.len()];
         let mut wide = vec![false; self.wide.len()];
         for (slot, flow) in self.flows.iter().enumerate() {
-            let turn = flow.turn.load(Relaxed);
-            if turn == 0 || turn & 1 == 1 {
+            if !flow.is_used() {
                 continue;
             }
             if flow.version.load(Relaxed) == 6 {
                 let place = flow.addresses[0][0].load(Relaxed) as usize;
                 // Nothing but a fault of this machine's writes another.
                 let Some(is_used) = wide.get_mut(place) else {
-                    flow.turn.store(turn | 1, Release);
+                    flow.turn.fetch_or(1, Release);
                     continue;
                 };
                 *is_used = true;
@@ -99,8 +98,7 @@ impl FlowTable {
     /// that is no port.
     pub fn remains(&mut self, place: FlowPlace) -> Option<FlowRemains> {
         let flow = &self.flows[place.0 as usize];
-        let turn = flow.turn.load(Relaxed);
-        if turn == 0 || turn & 1 == 1 {
+        if !flow.is_used() {
             return None;
         }
         let keys = self.keys(place);
@@ -152,6 +150,3 @@ fn monotonic() -> Duration {
 fn units(monotonic: Duration) -> u32 {
     u32::try_from(monotonic.as_nanos() >> SEEN_SHIFT).unwrap_or(u32::MAX)
 }
-
-/// IP protocol number.
-const TCP: u8 = 6;

@@ -26,7 +26,8 @@ const REST: Duration = Duration::from_secs(2);
 /// Nanoseconds in a unit of the programs' time, as a shift.
 pub(super) const SEEN_SHIFT: u32 = 30;
 
-const TCP: u8 = 6;
+/// IP protocol numbers.
+pub(super) const TCP: u8 = 6;
 const UDP: u8 = 17;
 
 /// The tables that programs and node share.
@@ -232,16 +233,21 @@ impl FlowTable {
     /// When there is no such place.
     pub fn set_hop(&mut self, id: HopId, hop: Option<NextHop>) {
         let entry = &self.hops[self.hop_place(id) as usize];
-        let source = hop.map_or(0, |hop| word(hop.source.0, id.tenancy));
-        let unchanged = entry.source_and_tenancy.load(Relaxed) == source
-            && hop.is_some_and(|hop| entry.interface.load(Relaxed) == hop.interface);
-        if !unchanged {
+        let Some(hop) = hop else { return entry.source_and_tenancy.store(0, Release) };
+        let source = word(hop.source.0, id.tenancy);
+        let destination = word(hop.destination.0, hop.mtu);
+        let is_of_source = entry.source_and_tenancy.load(Relaxed) == source
+            && entry.interface.load(Relaxed) == hop.interface;
+        // Mostly nothing has changed, and programs on other processors have the line.
+        if is_of_source && entry.destination_and_mtu.load(Relaxed) == destination {
+            return;
+        }
+        if !is_of_source {
             // Nobody's while it is written.
             entry.source_and_tenancy.store(0, Relaxed);
             fence(Release);
         }
-        let Some(hop) = hop else { return };
-        entry.destination_and_mtu.store(word(hop.destination.0, hop.mtu), Relaxed);
+        entry.destination_and_mtu.store(destination, Relaxed);
         entry.interface.store(hop.interface, Relaxed);
         entry.source_and_tenancy.store(source, Release);
     }

@@ -9,8 +9,6 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use aya::TestRun as _;
-use aya::programs::TestRunOptions;
 use gabion_datapath::ebpf::{Exit, FastPathLimits, Programs, Trial};
 use gabion_engine::{
     FastFlow, FastHop, FastPath, FastPlace, FastUsage, FastWay, FlowKey, Interface, InterfaceId,
@@ -29,11 +27,6 @@ const LIMITS: FastPathLimits = FastPathLimits { flows: 32_768, hops: 256 };
 const TO_STACK: u32 = u32::MAX;
 const REDIRECTED: u32 = 7;
 
-/// Of `struct __sk_buff` (linux/bpf.h).
-const CONTEXT: usize = 192;
-const INTERFACE: usize = 40;
-const SEGMENT_SIZE: usize = 176;
-
 /// `last_seen` counts in units of this, and says the end of one.
 const UNIT: Duration = Duration::from_nanos(1 << 30);
 
@@ -46,7 +39,6 @@ pub(crate) struct Kernel {
     programs: Programs,
     numbers: Vec<u32>,
     table: Table,
-    room: Vec<u8>,
 }
 
 /// What the program made of a frame.
@@ -75,7 +67,7 @@ impl Kernel {
         let shared = SharedTable::new(table);
         let places = Places { shared, clock, limit: usize::MAX, flows: BTreeMap::new() };
         let table = Table(Arc::new(Mutex::new(places)));
-        Some(Self { namespace, programs, numbers, table, room: vec![0; 8 << 10] })
+        Some(Self { namespace, programs, numbers, table })
     }
 
     /// Empty tables for another engine, with room for so many flows.
@@ -104,27 +96,19 @@ impl Kernel {
         if frame.len() < shortest(frame) {
             return Ran::Missed;
         }
-        let mut context = [0; CONTEXT];
         let number = self.numbers[usize::from(from.0)];
-        context[INTERFACE..INTERFACE + 4].copy_from_slice(&number.to_ne_bytes());
         let size = offload.segments.map_or(0, |segments| u32::from(segments.size));
-        context[SEGMENT_SIZE..SEGMENT_SIZE + 4].copy_from_slice(&size.to_ne_bytes());
         let before = self.table.places().clock.now();
-        let mut options = TestRunOptions::new();
-        options.data_in = Some(frame);
-        options.data_out = Some(&mut self.room);
-        options.ctx_in = Some(&context);
-        let result = self.programs.fast_path().unwrap().test_run(options);
+        let result = self.programs.run(number, frame, size, 1);
         let result = result.unwrap_or_else(|error| panic!("{error:?}: {frame:02x?}"));
-        let left = &self.room[..result.data_size_out as usize];
-        match result.return_value {
+        match result.verdict {
             TO_STACK => {
-                assert_eq!(left, frame, "the engine gets what came");
+                assert_eq!(result.frame, frame, "the engine gets what came");
                 Ran::Missed
             }
             REDIRECTED => {
                 self.table.places().note(now, before, frame);
-                Ran::Moved(left.to_vec())
+                Ran::Moved(result.frame)
             }
             other => panic!("the program says {other}"),
         }

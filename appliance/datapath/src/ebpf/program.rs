@@ -163,11 +163,7 @@ impl Programs {
         Exit::ALL.into_iter().map(read).collect::<io::Result<_>>().map_err(refused)
     }
 
-    /// The program of the data interfaces, to be run on packets of a test's own.
-    ///
-    /// # Errors
-    /// When it is missing.
-    pub fn fast_path(&mut self) -> Result<&mut SchedClassifier, OpenFastPathError> {
+    pub(super) fn fast_path(&mut self) -> Result<&mut SchedClassifier, OpenFastPathError> {
         classifier(&mut self.ebpf, Program::FastPath)
     }
 }

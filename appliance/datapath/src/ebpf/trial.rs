@@ -1,5 +1,7 @@
 //! The programs on packets that a caller hands them (`BPF_PROG_TEST_RUN`): no interface, no traffic.
 
+use std::ops::Range;
+
 use aya::TestRun as _;
 use aya::programs::TestRunOptions;
 
@@ -9,8 +11,9 @@ use crate::Port;
 /// The loopback device, on which the kernel runs programs for trials; its link address is zero.
 pub const TRIAL_INTERFACE: u32 = 1;
 
-/// Where `gso_size` is in `struct __sk_buff`, and how long that is (linux/bpf.h).
-const GSO_SIZE: std::ops::Range<usize> = 176..180;
+/// Where `ifindex` and `gso_size` are in `struct __sk_buff`, and how long that is (linux/bpf.h).
+const INTERFACE: Range<usize> = 40..44;
+const GSO_SIZE: Range<usize> = 176..180;
 const CONTEXT: usize = 192;
 
 /// Programs and tables without a datapath.
@@ -70,8 +73,7 @@ impl Trial {
         &mut self.programs
     }
 
-    /// Runs the program of the data interfaces on a frame, of whose payload each segment carries `segment` bytes if it
-    /// is a superframe. What it has become is run again, `repeat` times in all.
+    /// Runs the program on a frame that comes in by the loopback device: [`Programs::run`].
     ///
     /// # Errors
     /// When the kernel refuses.
@@ -81,15 +83,33 @@ impl Trial {
         segment: u32,
         repeat: u32,
     ) -> Result<TrialResult, OpenFastPathError> {
+        self.programs.run(TRIAL_INTERFACE, frame, segment, repeat)
+    }
+}
+
+impl Programs {
+    /// Runs the program of the data interfaces on a frame that comes in by an interface, of whose payload each segment
+    /// carries `segment` bytes if it is a superframe. What it has become is run again, `repeat` times in all.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn run(
+        &mut self,
+        interface: u32,
+        frame: &[u8],
+        segment: u32,
+        repeat: u32,
+    ) -> Result<TrialResult, OpenFastPathError> {
         let mut out = vec![0; frame.len() + 64];
         let mut context = [0; CONTEXT];
+        context[INTERFACE].copy_from_slice(&interface.to_ne_bytes());
         context[GSO_SIZE].copy_from_slice(&segment.to_ne_bytes());
         let mut options = TestRunOptions::new();
         options.data_in = Some(frame);
         options.data_out = Some(&mut out);
         options.ctx_in = Some(&context);
         options.repeat = repeat;
-        let result = self.programs.fast_path()?.test_run(options).map_err(|source| {
+        let result = self.fast_path()?.test_run(options).map_err(|source| {
             OpenFastPathError::Program { name: "fast_path", source: Box::new(source) }
         })?;
         let length = result.data_size_out as usize;

@@ -467,9 +467,7 @@ fn rings(config: &Config) -> UserspaceLimits {
 
 fn open_fast_path(config: &Config) -> Result<(EbpfDatapath, FlowTable), StartError> {
     let limits = FastPathLimits { flows: config.limits.flows, hops: config.limits.neighbours };
-    let seed: [u8; 16] = random()?;
-    let (a, b) = seed.split_at(8);
-    let seed = [a, b].map(|half| half.iter().fold(0, |word, byte| word << 8 | u64::from(*byte)));
+    let seed = [u64::from_ne_bytes(random()?), u64::from_ne_bytes(random()?)];
     let pins = match Pins::open(&config.node.pin_dir) {
         Ok(pins) => Some(pins),
         Err(error @ OpenPinsError::Taken(_)) => return Err(error.into()),

@@ -2,13 +2,10 @@
 
 use std::net::Ipv4Addr;
 
-use gabion_datapath::Port;
-use gabion_datapath::ebpf::{
-    FastPathLimits, FlowEntry, NextHop, TRIAL_INTERFACE, Trial, WireEndpoint, WireKey,
-};
+use gabion_datapath::ebpf::{FlowEntry, WireEndpoint, WireKey};
 
-use crate::packet::{Family, Packet, Protocol};
-use crate::{HOP, NEXT, OURS, STAMP, ZONE};
+use crate::packet::{Family, Packet, Protocol, sum_header};
+use crate::{HOP, STAMP, ZONE};
 
 /// Packets that are run.
 const PACKETS: u32 = 100_000;
@@ -17,14 +14,9 @@ const STEP: u32 = 2_654_435_761;
 
 /// Runs packets of flows that leave by another port than they come from.
 pub(crate) fn measure(flows: u32) -> anyhow::Result<Vec<u32>> {
-    let mut trial = Trial::new(FastPathLimits { flows, hops: 1 }, [1, 2])?;
-    let table = trial.table();
-    let hop = NextHop { interface: TRIAL_INTERFACE, source: OURS, destination: NEXT, mtu: 1_500 };
-    table.set_hop(HOP, Some(hop));
-    table.set_zone(Port(0), Some(ZONE));
-    table.set_stamp(STAMP);
+    let mut trial = crate::trial(flows)?;
     for number in 0..flows {
-        table.install(&entry(number))?;
+        trial.table().install(&entry(number))?;
     }
     let packet = Packet { family: Family::Ipv4, protocol: Protocol::Udp, payload: 18, segment: 0 };
     let mut frame = packet.frame();
@@ -64,9 +56,5 @@ fn change(frame: &mut [u8], key: WireKey) {
     frame[30..34].copy_from_slice(&octets(key.destination));
     frame[34..36].copy_from_slice(&key.source.port.to_be_bytes());
     frame[36..38].copy_from_slice(&key.destination.port.to_be_bytes());
-    frame[24..26].fill(0);
-    let words = frame[14..34].chunks(2);
-    let sum: u32 = words.map(|word| u32::from(u16::from_be_bytes([word[0], word[1]]))).sum();
-    let sum = (sum & 0xffff) + (sum >> 16);
-    frame[24..26].copy_from_slice(&(!(((sum & 0xffff) + (sum >> 16)) as u16)).to_be_bytes());
+    sum_header(&mut frame[14..34]);
 }

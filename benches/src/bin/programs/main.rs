@@ -96,36 +96,41 @@ fn main() -> anyhow::Result<()> {
     let options = Options::parse();
     println!("{:40} {:>6} {:>6} {:>6}", "ns/action/family/case", "p10", "p50", "p90");
     for subject in subjects().iter().filter(|subject| subject.name.contains(&options.only)) {
-        let mut times = subject.measure(options.rounds).with_context(|| subject.name.clone())?;
-        times.sort_unstable();
-        let at = |share: usize| times[(times.len() - 1) * share / 100];
-        println!("{:40} {:>6} {:>6} {:>6}", subject.name, at(10), at(50), at(90));
+        let times = subject.measure(options.rounds).with_context(|| subject.name.clone())?;
+        print(&subject.name, times);
     }
     for flows in options.flows {
         let name = format!("program/once/udp4/{flows}-flows");
         if name.contains(&options.only) {
-            let mut times = crowd::measure(flows).with_context(|| name.clone())?;
-            times.sort_unstable();
-            let at = |share: usize| times[(times.len() - 1) * share / 100];
-            println!("{name:40} {:>6} {:>6} {:>6}", at(10), at(50), at(90));
+            print(&name, crowd::measure(flows).with_context(|| name.clone())?);
         }
     }
     Ok(())
 }
 
+fn print(name: &str, mut times: Vec<u32>) {
+    times.sort_unstable();
+    let at = |share: usize| times[(times.len() - 1) * share / 100];
+    println!("{name:40} {:>6} {:>6} {:>6}", at(10), at(50), at(90));
+}
+
+/// Programs with room for so many flows, and one next hop.
+fn trial(flows: u32) -> anyhow::Result<Trial> {
+    let mut trial = Trial::new(FastPathLimits { flows, hops: 1 }, [1, 2])?;
+    let table = trial.table();
+    let hop = NextHop { interface: TRIAL_INTERFACE, source: OURS, destination: NEXT, mtu: 1_500 };
+    table.set_hop(HOP, Some(hop));
+    table.set_zone(Port(0), Some(ZONE));
+    table.set_stamp(STAMP);
+    Ok(trial)
+}
+
 impl Subject {
     fn measure(&self, rounds: usize) -> anyhow::Result<Vec<u32>> {
-        let limits = FastPathLimits { flows: 1_024, hops: 1 };
-        let mut trial = Trial::new(limits, [1, 2])?;
-        let table = trial.table();
-        let hop =
-            NextHop { interface: TRIAL_INTERFACE, source: OURS, destination: NEXT, mtu: 1_500 };
-        table.set_hop(HOP, Some(hop));
-        table.set_zone(Port(0), Some(ZONE));
-        table.set_stamp(STAMP);
+        let mut trial = trial(1_024)?;
         if self.packet.family != Family::Arp && self.obstacle != Obstacle::Flow {
             for entry in self.flows() {
-                table.install(&entry)?;
+                trial.table().install(&entry)?;
             }
         }
         let frame = self.packet.frame();

@@ -81,10 +81,7 @@ impl Packet {
         // Don't fragment; the largest TTL.
         header.extend([0, 1, 0x40, 0, 255, self.key().protocol, 0, 0]);
         self.push_addresses(&mut header);
-        let words = header.chunks(2).map(|word| u32::from(u16::from_be_bytes([word[0], word[1]])));
-        let sum: u32 = words.sum();
-        let sum = (sum & 0xffff) + (sum >> 16);
-        header[10..12].copy_from_slice(&(!(((sum & 0xffff) + (sum >> 16)) as u16)).to_be_bytes());
+        sum_header(&mut header);
         header
     }
 
@@ -125,4 +122,13 @@ impl Packet {
         transport.resize(transport.len() + usize::from(self.payload), 5);
         transport
     }
+}
+
+/// Puts the checksum into an IPv4 header without options.
+pub(crate) fn sum_header(header: &mut [u8]) {
+    header[10..12].fill(0);
+    let words = header.chunks(2).map(|word| u32::from(u16::from_be_bytes([word[0], word[1]])));
+    let sum: u32 = words.sum();
+    let sum = (sum & 0xffff) + (sum >> 16);
+    header[10..12].copy_from_slice(&(!(((sum & 0xffff) + (sum >> 16)) as u16)).to_be_bytes());
 }

@@ -42,7 +42,6 @@ impl Datapath {
 #[derive(Debug, Clone)]
 pub(crate) struct NodePlan {
     pub(crate) host: &'static str,
-    pub(crate) datapath: Datapath,
     /// Logical interface names of the policy, and the devices.
     pub(crate) interfaces: &'static [(&'static str, &'static str)],
     /// More of its configuration.
@@ -70,6 +69,7 @@ pub(crate) fn look_for_binaries(bin_dir: &Path) -> Result<(), Failure> {
 #[derive(Debug)]
 pub(crate) struct NodePlace {
     plan: NodePlan,
+    datapath: Datapath,
     binary: PathBuf,
     directory: PathBuf,
 }
@@ -79,10 +79,15 @@ impl NodePlace {
     ///
     /// # Errors
     /// If a file cannot be written.
-    pub(crate) fn prepare(lab: &Lab, plan: NodePlan, bin_dir: &Path) -> Result<Self> {
+    pub(crate) fn prepare(
+        lab: &Lab,
+        plan: NodePlan,
+        datapath: Datapath,
+        bin_dir: &Path,
+    ) -> Result<Self> {
         let [binary, guard] = BINARIES.map(|name| bin_dir.join(name));
         let directory = lab.make_directory(plan.host)?;
-        let place = Self { plan, binary, directory };
+        let place = Self { plan, datapath, binary, directory };
         let text = place.configuration(&guard, &lab.directory().join(PKI));
         fs::write(place.configuration_path(), text).context("cannot write gabiond.toml")?;
         Ok(place)
@@ -187,7 +192,7 @@ json = "{directory}/events.jsonl"
 program = "{guard}"
 {more}"#,
             guard = guard.display(),
-            datapath = self.plan.datapath.setting(),
+            datapath = self.datapath.setting(),
         )
     }
 }

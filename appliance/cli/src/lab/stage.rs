@@ -14,7 +14,7 @@ use tonic::Code;
 use super::build::{Lab, Offloads};
 use super::flood::Load;
 use super::namespace::Lifetime;
-use super::node::{Datapath, NodePlace, NodePlan, PKI, look_for_binaries, make_certificates};
+use super::node::{Datapath, NodePlace, PKI, look_for_binaries, make_certificates};
 use super::process::{Finished, Running, run};
 use super::scenario::{Figure, Scenario};
 use crate::connect::Node;
@@ -67,8 +67,7 @@ impl Stage {
         let own = format!("{}=127.0.0.1", scenario.node.host);
         make_certificates(&lab.directory().join(PKI), &[own])?;
         make_certificates(&lab.directory().join("stranger"), &["nobody=127.0.0.1".to_owned()])?;
-        let plan = NodePlan { datapath: setup.datapath, ..scenario.node.clone() };
-        let place = NodePlace::prepare(&lab, plan, &bin_dir)?;
+        let place = NodePlace::prepare(&lab, scenario.node.clone(), setup.datapath, &bin_dir)?;
         let servers = (scenario.servers)(&lab)?;
         let load = setup.load;
         Ok(Self { api: None, running: None, place, servers, lab, load, figures: Vec::new() })

@@ -82,12 +82,11 @@ pub(crate) fn prepare(lab: &Lab, setup: &Setup<'_>, bin_dir: &Path) -> Result<Ve
         .map(|number| {
             let more = configuration(lab, number, nodes, (together, mode));
             let plan = NodePlan {
-                datapath,
                 host: NODES[usize::from(number)],
                 interfaces: &[("ext", EXT), ("int", INT)],
                 more: Cow::Owned(more),
             };
-            let place = NodePlace::prepare(lab, plan, bin_dir)?;
+            let place = NodePlace::prepare(lab, plan, datapath, bin_dir)?;
             Ok(Member {
                 number,
                 firewall: Firewall::Gabiond(place),

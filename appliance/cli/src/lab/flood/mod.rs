@@ -10,7 +10,7 @@ use std::borrow::Cow;
 use anyhow::{Context as _, Result, ensure};
 
 use super::build::Lab;
-use super::node::{Datapath, NodePlan};
+use super::node::NodePlan;
 use super::process::Running;
 use super::scenario::{Because, Check, Expect, Scenario};
 use super::servers::{WebServer, make_certificate};
@@ -30,7 +30,6 @@ pub(crate) const SCENARIO: Scenario = Scenario {
     servers: start_servers,
     // A table that the floods can fill.
     node: NodePlan {
-        datapath: Datapath::Userspace,
         host: NODE,
         interfaces: &[("ext", "eth1"), ("int", "eth2")],
         more: Cow::Borrowed("\n[limits]\nflows = 16384\n"),

@@ -19,7 +19,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 
 use super::build::Lab;
-use super::node::{Datapath, NodePlan};
+use super::node::NodePlan;
 use super::process::{Finished, Running};
 use super::scenario::{Act, Because, Check, Expect, Late, Scenario};
 use super::servers::{WebServer, make_certificate, start_dns, start_iperf};
@@ -52,7 +52,6 @@ pub(crate) const SCENARIO: Scenario = Scenario {
     topology: network::topology,
     servers: start_servers,
     node: NodePlan {
-        datapath: Datapath::Userspace,
         host: NODE,
         interfaces: &[("ext", "eth1"), ("int", "eth2")],
         more: Cow::Borrowed(""),

@@ -5,9 +5,10 @@
 mod world;
 
 use std::io::{BufRead as _, BufReader};
+use std::net::UdpSocket;
 use std::time::Duration;
 
-use world::{World, ask, transfer};
+use world::{Daemon, World, ask, transfer};
 
 const EBPF: &str = "datapath = \"ebpf\"\n[limits]\nflows = 4096";
 
@@ -32,15 +33,22 @@ const LENGTH: usize = 400_000;
 const SILENCE: u32 = 3;
 const PATIENCE: u32 = 100;
 
+/// A node under the policy, and a socket whose flow the kernel moves.
+fn begin(world: &World, settings: &str) -> (Daemon, UdpSocket) {
+    let daemon = world.start(settings);
+    world.push(POLICY);
+    world.await_ready();
+    let socket = world.udp();
+    assert!(ask(&socket, b"one", PATIENCE) && ask(&socket, b"two", PATIENCE), "{}", world.log());
+    (daemon, socket)
+}
+
 #[test]
 fn established_flows_go_on_while_the_daemon_is_killed_and_started() {
     let Some(world) = World::build() else { return };
-    let daemon = world.start(EBPF);
-    world.push(POLICY);
-    world.await_ready();
-    let (mut stream, socket) = (world.connected(), world.udp());
+    let (daemon, socket) = begin(&world, EBPF);
+    let mut stream = world.connected();
     transfer(&mut stream, 1, LENGTH);
-    assert!(ask(&socket, b"one", PATIENCE) && ask(&socket, b"two", PATIENCE), "{}", world.log());
     let before = world.flow("tcp");
     daemon.kill();
 
@@ -79,12 +87,9 @@ fn established_flows_go_on_while_the_daemon_is_killed_and_started() {
 #[test]
 fn what_the_policy_no_longer_permits_ends_when_the_daemon_is_back() {
     let Some(world) = World::build() else { return };
-    let daemon = world.start(EBPF);
-    world.push(POLICY);
-    world.await_ready();
-    let (mut stream, socket) = (world.connected(), world.udp());
+    let (daemon, socket) = begin(&world, EBPF);
+    let mut stream = world.connected();
     transfer(&mut stream, 1, LENGTH);
-    assert!(ask(&socket, b"one", PATIENCE) && ask(&socket, b"two", PATIENCE));
     daemon.kill();
     // A node that moves no packets takes the new policy meanwhile.
     let daemon = world.start("datapath = \"null\"");
@@ -100,11 +105,7 @@ fn what_the_policy_no_longer_permits_ends_when_the_daemon_is_back() {
 #[test]
 fn tables_of_other_limits_are_not_taken_over_and_another_datapath_detaches() {
     let Some(world) = World::build() else { return };
-    let daemon = world.start(EBPF);
-    world.push(POLICY);
-    world.await_ready();
-    let socket = world.udp();
-    assert!(ask(&socket, b"one", PATIENCE) && ask(&socket, b"two", PATIENCE));
+    let (daemon, socket) = begin(&world, EBPF);
     daemon.kill();
     let daemon = world.start("datapath = \"auto\"\n[limits]\nflows = 2048");
     world.await_ready();
@@ -122,11 +123,7 @@ fn tables_of_other_limits_are_not_taken_over_and_another_datapath_detaches() {
 #[test]
 fn flows_that_nobody_confirms_end() {
     let Some(world) = World::build() else { return };
-    let daemon = world.start(&format!("fail_closed_after_s = 1\n{EBPF}"));
-    world.push(POLICY);
-    world.await_ready();
-    let socket = world.udp();
-    assert!(ask(&socket, b"one", PATIENCE) && ask(&socket, b"two", PATIENCE));
+    let (daemon, socket) = begin(&world, &format!("fail_closed_after_s = 1\n{EBPF}"));
     daemon.kill();
     // It goes on for a while, and then no more: the end is awaited, not timed.
     let word = |round: u32| round.to_be_bytes();

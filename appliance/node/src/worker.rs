@@ -383,7 +383,7 @@ impl<D: Datapath> Turns<D> {
     }
 
     fn follow_gate(&mut self) {
-        if self.fast_path.is_none() {
+        if !self.waits_for_remains() {
             follow_gate(&self.gate, &mut self.open, &mut self.engine);
         }
     }
@@ -425,8 +425,7 @@ impl<D: Datapath> Turns<D> {
     }
 
     fn receive(&mut self, now: Time) -> io::Result<()> {
-        // Nothing is decided before it is known what goes on from before.
-        let waits = self.fast_path.is_some();
+        let waits = self.waits_for_remains();
         let Self { engine, gate, open, verdicts, .. } = self;
         let mut handle = |frames: &mut [FrameMut<'_>]| {
             // For each batch, all of which has come: nothing that comes after the gate has closed

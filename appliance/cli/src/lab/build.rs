@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 
 use super::interrupt;
 use super::namespace::{Lifetime, Namespace};
@@ -74,6 +74,22 @@ impl Lab {
     pub(crate) fn make_directory(&self, name: &str) -> Result<PathBuf> {
         let path = self.directory().join(name);
         fs::create_dir_all(&path).with_context(|| format!("cannot make {}", path.display()))?;
+        Ok(path)
+    }
+
+    /// A folder for what a node's programs in the kernel leave when its process ends; below it all goes with the lab.
+    /// Mounted outside of the node's own view of the system, which goes with the process.
+    ///
+    /// # Errors
+    /// If it cannot be made.
+    pub(crate) fn bpf(&self) -> Result<PathBuf> {
+        let path = self.record.bpf();
+        if !path.exists() {
+            self.make_directory("bpf")?;
+            let output = Command::new("mount").args(["-t", "bpf", "bpf"]).arg(&path).output()?;
+            let reason = String::from_utf8_lossy(&output.stderr);
+            ensure!(output.status.success(), "cannot mount {}: {}", path.display(), reason.trim());
+        }
         Ok(path)
     }
 

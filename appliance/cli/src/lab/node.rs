@@ -88,7 +88,11 @@ impl NodePlace {
         let [binary, guard] = BINARIES.map(|name| bin_dir.join(name));
         let directory = lab.make_directory(plan.host)?;
         let place = Self { plan, datapath, binary, directory };
-        let text = place.configuration(&guard, &lab.directory().join(PKI));
+        let pins = match datapath {
+            Datapath::Userspace => None,
+            Datapath::Ebpf => Some(lab.bpf()?.join(place.plan.host)),
+        };
+        let text = place.configuration(&guard, &lab.directory().join(PKI), pins.as_deref());
         fs::write(place.configuration_path(), text).context("cannot write gabiond.toml")?;
         Ok(place)
     }
@@ -152,10 +156,11 @@ impl NodePlace {
         self.directory.join("gabiond.toml")
     }
 
-    fn configuration(&self, guard: &Path, pki: &Path) -> String {
+    fn configuration(&self, guard: &Path, pki: &Path, pins: Option<&Path>) -> String {
         let directory = self.directory.display();
         let NodePlan { host, more, .. } = &self.plan;
         let pki = pki.display();
+        let pins = pins.map(|pins| format!("pin_dir = \"{}\"\n", pins.display()));
         let interfaces: String = self
             .plan
             .interfaces
@@ -167,7 +172,7 @@ impl NodePlace {
 name = "{host}"
 state_dir = "{directory}/state"
 datapath = "{datapath}"
-
+{pins}
 [interfaces]
 {interfaces}
 [api]
@@ -193,6 +198,7 @@ program = "{guard}"
 {more}"#,
             guard = guard.display(),
             datapath = self.datapath.setting(),
+            pins = pins.unwrap_or_default(),
         )
     }
 }

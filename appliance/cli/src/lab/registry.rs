@@ -2,11 +2,12 @@
 //! removed after everything else is gone, so that a crashed run can be cleaned up by name.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use serde::{Deserialize, Serialize};
 
@@ -33,6 +34,11 @@ impl Record {
     /// The lab's folder: configurations, logs, the node's state and socket.
     pub(crate) fn directory(&self) -> PathBuf {
         Path::new(ROOT).join(&self.name)
+    }
+
+    /// Where nodes keep what outlives their process in the kernel.
+    pub(crate) fn bpf(&self) -> PathBuf {
+        self.directory().join("bpf")
     }
 
     pub(crate) fn namespace(&self, host: &str) -> String {
@@ -92,6 +98,7 @@ impl Record {
                 }
             }
         }
+        unmount(&self.bpf())?;
         match fs::remove_dir_all(self.directory()) {
             Ok(()) => Ok(()),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
@@ -100,6 +107,18 @@ impl Record {
             }
         }
     }
+}
+
+/// Takes a file system away, if one is there.
+fn unmount(at: &Path) -> Result<()> {
+    let device = |path: &Path| fs::metadata(path).map(|data| data.dev()).ok();
+    let is_mounted = at.parent().is_some_and(|above| device(at) != device(above)) && at.exists();
+    if is_mounted {
+        let output = Command::new("umount").arg(at).output()?;
+        let reason = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "cannot unmount {}: {}", at.display(), reason.trim());
+    }
+    Ok(())
 }
 
 /// Every lab on this machine, sorted by name.

@@ -198,6 +198,12 @@ impl Engine {
         self.see_whether_joined(now);
     }
 
+    /// Whether this node knows what others have; one that stands alone always does.
+    #[must_use]
+    pub fn has_joined(&self) -> bool {
+        self.cluster.as_ref().is_none_or(|cluster| cluster.state != NodeState::Joining)
+    }
+
     fn see_whether_joined(&mut self, now: Time) {
         let Some(cluster) = &mut self.cluster else { return };
         if cluster.state != NodeState::Joining {

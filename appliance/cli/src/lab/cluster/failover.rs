@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use super::balancer::Mode;
 use super::member::Failing;
-use super::report::Findings;
+use super::report::{Findings, percentile};
 use super::stage::Stage;
 use super::survey::{Alive, Fate, Part, Population, Survey, pause, sorts};
 
@@ -56,6 +56,9 @@ pub(super) fn run(
     let survey = alive.end(ways)?;
     let is_affected = |fate: &Fate| fate.part_of(VICTIM) != Part::None;
     survey.figures(&mut findings, is_affected);
+    let whole = survey.gaps(|fate| fate.ways == Some([VICTIM; 2]));
+    findings.time("gap_whole_p50_ms", percentile(&whole, 50.0));
+    findings.time("gap_whole_max_ms", percentile(&whole, 100.0));
     findings.time("detection_ms", detected.peers.or(detected.balancers));
     findings.time("detection_balancers_ms", detected.balancers);
     findings.time("detection_peers_ms", detected.peers);

@@ -42,7 +42,7 @@ impl Pair {
         let mut pair = Self { now: START, engines, datagram: Vec::new() };
         for (engine, peer) in pair.engines.iter_mut().zip([2, 1]) {
             let (send, receive) = ([peer; 16], [3 - peer; 16]);
-            let session = Session::Up { incarnation: 1, epoch: 0, send, receive };
+            let session = Session::Up { incarnation: 1, epoch: 0, send, receive, unwraps: false };
             engine.handle_session(START, NodeId(peer), session);
         }
         for engine in &mut pair.engines {

@@ -26,7 +26,8 @@ fn member(now: Time) -> Engine {
     engine.set_network(network::network());
     engine.set_rules(Generation(1), network::rules());
     engine.open();
-    let session = Session::Up { incarnation: 1, epoch: 0, send: [1; 16], receive: [2; 16] };
+    let (send, receive) = ([1; 16], [2; 16]);
+    let session = Session::Up { incarnation: 1, epoch: 0, send, receive, unwraps: true };
     engine.handle_session(now, NodeId(2), session);
     engine.handle_session(now, NodeId(3), Session::Lost);
     engine

@@ -1,13 +1,13 @@
 //! What the kernel's programs do with packets of flows that the engine has handed over, in plain words: a table of
 //! `gabion_engine::FastPath`, and a packet's way by it. For tests that have no kernel of their own.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use gabion_engine::{
-    Endpoint, FastFlow, FastHop, FastPath, FastPlace, FastUsage, FastWay, FlowKey, InterfaceId,
-    Time, Usage,
+    Endpoint, FastFlow, FastHop, FastPath, FastPlace, FastRelay, FastUsage, FastWay, FlowHeader,
+    FlowKey, InterfaceId, NodeId, Time, Usage,
 };
 use gabion_rules::ZoneId;
 
@@ -28,23 +28,26 @@ struct Tables {
     stamp: u32,
     last: u32,
     flows: HashMap<u32, (FastFlow, FastUsage)>,
+    relays: HashMap<u32, (FastRelay, FastUsage)>,
+    peers: HashSet<NodeId>,
     keys: HashMap<FlowKey, (u32, usize)>,
     hops: HashMap<u32, (u16, FastWay)>,
     zones: HashMap<InterfaceId, ZoneId>,
     moved: u64,
 }
 
+/// What became of a packet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Moved {
+    Out(InterfaceId, Vec<u8>),
+    /// As a UDP payload, for the node that owns its flow.
+    ToPeer(NodeId, Vec<u8>),
+}
+
 impl FastPath for ModelTable {
     fn install(&mut self, flow: &FastFlow) -> Option<FastPlace> {
         let mut tables = self.tables();
-        if flow.keys.iter().any(|key| tables.keys.contains_key(key)) {
-            return None;
-        }
-        tables.last += 1;
-        let place = tables.last;
-        for (direction, key) in flow.keys.into_iter().enumerate() {
-            tables.keys.insert(key, (place, direction));
-        }
+        let place = tables.lead(flow.keys)?;
         let usage = FastUsage { tcp: flow.tcp.unwrap_or_default(), ..FastUsage::default() };
         tables.flows.insert(place, (*flow, usage));
         Some(FastPlace(place))
@@ -65,16 +68,44 @@ impl FastPath for ModelTable {
 
     fn remove(&mut self, place: FastPlace) -> FastUsage {
         let mut tables = self.tables();
-        let (flow, usage) = tables.flows.remove(&place.0).expect("an installed flow");
-        for key in flow.keys {
+        let flow = tables.flows.remove(&place.0).map(|(flow, usage)| (flow.keys, usage));
+        let relay = tables.relays.remove(&place.0).map(|(relay, usage)| (relay.keys, usage));
+        let (keys, usage) = flow.or(relay).expect("an installed flow");
+        for key in keys {
             tables.keys.remove(&key);
         }
         usage
     }
 
+    fn install_relay(&mut self, relay: &FastRelay) -> Option<FastPlace> {
+        let mut tables = self.tables();
+        let place = tables.lead(relay.keys)?;
+        tables.relays.insert(place, (*relay, FastUsage::default()));
+        Some(FastPlace(place))
+    }
+
+    fn renew_relay(&mut self, place: FastPlace, relay: &FastRelay) {
+        let mut tables = self.tables();
+        let (entry, _) = tables.relays.get_mut(&place.0).expect("an installed relay");
+        assert_eq!(entry.keys, relay.keys, "keys never change");
+        *entry = *relay;
+    }
+
+    fn set_peer(&mut self, peer: NodeId, is_open: bool) {
+        let peers = &mut self.tables().peers;
+        if is_open {
+            peers.insert(peer)
+        } else {
+            peers.remove(&peer)
+        };
+    }
+
     fn take_usage(&mut self, place: FastPlace) -> FastUsage {
         let mut tables = self.tables();
-        let (_, usage) = tables.flows.get_mut(&place.0).expect("an installed flow");
+        let Tables { flows, relays, .. } = &mut *tables;
+        let flow = flows.get_mut(&place.0).map(|(_, usage)| usage);
+        let relay = relays.get_mut(&place.0).map(|(_, usage)| usage);
+        let usage = flow.or(relay).expect("an installed flow");
         let left = FastUsage { moved: [Usage::default(); 2], ..*usage };
         std::mem::replace(usage, left)
     }
@@ -110,32 +141,82 @@ impl ModelTable {
         self.tables().moved
     }
 
-    /// The packet as it leaves, and where; nothing for one that is the engine's.
-    pub fn pass(
-        &self,
-        now: Time,
-        from: InterfaceId,
-        frame: &[u8],
-    ) -> Option<(InterfaceId, Vec<u8>)> {
+    /// What becomes of a packet that comes in by an interface; nothing of one that is the engine's.
+    pub fn pass(&self, now: Time, from: InterfaceId, frame: &[u8]) -> Option<Moved> {
         let packet = Packet::read(frame)?;
         let mut tables = self.tables();
         let &(place, direction) = tables.keys.get(&packet.key)?;
         let zone = tables.zones.get(&from).copied();
-        let stamp = tables.stamp;
-        let (flow, usage) = tables.flows.get(&place).copied()?;
+        if let Some((relay, usage)) = tables.relays.get(&place).copied() {
+            let wrap = relay.ways[direction].filter(|wrap| Some(wrap.zone) == zone)?;
+            let length = packet.end - LINK;
+            let is_open = tables.peers.contains(&relay.peer) && tables.is_current(relay.stamp);
+            if !is_open || length as u32 > relay.mtu {
+                return None;
+            }
+            let usage = seen(usage, direction, now, length);
+            tables.relays.insert(place, (relay, usage));
+            tables.moved += 1;
+            let bytes = [&wrap.header, &frame[LINK..packet.end]].concat();
+            return Some(Moved::ToPeer(relay.peer, bytes));
+        }
+        let (flow, _) = tables.flows.get(&place)?;
+        let is_here = zone == Some(flow.zones[direction]) && flow.legs[direction].is_none();
+        is_here.then(|| tables.move_on(now, &packet, (place, direction), frame))?
+    }
+
+    /// The same of one that a peer has wrapped.
+    pub fn unwrap(&self, now: Time, peer: NodeId, datagram: &[u8]) -> Option<Moved> {
+        let (header, inner) = datagram.split_first_chunk::<{ size_of::<FlowHeader>() }>()?;
+        let link = [&[0; 12], &header[2..4]].concat();
+        let frame = [&link, inner].concat();
+        let packet = Packet::read(&frame)?;
+        let mut tables = self.tables();
+        let &(place, direction) = tables.keys.get(&packet.key)?;
+        let (flow, _) = tables.flows.get(&place)?;
+        let leg = flow.legs[direction]?;
+        let is_its = leg.peer == peer && leg.header == *header;
+        is_its.then(|| tables.move_on(now, &packet, (place, direction), &frame))?
+    }
+}
+
+impl Tables {
+    fn is_current(&self, stamp: u32) -> bool {
+        self.stamp != 0 && self.stamp == stamp
+    }
+
+    /// Room for a flow whose keys nobody has.
+    fn lead(&mut self, keys: [FlowKey; 2]) -> Option<u32> {
+        if keys.iter().any(|key| self.keys.contains_key(key)) {
+            return None;
+        }
+        self.last += 1;
+        for (direction, key) in keys.into_iter().enumerate() {
+            self.keys.insert(key, (self.last, direction));
+        }
+        Some(self.last)
+    }
+
+    fn move_on(
+        &mut self,
+        now: Time,
+        packet: &Packet,
+        (place, direction): (u32, usize),
+        frame: &[u8],
+    ) -> Option<Moved> {
+        let (flow, usage) = self.flows.get(&place).copied()?;
         let hop = flow.hops[direction]?;
-        let &(tenancy, way) = tables.hops.get(&hop.place)?;
-        let is_current = stamp != 0 && flow.stamp == stamp && tenancy == hop.tenancy;
+        let &(tenancy, way) = self.hops.get(&hop.place)?;
         let length = packet.end - LINK;
-        if !is_current || zone != Some(flow.zones[direction]) || length as u32 > way.mtu {
+        if !self.is_current(flow.stamp) || tenancy != hop.tenancy || length as u32 > way.mtu {
             return None;
         }
         let usage = packet.moves(usage, &flow, direction)?;
         let usage = seen(usage, direction, now, length);
-        tables.flows.insert(place, (flow, usage));
-        tables.moved += 1;
+        self.flows.insert(place, (flow, usage));
+        self.moved += 1;
         let leaves = flow.keys[1 - direction].reversed();
-        Some((way.out, packet.rewrite(frame, leaves, way)))
+        Some(Moved::Out(way.out, packet.rewrite(frame, leaves, way)))
     }
 }
 

@@ -6,6 +6,7 @@
 
 // What nodes say, and what they remember of it.
 mod member;
+mod relay;
 mod rendezvous;
 mod wire;
 mod message;
@@ -58,9 +59,11 @@ use lost_leg::Search;
 use message::Term;
 use pass::Sweep;
 use ports::{Ends, Resting};
+pub(crate) use relay::Relay;
 use rendezvous::Pair;
 use share::Shares;
 use waiting::Waiting;
+pub use wrap::FlowHeader;
 use wrap::{Tags, ZoneTag};
 
 /// What is fixed for a node's life in its cluster.
@@ -87,8 +90,9 @@ pub struct ClusterConfig {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Session {
     /// The peer has shown who it is. The tag of wrapped packets is made with `send` and checked with
-    /// `receive`; those of the session before are taken for a while longer.
-    Up { incarnation: u64, epoch: u8, send: [u8; 16], receive: [u8; 16] },
+    /// `receive`; those of the session before are taken for a while longer. Only where the peer's datapath `unwraps`
+    /// is this node's let wrap: no process sees the packet then.
+    Up { incarnation: u64, epoch: u8, send: [u8; 16], receive: [u8; 16], unwraps: bool },
     /// The peer's process has gone: its address refuses or has reset the session.
     Lost,
     /// The peer's machine has gone: none of its addresses answers, on whatever link. A peer that is silent
@@ -152,6 +156,8 @@ pub(crate) struct Cluster {
     /// By the policy's number of the zone.
     zone_tags: Vec<ZoneTag>,
     wrapped: VecDeque<Wrapped>,
+    /// Whom the kernel hands packets over to.
+    handed: View,
     spare: Vec<Wrapped>,
     policy: u64,
     started: Time,
@@ -188,6 +194,8 @@ struct Peer {
     tags: Tags,
     /// Whether a session has stood and has not been lost since.
     session: bool,
+    /// Whether its datapath takes what this node's has wrapped.
+    unwraps: bool,
     /// Whether it was found not to be there.
     refused_us: bool,
     heard: Option<Time>,
@@ -239,6 +247,7 @@ impl Cluster {
             zones: Vec::new(),
             zone_tags: Vec::new(),
             wrapped: VecDeque::new(),
+            handed: View::NONE,
             spare: Vec::new(),
             policy: 0,
             started: now,
@@ -315,6 +324,7 @@ impl Peer {
             channel: Channel::new(flows),
             tags: Tags::default(),
             session: false,
+            unwraps: false,
             refused_us: false,
             heard: None,
             last_beat: None,

@@ -5,137 +5,37 @@
 //! direction comes to the engine and renews it. What a packet may change is in the entry too (usage, TCP windows) and is
 //! taken back before the engine looks at the flow.
 //!
-//! In a cluster, a TCP connection is handed over while packets of both directions come in by this node: what other nodes
-//! wrap comes to the engine, and each segment has to be seen by whoever follows the windows.
+//! In a cluster it is known of each direction which node its packets come in by: those of a flow of this node's that
+//! another one hands over are unwrapped, those of a flow of another node's are wrapped (`cluster/relay.rs`).
 
 mod resume;
+mod table;
 
-use std::fmt::Debug;
 use std::time::Duration;
 
-use gabion_rules::ZoneId;
-
+use crate::chains::Keyed;
+use crate::cluster::Relay;
 use crate::flows::{Slot, Tracker};
 use crate::neighbours::NeighbourId;
-use crate::{Address, Direction, Engine, FlowKey, InterfaceId, Time, Usage};
+use crate::{Address, Direction, Engine, InterfaceId, Time, Usage};
 
 pub use resume::{FastRemains, Resumed};
-
-/// The datapath's table: memory, no system calls.
-pub trait FastPath: Debug + Send {
-    /// Has the datapath move the flow; `None` where it cannot, and nothing has changed.
-    fn install(&mut self, flow: &FastFlow) -> Option<FastPlace>;
-
-    /// Gives an installed flow another judgement, other next hops, and windows that have moved on.
-    fn renew(&mut self, place: FastPlace, flow: &FastFlow);
-
-    /// Takes the flow back, and with it what was done since the last time it was asked.
-    fn remove(&mut self, place: FastPlace) -> FastUsage;
-
-    /// What was done for the flow since the last time it was asked.
-    fn take_usage(&mut self, place: FastPlace) -> FastUsage;
-
-    /// Says where packets for a hop go; `None` has them come to the engine.
-    fn set_hop(&mut self, hop: FastHop, way: Option<FastWay>);
-
-    /// Says which zone packets of an interface come from; `None` has them come to the engine.
-    fn set_zone(&mut self, interface: InterfaceId, zone: Option<ZoneId>);
-
-    /// From now on, flows of this judgement only are moved; with zero, none.
-    fn set_stamp(&mut self, stamp: u32);
-
-    /// The judgement that an earlier process has left in force; zero for none.
-    fn stamp(&self) -> u32 {
-        0
-    }
-
-    /// How many places there are in which an earlier process may have left a flow. From now on the flows of both are
-    /// there, until a judgement is in force.
-    fn begin_resuming(&mut self) -> u32 {
-        0
-    }
-
-    /// The flow that an earlier process has left at a place. What was done for it is taken with it.
-    fn remains(&mut self, _: FastPlace) -> Option<FastRemains> {
-        None
-    }
-}
-
-/// Where a flow is installed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct FastPlace(pub u32);
-
-/// A flow to be moved; pairs are indexed by [`Direction`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct FastFlow {
-    pub stamp: u32,
-    /// Packets of a direction leave with the other's key, turned round.
-    pub keys: [FlowKey; 2],
-    /// That packets of each direction come from.
-    pub zones: [ZoneId; 2],
-    /// `None` where packets of a direction are to come to the engine.
-    pub hops: [Option<FastHop>; 2],
-    /// Of TCP.
-    pub tcp: Option<[FastWindow; 2]>,
-    pub past: FastPast,
-}
-
-/// What a later process will want to know of a flow, and the datapath has no use for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct FastPast {
-    pub opened: Time,
-    pub now: Time,
-    /// That packets of each direction come in by.
-    pub ingress: [InterfaceId; 2],
-    /// All that was ever done for it, but for the packet in hand.
-    pub usage: [Usage; 2],
-}
-
-/// A next hop. A place is given to another neighbour with another tenancy, which is never zero.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct FastHop {
-    pub place: u32,
-    pub tenancy: u16,
-}
-
-/// What leads packets to a next hop.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct FastWay {
-    pub out: InterfaceId,
-    pub source: [u8; 6],
-    pub destination: [u8; 6],
-    pub mtu: u32,
-}
-
-/// What one side of a connection has sent and granted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct FastWindow {
-    pub end: u32,
-    pub ack: u32,
-    pub edge: u32,
-    pub window: u32,
-    /// By how much its announcements are shifted.
-    pub shift: u8,
-}
-
-/// What was done for a flow.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct FastUsage {
-    pub moved: [Usage; 2],
-    /// No later than this was the last packet of each direction; the epoch before the first.
-    pub seen: [Time; 2],
-    pub tcp: [FastWindow; 2],
-}
+pub use table::{
+    FastFlow, FastHop, FastLeg, FastPast, FastPath, FastPlace, FastRelay, FastUsage, FastWay,
+    FastWindow, FastWrap,
+};
 
 /// The engine's side of the table.
 #[derive(Debug, Default)]
 pub(crate) struct Offloading {
-    table: Option<Box<dyn FastPath>>,
+    pub(crate) table: Option<Box<dyn FastPath>>,
     /// Of each flow's slot, the place plus one; zero while it has none.
     places: Vec<u32>,
-    installed: u32,
+    pub(crate) installed: u32,
+    /// Flows of other nodes.
+    pub(crate) relays: Option<Keyed<Relay>>,
     /// Counts what outdates every judgement: topologies, and the node's own pauses.
-    stamp: u32,
+    pub(crate) stamp: u32,
     pauses: u16,
     /// Where the round through all flows goes on, and when the next begins.
     round: u32,
@@ -163,8 +63,9 @@ impl Engine {
     /// Has settled flows moved by this table from now on.
     pub fn use_fast_path(&mut self, table: Box<dyn FastPath>) {
         let places = vec![0; self.limits.flows as usize];
+        let relays = self.room_for_relays();
         self.offloading =
-            Offloading { table: Some(table), places, stamp: 1, ..Offloading::default() };
+            Offloading { table: Some(table), places, relays, stamp: 1, ..Offloading::default() };
         self.tell_judgement();
     }
 
@@ -218,8 +119,7 @@ impl Engine {
         };
         let is_judged = flow.epoch() == self.epoch
             && self.generation().is_some_and(|generation| flow.is_of(generation));
-        let is_whole = tcp.is_none() || self.comes_by_this_node(slot);
-        if !is_judged || !is_whole || flow.is_filtered() || self.homes.has(slot) {
+        if !is_judged || flow.is_filtered() || self.homes.has(slot) {
             return None;
         }
         let zones = Direction::BOTH.map(|direction| flow.zone(direction));
@@ -232,7 +132,8 @@ impl Engine {
         };
         let hops = hops.map(|hop| hop.and_then(|hop| self.tell_hop(hop)));
         let keys = Direction::BOTH.map(|direction| self.flows.key(slot, direction));
-        Some(FastFlow { stamp: self.offloading.stamp, keys, zones, hops, tcp, past })
+        let legs = self.fast_legs(slot, zones, keys)?;
+        Some(FastFlow { stamp: self.offloading.stamp, keys, zones, hops, tcp, past, legs })
     }
 
     /// Says where packets to a neighbour go now: nowhere, if it is not known.
@@ -298,6 +199,7 @@ impl Engine {
                 continue;
             }
             self.count_moved(slot, direction, moved);
+            self.count_handed_over(slot, direction, moved);
             let flow = &mut self.flows[slot];
             // RFC 7857 section 7: strangers do not keep the way in open that the inside has left.
             if direction == Direction::Reply || !flow.is_stranger() {
@@ -347,11 +249,13 @@ impl Engine {
             return;
         }
         let from = self.offloading.round;
-        let end = from.saturating_add(FLOWS_PER_TURN).min(self.flows.slots());
-        for slot in (from..end).map(Slot) {
-            self.take_usage(now, slot);
+        let places = self.flows.slots().max(self.relay_places());
+        let end = from.saturating_add(FLOWS_PER_TURN).min(places);
+        for place in from..end {
+            self.take_usage(now, Slot(place));
+            self.review_relay(now, place);
         }
-        let is_done = end >= self.flows.slots();
+        let is_done = end >= places;
         self.offloading.round = if is_done { 0 } else { end };
         if is_done {
             self.offloading.next_round = now + self.round();

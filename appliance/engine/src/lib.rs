@@ -70,8 +70,8 @@ pub mod measure;
 pub use address::{Address, Direction, Endpoint, Family, FlowKey};
 pub use batch::BATCH;
 pub use cluster::{
-    ClusterConfig, ClusterStatus, Coverage, Datagrams, MemberStatus, NodeId, NodeState, Presence,
-    Session, Unwrapped, WRAPPED_FRAME, Wrapped,
+    ClusterConfig, ClusterStatus, Coverage, Datagrams, FlowHeader, MemberStatus, NodeId, NodeState,
+    Presence, Session, Unwrapped, WRAPPED_FRAME, Wrapped,
 };
 pub use counters::{Counters, RuleCounters, TableUse};
 pub use engine::{Engine, EngineConfig, Neighbour, Transmit};
@@ -81,8 +81,8 @@ pub use event::{
 };
 pub use explain::{Explanation, Probe, Step};
 pub use fast_path::{
-    FastFlow, FastHop, FastPast, FastPath, FastPlace, FastRemains, FastUsage, FastWay, FastWindow,
-    Resumed,
+    FastFlow, FastHop, FastLeg, FastPast, FastPath, FastPlace, FastRelay, FastRemains, FastUsage,
+    FastWay, FastWindow, FastWrap, Resumed,
 };
 pub use frame::{Checksum, Frame, Offload, SegmentKind, Segments};
 pub use judge::Outcome;

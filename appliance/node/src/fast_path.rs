@@ -143,11 +143,13 @@ fn entry(flow: &FastFlow) -> FlowEntry {
     };
     let window =
         |FastWindow { end, ack, edge, window, shift }| TcpWindow { end, ack, edge, window, shift };
+    // What peers hand over comes to the engine, and so does what comes in here all the same.
+    let hops = [0, 1].map(|at: usize| flow.hops[at].filter(|_| flow.legs[at].is_none()));
     FlowEntry {
         stamp: flow.stamp,
         keys: flow.keys.map(key),
         zones: flow.zones.map(|zone| zone.0),
-        hops: flow.hops.map(hop),
+        hops: hops.map(hop),
         tcp: flow.tcp.map(|windows| windows.map(window)),
     }
 }

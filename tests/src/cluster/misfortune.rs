@@ -78,7 +78,8 @@ impl World {
             [(one, other, keys[0], keys[1]), (other, one, keys[1], keys[0])]
         {
             let incarnation = self.nodes[there].incarnation;
-            let session = Session::Up { incarnation, epoch, send, receive };
+            let unwraps = self.nodes[there].fast.is_some();
+            let session = Session::Up { incarnation, epoch, send, receive, unwraps };
             let late = self.random.below(5 * MILLISECOND)
                 + self.random.exponential(self.weather.delay + 1);
             let input = Input::Up { peer: there, number, session };

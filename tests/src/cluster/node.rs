@@ -7,7 +7,7 @@ use gabion_engine::{
     NodeId, NodeState, Offload, Session, Time, Verdict, WRAPPED_FRAME, Wrapped,
 };
 
-use crate::fast_path::ModelTable;
+use crate::fast_path::{ModelTable, Moved};
 use crate::words;
 
 use super::{Company, policy};
@@ -233,11 +233,28 @@ impl Node {
         self.clock.booted + (passed * 1_000_000 / u128::from(self.clock.rate)) as u64 + 1
     }
 
-    /// What of a frame's way the kernel goes by itself, whatever its process does.
+    /// What of a packet's way the kernel goes by itself, whatever its process does.
     pub(super) fn pass(&self, now: u64, input: &Input) -> Option<Output> {
-        let (Some(table), Input::Frame { from, bytes }) = (&self.fast, input) else { return None };
-        let (out, bytes) = table.pass(self.time(now), *from, bytes)?;
-        Some(Output::Frame { out, bytes })
+        let (table, time) = (self.fast.as_ref()?, self.time(now));
+        let moved = match input {
+            Input::Frame { from, bytes } => table.pass(time, *from, bytes)?,
+            Input::Wrapped { from, bytes, .. } => {
+                table.unwrap(time, NodeId(*from as u8 + 1), bytes)?
+            }
+            Input::Sync { .. }
+            | Input::Up { .. }
+            | Input::Lost { .. }
+            | Input::Policy(_)
+            | Input::Draining(_)
+            | Input::Timer => return None,
+        };
+        Some(match moved {
+            Moved::Out(out, bytes) => Output::Frame { out, bytes },
+            Moved::ToPeer(to, bytes) => {
+                let stride = bytes.len();
+                Output::Wrapped(Wrapped { to, bytes, stride })
+            }
+        })
     }
 
     pub(super) fn keep(&mut self, input: Input) {

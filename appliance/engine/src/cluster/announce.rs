@@ -45,6 +45,9 @@ impl Engine {
     /// A flow has begun: its keys are registered before its first packet leaves. One that is taken over has
     /// a birth and legs already.
     pub(crate) fn announce(&mut self, slot: Slot, adopted: Option<&Record>) {
+        for key in [0, 1].map(|side| key_of(&self.flows, slot, side)).into_iter().flatten() {
+            self.drop_relay(&key);
+        }
         let is_new = self.cluster.is_some() && adopted.is_none();
         let waits = is_new && (self.is_strict(slot) || self.is_answered_elsewhere(slot));
         let Self { cluster: Some(cluster), flows, translator, .. } = self else { return };

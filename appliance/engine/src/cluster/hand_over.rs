@@ -64,6 +64,12 @@ impl Engine {
                 return Err(error.refusal());
             }
         }
+        if ask == 0
+            && packet.fragment.is_none()
+            && let Some(key) = packet.key()
+        {
+            self.offer_relay(from, key, to);
+        }
         Ok(if waits { Verdict::Held } else { Verdict::ToPeer { node: to } })
     }
 

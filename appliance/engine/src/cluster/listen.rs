@@ -280,6 +280,7 @@ impl Engine {
     }
 
     fn hear_hint(&mut self, now: Time, ask: u32, hint: Hint) {
+        self.drop_relay(&hint.key);
         let Self { cluster: Some(cluster), flows, .. } = self else { return };
         cluster.hear(hint.term);
         let asked = if ask == 0 { None } else { cluster.waiting.take_asked(ask) };
@@ -321,6 +322,7 @@ impl Engine {
     }
 
     fn hear_not_mine(&mut self, now: Time, from: NodeId, ask: u32, key: Pair) {
+        self.drop_relay(&key);
         let Some(cluster) = &mut self.cluster else { return };
         cluster.directory.drop_hint(&key);
         if cluster.directory.entry(&key).is_some_and(|entry| entry.claim.owner == from) {

@@ -73,22 +73,15 @@ impl Engine {
         by: Option<NodeId>,
     ) {
         let Some(cluster) = &mut self.cluster else { return };
-        if !matches!(self.flows[slot].tracker(), Tracker::Tcp(_)) {
-            return;
-        }
         let by = by.unwrap_or(cluster.me());
         if let Some(share) = cluster.shares.get_mut(slot)
             && share.legs[direction.index()] != by
         {
             share.legs[direction.index()] = by;
         }
-        self.fall_behind(now, slot);
-    }
-
-    /// Whether packets of both directions come in by this node, as far as it has seen.
-    pub(crate) fn comes_by_this_node(&self, slot: Slot) -> bool {
-        let Some(cluster) = &self.cluster else { return true };
-        cluster.shares.get(slot).legs == [cluster.me(); 2]
+        if let Tracker::Tcp(_) = self.flows[slot].tracker() {
+            self.fall_behind(now, slot);
+        }
     }
 
     /// Goes on with the search for what the machines that have gone have left.
@@ -126,6 +119,8 @@ impl Engine {
         if lost == [false; 2] || self.flows.get(slot).is_none() {
             return;
         }
+        // The side that is heard still says where it stands, and is to be heard here.
+        self.withdraw(now, slot);
         // The rules may be others since its last packet.
         if self.still_permitted(now, slot) != Standing::Permitted {
             return;

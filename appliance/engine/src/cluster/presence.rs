@@ -27,12 +27,13 @@ impl Engine {
         let Some(cluster) = &mut self.cluster else { return };
         let Some(known) = cluster.peer(peer) else { return };
         match session {
-            Session::Up { incarnation, epoch, send, receive } => {
+            Session::Up { incarnation, epoch, send, receive, unwraps } => {
                 let is_new = known.incarnation != incarnation;
                 if is_new {
                     known.tags.forget();
                 }
                 known.session = true;
+                known.unwraps = unwraps;
                 known.refused_us = false;
                 known.tags.renew(now, epoch, send, receive);
                 if is_new {
@@ -56,7 +57,9 @@ impl Engine {
             }
             Session::Gone => cluster.note_gone(now, peer),
         }
+        self.outdate_judgements();
         self.look_around(now);
+        self.tell_peers(now);
     }
 
     /// Writes the next sync datagram in place of what `datagram` holds, and says for whom.
@@ -145,14 +148,20 @@ impl Engine {
         cluster.notice_pause(now);
         self.follow_pauses();
         let Some(cluster) = &mut self.cluster else { return };
+        let mut has_new_keys = false;
         for peer in &mut cluster.peers {
             peer.channel.handle_timeout(now);
-            peer.tags.handle_timeout(now);
+            has_new_keys |= peer.tags.handle_timeout(now);
         }
+        if has_new_keys {
+            self.outdate_judgements();
+        }
+        let Some(cluster) = &mut self.cluster else { return };
         if now.since(cluster.beat) >= cluster.beat_every() {
             cluster.beat_now(now);
         }
         self.look_around(now);
+        self.tell_peers(now);
         self.ask_again(now);
         self.drop_overdue(now);
         self.go_on_with_pass();

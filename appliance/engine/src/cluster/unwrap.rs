@@ -115,6 +115,30 @@ impl Engine {
         Some(Unwrapped { verdict: self.count_unwrapped(verdict), frame, offload })
     }
 
+    /// Takes a datagram that is one packet still as the peer's kernel has wrapped it, a superframe perhaps: what is left
+    /// undone says `offload`, whose places are those of the frame from [`WRAPPED_FRAME`] on.
+    pub fn handle_whole(
+        &mut self,
+        now: Time,
+        from: NodeId,
+        datagram: &mut [u8],
+        offload: Offload,
+    ) -> Unwrapped {
+        let opened = self.open_piece(now, from, datagram, 0).and_then(|piece| {
+            // Somebody has left it undone twice.
+            let is_undone_twice = piece.undone.is_partial() && offload != Offload::default();
+            if is_undone_twice { Err(DropReason::PeerMalformed) } else { Ok(piece) }
+        });
+        let (verdict, frame) = match opened {
+            Ok(Piece { wrapping, frame, .. }) => {
+                let bytes = &mut datagram[frame.clone()];
+                (self.take_wrapped(now, from, wrapping, bytes, offload), frame)
+            }
+            Err(reason) => (Verdict::Drop(reason), 0..0),
+        };
+        Unwrapped { verdict: self.count_unwrapped(verdict), frame, offload }
+    }
+
     fn open_next(
         &mut self,
         now: Time,

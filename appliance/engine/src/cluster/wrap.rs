@@ -3,6 +3,7 @@
 //! A datagram is a header of 32 bytes and an IP packet. Here its bytes are made and read; `tags` says
 //! whether they are a peer's, and `pieces` makes datagrams of a frame that fit the links between nodes.
 
+mod flow;
 mod pieces;
 mod tags;
 
@@ -43,6 +44,8 @@ impl Flags {
     pub(crate) const MINE: Self = Self(1 << 2);
     /// Its checksum is the pseudo-header's sum only: whoever sends it on completes it, or leaves that to the card.
     pub(crate) const UNSUMMED: Self = Self(1 << 3);
+    /// Its tag is that of all packets of its flow that come by the same node: their kernel wraps them.
+    pub(crate) const FLOW: Self = Self(1 << 4);
 
     #[must_use]
     pub(crate) const fn and(self, other: Self) -> Self {
@@ -147,6 +150,9 @@ impl Opened {
         frame
     }
 }
+
+/// What stands before each packet of a flow that kernels wrap.
+pub type FlowHeader = [u8; HEADER];
 
 /// GENEVE header and option.
 pub(crate) const HEADER: usize = size_of::<Base>() + size_of::<WrapOption>();
@@ -265,8 +271,16 @@ impl Read {
         })
     }
 
+    /// A part of a flow and nothing more: its tag covers the keys only.
+    fn is_of_flow(&self) -> bool {
+        let Wrapping { flags, hops, ask, .. } = self.wrapping;
+        flags == Flags::FLOW && hops == 0 && ask == 0 && self.counter == 0 && self.inner == HEADER
+    }
+
     const fn opened(&self) -> Opened {
-        let Self { wrapping, ethertype, inner, .. } = *self;
+        let Self { mut wrapping, ethertype, inner, .. } = *self;
+        // Whoever sends it on makes another tag.
+        wrapping.flags = wrapping.flags.without(Flags::FLOW);
         Opened { wrapping, ethertype, inner }
     }
 }

@@ -43,8 +43,14 @@ impl Engine {
     ) -> Resumed {
         let (stamp, places) = (table.stamp().max(1), table.begin_resuming());
         let slots = vec![0; self.limits.flows as usize];
-        self.offloading =
-            Offloading { table: Some(table), places: slots, stamp, ..Offloading::default() };
+        let relays = self.room_for_relays();
+        self.offloading = Offloading {
+            table: Some(table),
+            places: slots,
+            relays,
+            stamp,
+            ..Offloading::default()
+        };
         let mut resumed = Resumed::default();
         for place in (0..places).map(FastPlace) {
             if place.0.is_multiple_of(FLOWS_PER_TURN) {

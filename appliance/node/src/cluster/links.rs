@@ -156,7 +156,7 @@ impl Links {
                 let opener = Opener::new(version, epoch, &keys.sync_receive);
                 link.take(now, incarnation, sealer, opener);
                 let (send, receive) = (keys.wrapped_send, keys.wrapped_receive);
-                Session::Up { incarnation, epoch, send, receive }
+                Session::Up { incarnation, epoch, send, receive, unwraps: false }
             }
             SessionChange::Lost { .. } => {
                 link.forget();

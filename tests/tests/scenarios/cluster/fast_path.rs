@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use gabion_engine::InterfaceId;
-use gabion_tests::fast_path::ModelTable;
+use gabion_engine::{DropReason, InterfaceId, NodeId, Verdict, WRAPPED_FRAME};
+use gabion_tests::fast_path::{ModelTable, Moved};
 
 use super::lost::{PORT, go, resets, warm};
 use super::wall::Wall;
@@ -36,15 +36,101 @@ fn moves(wall: &Wall, table: &ModelTable) -> [bool; 2] {
     ways.map(|(from, frame)| table.pass(wall.now, from, frame).is_some())
 }
 
-#[test]
-fn a_connection_is_moved_while_all_of_it_comes_by_its_owner() {
+/// A connection whose answers come by the other node, and the tables of both.
+fn relayed() -> (Wall, [ModelTable; 2]) {
     let (mut wall, table) = opened();
-    assert_eq!(moves(&wall, &table), [true; 2]);
-    // One side's packets come to the other node, which hands them over.
-    assert_eq!(wall.send(2, "int", &answer()).len(), 1);
-    assert_eq!(moves(&wall, &table), [false; 2]);
+    let other = ModelTable::default();
+    wall.engine(2).use_fast_path(Box::new(other.clone()));
+    wall.wait(Duration::from_millis(50));
+    assert_eq!(wall.send(1, "ext", &ask()).len(), 1);
+    // The owner says who he is, the next one is wrapped by the engine, and from then on the datapath does.
+    for _ in 0..2 {
+        assert_eq!(wall.send(2, "int", &answer()).len(), 1);
+    }
+    (wall, [table, other])
+}
+
+/// What a table makes of a packet for the owner, as a UDP payload.
+fn wrapped(wall: &Wall, table: &ModelTable, frame: &[u8]) -> Option<Vec<u8>> {
+    match table.pass(wall.now, INT, frame)? {
+        Moved::ToPeer(NodeId(1), bytes) => Some(bytes),
+        moved => panic!("{moved:?}"),
+    }
+}
+
+#[test]
+fn a_connection_is_moved_whichever_node_its_packets_come_by() {
+    let (mut wall, [table, other]) = relayed();
+    // What comes in here is another's way now, and the engine's.
+    assert_eq!(moves(&wall, &table), [true, false]);
+    assert_eq!(moves(&wall, &other), [false, true]);
+    let datagram = wrapped(&wall, &other, &answer()).unwrap();
+    let moved = table.unwrap(wall.now, NodeId(2), &datagram);
+    let Some(Moved::Out(EXT, moved)) = moved else { panic!("{moved:?}") };
+    // The owner's engine makes the same of it, and follows it.
+    let now = wall.now;
+    let mut decided = datagram.clone();
+    let verdict = wall.engine(1).handle_wrapped(now, NodeId(2), &mut decided);
+    assert_eq!(verdict, Verdict::Forward { out: EXT });
+    assert_eq!(decided[WRAPPED_FRAME..], moved);
+    // Back again, by both engines.
     assert_eq!(wall.send(1, "int", &answer()).len(), 1);
     assert_eq!(moves(&wall, &table), [true; 2]);
+    assert_eq!(table.unwrap(wall.now, NodeId(2), &datagram), None);
+}
+
+#[test]
+fn what_is_changed_on_its_way_or_is_of_another_flow_is_nobodys() {
+    let (mut wall, [table, other]) = relayed();
+    let datagram = wrapped(&wall, &other, &answer()).unwrap();
+    const ADDRESSES: usize = 32 + 12;
+    for at in (0..32).chain(ADDRESSES..ADDRESSES + 12) {
+        let mut changed = datagram.clone();
+        changed[at] ^= 1;
+        assert_eq!(table.unwrap(wall.now, NodeId(2), &changed), None, "byte {at}");
+        let now = wall.now;
+        let verdict = wall.engine(1).handle_wrapped(now, NodeId(2), &mut changed);
+        assert!(matches!(verdict, Verdict::Drop(_)), "byte {at}: {verdict:?}");
+    }
+    // What opens or ends a connection is never wrapped so, and taken from nobody.
+    for flags in [0b1, 0b10, 0b100, 0] {
+        let mut changed = datagram.clone();
+        changed[32 + 20 + 13] = flags;
+        let now = wall.now;
+        let verdict = wall.engine(1).handle_wrapped(now, NodeId(2), &mut changed);
+        assert_eq!(verdict, Verdict::Drop(DropReason::PeerMalformed), "{flags:b}");
+    }
+    assert_eq!(table.unwrap(wall.now, NodeId(3), &datagram), None);
+    assert!(table.unwrap(wall.now, NodeId(2), &datagram).is_some());
+}
+
+/// A member of before, or one without programs: its sockets would get superframes whose checksums nobody makes.
+#[test]
+fn whoever_does_not_unwrap_gets_what_the_engine_wraps() {
+    let mut wall = warm(2);
+    wall.unwraps = false;
+    wall.meet(2);
+    let other = ModelTable::default();
+    wall.engine(2).use_fast_path(Box::new(other.clone()));
+    open(&mut wall, PORT, 1, 1);
+    assert_eq!(wall.send(1, "ext", &ask()).len(), 1);
+    for _ in 0..3 {
+        assert_eq!(wall.send(2, "int", &answer()).len(), 1);
+    }
+    assert_eq!(wrapped(&wall, &other, &answer()), None);
+    wall.unwraps = true;
+    wall.meet(2);
+    assert_eq!(wall.send(2, "int", &answer()).len(), 1);
+    assert!(wrapped(&wall, &other, &answer()).is_some());
+}
+
+#[test]
+fn who_is_not_heard_is_handed_nothing_without_a_look() {
+    let (mut wall, [_, other]) = relayed();
+    assert!(wrapped(&wall, &other, &answer()).is_some());
+    wall.cut.insert((1, 2));
+    wall.wait(Duration::from_millis(300));
+    assert_eq!(wrapped(&wall, &other, &answer()), None);
 }
 
 #[test]

@@ -32,6 +32,8 @@ pub(super) struct Wall {
     /// What happens to each wrapped datagram on its way, and how often it comes.
     pub tamper: fn(&mut Vec<u8>),
     pub copies: usize,
+    /// Whether a new session's peer unwraps what a datapath has wrapped.
+    pub unwraps: bool,
     /// What left since the last step, as `node interface: words`.
     left: Vec<String>,
     /// The frames that left at the last step.
@@ -63,6 +65,7 @@ impl Wall {
             said: Vec::new(),
             tamper: |_| (),
             copies: 1,
+            unwraps: true,
             left: Vec::new(),
             frames: Vec::new(),
         };
@@ -237,8 +240,8 @@ impl Wall {
         let key = |from: u8, to: u8| [from * 16 + to; 16];
         let incarnation = self.incarnations[usize::from(peer - 1)];
         let (send, receive) = (key(node, peer), key(peer, node));
-        let session = Session::Up { incarnation, epoch: 0, send, receive };
-        let now = self.now;
+        let (now, unwraps) = (self.now, self.unwraps);
+        let session = Session::Up { incarnation, epoch: 0, send, receive, unwraps };
         self.engine(node).handle_session(now, NodeId(peer), session);
     }
 

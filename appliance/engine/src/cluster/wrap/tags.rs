@@ -10,8 +10,12 @@ use std::time::Duration;
 use siphasher::sip::SipHasher24;
 use zerocopy::FromBytes;
 
-use super::{Base, HEADER, Opened, Read, Refused, WrapOption};
-use crate::Time;
+use super::flow;
+use super::{
+    Base, Flags, FlowHeader, HEADER, NodeId, Opened, Read, Refused, WrapOption, Wrapping, ZoneTag,
+    header,
+};
+use crate::{FlowKey, Time};
 
 /// So much of the packet is covered: the longest headers of IPv4 and TCP are 120 bytes, and an ICMPv6
 /// error has quoted the ports by then.
@@ -61,11 +65,12 @@ impl Tags {
         self.before = self.receive.replace(fresh).map(|before| (before, now + OLD_KEYS));
     }
 
-    /// Takes the new key into use when it is time.
-    pub(crate) fn handle_timeout(&mut self, now: Time) {
-        if let Some((sender, _)) = self.next.take_if(|(_, from)| *from <= now) {
-            self.send = Some(sender);
-        }
+    /// Takes the new key into use when it is time; whether it was.
+    pub(crate) fn handle_timeout(&mut self, now: Time) -> bool {
+        let due = self.next.take_if(|(_, from)| *from <= now);
+        let is_due = due.is_some();
+        self.send = due.map(|(sender, _)| sender).or(self.send.take());
+        is_due
     }
 
     /// The peer's process has gone, and with it its keys.
@@ -81,9 +86,36 @@ impl Tags {
         bytes.chunks_mut(stride.max(1)).all(|datagram| sender.stamp(datagram))
     }
 
+    /// What this node writes before each packet of a flow that comes in by a zone here.
+    pub(crate) fn flow_header(
+        &self,
+        from: NodeId,
+        zone: ZoneTag,
+        key: &FlowKey,
+    ) -> Option<FlowHeader> {
+        let Sender { epoch, key: secret, .. } = self.send.as_ref()?;
+        Some(flow_header(*secret, *epoch, from, zone, key))
+    }
+
+    /// What the peer writes there.
+    pub(crate) fn expected(
+        &self,
+        from: NodeId,
+        zone: ZoneTag,
+        key: &FlowKey,
+    ) -> Option<FlowHeader> {
+        let Receiver { epoch, key: secret, .. } = self.receive.as_ref()?;
+        Some(flow_header(*secret, *epoch, from, zone, key))
+    }
+
     /// Whether a datagram is the peer's and new.
     pub(crate) fn check(&mut self, now: Time, datagram: &[u8]) -> Result<Opened, Refused> {
         let read = Read::new(datagram)?;
+        let flow = match read.wrapping.flags.has(Flags::FLOW) {
+            true if read.is_of_flow() => Some(flow::key(&datagram[HEADER..])?),
+            true => return Err(Refused::Malformed),
+            false => None,
+        };
         let before =
             self.before.as_mut().filter(|(_, until)| now < *until).map(|(before, _)| before);
         let receiver = self
@@ -93,8 +125,14 @@ impl Tags {
             .chain(before)
             .filter(|receiver| receiver.epoch == read.epoch)
             // One comparison of whole words tells nothing by the time that it takes.
-            .find(|receiver| tag(receiver.key, datagram, read.tag_at, read.inner) == read.tag)
+            .find(|receiver| match flow {
+                Some(key) => flow_tag(receiver.key, datagram, &key) == read.tag,
+                None => tag(receiver.key, datagram, read.tag_at, read.inner) == read.tag,
+            })
             .ok_or(Refused::Forged)?;
+        if flow.is_some() {
+            return Ok(read.opened());
+        }
         if receiver.window.take(read.counter) { Ok(read.opened()) } else { Err(Refused::Replayed) }
     }
 }
@@ -111,6 +149,38 @@ impl Sender {
         datagram[HEADER - size_of::<u64>()..HEADER].copy_from_slice(&tag.to_be_bytes());
         true
     }
+}
+
+fn flow_header(
+    secret: SipHasher24,
+    epoch: u8,
+    origin: NodeId,
+    zone: ZoneTag,
+    key: &FlowKey,
+) -> FlowHeader {
+    let wrapping = Wrapping { flags: Flags::FLOW, zone, origin, ..Wrapping::default() };
+    let mut bytes = header(&wrapping, key.source.address.family());
+    if let Ok(option) = WrapOption::mut_from_bytes(&mut bytes[size_of::<Base>()..]) {
+        option.epoch = epoch;
+    }
+    let tag = flow_tag(secret, &bytes, key);
+    bytes[HEADER - size_of::<u64>()..].copy_from_slice(&tag.to_be_bytes());
+    bytes
+}
+
+/// Of all packets of a flow: the header and the key. A superframe that is cut on its way has it in each of its segments.
+fn flow_tag(mut hasher: SipHasher24, header: &[u8], key: &FlowKey) -> u64 {
+    const FRONT: usize = HEADER - size_of::<u64>();
+    let mut covered = [0; FRONT + 2 * (16 + 2) + 1];
+    covered[..FRONT].copy_from_slice(&header[..FRONT]);
+    for (place, endpoint) in [key.source, key.destination].into_iter().enumerate() {
+        let at = FRONT + place * 18;
+        covered[at..at + 16].copy_from_slice(&endpoint.address.octets());
+        covered[at + 16..at + 18].copy_from_slice(&endpoint.port.to_be_bytes());
+    }
+    covered[FRONT + 36] = key.protocol;
+    hasher.write(&covered);
+    hasher.finish()
 }
 
 /// Of a datagram whose tag and whose packet stand there.

@@ -1,0 +1,157 @@
+//! The datapath's table, as the engine sees it.
+
+use std::fmt::Debug;
+
+use gabion_rules::ZoneId;
+
+use super::FastRemains;
+use crate::{FlowHeader, FlowKey, InterfaceId, NodeId, Time, Usage};
+
+/// The datapath's table: memory, no system calls.
+pub trait FastPath: Debug + Send {
+    /// Has the datapath move the flow; `None` where it cannot, and nothing has changed.
+    fn install(&mut self, flow: &FastFlow) -> Option<FastPlace>;
+
+    /// Gives an installed flow another judgement, other next hops, and windows that have moved on.
+    fn renew(&mut self, place: FastPlace, flow: &FastFlow);
+
+    /// Takes the flow back, and with it what was done since the last time it was asked.
+    fn remove(&mut self, place: FastPlace) -> FastUsage;
+
+    /// What was done for the flow since the last time it was asked.
+    fn take_usage(&mut self, place: FastPlace) -> FastUsage;
+
+    /// Has the datapath hand packets of another node's flow over to it; `None` where it cannot, and nothing has changed.
+    fn install_relay(&mut self, _: &FastRelay) -> Option<FastPlace> {
+        None
+    }
+
+    /// Has them handed over in another way, or to another node.
+    fn renew_relay(&mut self, _: FastPlace, _: &FastRelay) {}
+
+    /// Whether packets are handed over to a peer; they come to the engine otherwise.
+    fn set_peer(&mut self, _: NodeId, _: bool) {}
+
+    /// Says where packets for a hop go; `None` has them come to the engine.
+    fn set_hop(&mut self, hop: FastHop, way: Option<FastWay>);
+
+    /// Says which zone packets of an interface come from; `None` has them come to the engine.
+    fn set_zone(&mut self, interface: InterfaceId, zone: Option<ZoneId>);
+
+    /// From now on, flows of this judgement only are moved; with zero, none.
+    fn set_stamp(&mut self, stamp: u32);
+
+    /// The judgement that an earlier process has left in force; zero for none.
+    fn stamp(&self) -> u32 {
+        0
+    }
+
+    /// How many places there are in which an earlier process may have left a flow. From now on the flows of both are
+    /// there, until a judgement is in force.
+    fn begin_resuming(&mut self) -> u32 {
+        0
+    }
+
+    /// The flow that an earlier process has left at a place. What was done for it is taken with it.
+    fn remains(&mut self, _: FastPlace) -> Option<FastRemains> {
+        None
+    }
+}
+
+/// Where a flow is installed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FastPlace(pub u32);
+
+/// A flow to be moved; pairs are indexed by [`Direction`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FastFlow {
+    pub stamp: u32,
+    /// Packets of a direction leave with the other's key, turned round.
+    pub keys: [FlowKey; 2],
+    /// That packets of each direction come from.
+    pub zones: [ZoneId; 2],
+    /// `None` where packets of a direction are to come to the engine.
+    pub hops: [Option<FastHop>; 2],
+    /// Of TCP.
+    pub tcp: Option<[FastWindow; 2]>,
+    pub past: FastPast,
+    /// Who hands packets of each direction over; `None` where they come in by an interface here.
+    pub legs: [Option<FastLeg>; 2],
+}
+
+/// What a later process will want to know of a flow, and the datapath has no use for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FastPast {
+    pub opened: Time,
+    pub now: Time,
+    /// That packets of each direction come in by.
+    pub ingress: [InterfaceId; 2],
+    /// All that was ever done for it, but for the packet in hand.
+    pub usage: [Usage; 2],
+}
+
+/// Packets that a peer hands over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FastLeg {
+    pub peer: NodeId,
+    /// What stands before each of them.
+    pub header: FlowHeader,
+}
+
+/// A flow of another node's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FastRelay {
+    pub stamp: u32,
+    /// As packets of each direction come in.
+    pub keys: [FlowKey; 2],
+    /// `None` where packets of a direction are to come to the engine.
+    pub ways: [Option<FastWrap>; 2],
+    pub peer: NodeId,
+    /// Bytes of the largest packet that can be wrapped.
+    pub mtu: u32,
+}
+
+/// How packets of one direction are handed over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FastWrap {
+    /// That they come from.
+    pub zone: ZoneId,
+    /// What is put before them.
+    pub header: FlowHeader,
+}
+
+/// A next hop. A place is given to another neighbour with another tenancy, which is never zero.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FastHop {
+    pub place: u32,
+    pub tenancy: u16,
+}
+
+/// What leads packets to a next hop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FastWay {
+    pub out: InterfaceId,
+    pub source: [u8; 6],
+    pub destination: [u8; 6],
+    pub mtu: u32,
+}
+
+/// What one side of a connection has sent and granted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct FastWindow {
+    pub end: u32,
+    pub ack: u32,
+    pub edge: u32,
+    pub window: u32,
+    /// By how much its announcements are shifted.
+    pub shift: u8,
+}
+
+/// What was done for a flow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct FastUsage {
+    pub moved: [Usage; 2],
+    /// No later than this was the last packet of each direction; the epoch before the first.
+    pub seen: [Time; 2],
+    pub tcp: [FastWindow; 2],
+}

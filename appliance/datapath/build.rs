@@ -8,7 +8,7 @@ use std::error::Error;
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rustc-env=GABION_LAYOUT={:x}", layout()?);
     let strong = std::env::var("CARGO_CFG_TARGET_ARCH")? == "x86_64";
-    clang::compile("tc", if strong { &["-DSTRONG_ORDER"] } else { &[] })
+    clang::compile("programs", if strong { &["-DSTRONG_ORDER"] } else { &[] })
 }
 
 /// A number that is another when what programs and node share may be (FNV-1a).

@@ -6,121 +6,7 @@
  * stack, of which the guard leaves only what is for the host. */
 #include <linux/pkt_cls.h>
 
-#include "flow.h"
-
-/* One's complement: what a sum becomes where words change by this much (RFC 1624 equation 3). */
-always_inline __u16 mend(__u16 checksum, __u32 delta)
-{
-	return ~fold((__u64)(__u16)~checksum + delta);
-}
-
-/* A permutation of 16 bits under a secret, of a counter of the pair of hosts: as engine/src/identification.rs. */
-always_inline __u16 next_identification(__u32 source, __u32 destination, __u8 protocol)
-{
-	__u64 secret = mix(seed ^ ((__u64)source << 32 | destination)) + protocol;
-	__u32 place = secret % IDENTIFICATIONS;
-	__u32 *counter = bpf_map_lookup_elem(&identifications, &place);
-
-	if (!counter)
-		return 0;
-	__u32 value = __sync_fetch_and_add(counter, 1);
-	__u8 left = value >> 8, right = value;
-#pragma unroll
-	for (int round = 0; round < 4; round++) {
-		__u8 mixed = left ^ (__u8)mix(secret ^ ((__u64)round << 32 | right));
-		left = right;
-		right = mixed;
-	}
-	return (__u16)left << 8 | right;
-}
-
-/* What of a flow a rewrite needs, read while nobody writes it. */
-struct rewrite {
-	__u32 addresses[2];
-	__u64 words[4];
-	__u16 ports[2];
-	__u16 address_delta;
-	__u16 port_delta;
-	bool plain;
-};
-
-always_inline bool read_rewrite(struct rewrite *rewrite, const struct flow *flow, __u32 direction)
-{
-	__u32 other = ~direction & 1;
-
-	rewrite->ports[0] = flow->ports[other][1];
-	rewrite->ports[1] = flow->ports[other][0];
-	rewrite->address_delta = direction ? ~flow->address_delta : flow->address_delta;
-	rewrite->port_delta = direction ? ~flow->port_delta : flow->port_delta;
-	if (flow->version == 4) {
-		rewrite->addresses[0] = flow->addresses[other][1];
-		rewrite->addresses[1] = flow->addresses[other][0];
-		return true;
-	}
-	__u32 place = flow->addresses[0][0];
-	struct wide *addresses = bpf_map_lookup_elem(&wide, &place);
-	if (!addresses)
-		return false;
-	__u64 *words = addresses->words[other];
-	rewrite->words[0] = words[2];
-	rewrite->words[1] = words[3];
-	rewrite->words[2] = words[0];
-	rewrite->words[3] = words[1];
-	return true;
-}
-
-always_inline bool is_plain(const struct rewrite *rewrite, const struct packet *packet)
-{
-	if (rewrite->ports[0] != packet->ports[0] || rewrite->ports[1] != packet->ports[1])
-		return false;
-	if (packet->version == 4)
-		return rewrite->addresses[0] == packet->addresses[0] && rewrite->addresses[1] == packet->addresses[1];
-	return rewrite->words[0] == packet->words[0] && rewrite->words[1] == packet->words[1] &&
-	       rewrite->words[2] == packet->words[2] && rewrite->words[3] == packet->words[3];
-}
-
-always_inline void write_ipv4(struct iphdr *ip, const struct rewrite *rewrite, const struct packet *packet)
-{
-	__u16 *words = (__u16 *)ip;
-	/* The hop limit is the first byte of its word, which is its lower half here: src/ebpf refuses big-endian. */
-	__u16 hop_limit = words[4];
-	__u32 delta = (__u16)~hop_limit;
-
-	hop_limit -= 1;
-	delta += hop_limit;
-	words[4] = hop_limit;
-	if (!rewrite->plain) {
-		__u16 identification = 0;
-		if (!packet->dont_fragment)
-			identification = next_identification(rewrite->addresses[0], rewrite->addresses[1],
-							     packet->protocol);
-		delta += (__u16)~ip->id;
-		delta += identification;
-		delta += rewrite->address_delta;
-		ip->id = identification;
-		ip->saddr = rewrite->addresses[0];
-		ip->daddr = rewrite->addresses[1];
-	}
-	ip->check = mend(ip->check, delta);
-}
-
-always_inline void write_ipv6(struct ipv6hdr *ip, const struct rewrite *rewrite)
-{
-	ip->hop_limit--;
-	if (!rewrite->plain) {
-		__u64 *words = (__u64 *)&ip->saddr;
-		words[0] = rewrite->words[0];
-		words[1] = rewrite->words[1];
-		words[2] = rewrite->words[2];
-		words[3] = rewrite->words[3];
-	}
-}
-
-/* One's complement has two zeros. */
-always_inline bool is_zero(__u16 word)
-{
-	return word == 0 || word == 0xffff;
-}
+#include "cover.h"
 
 /* How a transport checksum is to be mended after the kernel has been asked to. */
 struct mending {
@@ -199,63 +85,16 @@ always_inline bool write_packet(struct __sk_buff *skb, const struct rewrite *rew
 		ports[1] = rewrite->ports[1];
 		finish_transport(checksum, &mending, packet);
 	}
-	/* Destination and source. No sum that a card has made covers them. */
-	*(__u64 *)data = (hop->first & 0xffffffffffff) | hop->second << 48;
-	*(__u32 *)(data + 8) = hop->second >> 16;
+	write_link(data, hop);
 	return true;
 }
 
-/* In its upper half a tick of the kernel's, in its lower half the time then in units of 2^30 ns. */
-static volatile __u64 clock;
-
-/* CLOCK_MONOTONIC in units of 2^30 ns. Ticks are there to be read; the time is a call, made once a tick. */
-always_inline __u32 read_clock(void)
-{
-	__u32 tick = bpf_jiffies64();
-	__u64 known = clock;
-
-	if (known >> 32 == tick)
-		return known;
-	__u32 now = bpf_ktime_get_coarse_ns() >> 30;
-	clock = (__u64)tick << 32 | now;
-	return now;
-}
-
-/* Packets and bytes as the wire counts them: `wire_count` of the engine. */
-always_inline void count(struct __sk_buff *skb, struct flow *flow, __u32 direction, const struct packet *packet)
-{
-	__u32 packets = 1, size = skb->gso_size;
-	__u64 bytes = packet->length;
-
-	if (size) {
-		packets = (packet->length - packet->headers + size - 1) / size;
-		if (!packets)
-			packets = 1;
-		bytes += (__u64)(packets - 1) * packet->headers;
-	}
-	__sync_fetch_and_add(&flow->packets[direction & 1], packets);
-	__sync_fetch_and_add(&flow->bytes[direction & 1], bytes);
-	__u32 now = read_clock();
-	if (flow->last_seen[direction & 1] != now)
-		flow->last_seen[direction & 1] = now;
-}
-
-/* Whether the packet, or each segment of a superframe, fits; and whether the frame is as long as it says. */
-always_inline bool fits(struct __sk_buff *skb, const struct packet *packet, __u32 mtu)
-{
-	__u32 size = skb->gso_size;
-
-	if (size)
-		return packet->headers + size <= mtu && skb->len == ETH_HLEN + packet->length;
-	return packet->length <= mtu && skb->len >= ETH_HLEN + packet->length;
-}
-
-/* Sees whether the flow covers the packet, and moves it if so. Returns the exit. */
+/* Moves the packet if a flow covers it. Returns the exit. */
 always_inline int pass(struct __sk_buff *skb, const struct port *port, __u32 *out)
 {
+	struct frame frame = { .length = skb->len, .segment = skb->gso_size };
 	struct packet packet;
-	struct rewrite rewrite;
-	__u32 direction = 0, zero = 0;
+	struct cover cover;
 	int wrong;
 
 	/* The appliance has no VLANs; the tag does not stand in the frame. */
@@ -267,52 +106,13 @@ always_inline int pass(struct __sk_buff *skb, const struct port *port, __u32 *ou
 	/* PACKET_HOST: the frame was sent to this interface. */
 	if (skb->pkt_type != 0)
 		return EXIT_OTHER_HOST;
-	struct flow *flow = find_flow(&packet, &direction);
-	if (!flow)
-		return EXIT_NO_FLOW;
-	__u32 turn = *(volatile __u32 *)&flow->turn;
-	order_reads();
-	if (turn & 1 || !has_key(flow, direction & 1, &packet))
-		return EXIT_NO_FLOW;
-	struct control *now = bpf_map_lookup_elem(&control, &zero);
-	if (!now || !now->stamp || *(volatile __u32 *)&flow->stamp != now->stamp)
-		return EXIT_STALE;
-	/* Nobody ends flows any more, or follows the network. */
-	if (now->confirmed && now->confirmed < read_clock())
-		return EXIT_UNCONFIRMED;
-	if (flow->zones[direction & 1] != port->zone)
-		return EXIT_WRONG_ZONE;
-	if (packet.hop_limit <= 1)
-		return EXIT_HOP_LIMIT;
-	__u32 place = flow->hops[direction & 1];
-	struct hop *next = bpf_map_lookup_elem(&hops, &place);
-	if (!next)
-		return EXIT_NO_NEIGHBOUR;
-	struct hop hop = { .second = *(volatile __u64 *)&next->second };
-	order_reads();
-	hop.first = *(volatile __u64 *)&next->first;
-	hop.interface = *(volatile __u32 *)&next->interface;
-	if (!hop.tenancy || hop.tenancy != flow->tenancies[direction & 1])
-		return EXIT_NO_NEIGHBOUR;
-	if (!fits(skb, &packet, hop.mtu))
-		return EXIT_TOO_BIG;
-	if (packet.protocol == IPPROTO_TCP && !is_in_window(flow, direction, &packet))
-		return EXIT_TCP_WINDOW;
-	if (!read_rewrite(&rewrite, flow, direction & 1))
-		return EXIT_NO_FLOW;
-	rewrite.plain = is_plain(&rewrite, &packet);
-	order_reads();
-	/* Nobody has changed the flow meanwhile, or the hop. */
-	if (*(volatile __u32 *)&flow->turn != turn)
-		return EXIT_NO_FLOW;
-	if (*(volatile __u64 *)&next->second != hop.second)
-		return EXIT_NO_NEIGHBOUR;
-	if (!write_packet(skb, &rewrite, &packet, &hop))
+	wrong = find_cover(&cover, &packet, port, &frame);
+	if (wrong)
+		return wrong;
+	if (!write_packet(skb, &cover.rewrite, &packet, &cover.hop))
 		return EXIT_REFUSED;
-	if (packet.protocol == IPPROTO_TCP)
-		note_segment(flow, direction, &packet);
-	count(skb, flow, direction, &packet);
-	*out = hop.interface;
+	note_packet(&cover, &packet, &frame);
+	*out = cover.hop.interface;
 	return EXIT_FORWARDED;
 }
 
@@ -338,9 +138,8 @@ int fast_path(struct __sk_buff *skb)
 	if (!port)
 		return TC_ACT_UNSPEC;
 	__u32 exit = pass(skb, port, &out);
-	__u64 *counter = bpf_map_lookup_elem(&exits, &exit);
-	if (counter)
-		*counter += 1;
+
+	count_exit(exit);
 	if (exit == EXIT_FORWARDED)
 		return bpf_redirect(out, 0);
 	return miss(skb, port->door);
@@ -353,5 +152,3 @@ int door(struct __sk_buff *skb)
 	(void)skb;
 	return TC_ACT_SHOT;
 }
-
-char LICENSE[] SEC("license") = "Apache-2.0";

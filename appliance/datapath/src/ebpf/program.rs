@@ -20,8 +20,8 @@ use super::ports::Ports;
 use super::refusal::OpenFastPathError;
 use super::table::{FlowTable, Places};
 
-/// Compiled from `bpf/tc.c`.
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/tc.o"));
+/// Compiled from `bpf/programs.c`.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/programs.o"));
 
 /// How large the tables are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,7 +40,7 @@ pub struct Programs {
     ebpf: Ebpf,
 }
 
-/// A program by its name in `bpf/tc.c`.
+/// A program by its name in `bpf`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Program {
     /// Of data interfaces.

@@ -81,7 +81,11 @@ struct port {
 	/* Where packets wait for the node; zero while there is none. */
 	__u32 door;
 	__u16 zone;
-	__u16 unused[3];
+	/* Its link address. */
+	__u16 address[3];
+	/* Whether its driver sends frames of XDP programs. */
+	__u32 takes_frames;
+	__u32 unused;
 };
 
 #define HOST_PORTS 8
@@ -119,7 +123,7 @@ _Static_assert(sizeof(struct flow) == 128, "two lines of the cache");
 _Static_assert(__builtin_offsetof(struct flow, packets) == 64, "the second line");
 _Static_assert(sizeof(struct wide) == 64, "a line of the cache");
 _Static_assert(sizeof(struct hop) == 24, "three words");
-_Static_assert(sizeof(struct port) == 16, "two words");
+_Static_assert(sizeof(struct port) == 24, "three words");
 _Static_assert(sizeof(struct control) == 64, "a line of the cache");
 _Static_assert(sizeof(struct past) == 56, "seven words");
 
@@ -127,9 +131,11 @@ _Static_assert(sizeof(struct past) == 56, "seven words");
 #define PORTS_TRIED 4
 #define IDENTIFICATIONS 4096
 
-/* What became of a packet: src/ebpf/exits.rs has the names. All but the first go to the engine. */
+/* What became of a packet: src/ebpf/exits.rs has the names. All but the first two go to the engine. */
 enum exit {
 	EXIT_FORWARDED,
+	/* By XDP. */
+	EXIT_FORWARDED_EARLY,
 	EXIT_NOT_IP,
 	EXIT_NO_FLOW,
 	EXIT_STALE,

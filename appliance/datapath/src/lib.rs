@@ -162,6 +162,11 @@ pub trait Datapath {
         Vec::new()
     }
 
+    /// Where programs in the kernel see packets of each port, in the order in which they do.
+    fn hooks(&self) -> Vec<Vec<ebpf::Hook>> {
+        Vec::new()
+    }
+
     /// A handle with which other threads end `wait`.
     fn waker(&self) -> Waker;
 

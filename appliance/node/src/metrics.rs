@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gabion_datapath::PortCounters;
+use gabion_datapath::ebpf::Hook;
 use gabion_engine::DropReason;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, text};
@@ -261,7 +262,19 @@ impl Page {
         let help =
             "Frames that programs in the kernel have seen: moved, or left to the engine and why";
         let exits = exits.iter().map(|(exit, count)| ([("exit", exit.label())], *count));
-        out.counter("gabion_fast_path_frames", help, exits)
+        out.counter("gabion_fast_path_frames", help, exits)?;
+        let hooks =
+            self.interfaces.iter().zip(&self.snapshot.hooks).flat_map(|(interface, hooks)| {
+                let labels = |hook: &Hook| {
+                    [
+                        ("interface", interface.name.as_str()),
+                        ("device", interface.device.as_str()),
+                        ("hook", hook.label()),
+                    ]
+                };
+                hooks.iter().map(move |hook| (labels(hook), 1))
+            });
+        out.gauge("gabion_fast_path_hook", "1 where a program stands at the interface", hooks)
     }
 }
 

@@ -477,9 +477,15 @@ fn open_fast_path(config: &Config) -> Result<(EbpfDatapath, FlowTable), StartErr
         }
     };
     let afterlife = Afterlife { pins, unconfirmed: config.node.fail_closed_after };
-    let (datapath, mut table) =
-        EbpfDatapath::open(&devices(config), rings(config), limits, seed, afterlife)
-            .map_err(StartError::FastPath)?;
+    let (datapath, mut table) = EbpfDatapath::open(
+        &devices(config),
+        rings(config),
+        limits,
+        seed,
+        afterlife,
+        config.node.hook,
+    )
+    .map_err(StartError::FastPath)?;
     table.set_host_ports(&config.host_ports());
     Ok((datapath, table))
 }

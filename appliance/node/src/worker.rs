@@ -18,7 +18,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError};
-use gabion_datapath::ebpf::Exit;
+use gabion_datapath::ebpf::{Exit, Hook};
 use gabion_datapath::{BATCH, Datapath, FrameMut, Port, PortCounters, ProbeError, Waker};
 use gabion_engine::{
     Address, Counters, Engine, EngineConfig, Event, Explanation, FastPath, FlowReport, Frame,
@@ -106,6 +106,8 @@ pub struct Snapshot {
     pub ports: Vec<PortCounters>,
     /// What became of packets in the kernel, where programs move them.
     pub exits: Vec<(Exit, u64)>,
+    /// Where programs stand, by port.
+    pub hooks: Vec<Vec<Hook>>,
     /// `None`: the node stands alone.
     pub cluster: Option<ClusterSnapshot>,
 }
@@ -570,6 +572,7 @@ impl<D: Datapath> Turns<D> {
                 .map(|port| self.datapath.counters(Port(port)))
                 .collect(),
             exits: self.datapath.exits(),
+            hooks: self.datapath.hooks(),
             cluster: self.links.as_ref().map(|links| links.snapshot(now, &self.engine)),
         }
     }

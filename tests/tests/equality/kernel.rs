@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use gabion_datapath::ebpf::{Exit, FastPathLimits, Programs, Trial};
+use gabion_datapath::LinkAddress;
+use gabion_datapath::ebpf::{Exit, FastPathLimits, Hook, Programs, Trial, TrialResult};
 use gabion_engine::{
     FastFlow, FastHop, FastPath, FastPlace, FastUsage, FastWay, FlowKey, Interface, InterfaceId,
     Offload, Time,
@@ -23,9 +24,8 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 /// Flows of many sequences: a slot rests before it is used again.
 const LIMITS: FastPathLimits = FastPathLimits { flows: 32_768, hops: 256 };
 
-/// linux/pkt_cls.h: to the host's own stack, and to the interface of `bpf_redirect`.
-const TO_STACK: u32 = u32::MAX;
-const REDIRECTED: u32 = 7;
+/// Longer frames the kernel hands XDP programs in pieces, which drivers do not hand to ours.
+const EARLY_MAX: usize = 3_000;
 
 /// `last_seen` counts in units of this, and says the end of one.
 const UNIT: Duration = Duration::from_nanos(1 << 30);
@@ -37,6 +37,7 @@ const TICK: Duration = Duration::from_secs(2);
 pub(crate) struct Kernel {
     namespace: Namespace,
     programs: Programs,
+    hook: Hook,
     numbers: Vec<u32>,
     table: Table,
 }
@@ -59,15 +60,23 @@ impl Kernel {
             return None;
         }
         let namespace = Namespace::new();
-        let numbers: Vec<u32> =
-            interfaces.iter().map(|interface| namespace.interface(interface)).collect();
-        let trial = Trial::among(LIMITS, [0x5eed, 0x7ab1e], &numbers).unwrap();
+        let links: Vec<(u32, LinkAddress)> = interfaces
+            .iter()
+            .map(|interface| (namespace.interface(interface), LinkAddress(interface.mac)))
+            .collect();
+        let numbers = links.iter().map(|(number, _)| *number).collect();
+        let trial = Trial::among(LIMITS, [0x5eed, 0x7ab1e], &links).unwrap();
         let (programs, table) = trial.into_parts();
         let clock = Clock;
         let shared = SharedTable::new(table);
         let places = Places { shared, clock, limit: usize::MAX, flows: BTreeMap::new() };
         let table = Table(Arc::new(Mutex::new(places)));
-        Some(Self { namespace, programs, numbers, table })
+        Some(Self { namespace, programs, hook: Hook::Tc, numbers, table })
+    }
+
+    /// Has frames come to the program of this hook first, and to the one behind it if it leaves them.
+    pub(crate) const fn begin_at(&mut self, hook: Hook) {
+        self.hook = hook;
     }
 
     /// Empty tables for another engine, with room for so many flows.
@@ -99,19 +108,35 @@ impl Kernel {
         let number = self.numbers[usize::from(from.0)];
         let size = offload.segments.map_or(0, |segments| u32::from(segments.size));
         let before = self.table.places().clock.now();
-        let result = self.programs.run(number, frame, size, 1);
-        let result = result.unwrap_or_else(|error| panic!("{error:?}: {frame:02x?}"));
-        match result.verdict {
-            TO_STACK => {
-                assert_eq!(result.frame, frame, "the engine gets what came");
-                Ran::Missed
+        // Superframes are none of XDP's.
+        let may_be_early = size == 0 && frame.len() <= EARLY_MAX;
+        let moved = match self.hook {
+            Hook::Xdp if may_be_early => {
+                let early = self.run_at(Hook::Xdp, number, frame, 0);
+                if early.is_none() {
+                    assert_eq!(self.run_at(Hook::Tc, number, frame, 0), None, "of one mind");
+                }
+                early
             }
-            REDIRECTED => {
-                self.table.places().note(now, before, frame);
-                Ran::Moved(result.frame)
-            }
-            other => panic!("the program says {other}"),
+            Hook::Xdp | Hook::Tc => self.run_at(Hook::Tc, number, frame, size),
+        };
+        moved.map_or(Ran::Missed, |moved| {
+            self.table.places().note(now, before, frame);
+            Ran::Moved(moved)
+        })
+    }
+
+    /// The frame as the program sends it; `None` if it leaves it.
+    fn run_at(&mut self, hook: Hook, number: u32, frame: &[u8], size: u32) -> Option<Vec<u8>> {
+        let result = self.programs.run(hook, number, frame, size, 1);
+        let TrialResult { verdict, frame: left, .. } =
+            result.unwrap_or_else(|error| panic!("{error:?}: {frame:02x?}"));
+        if verdict == hook.left() {
+            assert_eq!(left, frame, "the next gets what came");
+            return None;
         }
+        assert_eq!(verdict, hook.sent(), "{hook:?}");
+        Some(left)
     }
 
     /// How often each exit was taken.

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use gabion_datapath::ebpf::Hook;
 use gabion_engine::{
     Event, Frame, Generation, Interface, InterfaceId, Limits, Neighbour, Network, Offload, Packet,
     Parsed, Transmit, Verdict, build,
@@ -63,6 +64,7 @@ pub(super) fn run(kernel: &mut Kernel, seed: u64, tells_all: bool) -> Result<Cou
     // Some tables are too small for all flows.
     let fast_flows = if random.is_one_in(4) { random.below(6) as usize } else { usize::MAX };
     let policy = if random.is_one_in(2) { rules() } else { any_policy(&mut random) };
+    kernel.begin_at(if seed.is_multiple_of(2) { Hook::Tc } else { Hook::Xdp });
     let mut sequence = Sequence {
         pair: Pair::new(kernel, LIMITS, fast_flows),
         random,

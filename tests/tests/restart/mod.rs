@@ -85,6 +85,34 @@ fn established_flows_go_on_while_the_daemon_is_killed_and_started() {
 }
 
 #[test]
+fn what_xdp_moves_goes_on_over_a_restart_and_can_be_given_back() {
+    let Some(world) = World::build() else { return };
+    world.carry_whole_frames();
+    let xdp = format!("hook = \"xdp\"\n{EBPF}");
+    let (daemon, socket) = begin(&world, &xdp);
+    let mut stream = world.connected();
+    transfer(&mut stream, 1, LENGTH);
+    assert!(world.has_xdp("int") && world.has_xdp("ext"), "{}", world.log());
+    daemon.kill();
+    assert!(world.has_xdp("int") && world.has_xdp("ext"));
+    transfer(&mut stream, 2, LENGTH);
+    let daemon = world.start(&xdp);
+    world.await_ready();
+    transfer(&mut stream, 3, LENGTH);
+    assert!(ask(&socket, b"three", PATIENCE), "{}", world.log());
+    daemon.stop();
+    let daemon = world.start(&format!("hook = \"tc\"\n{EBPF}"));
+    assert!(!world.has_xdp("int") && !world.has_xdp("ext"), "{}", world.log());
+    world.await_ready();
+    transfer(&mut stream, 4, LENGTH);
+    daemon.stop();
+    world.start(&xdp).stop();
+    assert!(world.has_xdp("int"));
+    assert!(world.gabiond(&xdp).arg("--detach").status().unwrap().success());
+    assert!(!world.has_xdp("int") && !world.has_xdp("ext"));
+}
+
+#[test]
 fn what_the_policy_no_longer_permits_ends_when_the_daemon_is_back() {
     let Some(world) = World::build() else { return };
     let (daemon, socket) = begin(&world, EBPF);

@@ -71,9 +71,23 @@ impl World {
         }
     }
 
-    fn ip(&self, name: &str, words: &str) {
+    /// Has hosts send frames as a wire would carry them, and take those of programs.
+    pub(crate) fn carry_whole_frames(&self) {
+        for name in [CLIENT, OUTSIDE] {
+            let namespace = self.namespace(name);
+            let settings = ["eth0", "tx", "off", "tso", "off", "gso", "off", "gro", "on"];
+            run("ip", &[&["netns", "exec", &namespace, "ethtool", "-K"], &settings[..]].concat());
+        }
+    }
+
+    /// Whether an XDP program is at an interface of the node's.
+    pub(crate) fn has_xdp(&self, interface: &str) -> bool {
+        self.ip(NODE, &format!("link show {interface}")).contains("xdp")
+    }
+
+    fn ip(&self, name: &str, words: &str) -> String {
         let namespace = self.namespace(name);
-        run("ip", &[&["-n", &namespace], &*words.split(' ').collect::<Vec<_>>()].concat());
+        run("ip", &[&["-n", &namespace], &*words.split(' ').collect::<Vec<_>>()].concat())
     }
 
     fn namespace(&self, name: &str) -> String {
@@ -306,8 +320,9 @@ pub(crate) fn ask(socket: &UdpSocket, word: &[u8], times: u32) -> bool {
     })
 }
 
-fn run(program: &str, words: &[&str]) {
+fn run(program: &str, words: &[&str]) -> String {
     let output = Command::new(program).args(words).stdin(Stdio::null()).output().unwrap();
     let complaint = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{program} {}: {complaint}", words.join(" "));
+    String::from_utf8_lossy(&output.stdout).into_owned()
 }

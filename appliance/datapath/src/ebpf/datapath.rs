@@ -4,12 +4,16 @@ use std::io;
 use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use aya::programs::tc::SchedClassifierLink;
+use aya::programs::xdp::XdpLink;
 
+use super::device::Device;
 use super::door::Door;
+use super::early;
 use super::exits::Exit;
+use super::hook::{Hook, HookChoice};
 use super::ioctl::merges_packets;
 use super::layout::Control;
 use super::mapping::SharedArray;
@@ -36,7 +40,14 @@ pub struct EbpfDatapath {
     pins: Option<Pins>,
     control: Arc<SharedArray<Control>>,
     unconfirmed: Option<Duration>,
+    hook: HookChoice,
+    /// When devices were looked at last.
+    looked: Instant,
 }
+
+/// How old may be what is known of devices, if programs before the stack send by them: the kernel does not say when a
+/// driver takes their frames no more.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// What becomes of flows that programs move when the process does not turn, or is not there, any more.
 #[derive(Debug, Default)]
@@ -55,6 +66,8 @@ struct Place {
     interface: Option<u32>,
     /// `None` while no program is there, as the interface has gone or the kernel refuses.
     link: Option<SchedClassifierLink>,
+    /// Before the stack, where a program may stand there.
+    early: Option<XdpLink>,
     door: Door,
     /// Keeps the door's frames from the host's stack.
     _at_door: SchedClassifierLink,
@@ -73,6 +86,7 @@ impl EbpfDatapath {
         tables: FastPathLimits,
         seed: [u64; 2],
         afterlife: Afterlife,
+        hook: HookChoice,
     ) -> Result<(Self, FlowTable), OpenFastPathError> {
         let Afterlife { pins, unconfirmed } = afterlife;
         let (mut programs, table) = Programs::load_with(tables, seed, pins.as_ref())?;
@@ -83,12 +97,25 @@ impl EbpfDatapath {
         let ports = Arc::clone(&table.ports);
         let link_changes = slow.link_changes();
         let control = Arc::clone(&table.control);
-        let mut datapath =
-            Self { places, programs, ports, slow, link_changes, pins, control, unconfirmed };
+        let looked = Instant::now();
+        let mut datapath = Self {
+            places,
+            programs,
+            ports,
+            slow,
+            link_changes,
+            pins,
+            control,
+            unconfirmed,
+            hook,
+            looked,
+        };
         datapath.control[0].confirm(unconfirmed);
         for port in 0..names.len() {
             datapath.attach(port)?;
+            datapath.attach_early(port);
         }
+        datapath.look_at_devices();
         datapath.ports.recover();
         datapath.keep_no_other_links();
         for &name in names {
@@ -120,19 +147,58 @@ impl EbpfDatapath {
                 // One that went and came back under its number is without a program.
                 let link = place.link.take().map(|link| self.programs.update(link));
                 place.link = link.and_then(Result::ok).flatten();
+                let early = place.early.take();
+                place.early = early.and_then(|link| self.programs.update_early(link));
             } else if !stays {
-                place.link = None;
+                (place.link, place.early) = (None, None);
             }
             if place.link.is_none() {
                 self.ports.clear(port);
             }
         }
         for port in 0..self.places.len() {
-            if self.places[port].link.is_none()
-                && let Err(error) = self.attach(port)
-            {
+            if self.places[port].link.is_some() {
+                continue;
+            }
+            match self.attach(port) {
+                Ok(()) => self.attach_early(port),
                 // It has gone again, of which the kernel tells next; or nothing comes in by it.
-                tracing::warn!("{error}");
+                Err(error) => tracing::warn!("{error}"),
+            }
+        }
+        self.look_at_devices();
+    }
+
+    /// Has a program stand before the stack as well, where it may.
+    fn attach_early(&mut self, port: usize) {
+        let Self { programs, pins, places, hook, .. } = self;
+        let Place { name, interface: Some(interface), early, .. } = &mut places[port] else {
+            return;
+        };
+        match early::attach(programs, pins.as_ref(), *hook, (name, *interface)) {
+            Ok(link) => {
+                *early = Some(link);
+                tracing::info!("packets of interface {name} are moved by XDP");
+            }
+            Err(reason) if reason.is_expected(*hook) => {
+                tracing::debug!("no XDP at interface {name}: {reason}");
+            }
+            Err(reason) => {
+                tracing::warn!("packets of interface {name} are moved at tc, not by XDP: {reason}");
+            }
+        }
+    }
+
+    /// Tells programs before the stack whom frames are sent to, and by which devices they may send.
+    fn look_at_devices(&mut self) {
+        self.looked = Instant::now();
+        if self.places.iter().all(|place| place.early.is_none()) {
+            return;
+        }
+        for (port, place) in self.places.iter().enumerate() {
+            let device = place.interface.map(Device::look_at).and_then(io::Result::ok);
+            if let Some(device) = device {
+                self.ports.set_link(Port(port as u16), device.address, device.takes_frames);
             }
         }
     }
@@ -142,7 +208,9 @@ impl EbpfDatapath {
         let place = &mut self.places[port];
         let before = std::mem::replace(&mut place.interface, self.slow.interface(number));
         if let (Some(pins), Some(before)) = (&self.pins, before) {
-            pins.forget_link(before);
+            for hook in Hook::ALL {
+                pins.forget_link(hook, before);
+            }
         }
         let Some(interface) = place.interface else { return Ok(()) };
         if !self.ports.set(number, interface, place.door.index()) {
@@ -154,15 +222,15 @@ impl EbpfDatapath {
         };
         // In the place of the program that an earlier process has left, or anew: the link's interface may have gone and
         // another come under its number.
-        let left = pins.existing_link(interface).map(|link| self.programs.update(link));
+        let left = pins.existing_link(Hook::Tc, interface).map(|link| self.programs.update(link));
         if let Some(link) = left.and_then(Result::ok).flatten() {
             place.link = Some(link);
             return Ok(());
         }
-        pins.forget_link(interface);
+        pins.forget_link(Hook::Tc, interface);
         let link = self.programs.attach(Program::FastPath, &place.name)?;
         let refused = |source| OpenFastPathError::Keep { interface: place.name.clone(), source };
-        place.link = Some(pins.keep_link(link, interface).map_err(refused)?);
+        place.link = Some(pins.keep_link(Hook::Tc, link, interface).map_err(refused)?);
         Ok(())
     }
 
@@ -183,7 +251,14 @@ impl Place {
         // First what keeps the host's stack from seeing frames there, then the frames.
         let at_door = programs.attach(Program::Door, door.name())?;
         door.set_up().map_err(refused)?;
-        Ok(Self { name: name.to_owned(), interface: None, link: None, door, _at_door: at_door })
+        Ok(Self {
+            name: name.to_owned(),
+            interface: None,
+            link: None,
+            early: None,
+            door,
+            _at_door: at_door,
+        })
     }
 }
 
@@ -198,6 +273,8 @@ impl Datapath for EbpfDatapath {
             || !self.places.iter().enumerate().all(is_where_it_was)
         {
             self.follow_links();
+        } else if self.looked.elapsed() >= LOOK {
+            self.look_at_devices();
         }
         Ok(())
     }
@@ -254,6 +331,14 @@ impl Datapath for EbpfDatapath {
 
     fn probe(&mut self) -> Result<(), ProbeError> {
         self.slow.probe()
+    }
+
+    fn hooks(&self) -> Vec<Vec<Hook>> {
+        let hooks = |Place { link, early, .. }: &Place| {
+            let early = early.as_ref().map(|_| Hook::Xdp);
+            early.into_iter().chain(link.as_ref().map(|_| Hook::Tc)).collect()
+        };
+        self.places.iter().map(hooks).collect()
     }
 
     fn exits(&self) -> Vec<(Exit, u64)> {

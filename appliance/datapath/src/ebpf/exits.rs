@@ -4,6 +4,7 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Exit {
     Forwarded,
+    ForwardedEarly,
     NotIp,
     NoFlow,
     Stale,
@@ -23,8 +24,9 @@ pub enum Exit {
 }
 
 impl Exit {
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Forwarded,
+        Self::ForwardedEarly,
         Self::NotIp,
         Self::NoFlow,
         Self::Stale,
@@ -43,10 +45,11 @@ impl Exit {
         Self::Unconfirmed,
     ];
 
-    /// The name in metrics: `forwarded`, or why the engine had to look.
+    /// The name in metrics: by which hook it was forwarded, or why the engine had to look.
     pub const fn label(self) -> &'static str {
         match self {
             Self::Forwarded => "forwarded",
+            Self::ForwardedEarly => "forwarded-xdp",
             Self::NotIp => "not-ip",
             Self::NoFlow => "no-flow",
             Self::Stale => "stale",

@@ -8,6 +8,7 @@ use rustix::net::{AddressFamily, SocketType, socket};
 /// linux/ethtool.h.
 const ETHTOOL_GFLAGS: u32 = 0x25;
 const ETH_FLAG_LRO: u32 = 1 << 15;
+const ETH_FLAG_RXVLAN: u32 = 1 << 8;
 
 /// `struct ethtool_value` of linux/ethtool.h.
 #[repr(C)]
@@ -18,11 +19,20 @@ struct EthtoolValue {
 
 /// Whether the device merges packets as it receives them, in a way that cannot be undone (LRO).
 pub(super) fn merges_packets(name: &str) -> io::Result<bool> {
+    Ok(flags(name)? & ETH_FLAG_LRO != 0)
+}
+
+/// Whether the device takes VLAN tags out of frames that it receives, and notes them elsewhere.
+pub(super) fn takes_tags_off(name: &str) -> io::Result<bool> {
+    Ok(flags(name)? & ETH_FLAG_RXVLAN != 0)
+}
+
+fn flags(name: &str) -> io::Result<u32> {
     let mut value = EthtoolValue { command: ETHTOOL_GFLAGS, data: 0 };
     let mut request = request(name);
     request.ifr_ifru.ifru_data = std::ptr::from_mut(&mut value).cast();
     control(&any_socket()?, libc::SIOCETHTOOL as libc::Ioctl, &mut request)?;
-    Ok(value.data & ETH_FLAG_LRO != 0)
+    Ok(value.data)
 }
 
 pub(super) fn any_socket() -> io::Result<impl AsFd + AsRawFd> {

@@ -80,7 +80,9 @@ pub(super) struct PortPlace {
     pub(super) interface: AtomicU32,
     pub(super) door: AtomicU32,
     pub(super) zone: AtomicU16,
-    pub(super) unused: [AtomicU16; 3],
+    pub(super) address: [AtomicU16; 3],
+    pub(super) takes_frames: AtomicU32,
+    pub(super) unused: AtomicU32,
 }
 
 #[derive(Debug)]
@@ -120,7 +122,7 @@ const _: () = {
     assert!(std::mem::offset_of!(Flow, packets) == 64);
     assert!(size_of::<Wide>() == 64);
     assert!(size_of::<Hop>() == 24);
-    assert!(size_of::<PortPlace>() == 16);
+    assert!(size_of::<PortPlace>() == 24);
     assert!(size_of::<Control>() == 64);
     assert!(size_of::<Past>() == 56);
 };

@@ -4,9 +4,12 @@
 //! `table` the flows, `program` loading and attaching.
 
 mod datapath;
+mod device;
 mod door;
+mod early;
 mod exits;
 mod flow;
+mod hook;
 mod index;
 #[expect(unsafe_code, reason = "rustix makes no TAP devices, and asks devices nothing")]
 mod ioctl;
@@ -27,6 +30,7 @@ pub use flow::{
     FlowEntry, FlowPlace, FlowRemains, FlowUsage, HopId, InstallFlowError, NextHop, Past,
     TcpWindow, WireEndpoint, WireKey,
 };
+pub use hook::{Hook, HookChoice};
 pub use pins::{OpenPinsError, Pins, detach};
 pub use program::{FastPathLimits, Program, Programs};
 pub use refusal::OpenFastPathError;

@@ -10,10 +10,11 @@ use std::path::{Path, PathBuf};
 
 use aya::maps::MapData;
 use aya::programs::SchedClassifier;
-use aya::programs::links::{FdLink, PinnedLink};
-use aya::programs::tc::SchedClassifierLink;
+use aya::programs::links::{FdLink, LinkError, PinnedLink};
 use rustix::fs::FlockOperation;
 use rustix::mount::MountFlags;
+
+use super::hook::Hook;
 
 /// `BPF_FS_MAGIC` of linux/magic.h.
 const BPF_FS: u64 = 0xcafe_4a11;
@@ -91,30 +92,35 @@ impl Pins {
     }
 
     /// The link that keeps a program at an interface.
-    pub(super) fn existing_link(&self, interface: u32) -> Option<SchedClassifierLink> {
-        let pinned = PinnedLink::from_pin(self.link(interface)).ok()?;
-        SchedClassifierLink::try_from(FdLink::from(pinned)).ok()
+    pub(super) fn existing_link<L: TryFrom<FdLink>>(
+        &self,
+        hook: Hook,
+        interface: u32,
+    ) -> Option<L> {
+        let pinned = PinnedLink::from_pin(self.link(hook, interface)).ok()?;
+        L::try_from(FdLink::from(pinned)).ok()
     }
 
     /// Keeps a link for a later process, in the place of any other of its interface.
-    pub(super) fn keep_link(
-        &self,
-        link: SchedClassifierLink,
-        interface: u32,
-    ) -> io::Result<SchedClassifierLink> {
-        self.forget_link(interface);
+    pub(super) fn keep_link<L>(&self, hook: Hook, link: L, interface: u32) -> io::Result<L>
+    where
+        L: TryFrom<FdLink, Error = LinkError>,
+        FdLink: TryFrom<L, Error = LinkError>,
+    {
+        self.forget_link(hook, interface);
         let link = FdLink::try_from(link).map_err(io::Error::other)?;
-        let pinned = link.pin(self.link(interface)).map_err(io::Error::other)?;
-        SchedClassifierLink::try_from(FdLink::from(pinned)).map_err(io::Error::other)
+        let pinned = link.pin(self.link(hook, interface)).map_err(io::Error::other)?;
+        L::try_from(FdLink::from(pinned)).map_err(io::Error::other)
     }
 
-    pub(super) fn forget_link(&self, interface: u32) {
-        let _ = std::fs::remove_file(self.link(interface));
+    pub(super) fn forget_link(&self, hook: Hook, interface: u32) {
+        let _ = std::fs::remove_file(self.link(hook, interface));
     }
 
     /// Lets go of links to all other interfaces.
     pub(super) fn keep_links_of(&self, interfaces: &[u32]) {
-        let kept: Vec<PathBuf> = interfaces.iter().map(|&interface| self.link(interface)).collect();
+        let links = |&interface: &u32| Hook::ALL.map(|hook| self.link(hook, interface));
+        let kept: Vec<PathBuf> = interfaces.iter().flat_map(links).collect();
         for path in self.files().filter(|path| is_link(path) && !kept.contains(path)) {
             let _ = std::fs::remove_file(path);
         }
@@ -130,8 +136,8 @@ impl Pins {
         links.iter().chain(&tables).try_for_each(std::fs::remove_file)
     }
 
-    fn link(&self, interface: u32) -> PathBuf {
-        self.directory.join(format!("{LINK}{interface}"))
+    fn link(&self, hook: Hook, interface: u32) -> PathBuf {
+        self.directory.join(format!("{LINK}{}-{interface}", hook.label()))
     }
 
     fn files(&self) -> impl Iterator<Item = PathBuf> + use<> {
@@ -140,7 +146,7 @@ impl Pins {
     }
 }
 
-/// Before an interface's number. Names of interfaces may have a dot, which bpffs does not take.
+/// Before a hook and an interface's number. Names of interfaces may have a dot, which bpffs does not take.
 const LINK: &str = "link-";
 
 fn is_link(path: &Path) -> bool {

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU16, AtomicU32};
 
 use super::layout::{Hop, PORTS, PORTS_TRIED, PortPlace};
 use super::mapping::SharedArray;
-use crate::Port;
+use crate::{LinkAddress, Port};
 
 /// No zone has this number: a port of it moves no packets.
 pub(super) const NO_ZONE: u16 = u16::MAX;
@@ -53,6 +53,16 @@ impl Ports {
         true
     }
 
+    /// Says to whom frames of the port are sent, and whether its driver sends frames of programs before the stack.
+    pub(super) fn set_link(&self, port: Port, address: LinkAddress, takes_frames: bool) {
+        let interface = self.known[usize::from(port.0)].interface.load(Relaxed);
+        let Some(place) = self.place(interface) else { return };
+        for (word, bytes) in place.address.iter().zip(address.0.chunks_exact(2)) {
+            word.store(u16::from_ne_bytes([bytes[0], bytes[1]]), Relaxed);
+        }
+        place.takes_frames.store(takes_frames.into(), Release);
+    }
+
     /// The port has no interface any more: nothing comes in by it, and packets that would leave by it go to the engine.
     pub(super) fn clear(&self, port: Port) {
         let interface = self.known[usize::from(port.0)].interface.swap(0, Relaxed);
@@ -60,6 +70,7 @@ impl Ports {
             return;
         }
         if let Some(place) = self.place(interface) {
+            place.takes_frames.store(0, Relaxed);
             place.interface.store(0, Release);
         }
         for hop in self.hops.iter() {

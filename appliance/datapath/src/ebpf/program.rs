@@ -7,11 +7,12 @@ use std::sync::Arc;
 use aya::maps::{Map, PerCpuArray};
 use aya::programs::links::LinkOrder;
 use aya::programs::tc::{SchedClassifierLink, TcAttachOptions};
-use aya::programs::{SchedClassifier, TcAttachType};
+use aya::programs::{SchedClassifier, TcAttachType, Xdp};
 use aya::util::KernelVersion;
 use aya::{Ebpf, EbpfLoader};
 
 use super::exits::Exit;
+use super::hook::Hook;
 use super::index::{Index, Seeds};
 use super::layout::{Bucket, Control, Flow, Hop, IDENTIFICATIONS, PORTS, Past, PortPlace, Wide};
 use super::mapping::{Shared, SharedArray};
@@ -52,7 +53,7 @@ pub enum Program {
 impl Program {
     const fn name(self) -> &'static str {
         match self {
-            Self::FastPath => "fast_path",
+            Self::FastPath => Hook::Tc.program(),
             Self::Door => "door",
         }
     }
@@ -161,6 +162,22 @@ impl Programs {
             Ok((exit, values.iter().sum()))
         };
         Exit::ALL.into_iter().map(read).collect::<io::Result<_>>().map_err(refused)
+    }
+
+    /// The same before the stack, loaded when it is first asked for.
+    ///
+    /// # Errors
+    /// When the kernel refuses it.
+    pub(super) fn early(&mut self) -> Result<&mut Xdp, OpenFastPathError> {
+        let name = Hook::Xdp.program();
+        let found = self.ebpf.program_mut(name).ok_or(OpenFastPathError::Missing(name))?;
+        let program: &mut Xdp = found.try_into().map_err(|_| OpenFastPathError::Missing(name))?;
+        if program.fd().is_err() {
+            program
+                .load()
+                .map_err(|source| OpenFastPathError::Program { name, source: Box::new(source) })?;
+        }
+        Ok(program)
     }
 
     pub(super) fn fast_path(&mut self) -> Result<&mut SchedClassifier, OpenFastPathError> {

@@ -39,7 +39,7 @@ pub enum OpenFastPathError {
 
 const NOT_ALLOWED: &str = "; gabiond needs CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN, which its service unit gives it, and bpf() in the filter of system calls";
 
-fn last_cause(error: &dyn Error) -> String {
+pub(super) fn last_cause(error: &dyn Error) -> String {
     let mut last = error;
     while let Some(source) = last.source() {
         last = source;
@@ -48,7 +48,7 @@ fn last_cause(error: &dyn Error) -> String {
 }
 
 /// What the system said, if it was the system.
-fn system_error(error: &(dyn Error + 'static)) -> Option<i32> {
+pub(super) fn system_error(error: &(dyn Error + 'static)) -> Option<i32> {
     let mut next = Some(error);
     while let Some(error) = next {
         if let Some(io) = error.downcast_ref::<io::Error>() {

@@ -26,9 +26,8 @@ const MTU: u16 = 1500;
 /// No interface has this number.
 const NOWHERE: u32 = i32::MAX as u32;
 
-/// linux/pkt_cls.h: the kernel's own stack, and the interface of `bpf_redirect`.
-const TO_STACK: u32 = u32::MAX;
-const REDIRECTED: u32 = 7;
+const TO_STACK: u32 = Hook::Tc.left();
+const REDIRECTED: u32 = Hook::Tc.sent();
 
 struct Rig {
     trial: Trial,
@@ -60,7 +59,13 @@ impl Rig {
     /// The same of a superframe whose segments carry so many bytes.
     fn run_segments(&mut self, zone: u16, frame: &[u8], size: u32) -> (u32, Vec<u8>) {
         self.table().set_zone(Port(0), Some(zone));
-        let result = self.trial.run(frame, size, 1).unwrap();
+        let result = self.trial.run(Hook::Tc, frame, size, 1).unwrap();
+        (result.verdict, result.frame)
+    }
+
+    fn run_at(&mut self, hook: Hook, zone: u16, frame: &[u8]) -> (u32, Vec<u8>) {
+        self.table().set_zone(Port(0), Some(zone));
+        let result = self.trial.run(hook, frame, 0, 1).unwrap();
         (result.verdict, result.frame)
     }
 
@@ -90,17 +95,20 @@ fn what_leaves_is_what_a_router_with_nat_would_have_built() {
         .run(&packets::case(), |case| {
             let mut rig = rig.borrow_mut();
             let place = rig.table().install(&entry(&case)).unwrap();
-            let (verdict, out) = rig.run(ZONES[case.direction], &case.arrives());
-            let usage = rig.table().remove(place);
-            prop_assert_eq!(verdict, REDIRECTED, "{:?}", rig.exits());
-            case.assert_leaves(&out);
-            let mut packets = [0; 2];
-            packets[case.direction] = 1;
-            prop_assert_eq!(usage.packets, packets);
-            let mut bytes = [0; 2];
-            bytes[case.direction] = case.length() as u64;
-            prop_assert_eq!(usage.bytes, bytes);
-            prop_assert!(usage.last_seen[case.direction] > Duration::ZERO);
+            for hook in [Hook::Tc, Hook::Xdp] {
+                let (verdict, out) = rig.run_at(hook, ZONES[case.direction], &case.arrives());
+                let usage = rig.table().take_usage(place);
+                prop_assert_eq!(verdict, hook.sent(), "{:?}", rig.exits());
+                case.assert_leaves(&out);
+                let mut packets = [0; 2];
+                packets[case.direction] = 1;
+                prop_assert_eq!(usage.packets, packets);
+                let mut bytes = [0; 2];
+                bytes[case.direction] = case.length() as u64;
+                prop_assert_eq!(usage.bytes, bytes);
+                prop_assert!(usage.last_seen[case.direction] > Duration::ZERO);
+            }
+            rig.table().remove(place);
             Ok(())
         })
         .unwrap();
@@ -142,6 +150,9 @@ fn assert_missed(reason: Exit, change: impl FnOnce(&mut Rig, &mut FlowEntry, &mu
     let (mut entry, mut frame) = (entry(&case), case.arrives());
     change(&mut rig, &mut entry, &mut frame);
     let place = rig.table().install(&entry).unwrap();
+    // Before the stack nothing is said or done of it, whatever the reason.
+    assert_eq!(rig.run_at(Hook::Xdp, ZONES[0], &frame), (Hook::Xdp.left(), frame.clone()));
+    assert_eq!(rig.exits(), []);
     let (verdict, out) = rig.run(ZONES[0], &frame);
     assert_eq!(rig.exits(), [(reason, 1)]);
     assert_eq!(verdict, TO_STACK, "{reason:?}");
@@ -201,10 +212,16 @@ fn exit_of(rig: &mut Rig, case: &Case, change: impl FnOnce(&mut Vec<u8>)) -> Exi
     }
     let before = rig.exits();
     let (_, out) = rig.run(ZONES[case.direction], &frame);
-    rig.table().remove(place);
     let after = rig.exits();
-    let (exit, _) = after.into_iter().find(|exit| !before.contains(exit)).unwrap();
+    let (exit, _) = *after.iter().find(|exit| !before.contains(exit)).unwrap();
     assert!(exit == Exit::Forwarded || out == frame, "{exit:?}");
+    let (verdict, early) = rig.run_at(Hook::Xdp, ZONES[case.direction], &frame);
+    rig.table().remove(place);
+    if exit == Exit::Forwarded {
+        assert_eq!((verdict, early), (Hook::Xdp.sent(), out));
+    } else {
+        assert_eq!((verdict, early, rig.exits()), (Hook::Xdp.left(), frame, after), "{exit:?}");
+    }
     exit
 }
 

@@ -1,20 +1,13 @@
 //! The programs on packets that a caller hands them (`BPF_PROG_TEST_RUN`): no interface, no traffic.
 
-use std::ops::Range;
-
 use aya::TestRun as _;
 use aya::programs::TestRunOptions;
 
-use super::{FastPathLimits, FlowTable, OpenFastPathError, Programs};
-use crate::Port;
+use super::{FastPathLimits, FlowTable, Hook, OpenFastPathError, Programs};
+use crate::{LinkAddress, Port};
 
 /// The loopback device, on which the kernel runs programs for trials; its link address is zero.
 pub const TRIAL_INTERFACE: u32 = 1;
-
-/// Where `ifindex` and `gso_size` are in `struct __sk_buff`, and how long that is (linux/bpf.h).
-const INTERFACE: Range<usize> = 40..44;
-const GSO_SIZE: Range<usize> = 176..180;
-const CONTEXT: usize = 192;
 
 /// Programs and tables without a datapath.
 #[derive(Debug)]
@@ -26,7 +19,7 @@ pub struct Trial {
 /// What became of a packet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TrialResult {
-    /// Of linux/pkt_cls.h: 7 is another interface, `u32::MAX` the host's stack.
+    /// [`Hook::sent`], or [`Hook::left`] to whoever comes next.
     pub verdict: u32,
     pub frame: Vec<u8>,
     /// Of one run, on average.
@@ -39,23 +32,25 @@ impl Trial {
     /// # Errors
     /// When the kernel refuses.
     pub fn new(limits: FastPathLimits, seed: [u64; 2]) -> Result<Self, OpenFastPathError> {
-        Self::among(limits, seed, &[TRIAL_INTERFACE])
+        Self::among(limits, seed, &[(TRIAL_INTERFACE, LinkAddress([0; 6]))])
     }
 
-    /// The same with these interfaces for ports, by the kernel's numbers.
+    /// The same with these interfaces for ports, by the kernel's numbers and their link addresses.
     ///
     /// # Errors
     /// When the kernel refuses, or there are too many.
     pub fn among(
         limits: FastPathLimits,
         seed: [u64; 2],
-        interfaces: &[u32],
+        interfaces: &[(u32, LinkAddress)],
     ) -> Result<Self, OpenFastPathError> {
         let (programs, table) = Programs::load(limits, seed)?;
-        for (port, interface) in interfaces.iter().enumerate() {
-            if !table.ports.set(Port(port as u16), *interface, 0) {
+        for (port, &(interface, address)) in interfaces.iter().enumerate() {
+            let port = Port(port as u16);
+            if !table.ports.set(port, interface, 0) {
                 return Err(OpenFastPathError::TooManyInterfaces(interfaces.len()));
             }
+            table.ports.set_link(port, address, true);
         }
         Ok(Self { programs, table })
     }
@@ -79,42 +74,67 @@ impl Trial {
     /// When the kernel refuses.
     pub fn run(
         &mut self,
+        hook: Hook,
         frame: &[u8],
         segment: u32,
         repeat: u32,
     ) -> Result<TrialResult, OpenFastPathError> {
-        self.programs.run(TRIAL_INTERFACE, frame, segment, repeat)
+        self.programs.run(hook, TRIAL_INTERFACE, frame, segment, repeat)
     }
 }
 
 impl Programs {
     /// Runs the program of the data interfaces on a frame that comes in by an interface, of whose payload each segment
-    /// carries `segment` bytes if it is a superframe. What it has become is run again, `repeat` times in all.
+    /// carries `segment` bytes if it is a superframe, of which XDP has none. What it has become is run again, `repeat`
+    /// times in all.
     ///
     /// # Errors
     /// When the kernel refuses.
     pub fn run(
         &mut self,
+        hook: Hook,
         interface: u32,
         frame: &[u8],
         segment: u32,
         repeat: u32,
     ) -> Result<TrialResult, OpenFastPathError> {
         let mut out = vec![0; frame.len() + 64];
-        let mut context = [0; CONTEXT];
-        context[INTERFACE].copy_from_slice(&interface.to_ne_bytes());
-        context[GSO_SIZE].copy_from_slice(&segment.to_ne_bytes());
+        let context = match hook {
+            Hook::Tc => sk_buff(interface, segment),
+            Hook::Xdp => xdp_md(interface, frame.len()),
+        };
         let mut options = TestRunOptions::new();
         options.data_in = Some(frame);
         options.data_out = Some(&mut out);
         options.ctx_in = Some(&context);
         options.repeat = repeat;
-        let result = self.fast_path()?.test_run(options).map_err(|source| {
-            OpenFastPathError::Program { name: "fast_path", source: Box::new(source) }
+        let result = match hook {
+            Hook::Tc => self.fast_path()?.test_run(options),
+            Hook::Xdp => self.early()?.test_run(options),
+        };
+        let result = result.map_err(|source| OpenFastPathError::Program {
+            name: hook.program(),
+            source: Box::new(source),
         })?;
         let length = result.data_size_out as usize;
         out.truncate(length);
         let nanoseconds = result.duration.as_nanos() as u32;
         Ok(TrialResult { verdict: result.return_value, frame: out, nanoseconds })
     }
+}
+
+/// `struct __sk_buff` of linux/bpf.h: `ifindex` and `gso_size`.
+fn sk_buff(interface: u32, segment: u32) -> Vec<u8> {
+    let mut context = vec![0; 192];
+    context[40..44].copy_from_slice(&interface.to_ne_bytes());
+    context[176..180].copy_from_slice(&segment.to_ne_bytes());
+    context
+}
+
+/// `struct xdp_md` of linux/bpf.h: `data_end` and `ingress_ifindex`.
+fn xdp_md(interface: u32, length: usize) -> Vec<u8> {
+    let mut context = vec![0; 24];
+    context[4..8].copy_from_slice(&(length as u32).to_ne_bytes());
+    context[12..16].copy_from_slice(&interface.to_ne_bytes());
+    context
 }

@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use gabion_datapath::ebpf::{Afterlife, EbpfDatapath, FastPathLimits};
+use gabion_datapath::ebpf::{Afterlife, EbpfDatapath, FastPathLimits, HookChoice};
 use gabion_datapath::{
     Datapath, Port, PortCounters, UserspaceDatapath, UserspaceLimits, VnetHeader, Waker,
 };
@@ -121,7 +121,9 @@ impl Lab {
         let tables = FastPathLimits { flows: 16, hops: 16 };
         let ends = Afterlife::default;
         self.bridge_by(move || {
-            EbpfDatapath::open(INTERFACES, LIMITS, tables, [1, 2], ends()).unwrap().0
+            EbpfDatapath::open(INTERFACES, LIMITS, tables, [1, 2], ends(), HookChoice::Tc)
+                .unwrap()
+                .0
         })
     }
 

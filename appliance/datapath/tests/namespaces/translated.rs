@@ -5,8 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use etherparse::PacketBuilder;
 use gabion_datapath::ebpf::{
-    Afterlife, EbpfDatapath, FastPathLimits, FlowEntry, FlowTable, HopId, NextHop, TcpWindow,
-    WireEndpoint, WireKey,
+    Afterlife, EbpfDatapath, Exit, FastPathLimits, FlowEntry, FlowTable, Hook, HookChoice, HopId,
+    NextHop, TcpWindow, WireEndpoint, WireKey,
 };
 use gabion_datapath::{Datapath, LinkAddress, Port, UserspaceDatapath, VnetHeader};
 
@@ -190,11 +190,11 @@ fn sum(bytes: &[u8]) -> u16 {
     sum as u16
 }
 
-fn open_node(lab: &Lab) -> (EbpfDatapath, FlowTable) {
-    lab.within(NODE, || {
+fn open_node(lab: &Lab, hook: HookChoice) -> (EbpfDatapath, FlowTable) {
+    lab.within(NODE, move || {
         let tables = FastPathLimits { flows: 64, hops: 1 };
         let (datapath, mut table) =
-            EbpfDatapath::open(&["ext", "int"], LIMITS, tables, [1, 2], Afterlife::default())
+            EbpfDatapath::open(&["ext", "int"], LIMITS, tables, [1, 2], Afterlife::default(), hook)
                 .unwrap();
         let hop = NextHop {
             interface: table.interface(Port(1)).unwrap(),
@@ -237,30 +237,84 @@ fn receive(server: &mut UserspaceDatapath, case: &Case) -> Vec<Vec<u8>> {
     frames
 }
 
-#[test]
-fn checksums_that_a_card_was_to_make_are_right_after_translation() {
-    let Some(lab) = Lab::build() else { return };
+/// A lab with these link addresses.
+fn build() -> Option<Lab> {
+    let lab = Lab::build()?;
     let link =
         |[a, b, c, d, e, f]: [u8; 6]| format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}");
     lab.ip(CLIENT, &format!("link set eth0 address {}", link(CLIENT_LINK)));
     lab.ip(NODE, &format!("link set ext address {}", link(NODE_LINKS[0])));
     lab.ip(NODE, &format!("link set int address {}", link(NODE_LINKS[1])));
     lab.ip(SERVER, &format!("link set eth0 address {}", link(SERVER_LINK)));
-    lab.execute(NODE, "ethtool -K int tso off gso off tx off");
-    let (_node, mut table) = open_node(&lab);
+    Some(lab)
+}
+
+/// Sends a frame of each case and sees that the server gets the right one.
+fn translate(lab: &Lab, table: &mut FlowTable, cases: &[Case]) {
     let open = || UserspaceDatapath::open(&["eth0"], LIMITS).unwrap();
     let (mut client, mut server) = (lab.within(CLIENT, open), lab.within(SERVER, open));
-    for case in cases() {
+    for case in cases {
         let place = table.install(&case.entry()).unwrap();
-        let (frame, vnet) = case.frame();
-        assert!(client.transmit(Port(0), &frame, vnet));
-        client.flush().unwrap();
-        let frames = receive(&mut server, &case);
+        send(&mut client, case);
+        let frames = receive(&mut server, case);
         let payload: Vec<u8> = frames.iter().flat_map(|frame| case.check(frame)).copied().collect();
         assert_eq!(payload, case.payload(), "{case:?}");
         let segments = if case.left == Left::Segments { 3 } else { 1 };
         assert_eq!(frames.len(), segments, "{case:?}");
         let usage = table.remove(place);
         assert_eq!(usage.packets, [segments as u64, 0], "{case:?}");
+    }
+}
+
+fn send(client: &mut UserspaceDatapath, case: &Case) {
+    let (frame, vnet) = case.frame();
+    assert!(client.transmit(Port(0), &frame, vnet));
+    client.flush().unwrap();
+}
+
+fn exit(node: &EbpfDatapath, exit: Exit) -> u64 {
+    node.exits().into_iter().find(|(which, _)| *which == exit).map_or(0, |(_, count)| count)
+}
+
+#[test]
+fn checksums_that_a_card_was_to_make_are_right_after_translation() {
+    let Some(lab) = build() else { return };
+    lab.execute(NODE, "ethtool -K int tso off gso off tx off");
+    let (node, mut table) = open_node(&lab, HookChoice::Auto);
+    assert_eq!(node.hooks()[0], [Hook::Tc], "these are not hardware");
+    translate(&lab, &mut table, &cases());
+    assert_eq!(exit(&node, Exit::ForwardedEarly), 0);
+}
+
+#[test]
+fn frames_from_a_wire_are_moved_by_xdp_where_the_way_out_takes_them() {
+    let Some(lab) = build() else { return };
+    lab.execute(CLIENT, "ethtool -K eth0 tso off gso off tx off");
+    // Such a device takes frames of programs while its other end polls for them.
+    lab.execute(SERVER, "ethtool -K eth0 gro on");
+    let (mut node, mut table) = open_node(&lab, HookChoice::Xdp);
+    assert_eq!(node.hooks()[0], [Hook::Xdp, Hook::Tc]);
+    // Who comes second finds the place taken, and goes on without.
+    assert_eq!(open_node(&lab, HookChoice::Xdp).0.hooks()[0], [Hook::Tc]);
+    // Segments the server would merge again.
+    let cases: Vec<Case> = cases().into_iter().filter(|case| case.left != Left::Segments).collect();
+    translate(&lab, &mut table, &cases);
+    let counts =
+        |node: &EbpfDatapath| [Exit::ForwardedEarly, Exit::Forwarded].map(|e| exit(node, e));
+    assert_eq!(counts(&node), [cases.len() as u64, 0], "{:?}", node.exits());
+
+    // When it takes none any more, what would be lost goes by tc.
+    lab.execute(SERVER, "ethtool -K eth0 gro off");
+    let mut client = lab.within(CLIENT, || UserspaceDatapath::open(&["eth0"], LIMITS).unwrap());
+    let case = cases[0];
+    table.install(&case.entry()).unwrap();
+    let deadline = std::time::Instant::now() + PATIENCE;
+    while counts(&node)[1] == 0 {
+        assert!(std::time::Instant::now() < deadline, "{:?}", node.exits());
+        send(&mut client, &case);
+        node = lab.within(NODE, move || {
+            node.wait(Some(std::time::Duration::from_millis(50))).unwrap();
+            node
+        });
     }
 }

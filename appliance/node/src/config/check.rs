@@ -6,6 +6,7 @@ use std::ops::{Range, RangeInclusive};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use gabion_datapath::ebpf::HookChoice;
 use gabion_engine::Limits;
 use toml::Spanned;
 
@@ -86,6 +87,15 @@ impl Checker<'_> {
                 DatapathKind::Userspace
             }
         };
+        let hook = match self.text(&written.hook, "node.hook").as_str() {
+            "auto" => HookChoice::Auto,
+            "xdp" => HookChoice::Xdp,
+            "tc" => HookChoice::Tc,
+            other => {
+                self.refuse(span(&written.hook), "node.hook", other);
+                HookChoice::Tc
+            }
+        };
         Node {
             name,
             state_dir: self.path(&written.state_dir, "node.state_dir"),
@@ -93,6 +103,7 @@ impl Checker<'_> {
             stall: Duration::from_millis(self.number(&written.stall_ms, "node.stall_ms")),
             user: self.optional(&written.user, "node.user"),
             datapath,
+            hook,
             pin_dir: self.path(&written.pin_dir, "node.pin_dir"),
             fail_closed_after: match self
                 .number(&written.fail_closed_after_s, "node.fail_closed_after_s")

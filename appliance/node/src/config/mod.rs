@@ -13,6 +13,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use gabion_datapath::ebpf::HookChoice;
 use gabion_engine::Limits;
 
 pub use cluster::{Cluster, ClusterPorts};
@@ -45,6 +46,8 @@ pub struct Node {
     pub stall: Duration,
     pub user: Option<String>,
     pub datapath: DatapathKind,
+    /// Where programs of the datapath `ebpf` stand.
+    pub hook: HookChoice,
     /// Where tables and programs of the datapath `ebpf` are kept over a restart.
     pub pin_dir: PathBuf,
     /// How long established flows go on without gabiond; `None` for ever.

@@ -106,6 +106,12 @@ pub const SETTINGS: &[Setting] = &[
         "`auto` is `ebpf` where it can be had, and elsewhere `userspace`, with the reason in the log. `userspace` moves packets through AF_PACKET rings. `ebpf` has the kernel move those of settled flows by itself, and the others as `userspace` does; in a cluster, those whose packets all come in by their owner. It takes Linux 6.6; where it cannot be had the node does not start and says why. `null` moves none, is never ready, needs no privilege and is for trying the API.",
     ),
     text(
+        "node.hook",
+        "auto",
+        "`auto`, `xdp` or `tc`",
+        "Where programs of the datapath `ebpf` stand at data interfaces. `tc`: before the host's stack, where merged packets (superframes) pass as one. `xdp`: in the driver as well, before it makes anything of a frame, wherever one has a place for programs; packets pass one by one, and small ones at a fraction of the cost. What they do not move there goes on to the others. It sends by interfaces only whose driver takes such frames; where it cannot be had, the log says why, and the others do all. `auto` is `xdp` at interfaces of hardware, and `tc` at what software makes (veth, tun, bridges, virtio), which hands over superframes and checksums that are not made yet.",
+    ),
+    text(
         "node.pin_dir",
         "/sys/fs/bpf/gabion",
         "absolute path",

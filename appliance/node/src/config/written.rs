@@ -31,6 +31,7 @@ pub(super) struct WrittenNode {
     pub(super) stall_ms: Written<i64>,
     pub(super) user: Written<String>,
     pub(super) datapath: Written<String>,
+    pub(super) hook: Written<String>,
     pub(super) pin_dir: Written<String>,
     pub(super) fail_closed_after_s: Written<i64>,
     pub(super) device_wait_ms: Written<i64>,

@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use gabion_datapath::ebpf::{FlowEntry, WireEndpoint, WireKey};
+use gabion_datapath::ebpf::{FlowEntry, Hook, WireEndpoint, WireKey};
 
 use crate::packet::{Family, Packet, Protocol, sum_header};
 use crate::{HOP, STAMP, ZONE};
@@ -13,7 +13,7 @@ const PACKETS: u32 = 100_000;
 const STEP: u32 = 2_654_435_761;
 
 /// Runs packets of flows that leave by another port than they come from.
-pub(crate) fn measure(flows: u32) -> anyhow::Result<Vec<u32>> {
+pub(crate) fn measure(hook: Hook, flows: u32) -> anyhow::Result<Vec<u32>> {
     let mut trial = crate::trial(flows)?;
     for number in 0..flows {
         trial.table().install(&entry(number))?;
@@ -23,8 +23,8 @@ pub(crate) fn measure(flows: u32) -> anyhow::Result<Vec<u32>> {
     let mut times = Vec::with_capacity(PACKETS as usize);
     for at in 0..PACKETS {
         change(&mut frame, key(at.wrapping_mul(STEP) % flows));
-        let result = trial.run(&frame, 0, 1)?;
-        anyhow::ensure!(result.verdict == 7, "verdict {}", result.verdict);
+        let result = trial.run(hook, &frame, 0, 1)?;
+        anyhow::ensure!(result.verdict == hook.sent(), "verdict {}", result.verdict);
         times.push(result.nanoseconds);
     }
     Ok(times)

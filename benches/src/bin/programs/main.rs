@@ -11,7 +11,7 @@ mod packet;
 use anyhow::Context as _;
 use clap::Parser;
 use gabion_datapath::ebpf::{
-    FastPathLimits, FlowEntry, HopId, NextHop, TRIAL_INTERFACE, TcpWindow, Trial, WireKey,
+    FastPathLimits, FlowEntry, Hook, HopId, NextHop, TRIAL_INTERFACE, TcpWindow, Trial, WireKey,
 };
 use gabion_datapath::{LinkAddress, Port};
 
@@ -66,28 +66,23 @@ fn subjects() -> Vec<Subject> {
     let small = |family, protocol| Packet { family, protocol, payload: 18, segment: 0 };
     let udp = small(Family::Ipv4, Protocol::Udp);
     let tcp = small(Family::Ipv4, Protocol::Tcp);
-    add("program/miss/arp".into(), small(Family::Arp, Protocol::Udp), false, Obstacle::None);
-    add("program/miss/udp4/no-flow".into(), udp, false, Obstacle::Flow);
-    add("program/miss/udp4/stale".into(), udp, false, Obstacle::Stamp);
-    add("program/miss/tcp4/no-flow".into(), tcp, false, Obstacle::Flow);
-    add("program/miss/tcp4/window".into(), tcp, false, Obstacle::Window);
-    add(
-        "program/miss/udp6/no-flow".into(),
-        small(Family::Ipv6, Protocol::Udp),
-        false,
-        Obstacle::Flow,
-    );
+    add("miss/arp".into(), small(Family::Arp, Protocol::Udp), false, Obstacle::None);
+    add("miss/udp4/no-flow".into(), udp, false, Obstacle::Flow);
+    add("miss/udp4/stale".into(), udp, false, Obstacle::Stamp);
+    add("miss/tcp4/no-flow".into(), tcp, false, Obstacle::Flow);
+    add("miss/tcp4/window".into(), tcp, false, Obstacle::Window);
+    add("miss/udp6/no-flow".into(), small(Family::Ipv6, Protocol::Udp), false, Obstacle::Flow);
     for (family, number) in [(Family::Ipv4, 4), (Family::Ipv6, 6)] {
         for (protocol, label) in [(Protocol::Udp, "udp"), (Protocol::Tcp, "tcp")] {
             for (nat, kind) in [(false, "plain"), (true, "nat")] {
                 let packet = small(family, protocol);
-                add(format!("program/hit/{label}{number}/{kind}"), packet, nat, Obstacle::None);
+                add(format!("hit/{label}{number}/{kind}"), packet, nat, Obstacle::None);
             }
         }
     }
     for (nat, kind) in [(false, "plain"), (true, "nat")] {
         let packet = Packet { payload: 3_000, segment: 1_448, ..tcp };
-        add(format!("program/hit/tcp4-superframe/{kind}"), packet, nat, Obstacle::None);
+        add(format!("hit/tcp4-superframe/{kind}"), packet, nat, Obstacle::None);
     }
     subjects
 }
@@ -95,14 +90,22 @@ fn subjects() -> Vec<Subject> {
 fn main() -> anyhow::Result<()> {
     let options = Options::parse();
     println!("{:40} {:>6} {:>6} {:>6}", "ns/action/family/case", "p10", "p50", "p90");
-    for subject in subjects().iter().filter(|subject| subject.name.contains(&options.only)) {
-        let times = subject.measure(options.rounds).with_context(|| subject.name.clone())?;
-        print(&subject.name, times);
+    let is_asked_for = |name: &String| name.contains(&options.only);
+    for hook in [Hook::Tc, Hook::Xdp] {
+        for subject in subjects() {
+            let name = format!("{}/{}", hook.label(), subject.name);
+            if is_asked_for(&name) && (hook == Hook::Tc || subject.packet.segment == 0) {
+                let times = subject.measure(hook, options.rounds);
+                print(&name, times.with_context(|| name.clone())?);
+            }
+        }
     }
-    for flows in options.flows {
-        let name = format!("program/once/udp4/{flows}-flows");
-        if name.contains(&options.only) {
-            print(&name, crowd::measure(flows).with_context(|| name.clone())?);
+    for hook in [Hook::Tc, Hook::Xdp] {
+        for &flows in &options.flows {
+            let name = format!("{}/once/udp4/{flows}-flows", hook.label());
+            if is_asked_for(&name) {
+                print(&name, crowd::measure(hook, flows).with_context(|| name.clone())?);
+            }
         }
     }
     Ok(())
@@ -126,7 +129,7 @@ fn trial(flows: u32) -> anyhow::Result<Trial> {
 }
 
 impl Subject {
-    fn measure(&self, rounds: usize) -> anyhow::Result<Vec<u32>> {
+    fn measure(&self, hook: Hook, rounds: usize) -> anyhow::Result<Vec<u32>> {
         let mut trial = trial(1_024)?;
         if self.packet.family != Family::Arp && self.obstacle != Obstacle::Flow {
             for entry in self.flows() {
@@ -135,11 +138,10 @@ impl Subject {
         }
         let frame = self.packet.frame();
         let covered = self.packet.family != Family::Arp && self.obstacle == Obstacle::None;
-        // Of linux/pkt_cls.h: another interface, or the host's stack.
-        let expected = if covered { 7 } else { u32::MAX };
+        let expected = if covered { hook.sent() } else { hook.left() };
         let mut times = Vec::with_capacity(rounds);
         for _ in 0..rounds {
-            let result = trial.run(&frame, self.packet.segment, REPEAT)?;
+            let result = trial.run(hook, &frame, self.packet.segment, REPEAT)?;
             anyhow::ensure!(result.verdict == expected, "verdict {}", result.verdict);
             times.push(result.nanoseconds);
         }

@@ -38,7 +38,8 @@ const STAMP: u32 = 1;
 const ZONE: u16 = 1;
 const HOP: HopId = HopId { place: 0, tenancy: 1 };
 const OURS: LinkAddress = LinkAddress([2, 0, 0, 0, 0, 1]);
-const NEXT: LinkAddress = LinkAddress([2, 0, 0, 0, 0, 2]);
+/// The loopback device's: what a packet has become is run again, and XDP looks at whom it is sent to.
+const NEXT: LinkAddress = LinkAddress([0; 6]);
 
 /// What stands between the packet and its way out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -305,7 +305,8 @@ impl Packet {
             && at_most(end, receiver.edge.wrapping_add(beyond))
             && at_most(sender.ack.wrapping_sub(sender.window), ack)
             && at_most(ack, receiver.end);
-        if !is_in_window {
+        let is_behind_fin = sender.fin && !at_most(end, sender.end);
+        if !is_in_window || is_behind_fin {
             return None;
         }
         let shift = flow.tcp?[direction].shift;

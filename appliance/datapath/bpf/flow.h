@@ -110,13 +110,16 @@ always_inline bool is_at_most(__u32 a, __u32 b)
 #define BELOW_FLIGHT 2
 
 /* Whether the sender may send this (G. van Rooij, 2001; RFC 5961 section 5.2): `Side::may_send` of the engine where
- * both have granted a window and nobody has sent a FIN. */
+ * both have granted a window. */
 always_inline bool is_in_window(const struct flow *flow, __u32 direction, const struct packet *packet)
 {
 	const struct side *sender = &flow->sides[direction & 1], *receiver = &flow->sides[~direction & 1];
 	__u32 end = packet->sequence + packet->payload;
 	__u32 beyond = packet->payload == 0;
 
+	/* Nothing follows a FIN. */
+	if (flow->shifts[direction & 1] & SENT_FIN && !is_at_most(end, sender->end))
+		return false;
 	return is_at_most(sender->end - receiver->window - BELOW_FLIGHT, end) &&
 	       is_at_most(end, receiver->edge + beyond) &&
 	       is_at_most(sender->ack - sender->window, packet->acknowledgement) &&

@@ -40,7 +40,7 @@ struct flow {
 	__u16 port_delta;
 	__u8 version;
 	__u8 protocol;
-	/* By how much announced windows are shifted: 15 bits are never used, so both fit. */
+	/* By how much announced windows are shifted, 14 at most; and SENT_FIN. */
 	__u8 shifts[2];
 	/* In units of 2^30 ns of CLOCK_MONOTONIC: the programs write these and what follows. */
 	__u32 last_seen[2];
@@ -49,6 +49,9 @@ struct flow {
 	__u64 bytes[2];
 	struct side sides[2];
 };
+
+/* This side has sent its FIN, the last of what lies before its end. */
+#define SENT_FIN 0x80
 
 /* The addresses of an IPv6 connection: source and destination of each direction. */
 struct wide {

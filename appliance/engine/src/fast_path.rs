@@ -17,6 +17,7 @@ use crate::chains::Keyed;
 use crate::cluster::Relay;
 use crate::flows::{Slot, Tracker};
 use crate::neighbours::NeighbourId;
+use crate::tcp::TcpEffect;
 use crate::{Address, Direction, Engine, InterfaceId, Time, Usage};
 
 pub use resume::{FastRemains, Resumed};
@@ -161,11 +162,17 @@ impl Engine {
         }
     }
 
-    /// Takes a flow back that the table cannot follow as it is now.
-    pub(crate) fn withdraw_unsettled(&mut self, now: Time, slot: Slot, tracker: &Tracker) {
-        if let Tracker::Tcp(tcp) = tracker
-            && tcp.settled().is_none()
-        {
+    /// Takes a flow back that the table cannot follow as it is now. One that has been half closed gets another place:
+    /// what programs may yet note in the one that it had is nothing that was sent behind the FIN.
+    pub(crate) fn withdraw_changed(
+        &mut self,
+        now: Time,
+        slot: Slot,
+        tracker: &Tracker,
+        effect: TcpEffect,
+    ) {
+        let Tracker::Tcp(tcp) = tracker else { return };
+        if matches!(effect, TcpEffect::Moved { .. }) || tcp.settled().is_none() {
             self.withdraw(now, slot);
         }
     }

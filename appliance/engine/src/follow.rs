@@ -67,7 +67,7 @@ impl Engine {
         }
         let (tracker, effect, is_answered) = tracked?;
         self.flows[slot].set_tracker(&tracker);
-        self.withdraw_unsettled(now, slot, &tracker);
+        self.withdraw_changed(now, slot, &tracker, effect);
         match effect {
             TcpEffect::Reopen => {
                 self.remove_flow(now, slot, CloseReason::Reopened);

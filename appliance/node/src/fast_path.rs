@@ -112,8 +112,8 @@ fn usage(usage: &gabion_datapath::ebpf::FlowUsage) -> FastUsage {
     }
 }
 
-fn fast_window(TcpWindow { end, ack, edge, window, shift }: TcpWindow) -> FastWindow {
-    FastWindow { end, ack, edge, window, shift }
+fn fast_window(TcpWindow { end, ack, edge, window, shift, fin }: TcpWindow) -> FastWindow {
+    FastWindow { end, ack, edge, window, shift, fin }
 }
 
 fn past(past: &FastPast) -> Past {
@@ -141,8 +141,14 @@ fn entry(flow: &FastFlow) -> FlowEntry {
     let hop = |hop: Option<FastHop>| {
         hop.map_or(NOBODY, |hop| HopId { place: hop.place, tenancy: hop.tenancy })
     };
-    let window =
-        |FastWindow { end, ack, edge, window, shift }| TcpWindow { end, ack, edge, window, shift };
+    let window = |FastWindow { end, ack, edge, window, shift, fin }| TcpWindow {
+        end,
+        ack,
+        edge,
+        window,
+        shift,
+        fin,
+    };
     // What peers hand over comes to the engine, and so does what comes in here all the same.
     let hops = [0, 1].map(|at: usize| flow.hops[at].filter(|_| flow.legs[at].is_none()));
     FlowEntry {

@@ -69,7 +69,8 @@ impl Kernel {
         let (programs, table) = trial.into_parts();
         let clock = Clock;
         let shared = SharedTable::new(table);
-        let places = Places { shared, clock, limit: usize::MAX, flows: BTreeMap::new() };
+        let flows = BTreeMap::new();
+        let places = Places { shared, clock, limit: usize::MAX, flows, half_closed: 0 };
         let table = Table(Arc::new(Mutex::new(places)));
         Some(Self { namespace, programs, hook: Hook::Tc, numbers, table })
     }
@@ -137,6 +138,11 @@ impl Kernel {
         }
         assert_eq!(verdict, hook.sent(), "{hook:?}");
         Some(left)
+    }
+
+    /// Packets of connections one side of which had closed that programs have moved.
+    pub(crate) fn half_closed(&self) -> u64 {
+        self.table.places().half_closed
     }
 
     /// How often each exit was taken.
@@ -211,11 +217,13 @@ struct Places {
     clock: Clock,
     limit: usize,
     flows: BTreeMap<u32, Seen>,
+    half_closed: u64,
 }
 
 #[derive(Debug)]
 struct Seen {
     keys: [FlowKey; 2],
+    is_half_closed: bool,
     /// The last packet of each direction by the engine's clock; and not before when by the kernel's.
     last: [Time; 2],
     ran: [Time; 2],
@@ -235,6 +243,7 @@ impl Places {
             if let Some(direction) = flow.keys.iter().position(|key| *key == seen.key) {
                 flow.last[direction] = now;
                 flow.ran[direction] = ran;
+                self.half_closed += u64::from(flow.is_half_closed);
                 return;
             }
         }
@@ -264,7 +273,9 @@ impl FastPath for Table {
             return None;
         }
         let place = places.shared.install(flow)?;
-        let seen = Seen { keys: flow.keys, last: [Time::ZERO; 2], ran: [Time::ZERO; 2] };
+        let never = [Time::ZERO; 2];
+        let is_half_closed = flow.tcp.is_some_and(|sides| sides.iter().any(|side| side.fin));
+        let seen = Seen { keys: flow.keys, is_half_closed, last: never, ran: never };
         assert!(places.flows.insert(place.0, seen).is_none(), "a place has one flow");
         Some(place)
     }

@@ -19,7 +19,7 @@ use pair::Counts;
 use run::{interfaces, run};
 
 /// So many sequences run with the other tests.
-const SEEDS: u64 = 40;
+const SEEDS: u64 = 160;
 
 #[test]
 fn both_datapaths_do_the_same() {
@@ -38,6 +38,9 @@ fn both_datapaths_do_the_same() {
         println!("{total}");
         println!("{:?}", kernel.exits());
         total.assert_floors();
+        let half_closed = kernel.half_closed();
+        println!("{half_closed} of half-closed connections");
+        assert!(half_closed > 5 * SEEDS);
         let all = kernel.exits().len();
         // All but `Refused`, which is for want of memory, and `Unconfirmed`, which is for want of a process.
         assert_eq!(all, Exit::ALL.len() - 2, "{:?}", kernel.exits());

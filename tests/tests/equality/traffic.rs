@@ -68,6 +68,8 @@ struct Host {
     window: u16,
     shift: u8,
     has_scale: bool,
+    /// It has sent its FIN.
+    is_done: bool,
 }
 
 impl Host {
@@ -85,6 +87,7 @@ pub(super) struct Sending {
     side: usize,
     advance: u32,
     grant: Option<(u32, u16)>,
+    fin: bool,
 }
 
 impl Talk {
@@ -104,7 +107,7 @@ impl Talk {
             let first = if first & 1 == 0 { first } else { 0_u32.wrapping_sub(first % 20_000) };
             let shift = random.pick(&[0, 1, 3, 7, 14]);
             let window = random.pick(&[1, 100, 1_000, 10_000, 65_535]);
-            Host { first, next: first, edge: 0, window, shift, has_scale }
+            Host { first, next: first, edge: 0, window, shift, has_scale, is_done: false }
         };
         let hosts = [host(), host()];
         let end = End { interface, own, other };
@@ -146,6 +149,7 @@ impl Talk {
         }
         let host = &mut self.hosts[sending.side];
         host.next = host.next.wrapping_add(sending.advance);
+        host.is_done |= sending.fin;
         if let Some((edge, window)) = sending.grant {
             host.edge = edge;
             host.window = window;
@@ -155,14 +159,15 @@ impl Talk {
     fn tcp(&self, side: usize, random: &mut Random) -> Sending {
         let (own, other) = (self.hosts[side], self.hosts[1 - side]);
         let builder = build::tcp().window(own.window);
-        let quiet = Sending { from: EXT, builder, side, advance: 0, grant: None };
+        let quiet = Sending { from: EXT, builder, side, advance: 0, grant: None, fin: false };
         if own.is_silent() {
             return opening(quiet, own, other);
         }
         let sequence = own.next;
         let shift = if own.has_scale && other.has_scale { own.shift } else { 0 };
         let ack = other.next;
-        let length = payload(random);
+        // Nothing follows a FIN, mostly.
+        let length = if own.is_done && !random.is_one_in(10) { 0 } else { payload(random) };
         let free = other.edge.wrapping_sub(sequence);
         // What hosts do nearly always: as much as they may.
         if random.below(100) < 80 {
@@ -181,7 +186,7 @@ impl Talk {
         let builder = match random.below(20) {
             // Sent before, and kept alive.
             0..=2 => plain(sequence.wrapping_sub(random.below(3_000) as u32), ack)
-                .payload(&vec![5; length]),
+                .payload(&vec![5; payload(random)]),
             3 => plain(sequence.wrapping_sub(1), ack).payload(&[5][..random.below(2) as usize]),
             // At the right edge of what the other has granted.
             4 | 5 => plain(near(other.edge, random).wrapping_sub(length as u32), ack)
@@ -203,7 +208,8 @@ impl Talk {
             12 => plain(sequence, ack).window(0),
             13 => {
                 let builder = plain(sequence, ack).fin().payload(&vec![5; length]);
-                return Sending { builder, advance: length as u32 + 1, ..quiet };
+                let advance = if own.is_done { 0 } else { length as u32 + 1 };
+                return Sending { builder, advance, fin: true, ..quiet };
             }
             14 if random.is_one_in(2) => plain(near(sequence, random), ack).rst(),
             15 => {
@@ -241,7 +247,7 @@ fn udp(side: usize, random: &mut Random) -> Sending {
         1 => builder.lie_transport(4, &(random.below(length as u64 + 12) as u16).to_be_bytes()),
         _ => builder,
     };
-    Sending { from: EXT, builder, side, advance: 0, grant: None }
+    Sending { from: EXT, builder, side, advance: 0, grant: None, fin: false }
 }
 
 fn payload(random: &mut Random) -> usize {

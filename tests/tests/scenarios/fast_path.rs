@@ -167,9 +167,76 @@ fn what_the_datapath_has_moved_counts_for_the_windows() {
     // Acknowledges what only the datapath has seen.
     let leaves = "ext: tcp 10.1.0.10:443 > 198.51.100.9:40000 F. ttl 63";
     dialogue.step("int", &server().seq(5_001).ack(3_001).fin().frame(), &[leaves], &["forwarded"]);
-    assert_eq!(table.flow(), None, "taken back with the first FIN");
     let report = dialogue.engine.flows(0, 1).0[0];
     assert_eq!((report.original_usage.packets, report.reply_usage.packets), (4, 3));
+}
+
+fn fins(table: &Table) -> Option<[bool; 2]> {
+    table.flow().map(|flow| flow.tcp.unwrap().map(|window| window.fin))
+}
+
+#[test]
+fn a_half_closed_connection_is_moved_until_the_other_side_closes_too() {
+    let (mut dialogue, table) = connected();
+    let place = |table: &Table| table.0.lock().unwrap().last;
+    let before = place(&table);
+    dialogue.send("ext", &client().seq(1_001).ack(5_001).fin().frame());
+    assert_eq!(fins(&table), Some([true, false]));
+    assert_ne!(place(&table), before, "what is yet noted in the place that it had means nothing");
+    assert_eq!(table.flow().unwrap().tcp.unwrap()[0].end, 1_002);
+    // The server's data, and what acknowledges it, go by the table.
+    for (_, usage) in table.0.lock().unwrap().flows.values_mut() {
+        usage.tcp[0].ack = 9_001;
+        usage.tcp[0].edge = 9_001 + 64_000;
+        usage.tcp[1].end = 9_001;
+        usage.tcp[1].ack = 1_002;
+    }
+    table.moved(2, 2, dialogue.now);
+    dialogue.step(
+        "ext",
+        &client().seq(1_002).ack(9_001).payload(b"more").frame(),
+        &[],
+        &["drop:tcp-state"],
+    );
+    dialogue.send("int", &server().seq(9_001).ack(1_002).fin().frame());
+    assert_eq!(table.flow(), None, "an acknowledgement may be the end");
+    assert_eq!(dialogue.engine.flows(0, 1).0[0].state.label(), "closing");
+    dialogue.send("ext", &client().seq(1_002).ack(9_002).frame());
+    assert_eq!(dialogue.engine.flows(0, 1).0[0].state.label(), "closed");
+}
+
+/// Covers: 5382-5
+#[test]
+fn a_half_closed_connection_that_the_datapath_moves_lives_for_hours() {
+    let (mut dialogue, table) = connected();
+    dialogue.send("int", &server().seq(5_001).ack(1_001).fin().frame());
+    assert_eq!(fins(&table), Some([false, true]));
+    for _ in 0..5 {
+        dialogue.wait(Duration::from_hours(2), &[], &[]);
+        table.moved(1, 0, dialogue.now);
+    }
+    let idle = Duration::from_secs(7_440);
+    dialogue.wait(Duration::from_secs(2), &[], &[]);
+    let report = dialogue.engine.flows(0, 1).0[0];
+    assert_eq!(report.expires + Duration::from_secs(2), dialogue.now + idle);
+    dialogue.wait(idle, &[], &[]);
+    assert_eq!((dialogue.flows(), table.flow()), (vec![], None));
+}
+
+#[test]
+fn a_half_closed_connection_is_taken_over_as_such_by_a_later_process() {
+    let (mut dialogue, table) = connected();
+    dialogue.send("ext", &client().seq(1_001).ack(5_001).fin().frame());
+    let (mut later, resumed) = resumed(POLICY, &table, dialogue.now);
+    assert_eq!(resumed, KEPT);
+    assert_eq!(later.engine.flows(0, 1).0[0].state.label(), "closing");
+    let more = client().seq(1_002).ack(5_001).payload(b"more").frame();
+    later.step("ext", &more, &[], &["drop:tcp-state"]);
+    later.send("int", &server().seq(5_001).ack(1_002).payload(b"rest").frame());
+    assert!(table.moves()[1]);
+    later.send("int", &server().seq(5_005).ack(1_002).fin().frame());
+    later.send("ext", &client().seq(1_002).ack(5_006).frame());
+    assert_eq!(later.engine.flows(0, 1).0[0].state.label(), "closed");
 }
 
 #[test]

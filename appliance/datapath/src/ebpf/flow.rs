@@ -57,6 +57,8 @@ pub struct TcpWindow {
     pub window: u32,
     /// By how much its announcements are shifted.
     pub shift: u8,
+    /// It has sent its FIN, behind which nothing follows: the last of what lies before `end`.
+    pub fin: bool,
 }
 
 /// A flow to be moved without asking. Pairs are in the order original, reply.

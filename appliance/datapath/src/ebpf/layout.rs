@@ -11,6 +11,8 @@ pub(super) const PORTS: u32 = 256;
 pub(super) const PORTS_TRIED: u32 = 4;
 /// Places for the host's ports.
 pub(super) const HOST_PORTS: usize = 8;
+/// Of `Flow::shifts`: the side has sent its FIN.
+pub(super) const SENT_FIN: u8 = 0x80;
 /// Counters of IPv4 identifications, of which the programs alone know.
 pub(super) const IDENTIFICATIONS: u32 = 4_096;
 

@@ -15,7 +15,7 @@ use super::flow::{
     WireKey,
 };
 use super::index::{Index, Refused, words};
-use super::layout::{Control, Flow, HOST_PORTS, Hop, Past, Wide};
+use super::layout::{Control, Flow, HOST_PORTS, Hop, Past, SENT_FIN, Wide};
 use super::mapping::SharedArray;
 use super::ports::{NO_ZONE, Ports};
 use crate::Port;
@@ -133,7 +133,8 @@ impl FlowTable {
         })
     }
 
-    /// Gives an installed flow another judgement, other next hops, and windows that have moved on.
+    /// Gives an installed flow another judgement, other next hops, and windows that have moved on. Of TCP, neither a
+    /// scale nor a FIN is new.
     pub fn renew(&mut self, place: FlowPlace, entry: &FlowEntry) {
         let flow = &self.flows[place.0 as usize];
         let turn = flow.turn.load(Relaxed);
@@ -191,12 +192,14 @@ impl FlowTable {
             last_seen: [0, 1].map(seen),
             tcp: [0, 1].map(|direction: usize| {
                 let side = &flow.sides[direction];
+                let shift = flow.shifts[direction].load(Relaxed);
                 TcpWindow {
                     end: side.end.load(Relaxed),
                     ack: side.ack.load(Relaxed),
                     edge: side.edge.load(Relaxed),
                     window: side.window.load(Relaxed),
-                    shift: flow.shifts[direction].load(Relaxed),
+                    shift: shift & !SENT_FIN,
+                    fin: shift & SENT_FIN != 0,
                 }
             }),
         }
@@ -363,7 +366,8 @@ fn write_start(flow: &Flow, entry: &FlowEntry) {
         side.ack.store(window.ack, Relaxed);
         side.edge.store(window.edge, Relaxed);
         side.window.store(window.window, Relaxed);
-        flow.shifts[direction].store(window.shift, Relaxed);
+        let fin = if window.fin { SENT_FIN } else { 0 };
+        flow.shifts[direction].store(window.shift | fin, Relaxed);
         flow.packets[direction].store(0, Relaxed);
         flow.bytes[direction].store(0, Relaxed);
         flow.last_seen[direction].store(0, Relaxed);

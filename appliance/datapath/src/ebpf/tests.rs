@@ -317,6 +317,30 @@ fn a_segment_outside_the_windows_goes_to_the_engine() {
 }
 
 #[test]
+fn whoever_has_sent_a_fin_sends_nothing_new() {
+    let Some(mut rig) = Rig::new() else { return };
+    let case = good();
+    // What it has sent before ends with the segment, or a byte before that; the other may go on.
+    for (behind, sent, passes) in
+        [(0, [true, false], true), (1, [true, false], false), (1, [false, true], true)]
+    {
+        let mut entry = entry(&case);
+        let windows = entry.tcp.as_mut().unwrap();
+        windows[0].end = case.sequence + case.payload.len() as u32 - behind;
+        windows[0].shift = 7;
+        for (window, fin) in windows.iter_mut().zip(sent) {
+            window.fin = fin;
+        }
+        let place = rig.table().install(&entry).unwrap();
+        let verdict = rig.run(ZONES[0], &case.arrives()).0;
+        assert_eq!(verdict == REDIRECTED, passes, "{behind} {sent:?}: {:?}", rig.exits());
+        let usage = rig.table().remove(place);
+        assert_eq!(usage.tcp.map(|window| window.fin), sent);
+        assert_eq!(usage.tcp[0].shift, 7);
+    }
+}
+
+#[test]
 fn windows_follow_what_passes() {
     let Some(mut rig) = Rig::new() else { return };
     let case = good();
@@ -328,7 +352,8 @@ fn windows_follow_what_passes() {
     assert_eq!(rig.run(ZONES[0], &frame).0, REDIRECTED);
     let [sender, receiver] = rig.table().take_usage(place).tcp;
     let edge = 9_000 + (500 << 3);
-    let expected = TcpWindow { end: 7_100, ack: 9_000, edge, window: 500 << 3, shift: 3 };
+    let window = 500 << 3;
+    let expected = TcpWindow { end: 7_100, ack: 9_000, edge, window, shift: 3, fin: false };
     assert_eq!(sender, expected);
     assert_eq!(receiver, entry.tcp.unwrap()[1]);
 }

@@ -81,7 +81,13 @@ impl Case {
     fn entry(&self) -> FlowEntry {
         let leaves = self.leaves();
         let reply = WireKey { source: leaves.destination, destination: leaves.source, ..leaves };
-        let side = TcpWindow { end: NUMBER, ack: NUMBER, edge: 1 << 20, window: 1 << 20, shift: 0 };
+        let side = TcpWindow {
+            end: NUMBER,
+            ack: NUMBER,
+            edge: 1 << 20,
+            window: 1 << 20,
+            ..TcpWindow::default()
+        };
         FlowEntry {
             stamp: 1,
             keys: [self.arrives(), reply],

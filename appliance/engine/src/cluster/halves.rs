@@ -51,6 +51,7 @@ impl Engine {
 
     /// Another node has had this flow of ours, and has seen this of it.
     pub(super) fn learn_from(&mut self, now: Time, slot: Slot, record: &Record) {
+        self.take_usage(now, slot);
         let Self { cluster: Some(cluster), flows, .. } = self else { return };
         let (Tracker::Tcp(mut tcp), Tracker::Tcp(seen)) = (flows[slot].tracker(), record.tracker)
         else {
@@ -62,6 +63,7 @@ impl Engine {
         let effect = tcp.merge(&seen);
         let tracker = Tracker::Tcp(tcp);
         flows[slot].set_tracker(&tracker);
+        self.withdraw_changed(now, slot, &tracker, effect);
         if let TcpEffect::Moved { to, .. } = effect {
             self.moved(now, slot, &tracker, to);
             self.tell_change(slot, &tracker);

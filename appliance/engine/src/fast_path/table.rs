@@ -145,6 +145,8 @@ pub struct FastWindow {
     pub window: u32,
     /// By how much its announcements are shifted.
     pub shift: u8,
+    /// It has sent its FIN, behind which nothing follows: the last of what lies before `end`.
+    pub fin: bool,
 }
 
 /// What was done for a flow.

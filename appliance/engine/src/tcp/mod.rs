@@ -130,14 +130,18 @@ impl TcpTracker {
     }
 
     /// What both sides have sent and granted, of a connection in which nothing but the windows changes with what may
-    /// be sent next, unless it is a SYN, a FIN or a RST.
+    /// be sent next, unless it is a SYN, a FIN or a RST. One side may have sent its FIN; with both, an acknowledgement
+    /// may be the end.
     pub(crate) fn settled(&self) -> Option<[FastWindow; 2]> {
         let Self { state, originator, replier: Some(replier), pending, learning, .. } = self else {
             return None;
         };
-        let is_settled = *state == TcpState::Established
-            && *pending == Pending::Nothing
-            && *learning == Learning::Done;
+        let is_open = match state {
+            TcpState::Established => true,
+            TcpState::Closing => self.is_half_closed(),
+            TcpState::SynSent | TcpState::SynReceived | TcpState::Closed => false,
+        };
+        let is_settled = is_open && *pending == Pending::Nothing && *learning == Learning::Done;
         if !is_settled {
             return None;
         }
@@ -147,8 +151,9 @@ impl TcpTracker {
     /// The tracker of a settled connection of which only the windows are known.
     pub(crate) fn settled_at(windows: &[FastWindow; 2]) -> Self {
         let [originator, replier] = windows.each_ref().map(Side::settled_at);
+        let has_fin = windows.iter().any(|window| window.fin);
         Self {
-            state: TcpState::Established,
+            state: if has_fin { TcpState::Closing } else { TcpState::Established },
             originator,
             replier: Some(replier),
             simultaneous: false,

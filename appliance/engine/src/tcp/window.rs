@@ -131,35 +131,35 @@ impl Side {
         };
     }
 
-    /// As a table keeps it that moves segments by itself: it asks both sides for grants, and knows no FIN.
+    /// As a table keeps it that moves segments by itself: it asks both sides for grants.
     pub(super) fn settled(&self, receiver: &Self) -> Option<FastWindow> {
         let Grant { ack, edge } = self.grant?;
-        if self.fin.is_some() {
-            return None;
-        }
         let shift = self.scale.zip(receiver.scale).map_or(0, |(shift, _)| shift.min(MAX_SHIFT));
-        Some(FastWindow { end: self.end, ack, edge, window: self.window, shift })
+        let fin = self.fin.is_some();
+        Some(FastWindow { end: self.end, ack, edge, window: self.window, shift, fin })
     }
 
     /// A side of an established connection of which only this is known: its SYN is long gone.
     pub(super) fn settled_at(seen: &FastWindow) -> Self {
         /// Where no segment can be taken for the SYN: farther back than any window reaches (RFC 7323 section 2.3).
         const LONG_GONE: u32 = 1 << 30;
-        let FastWindow { end, ack, edge, window, shift } = *seen;
+        let FastWindow { end, ack, edge, window, shift, fin } = *seen;
         Self {
             isn: end.wrapping_sub(LONG_GONE),
             end,
             grant: Some(Grant { ack, edge }),
             window,
             scale: Some(shift),
-            fin: None,
+            fin: fin.then_some(end),
             repeated: false,
         }
     }
 
     /// Takes what such a table has seen since.
     pub(super) fn note_moved(&mut self, seen: &FastWindow) {
-        self.end = latest(self.end, seen.end);
+        if self.fin.is_none() {
+            self.end = latest(self.end, seen.end);
+        }
         self.window = self.window.max(seen.window);
         if let Some(grant) = &mut self.grant {
             grant.ack = latest(grant.ack, seen.ack);

@@ -98,13 +98,13 @@ impl Case {
     pub(super) fn windows(&self) -> [TcpWindow; 2] {
         let (sequence, acknowledgement) = (self.sequence, self.acknowledgement);
         let sender =
-            TcpWindow { end: sequence, ack: acknowledgement, edge: 0, window: 1, shift: 0 };
+            TcpWindow { end: sequence, ack: acknowledgement, window: 1, ..TcpWindow::default() };
         let receiver = TcpWindow {
             end: acknowledgement,
             ack: sequence,
             edge: sequence.wrapping_add(1_000),
             window: 1_000,
-            shift: 0,
+            ..TcpWindow::default()
         };
         if self.direction == 0 { [sender, receiver] } else { [receiver, sender] }
     }

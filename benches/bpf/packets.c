@@ -88,33 +88,34 @@ int generate(struct xdp_md *context)
 	return bpf_redirect(state->interface, 0);
 }
 
-/* Where packets come in, at server and client. */
-SEC("classifier")
-int arrive(struct __sk_buff *skb)
+/* What becomes of a frame. */
+enum fate { STRANGE, TAKEN, RETURNED };
+
+static __always_inline enum fate take(void *data, void *end)
 {
 	struct state *state = the_state();
-	struct ethhdr *link = (void *)(long)skb->data;
+	struct ethhdr *link = data;
 	struct iphdr *ip = (void *)(link + 1);
 	struct udphdr *udp = (void *)(ip + 1);
 	__u8 mac[ETH_ALEN];
 	__u32 address;
 	__u16 port;
 
-	if (!state || (void *)(udp + 1) > (void *)(long)skb->data_end)
-		return TC_ACT_UNSPEC;
+	if (!state || (void *)(udp + 1) > end)
+		return STRANGE;
 	if (link->h_proto != bpf_htons(ETH_P_IP) || ip->protocol != IPPROTO_UDP)
-		return TC_ACT_UNSPEC;
+		return STRANGE;
 	if (udp->source == bpf_htons(state->service)) {
 		state->returned++;
-		return TC_ACT_SHOT;
+		return TAKEN;
 	}
 	if (udp->dest != bpf_htons(state->service))
-		return TC_ACT_UNSPEC;
+		return STRANGE;
 	state->arrived++;
 	if (state->timed)
 		state->last = bpf_ktime_get_ns();
 	if (!state->echo)
-		return TC_ACT_SHOT;
+		return TAKEN;
 	__builtin_memcpy(mac, link->h_dest, ETH_ALEN);
 	__builtin_memcpy(link->h_dest, link->h_source, ETH_ALEN);
 	__builtin_memcpy(link->h_source, mac, ETH_ALEN);
@@ -124,7 +125,35 @@ int arrive(struct __sk_buff *skb)
 	port = udp->source;
 	udp->source = udp->dest;
 	udp->dest = port;
-	return bpf_redirect(skb->ifindex, 0);
+	return RETURNED;
+}
+
+/* Where packets come in, at server and client. */
+SEC("classifier")
+int arrive(struct __sk_buff *skb)
+{
+	switch (take((void *)(long)skb->data, (void *)(long)skb->data_end)) {
+	case TAKEN:
+		return TC_ACT_SHOT;
+	case RETURNED:
+		return bpf_redirect(skb->ifindex, 0);
+	default:
+		return TC_ACT_UNSPEC;
+	}
+}
+
+/* The same where frames come from a driver, and no socket buffer is to be made of them. */
+SEC("xdp")
+int arrive_early(struct xdp_md *context)
+{
+	switch (take((void *)(long)context->data, (void *)(long)context->data_end)) {
+	case TAKEN:
+		return XDP_DROP;
+	case RETURNED:
+		return XDP_TX;
+	default:
+		return XDP_PASS;
+	}
 }
 
 char LICENSE[] SEC("license") = "Apache-2.0";

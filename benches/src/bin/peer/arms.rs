@@ -39,7 +39,7 @@ impl Appliance {
     /// The same with packets moved by this.
     pub(crate) fn with(&self, datapath: Datapath) -> Self {
         let mut settings = self.settings.clone();
-        settings.push(format!("datapath = \"{}\"", datapath.label()));
+        settings.extend(datapath.settings().iter().copied().map(str::to_owned));
         Self { programs: self.programs.clone(), settings }
     }
 }

@@ -42,6 +42,7 @@ const PEER: ArmKind = ArmKind::of(System::Peer);
 const CHAIN: ArmKind = ArmKind::of(System::PeerChain);
 pub(crate) const USERSPACE: ArmKind = ArmKind::of(System::Gabion(Datapath::Userspace));
 const EBPF: ArmKind = ArmKind::of(System::Gabion(Datapath::Ebpf));
+const XDP: ArmKind = ArmKind::of(System::Gabion(Datapath::Xdp));
 
 const THOUSAND: u32 = 1_000;
 const MILLION: u64 = 1 << 20;
@@ -90,7 +91,15 @@ pub(crate) fn all() -> Vec<Case> {
     ];
     cases.extend(frames.map(|(id, name, bytes)| {
         let case = against_peer(id, name, Metric::Packets { bytes, flows: 1 << 10 });
-        if bytes == 60 { case.gate("P1a", EBPF, Bound::AtLeast(1.5)) } else { case }
+        if bytes == 60 {
+            case.in_the_driver_too().gate("P1a", EBPF, Bound::AtLeast(1.5)).gate(
+                "P1b",
+                XDP,
+                Bound::AtLeast(4.0),
+            )
+        } else {
+            case
+        }
     }));
     cases.push(packets_by_rules());
     cases.push(
@@ -99,7 +108,9 @@ pub(crate) fn all() -> Vec<Case> {
             "udp4-snat/64-1m-flows",
             Metric::Packets { bytes: 60, flows: MILLION },
         )
-        .gate("P1c", EBPF, Bound::AtLeast(1.7)),
+        .in_the_driver_too()
+        .gate("P1c", EBPF, Bound::AtLeast(1.7))
+        .gate("P1c-xdp", XDP, Bound::AtLeast(2.5)),
     );
     cases
 }
@@ -132,6 +143,12 @@ fn packets_by_rules() -> Case {
 }
 
 impl Case {
+    /// Where frames are as a driver has them: of sockets they are not, so no other load has this arm.
+    fn in_the_driver_too(mut self) -> Self {
+        self.arms.push(XDP);
+        self
+    }
+
     fn gate(mut self, id: &'static str, arm: ArmKind, bound: Bound) -> Self {
         self.gates.push(Gate { id, arm, bound });
         self
@@ -179,6 +196,8 @@ mod tests {
         let case = find("stream-gso").with(&[Datapath::Userspace]).unwrap();
         assert_eq!(case.arms.len(), 4);
         assert_eq!(case.gates.len(), 1);
+        let packets = find("packets-64").with(&[Datapath::Ebpf]).unwrap();
+        assert!(!packets.arms.contains(&XDP));
         assert!(find("rules").with(&[Datapath::Userspace]).is_none());
     }
 }

@@ -39,7 +39,10 @@ pub(crate) enum System {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
 pub(crate) enum Datapath {
     Userspace,
+    /// At tc.
     Ebpf,
+    /// In the driver, with what is left at tc.
+    Xdp,
 }
 
 impl Datapath {
@@ -47,6 +50,16 @@ impl Datapath {
         match self {
             Self::Userspace => "userspace",
             Self::Ebpf => "ebpf",
+            Self::Xdp => "xdp",
+        }
+    }
+
+    /// Lines of gabiond's settings.
+    pub(crate) const fn settings(self) -> &'static [&'static str] {
+        match self {
+            Self::Userspace => &["datapath = \"userspace\""],
+            Self::Ebpf => &["datapath = \"ebpf\"", "hook = \"tc\""],
+            Self::Xdp => &["datapath = \"ebpf\"", "hook = \"xdp\""],
         }
     }
 }
@@ -106,12 +119,16 @@ pub(crate) struct Place {
     pub(crate) client: String,
     pub(crate) node: String,
     pub(crate) server: String,
+    /// Whether the server takes frames as the driver has them: what comes from a driver is no socket buffer, and the price
+    /// of making one is not the node's.
+    pub(crate) takes_early: bool,
 }
 
 impl Place {
     fn of(kind: ArmKind) -> Self {
         let name = |role: &str| format!("{PREFIX}{}-{role}", kind.label());
-        Self { client: name("client"), node: name("node"), server: name("server") }
+        let takes_early = kind.datapath() == Some(Datapath::Xdp);
+        Self { client: name("client"), node: name("node"), server: name("server"), takes_early }
     }
 }
 
@@ -181,6 +198,12 @@ fn build_arm(place: &Place) -> anyhow::Result<()> {
     run_line(&format!("ip -n {} route add default via {NODE_INSIDE}", place.client))?;
     run_line(&format!("ip -n {} route add default via {NODE_OUTSIDE}", place.server))?;
     run_line(&format!("ip -n {} route add {DESTINATIONS} via {SERVER_ADDRESS}", place.node))?;
+    if place.takes_early {
+        // As a card hands frames over: with whole checksums.
+        for host in [&place.client, &place.server] {
+            run_line(&format!("ip netns exec {host} ethtool -K eth0 tx off"))?;
+        }
+    }
     settle(place)
 }
 

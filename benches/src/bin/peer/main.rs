@@ -176,7 +176,7 @@ impl Options {
     fn cases(&self) -> Vec<Case> {
         let datapaths: &[Datapath] = match (self.without_gabion, self.datapath.is_empty()) {
             (true, _) => &[],
-            (false, true) => &[Datapath::Userspace, Datapath::Ebpf],
+            (false, true) => &[Datapath::Userspace, Datapath::Ebpf, Datapath::Xdp],
             (false, false) => &self.datapath,
         };
         let is_wanted =

@@ -84,7 +84,7 @@ impl Arm {
     ) -> anyhow::Result<Self> {
         let name = |role: &str| format!("{PREFIX}{}-{role}", way.label());
         let [client, one, two, server] = ["client", "one", "two", "server"].map(name);
-        let place = Place { client, node: two, server };
+        let place = Place { client, node: two, server, takes_early: false };
         build(way, &place, &one)?;
         let mut nodes = Vec::new();
         let mut pki = None;
@@ -129,7 +129,7 @@ impl Arm {
 }
 
 fn build(way: Way, place: &Place, one: &str) -> anyhow::Result<()> {
-    let Place { client, node: two, server } = place;
+    let Place { client, node: two, server, .. } = place;
     for namespace in [client, one, two, server] {
         add(namespace)?;
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use aya::maps::{Array, MapData};
+use aya::programs::xdp::XdpMode;
 use aya::programs::{SchedClassifier, TcAttachType, TestRunAttrs, TestRunOptions, Xdp, tc};
 use aya::{Ebpf, EbpfLoader, TestRun as _};
 use rustix::net::netdevice::name_to_index;
@@ -27,6 +28,8 @@ pub(crate) const SERVICE: u16 = 9_000;
 const FIRST_CLIENT_PORT: u64 = 10_240;
 /// Packets that the kernel makes before it lets them go: half of what a veth's ring takes.
 const BATCH: u32 = 64;
+/// The node looks at its devices each second.
+const LOOKS_EVERY: Duration = Duration::from_millis(1_500);
 /// Of Ethernet, IPv4 and UDP.
 const HEADERS: usize = 14 + 20 + 8;
 
@@ -91,6 +94,7 @@ impl Generator {
             let xdp: &mut Xdp = ebpf.program_mut("generate").context("no generator")?.try_into()?;
             xdp.load()?;
             classifier(&mut ebpf)?.load()?;
+            early(&mut ebpf)?.load()?;
         }
         for host in [&place.client, &place.server] {
             let ebpf = Arc::clone(&ebpf);
@@ -99,6 +103,15 @@ impl Generator {
                 classifier(&mut lock(&ebpf))?.attach("eth0", TcAttachType::Ingress)?;
                 Ok(())
             }))?;
+        }
+        if place.takes_early {
+            let ebpf = Arc::clone(&ebpf);
+            join(spawn_in(&place.server, move || {
+                early(&mut lock(&ebpf))?.attach("eth0", XdpMode::Driver)?;
+                Ok(())
+            }))?;
+            // Until the node has seen that frames may go there.
+            std::thread::sleep(LOOKS_EVERY);
         }
         let interface = join(spawn_in(&place.client, || {
             let socket = socket(AddressFamily::INET, SocketType::DGRAM, None)?;
@@ -184,6 +197,10 @@ fn lock(ebpf: &Mutex<Ebpf>) -> std::sync::MutexGuard<'_, Ebpf> {
 
 fn classifier(ebpf: &mut Ebpf) -> anyhow::Result<&mut SchedClassifier> {
     Ok(ebpf.program_mut("arrive").context("no program for what arrives")?.try_into()?)
+}
+
+fn early(ebpf: &mut Ebpf) -> anyhow::Result<&mut Xdp> {
+    Ok(ebpf.program_mut("arrive_early").context("no program for what arrives early")?.try_into()?)
 }
 
 fn mac(namespace: &str, device: &str) -> anyhow::Result<[u8; 6]> {

@@ -7,7 +7,7 @@ use gabion_rules::RuleSet;
 use crate::counters::RuleCounters;
 use crate::engine::Policy;
 use crate::event::Generation;
-use crate::network::{Network, Topology};
+use crate::network::{Interface, Network, Topology};
 use crate::{DropReason, Engine, Verdict};
 
 impl Engine {
@@ -22,17 +22,15 @@ impl Engine {
         self.translator.set_rules(&self.limits, &self.flows, &rules);
         self.policy = Some(Policy { generation, rules });
         self.rebuild_topology();
-        self.sweep = Some(0);
     }
 
     /// Puts a network in force. Flows go on by its routes; those that were translated to an address
     /// which the node has lost are closed.
     pub fn set_network(&mut self, network: Network) {
-        if network.interfaces != self.network.interfaces {
+        if !are_same_links(&network.interfaces, &self.network.interfaces) {
             let lost = self.neighbours.clear();
             let verdict = Verdict::Drop(DropReason::NeighbourUnresolved);
             self.counters.release(verdict, u64::from(lost));
-            self.sweep = Some(0);
         }
         self.network = network;
         self.rebuild_topology();
@@ -71,4 +69,11 @@ impl Engine {
         }
         carried
     }
+}
+
+/// Whether who is known to be behind an interface still is, whatever addresses the node has there.
+fn are_same_links(new: &[Interface], old: &[Interface]) -> bool {
+    let link = |interface: &Interface| (interface.mac, interface.up);
+    new.len() == old.len()
+        && new.iter().zip(old).all(|(new, old)| new.name == old.name && link(new) == link(old))
 }

@@ -70,10 +70,28 @@ impl Engine {
         self.tell_judgement();
     }
 
-    /// Nothing is moved any more that the engine has not looked at since.
+    /// Nothing is moved any more that the engine has not looked at since; it begins to.
     pub(crate) fn outdate_judgements(&mut self) {
         self.offloading.stamp = self.offloading.stamp.checked_add(1).unwrap_or(1);
+        self.sweep = Some(0);
         self.tell_judgement();
+    }
+
+    /// Has a flow that is moved go on being moved under the judgement in force. Connections that are silent while policies
+    /// and networks change are to outlive the daemon too, and only their packets would renew them else.
+    pub(crate) fn renew_judgement(&mut self, now: Time, slot: Slot) {
+        if self.offloading.place(slot).is_none() || self.is_doubted(slot) {
+            return;
+        }
+        for direction in Direction::BOTH {
+            // Who is not known already is asked for by the next packet.
+            let next = self.way_out(slot, direction).ok();
+            let known = next.and_then(|next| self.neighbours.find(next.out, next.address));
+            if let Some(hop) = known {
+                self.flows[slot].set_hop(direction, hop);
+            }
+        }
+        self.offer(now, slot);
     }
 
     /// Which judgement is in force, and which interfaces are in which zones under it.

@@ -100,8 +100,17 @@ impl Engine {
         {
             return Ok(hop);
         }
+        let hop = self.hop(self.way_out(slot, direction)?)?;
+        if is_current {
+            self.flows[slot].set_hop(direction, hop);
+        }
+        Ok(hop)
+    }
+
+    /// Where packets of the side go by the routes in force.
+    pub(crate) fn way_out(&self, slot: Slot, direction: Direction) -> Result<NextHop, Refusal> {
         let destination = self.flows.key(slot, direction.reversed()).source.address;
-        let zone = flow.zone(direction.reversed());
+        let zone = self.flows[slot].zone(direction.reversed());
         let Some(next) = self.topology.next_hop(destination) else {
             return Err(Refusal::answered(DropReason::NoRoute, IcmpError::NoRoute));
         };
@@ -109,11 +118,7 @@ impl Engine {
             // The rules were asked about another zone.
             return Err(DropReason::WrongZone.into());
         }
-        let hop = self.hop(next)?;
-        if is_current {
-            self.flows[slot].set_hop(direction, hop);
-        }
-        Ok(hop)
+        Ok(next)
     }
 
     /// Rewrites the packet and sends it on its way.

@@ -61,16 +61,26 @@ impl Engine {
         }
     }
 
-    /// Goes on asking about flows of an earlier policy, a bounded number at a time.
+    /// Goes on asking about flows of an earlier policy or network, a bounded number at a time.
     pub(crate) fn sweep(&mut self, now: Time) {
         let Some(from) = self.sweep else { return };
         let end = from.saturating_add(FLOWS_PER_TURN).min(self.flows.slots());
         for slot in (from..end).map(Slot) {
             if self.flows.get(slot).is_some() {
-                self.still_permitted(now, slot);
+                self.review(now, slot);
             }
         }
         self.sweep = (end < self.flows.slots()).then_some(end);
+    }
+
+    fn review(&mut self, now: Time, slot: Slot) {
+        self.take_usage(now, slot);
+        if self.has_expired(now, slot) {
+            return;
+        }
+        if self.still_permitted(now, slot) == Standing::Permitted {
+            self.renew_judgement(now, slot);
+        }
     }
 
     /// The admission that the flow would get now, or why it gets none.

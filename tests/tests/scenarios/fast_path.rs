@@ -262,6 +262,27 @@ fn a_new_policy_has_every_flow_judged_before_it_is_moved_again() {
     assert_eq!(table.flow(), None);
 }
 
+/// Else a connection that was silent while an address was added (its own, of IPv6, comes seconds after the start) ends
+/// with the daemon.
+#[test]
+fn silent_connections_are_moved_under_the_policy_and_network_of_now() {
+    let (mut dialogue, table) = connected();
+    dialogue.commit(&POLICY.replace("name: web-in", "name: web-renamed"));
+    assert_eq!(table.moves(), [false; 2]);
+    dialogue.wait(Duration::ZERO, &[], &[]);
+    assert_eq!(table.moves(), [true; 2]);
+    dialogue.change_network(|network| {
+        network.interfaces[0].addresses.push("fe80::1/64".parse().unwrap());
+    });
+    assert_eq!(table.moves(), [false; 2]);
+    dialogue.wait(Duration::ZERO, &[], &[]);
+    assert_eq!(table.moves(), [true; 2]);
+    dialogue.change_network(|network| network.routes.clear());
+    dialogue.change_network(|network| network.interfaces[0].up = false);
+    dialogue.wait(Duration::ZERO, &[], &[]);
+    assert!(table.moves().contains(&false));
+}
+
 #[test]
 fn a_closed_engine_has_nothing_moved() {
     let (mut dialogue, table) = connected();

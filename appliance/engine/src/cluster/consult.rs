@@ -131,12 +131,16 @@ impl Engine {
         (to != cluster.me()).then_some(Errand { to, key: pair, question })
     }
 
-    /// Whether this node has stood still and others may have taken the flow over meanwhile.
+    /// Whether others may have taken the flow over while this node stood still.
+    pub(crate) fn is_doubted(&self, slot: Slot) -> bool {
+        self.cluster.as_ref().is_some_and(|cluster| cluster.is_doubted(slot))
+    }
+
+    /// The same at a packet: whom it has to be asked of.
     pub(crate) fn doubted(&mut self, now: Time, slot: Slot, key: FlowKey) -> Option<Errand> {
         let cluster = self.cluster.as_mut()?;
         cluster.notice_pause(now);
-        let share = cluster.shares.get(slot);
-        if share.doubt == cluster.pauses {
+        if !cluster.is_doubted(slot) {
             return None;
         }
         let pair = Pair::from(key);
@@ -157,6 +161,10 @@ impl Engine {
 }
 
 impl Cluster {
+    fn is_doubted(&self, slot: Slot) -> bool {
+        self.shares.get(slot).doubt != self.pauses
+    }
+
     /// The live node that has given out the port to which packets of the key are sent, if another has.
     fn port_owner(&self, translator: &Translator, key: &FlowKey) -> Option<NodeId> {
         translator.owner_of(key).filter(|owner| *owner != self.me() && self.is_alive(*owner))

@@ -93,6 +93,7 @@ fn what_xdp_moves_goes_on_over_a_restart_and_can_be_given_back() {
     let mut stream = world.connected();
     transfer(&mut stream, 1, LENGTH);
     assert!(world.has_xdp("int") && world.has_xdp("ext"), "{}", world.log());
+    assert_eq!(world.hooks(), serde_json::json!([["xdp", "tc"], ["xdp", "tc"]]));
     daemon.kill();
     assert!(world.has_xdp("int") && world.has_xdp("ext"));
     transfer(&mut stream, 2, LENGTH);
@@ -102,6 +103,7 @@ fn what_xdp_moves_goes_on_over_a_restart_and_can_be_given_back() {
     assert!(ask(&socket, b"three", PATIENCE), "{}", world.log());
     daemon.stop();
     let daemon = world.start(&format!("hook = \"tc\"\n{EBPF}"));
+    assert_eq!(world.hooks(), serde_json::json!([["tc"], ["tc"]]));
     assert!(!world.has_xdp("int") && !world.has_xdp("ext"), "{}", world.log());
     world.await_ready();
     transfer(&mut stream, 4, LENGTH);

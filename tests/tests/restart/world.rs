@@ -210,6 +210,14 @@ impl World {
         serde_json::from_slice(&self.gabion(&["show", "health", "--json"]).stdout).ok()
     }
 
+    /// Where programs stand, of each interface, as the operator is told.
+    pub(crate) fn hooks(&self) -> Value {
+        let output = self.gabion(&["show", "counters", "--json"]);
+        let counters: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let interfaces = counters["interfaces"].as_array().unwrap();
+        interfaces.iter().map(|interface| interface["hooks"].clone()).collect()
+    }
+
     /// The only flow of this protocol.
     pub(crate) fn flow(&self, protocol: &str) -> Value {
         let output = self.gabion(&["show", "flows", "--json"]);

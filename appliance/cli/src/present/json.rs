@@ -116,6 +116,7 @@ pub(crate) struct InterfaceJson {
     pub(crate) received: u64,
     pub(crate) sent: u64,
     pub(crate) ring_drops: u64,
+    pub(crate) hooks: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -302,6 +303,7 @@ impl From<v1::CountersResponse> for CountersJson {
             received: interface.received,
             sent: interface.sent,
             ring_drops: interface.ring_drops,
+            hooks: interface.hooks,
         };
         Self {
             verdicts: counters.verdicts.into_iter().map(Into::into).collect(),

@@ -3,7 +3,9 @@
 use std::time::{Duration, SystemTime};
 
 use anyhow::Result;
-use gabion_api::v1::{CountersRequest, CountersResponse, RuleCounters, TableUse};
+use gabion_api::v1::{
+    CountersRequest, CountersResponse, InterfaceCounters, RuleCounters, TableUse,
+};
 
 use crate::connect::Connection;
 use crate::present::{CountersJson, Grid, Tone, age, bytes, count, print_json, right, say};
@@ -12,7 +14,7 @@ use crate::present::{CountersJson, Grid, Tone, age, bytes, count, print_json, ri
 ///
 /// JSON: {"verdicts":[{"name","value","help"}],"drops":[{..}],"rules":[{"name","action","line",
 /// "hits","packets","bytes","last_hit"}],"tables":[{"name","used","limit"}],"interfaces":[{"name",
-/// "device","received","sent","ring_drops"}],"events_lost","flows_evicted","answers_sent","answers_limited"}
+/// "device","received","sent","ring_drops","hooks":["xdp","tc"]}],"events_lost","flows_evicted","answers_sent","answers_limited"}
 #[derive(Debug, clap::Args)]
 pub(crate) struct Counters {
     /// Shows what is 0 as well
@@ -136,6 +138,7 @@ fn interfaces(counters: &CountersResponse) -> Grid {
         right("received"),
         right("sent"),
         right("ring drops"),
+        "settled flows moved by".into(),
     ]);
     for interface in &counters.interfaces {
         let lost = if interface.ring_drops > 0 { Tone::Warning } else { Tone::Plain };
@@ -145,9 +148,17 @@ fn interfaces(counters: &CountersResponse) -> Grid {
             (Tone::Plain, count(interface.received)),
             (Tone::Plain, count(interface.sent)),
             (lost, count(interface.ring_drops)),
+            (Tone::Plain, mover(interface)),
         ]);
     }
     grid
+}
+
+fn mover(interface: &InterfaceCounters) -> String {
+    match interface.hooks.join(", ") {
+        none if none.is_empty() => "gabiond".to_owned(),
+        hooks => format!("the kernel ({hooks})"),
+    }
 }
 
 fn since(rule: &RuleCounters) -> Option<Duration> {

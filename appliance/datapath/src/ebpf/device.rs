@@ -2,6 +2,7 @@
 //! before the stack depend on.
 
 use std::io;
+use std::sync::OnceLock;
 
 use rustix::net::{
     AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, recv, send,
@@ -77,17 +78,29 @@ const NDO_XMIT: u64 = 1 << 2;
 const ALIGNMENT: usize = 4;
 
 fn ask_netdev(interface: u32) -> io::Result<u64> {
-    // `struct genlmsghdr` with command and version.
-    let header = |command| [command, 1, 0, 0];
+    let index = interface.to_ne_bytes();
+    let index = Some((NETDEV_A_DEV_IFINDEX, &index[..]));
+    let device = ask(GENERIC, netdev_family()?, &header(NETDEV_CMD_DEV_GET), index)?;
+    let features = device.attribute(NETDEV_A_DEV_XDP_FEATURES);
+    Ok(features.and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_ne_bytes))
+}
+
+/// `struct genlmsghdr` with command and version.
+const fn header(command: u8) -> [u8; 4] {
+    [command, 1, 0, 0]
+}
+
+/// The family's number, which a kernel gives once.
+fn netdev_family() -> io::Result<u16> {
+    static FAMILY: OnceLock<u16> = OnceLock::new();
+    if let Some(known) = FAMILY.get() {
+        return Ok(*known);
+    }
     let name = (CTRL_ATTR_FAMILY_NAME, &b"netdev\0"[..]);
     let family = ask(GENERIC, GENL_ID_CTRL, &header(CTRL_CMD_GETFAMILY), Some(name))?;
     let id = family.attribute(CTRL_ATTR_FAMILY_ID).and_then(|bytes| bytes.try_into().ok());
     let id = id.map(u16::from_ne_bytes).ok_or(io::ErrorKind::InvalidData)?;
-    let index = interface.to_ne_bytes();
-    let device =
-        ask(GENERIC, id, &header(NETDEV_CMD_DEV_GET), Some((NETDEV_A_DEV_IFINDEX, &index)))?;
-    let features = device.attribute(NETDEV_A_DEV_XDP_FEATURES);
-    Ok(features.and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_ne_bytes))
+    Ok(*FAMILY.get_or_init(|| id))
 }
 
 /// The attributes of an answer.

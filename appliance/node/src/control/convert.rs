@@ -185,13 +185,15 @@ pub(super) fn counters(
             .collect(),
         interfaces: interfaces
             .iter()
+            .enumerate()
             .zip(&snapshot.ports)
-            .map(|(interface, port)| v1::InterfaceCounters {
+            .map(|((place, interface), port)| v1::InterfaceCounters {
                 name: interface.name.clone(),
                 device: interface.device.clone(),
                 received: port.received,
                 sent: port.sent,
                 ring_drops: port.ring_drops,
+                hooks: hooks(snapshot, place),
             })
             .collect(),
         events_lost: counters.events_lost,
@@ -199,6 +201,12 @@ pub(super) fn counters(
         answers_sent: counters.answers_sent,
         answers_limited: counters.answers_limited,
     }
+}
+
+/// Of an interface; datapaths without programs have none for any.
+fn hooks(snapshot: &Snapshot, interface: usize) -> Vec<String> {
+    let hooks = snapshot.hooks.get(interface).into_iter().flatten();
+    hooks.map(|hook| hook.label().to_owned()).collect()
 }
 
 fn rules(

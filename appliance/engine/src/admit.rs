@@ -56,7 +56,13 @@ impl Engine {
         let slot = self.establish(now, from, packet, key, &plan).map_err(|reason| {
             // RFC 5508 REQ-8.
             let told = is_told(reason, plan.source);
-            let answer = told.then_some(Answer::Icmp(IcmpError::Prohibited));
+            let answer = if let Segment::Tcp(syn) = &packet.segment
+                && reason == DropReason::SynChallenged
+            {
+                Some(Answer::Challenge(self.half_open.challenges.make(now, &key, syn)))
+            } else {
+                told.then_some(Answer::Icmp(IcmpError::Prohibited))
+            };
             Refusal { reason, answer, decided: None }
         })?;
         match plan.destination {

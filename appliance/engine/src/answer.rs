@@ -24,6 +24,8 @@ impl Engine {
                 let denial = denial(now, from, packet, reason, Some(*decided));
                 self.journal.denied(now, denial, decided, *mode);
             }
+            // As it is meant to be.
+            None if reason == DropReason::ChallengeMet => {}
             None => self.log_invalid(now, from, packet, reason),
         }
         let Some(answer) = refusal.answer else { return Verdict::Drop(reason) };
@@ -35,7 +37,9 @@ impl Engine {
         let Some(bytes) = self.build_answer(from, asked, packet, answer) else {
             return Verdict::Drop(reason);
         };
-        if !self.may_answer(now, packet.source) {
+        // No larger than what it answers, and one for each: no rate is needed.
+        let is_challenge = matches!(answer, Answer::Challenge(_));
+        if !is_challenge && !self.may_answer(now, packet.source) {
             return Verdict::Drop(reason);
         }
         // What another node has handed over came by no link of this one.
@@ -88,6 +92,7 @@ impl Engine {
             Answer::Refuse if matches!(packet.segment, Segment::Tcp(_)) => {
                 return reply::tcp_reset(bytes, packet);
             }
+            Answer::Challenge(number) => return reply::tcp_challenge(bytes, packet, number),
             Answer::Refuse => reply::IcmpError::Prohibited,
             Answer::Unsolicited => reply::IcmpError::PortUnreachable,
             Answer::Icmp(error) => error,

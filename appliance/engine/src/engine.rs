@@ -249,6 +249,7 @@ impl Engine {
                 return Ok(self.passage(slot, direction));
             }
         }
+        self.half_open.hear(now, &key, packet)?;
         if let Some(errand) = self.consult(now, from, packet, key) {
             return Ok(Passage::Elsewhere(errand));
         }
@@ -281,7 +282,7 @@ impl Engine {
             identifications: Identifications::new(subkey(&seed, 9)),
             translator,
             quotas: Quotas::new(limits.flows, subkey(&seed, 3)),
-            half_open: HalfOpen::new(limits.flows, subkey(&seed, 5)),
+            half_open: HalfOpen::new(limits.flows, [5, 13].map(|number| subkey(&seed, number))),
             expendable: Queue::new(limits.flows),
             neighbours: Neighbours::new(&limits),
             outbox: VecDeque::with_capacity(limits.transmit_queue as usize),

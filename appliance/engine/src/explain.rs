@@ -63,7 +63,9 @@ impl Engine {
         let mut explanation = outcome.unwrap_or_else(|refusal| Explanation {
             steps: Vec::new(),
             verdict: match refusal.answer {
-                Some(Answer::Refuse | Answer::Icmp(_)) => Verdict::Reject(refusal.reason),
+                Some(Answer::Refuse | Answer::Icmp(_) | Answer::Challenge(_)) => {
+                    Verdict::Reject(refusal.reason)
+                }
                 Some(Answer::Unsolicited) | None => Verdict::Drop(refusal.reason),
             },
             rule: refusal.decided.map(|(decided, _)| decided.rule),

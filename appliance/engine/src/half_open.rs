@@ -1,15 +1,17 @@
 //! TCP handshakes that are not complete, and who may begin one more when the limit is reached.
 //!
 //! A flood of SYNs with invented sources fills any limit in no time. To refuse whoever comes then would
-//! let the flood win, and to make room for whoever comes would let it through to the server. So at the
-//! limit a newcomer has to show that somebody is there: its source has completed a handshake lately, or
-//! it sends the same SYN again after a refusal, as every TCP does after a second (RFC 6298 section 2.1)
-//! and a flood of invented sources does not. Then it takes the place of the handshake that has stood
-//! open for the longest time, if that has had its chance. Everybody else is refused, without state.
+//! let the flood win, and to make room for whoever comes would let it through to the server. So from
+//! half of a limit on a newcomer has to show that somebody is there: its source has completed a handshake
+//! lately, or has met a challenge (`challenge`). The other half is for those; when that is full too, they
+//! take the place of the handshake that has stood open for the longest time, if that has had its chance.
+//! Everybody else is challenged, without state.
 //!
-//! Who repeats each invented SYN can contend for places; that takes knowledge of this rule, twice the
-//! packets, and a second for each, and still nobody who was let in loses the place before
-//! [`REPEATER_WAITS_FOR`].
+//! To some the challenge does not come, or their answer does not. They send the same SYN again, as every
+//! TCP does after a second (RFC 6298 section 2.1) and a flood of invented sources does not, and take the
+//! place of the oldest in the first half. Who repeats each invented SYN can contend with them there; that
+//! takes knowledge of this rule, twice the packets, and a second for each, and still nobody who was let in
+//! loses the place before [`REPEATER_WAITS_FOR`].
 
 use std::hash::Hash;
 use std::time::Duration;
@@ -18,6 +20,7 @@ use gabion_rules::FloodLimits;
 
 use crate::address::SourceNetwork;
 use crate::chains::{HasKey, Keyed};
+use crate::challenge::Challenges;
 use crate::flows::Slot;
 use crate::hash::keyed;
 use crate::links::{Links, List};
@@ -62,6 +65,7 @@ pub(crate) struct HalfOpen {
     refused: Recent,
     known: Recent,
     key: [u8; 16],
+    pub(crate) challenges: Challenges,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -69,6 +73,17 @@ struct Place {
     flow: Slot,
     destination: Endpoint,
     since: Time,
+}
+
+impl Place {
+    fn has_had(&self, now: Time, chance: Duration) -> bool {
+        now.since(self.since) >= chance
+    }
+}
+
+/// So many of a limit are for sources that are not known, too.
+const fn for_anybody(limit: u32) -> u32 {
+    limit.div_ceil(2)
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -98,8 +113,8 @@ pub(crate) struct Newcomer {
 }
 
 impl HalfOpen {
-    /// For a table of `flows`; `key` seeds the hashes.
-    pub(crate) fn new(flows: u32, key: [u8; 16]) -> Self {
+    /// For a table of `flows`; the keys are for its hashes, and for those that others see.
+    pub(crate) fn new(flows: u32, [key, seen]: [[u8; 16]; 2]) -> Self {
         Self {
             places: Places::new(flows as usize),
             place_of: vec![0; flows as usize],
@@ -110,44 +125,56 @@ impl HalfOpen {
             refused: Recent::new(REFUSED_MARKS, REPEATED_WITHIN),
             known: Recent::new(KNOWN_MARKS, KNOWN_FOR),
             key,
+            challenges: Challenges::new(seen),
         }
     }
 
     /// Whether one more handshake may begin, and the flow whose place it takes, if any.
     ///
     /// # Errors
-    /// `HalfOpenLimit`; a repetition of the SYN may fare better.
+    /// `SynChallenged` where the source is to show that it is there, which a repetition of the SYN does too;
+    /// `HalfOpenLimit` where nothing helps but time.
     pub(crate) fn admit(
         &mut self,
         now: Time,
         limits: &FloodLimits,
         newcomer: &Newcomer,
     ) -> Result<Option<Slot>, DropReason> {
-        let destination = self.by_destination.get(&newcomer.destination);
-        let oldest = match destination {
-            Some(there) if there.count >= limits.half_open_per_destination => there.queue.first(),
-            Some(_) | None if self.len() >= limits.half_open => self.all.first(),
-            Some(_) | None => return Ok(None),
-        };
+        let Some(oldest) = self.in_the_way(limits, for_anybody, newcomer) else { return Ok(None) };
         let source = SourceNetwork::from(newcomer.key.source.address);
-        let syn = self.hash(&(newcomer.key, newcomer.sequence));
-        let has_waited_for = if self.known.age(now, self.hash(&source)).is_some() {
-            KNOWN_WAITS_FOR
-        } else {
-            match self.refused.age(now, syn) {
-                Some(age) if age >= REPEATED_AFTER => REPEATER_WAITS_FOR,
-                Some(_) => return Err(DropReason::HalfOpenLimit),
-                None => {
-                    self.refused.note(now, syn);
-                    return Err(DropReason::HalfOpenLimit);
-                }
-            }
-        };
-        let oldest = oldest.map(|place| self.places[place]);
-        match oldest {
-            Some(place) if now.since(place.since) >= has_waited_for => Ok(Some(place.flow)),
-            Some(_) | None => Err(DropReason::HalfOpenLimit),
+        if self.known.age(now, self.hash(&source)).is_some() {
+            return match self.in_the_way(limits, |limit| limit, newcomer) {
+                Some(oldest) if oldest.has_had(now, KNOWN_WAITS_FOR) => Ok(Some(oldest.flow)),
+                Some(_) => Err(DropReason::HalfOpenLimit),
+                None => Ok(None),
+            };
         }
+        let syn = self.hash(&(newcomer.key, newcomer.sequence));
+        match self.refused.age(now, syn) {
+            Some(age) if age >= REPEATED_AFTER && oldest.has_had(now, REPEATER_WAITS_FOR) => {
+                return Ok(Some(oldest.flow));
+            }
+            Some(_) => {}
+            None => self.refused.note(now, syn),
+        }
+        Err(DropReason::SynChallenged)
+    }
+
+    /// The oldest of those that fill a part of a limit.
+    fn in_the_way(
+        &self,
+        limits: &FloodLimits,
+        part: fn(u32) -> u32,
+        newcomer: &Newcomer,
+    ) -> Option<Place> {
+        let oldest = match self.by_destination.get(&newcomer.destination) {
+            Some(there) if there.count >= part(limits.half_open_per_destination) => {
+                there.queue.first()
+            }
+            Some(_) | None if self.len() >= part(limits.half_open) => self.all.first(),
+            Some(_) | None => None,
+        };
+        oldest.map(|place| self.places[place])
     }
 
     /// A flow's handshake has begun, or has begun anew.

@@ -31,10 +31,17 @@ impl KeyedHash {
     /// Of 13 bytes (IPv4) or 37: addresses, ports, protocol.
     #[inline]
     pub(crate) fn flow(self, key: &FlowKey) -> u64 {
+        self.flow_in(0, key)
+    }
+
+    /// The same in an epoch, which stands behind them.
+    #[inline]
+    pub(crate) fn flow_in(self, epoch: u16, key: &FlowKey) -> u64 {
         let (source, destination) = (key.source, key.destination);
         let rest = u64::from(source.port)
             | u64::from(destination.port) << 16
-            | u64::from(key.protocol) << 32;
+            | u64::from(key.protocol) << 32
+            | u64::from(epoch) << 40;
         let [a, b] = source.address.words();
         let [c, d] = destination.address.words();
         if source.address.family() == Family::Ipv4 && destination.address.family() == Family::Ipv4 {

@@ -112,6 +112,8 @@ pub(crate) enum Answer {
     /// 5382 REQ-4).
     Unsolicited,
     Icmp(IcmpError),
+    /// An acknowledgement of this, which was never sent.
+    Challenge(u32),
 }
 
 impl Refusal {

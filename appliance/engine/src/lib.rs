@@ -32,6 +32,7 @@ mod hairpin;
 mod admit;
 mod quotas;
 mod half_open;
+mod challenge;
 mod recent;
 mod links;
 mod tally;

@@ -101,6 +101,23 @@ pub(crate) fn tcp_reset(bytes: &[u8], packet: &Packet) -> Option<Vec<u8>> {
     tcp_frame(bytes, source, destination, &reset)
 }
 
+/// An acknowledgement of something that the sender of a SYN has not sent.
+pub(crate) fn tcp_challenge(
+    bytes: &[u8],
+    packet: &Packet,
+    acknowledgement: u32,
+) -> Option<Vec<u8>> {
+    let Segment::Tcp(segment) = packet.segment else { return None };
+    if !may_be_answered(bytes, packet) {
+        return None;
+    }
+    let (source, destination) = (packet.destination, packet.source);
+    let ports = (segment.destination_port, segment.source_port);
+    let number = Some(TcpSeqNumber(acknowledgement.cast_signed()));
+    let challenge = bare_segment(TcpControl::None, source, destination, ports, 0, number);
+    tcp_frame(bytes, source, destination, &challenge)
+}
+
 /// A RST from one end of a connection to the other, that nobody has asked for.
 pub(crate) fn tcp_reset_to(key: &FlowKey, sequence: u32, acknowledgement: u32) -> Option<Vec<u8>> {
     tcp_unasked(key, TcpControl::Rst, sequence, acknowledgement)

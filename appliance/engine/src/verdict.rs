@@ -20,7 +20,7 @@ pub enum Verdict {
     Held,
     /// Gone, silently.
     Drop(DropReason),
-    /// Gone, and the sender is told: an ICMP error or a RST is queued, within its rate limit.
+    /// Gone, and the sender is told: an ICMP error or a RST is queued, within its rate limit, or a challenge.
     Reject(DropReason),
 }
 
@@ -149,6 +149,11 @@ drop_reasons! {
     MappingTableFull => "mapping-table-full",
     /// Too many TCP connections are half open, in all or towards this destination.
     HalfOpenLimit => "half-open-limit",
+    /// A SYN of an unknown source while many TCP connections are half open: it was asked whether it is there, with an
+    /// acknowledgement that it answers with a RST (RFC 9293 section 3.10.7.3).
+    SynChallenged => "syn-challenged",
+    /// The RST that answers a challenge: the next SYN of its source may begin a connection.
+    ChallengeMet => "challenge-met",
     /// The source has as many flows, or as many half-open connections, as one source may have.
     SourceQuota => "source-quota",
     /// The source has begun as many flows in this second as one source may begin.
@@ -203,6 +208,7 @@ impl DropReason {
                 | Self::FlowTableFull
                 | Self::MappingTableFull
                 | Self::HalfOpenLimit
+                | Self::SynChallenged
                 | Self::SourceQuota
                 | Self::SourceRate
                 | Self::NeighbourQueueFull

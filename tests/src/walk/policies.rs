@@ -37,7 +37,7 @@ pub static POLICIES: LazyLock<Vec<Arc<RuleSet>>> = LazyLock::new(|| {
             "address: 203.0.113.5, ports: 2004-2011, filtering: endpoint-independent",
         ),
         settings(
-            "timeouts: { tcp-established: 20s, udp: 5s, udp-unreplied: 10s }\n  flood: { half-open-per-destination: 3, flows-per-source: 3, answers-per-second: 5 }",
+            "timeouts: { tcp-established: 20s, udp: 5s, udp-unreplied: 10s }\n  flood: { half-open-per-destination: 6, flows-per-source: 3, answers-per-second: 5 }",
         ),
     ];
     texts

@@ -474,6 +474,7 @@ fn is_limit(reason: DropReason) -> bool {
         DropReason::FlowTableFull
             | DropReason::MappingTableFull
             | DropReason::HalfOpenLimit
+            | DropReason::SynChallenged
             | DropReason::SourceQuota
             | DropReason::SourceRate
             | DropReason::NatPortsExhausted

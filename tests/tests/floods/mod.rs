@@ -43,9 +43,13 @@ fn endures(kind: Kind, per_second: u64) {
     let seen = ["203.0.114.", "44.", "45."].map(|of| rig.success(of));
     let [known, new, fragments] = seen.map(rig::Success::per_cent);
     assert_eq!(known, 100, "known clients in {kind:?}: {seen:?}");
-    // Who repeats each SYN contends for places with those who come for the first time.
-    let least = if kind == Kind::SynTwice { 60 } else { 100 };
-    assert!(new >= least, "new clients in {kind:?}: {seen:?}");
+    assert_eq!(new, 100, "new clients in {kind:?}: {seen:?}");
+    if !matches!(kind, Kind::SynFromOne | Kind::SynFromOneNetwork) {
+        assert!(
+            rig.success("44.").slowest < Duration::from_secs(1),
+            "at once in {kind:?}: {seen:?}"
+        );
+    }
     assert_eq!(fragments, 100, "fragments in {kind:?}: {seen:?}");
     let (sent, echoed) = rig.live_traffic();
     // What is still on the way apart.

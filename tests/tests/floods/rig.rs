@@ -15,6 +15,8 @@ use super::attack::{DNS, Kind, WEB};
 
 /// From one end to the other: a round trip to the server takes four of them.
 const LEG: Duration = Duration::from_millis(5);
+/// A TCP of Linux sends its SYN again so long after a challenge.
+const AGAIN: Duration = Duration::from_millis(8);
 /// A TCP sends its SYN again after 1, 2 and 4 s (RFC 6298 section 2), a resolver its query.
 const REPEATED: [u64; 3] = [1_000, 3_000, 7_000];
 
@@ -229,8 +231,12 @@ impl Rig {
     }
 
     fn send(&mut self, from: &'static str, frame: Vec<u8>) {
+        self.send_later(Duration::ZERO, from, frame);
+    }
+
+    fn send_later(&mut self, pause: Duration, from: &'static str, frame: Vec<u8>) {
         self.last += 1;
-        self.on_the_way.insert((self.now + LEG, self.last), (from, frame));
+        self.on_the_way.insert((self.now + pause + LEG, self.last), (from, frame));
     }
 
     fn deliver(&mut self) {
@@ -282,6 +288,13 @@ impl Rig {
                     let segment = build::tcp().from(&destination).to(&source).window(64_000);
                     let ack = segment.seq(ISN + 1).ack(sequence + 1).payload(&[1]);
                     self.send("ext", ack.frame());
+                }
+                // Nothing that it has sent: it says so, and sends its SYN again two ticks of Linux later.
+                Seen::Tcp { acknowledgement, length: 0, .. } if acknowledgement != ISN + 1 => {
+                    let segment = build::tcp().from(&destination).to(&source);
+                    let again = segment.clone().syn().seq(ISN).window(64_000);
+                    self.send("ext", segment.rst().seq(acknowledgement).frame());
+                    self.send_later(AGAIN, "ext", again.frame());
                 }
                 Seen::Tcp { .. } | Seen::Plain if is_first => client.done = Some(self.now),
                 _ => {

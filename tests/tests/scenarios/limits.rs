@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use gabion_engine::{DropReason, Event, Limits, build};
+use gabion_tests::walk::{read_packet, seen::Kind as Seen};
 
 use super::POLICY;
 use super::dialogue::Dialogue;
@@ -116,13 +117,13 @@ fn open(dialogue: &mut Dialogue, port: u16) {
 fn half_open_connections_are_limited_and_completed_ones_are_not() {
     let policy = POLICY.replace(
         "  default: { action: drop, log: sampled }",
-        "  default: { action: drop, log: sampled }\n  flood: { half-open: 3 }",
+        "  default: { action: drop, log: sampled }\n  flood: { half-open: 6 }",
     );
     let mut dialogue = Dialogue::new(&policy);
     for port in [1_025, 1_026, 1_027] {
         dialogue.send("ext", &syn(port));
     }
-    dialogue.step("ext", &syn(1_028), &[], &["drop:half-open-limit"]);
+    challenged(&mut dialogue, &syn(1_028));
     let server = build::tcp().from("10.1.0.10:443").to("198.51.100.9:1025").syn().seq(5).ack(2);
     dialogue.send("int", &server.window(64_000).frame());
     let client = build::tcp().from("198.51.100.9:1025").to("10.1.0.10:443").seq(2).ack(6);
@@ -135,8 +136,27 @@ fn half_open_connections_are_limited_and_completed_ones_are_not() {
     );
 }
 
+/// A SYN that is answered with an acknowledgement that its sender will not take for one; returns what it acknowledges.
+fn challenged(dialogue: &mut Dialogue, syn: &[u8]) -> u32 {
+    dialogue.send("ext", syn);
+    let counters = dialogue.engine.counters();
+    assert!(counters.rejected(DropReason::SynChallenged) > 0, "{counters:?}");
+    let (_, challenge) = dialogue.sent.last().expect("a challenge");
+    assert!(challenge.len() <= syn.len(), "nothing is amplified");
+    let (asked, seen) = (read_packet(&syn[14..]).unwrap(), read_packet(&challenge[14..]).unwrap());
+    assert_eq!(seen.key, asked.key.reversed());
+    let (Seen::Tcp { sequence: isn, .. }, Seen::Tcp { acknowledgement, syn: false, length: 0, .. }) =
+        (asked.kind, seen.kind)
+    else {
+        panic!("{seen:?}");
+    };
+    assert!(isn.wrapping_sub(acknowledgement).cast_signed() >= 0, "it was never sent");
+    acknowledgement
+}
+
+/// For so many from anybody there is room, and for as many from those that are known.
 const FOUR_HALF_OPEN: &str =
-    "  default: { action: drop, log: sampled }\n  flood: { half-open-per-destination: 4 }";
+    "  default: { action: drop, log: sampled }\n  flood: { half-open-per-destination: 8 }";
 
 /// A SYN of a host nobody knows, to the server's IPv4 or IPv6 address.
 fn invented(number: u16, to: &str) -> Vec<u8> {
@@ -158,17 +178,17 @@ fn random_sources_beyond_the_limit_never_reach_the_target_and_it_is_said_once() 
         let mut reached = 0;
         for number in 0..500 {
             dialogue.send("ext", &invented(number, to));
-            reached += dialogue.sent.len();
+            reached += dialogue.left().iter().filter(|left| left.starts_with("int")).count();
             dialogue.wait(Duration::from_millis(10), &[], &[]);
         }
         assert_eq!(reached, 4);
         let counters = dialogue.engine.counters();
-        assert_eq!(counters.dropped(DropReason::HalfOpenLimit), 496);
+        assert_eq!(counters.rejected(DropReason::SynChallenged), 496);
         let said = |event: &&Event| matches!(event, Event::LimitReached { .. });
         assert_eq!(dialogue.events.iter().filter(said).count(), 1);
         dialogue.wait(Duration::from_secs(6), &[], &[]);
         let over = dialogue.events.iter().any(|event| {
-            matches!(event, Event::LimitOver { limit: DropReason::HalfOpenLimit, times: 496, .. })
+            matches!(event, Event::LimitOver { limit: DropReason::SynChallenged, times: 496, .. })
         });
         assert!(over, "it was not said that the flood is over");
     }
@@ -184,10 +204,10 @@ fn who_repeats_a_syn_gets_the_place_of_the_oldest() {
         dialogue.wait(Duration::from_millis(1), &[], &[]);
     }
     dialogue.wait(Duration::from_secs(2), &[], &[]);
-    dialogue.step("ext", &syn(1_025), &[], &["drop:half-open-limit"]);
+    challenged(&mut dialogue, &syn(1_025));
     // A copy that the network made, or a flood that sends everything twice, is no repetition.
     dialogue.wait(Duration::from_millis(199), &[], &[]);
-    dialogue.step("ext", &syn(1_025), &[], &["drop:half-open-limit"]);
+    challenged(&mut dialogue, &syn(1_025));
     dialogue.wait(Duration::from_millis(1), &[], &[]);
     let reached = "int: tcp 198.51.100.9:1025 > 10.1.0.10:443 S ttl 63";
     dialogue.step("ext", &syn(1_025), &[reached], &["forwarded"]);
@@ -204,9 +224,62 @@ fn who_repeats_a_syn_gets_the_place_of_the_oldest() {
     let ack = build::tcp().from("198.51.100.9:1025").to("10.1.0.10:443").seq(2).ack(6);
     dialogue.send("ext", &ack.window(64_000).frame());
     dialogue.send("ext", &invented(9, "10.1.0.10:443"));
-    dialogue.step("ext", &invented(10, "10.1.0.10:443"), &[], &["drop:half-open-limit"]);
+    challenged(&mut dialogue, &invented(10, "10.1.0.10:443"));
     let reached = "int: tcp 198.51.100.9:1026 > 10.1.0.10:443 S ttl 63";
     dialogue.step("ext", &syn(1_026), &[reached], &["forwarded"]);
+}
+
+/// Covers: 3.14
+#[test]
+fn who_answers_a_challenge_is_known_and_nobody_else() {
+    let policy = POLICY.replace("  default: { action: drop, log: sampled }", FOUR_HALF_OPEN);
+    for to in ["10.1.0.10:443", "[2600:2::10]:443"] {
+        let mut dialogue = Dialogue::new(&policy);
+        (0..4).for_each(|number| dialogue.send("ext", &invented(number, to)));
+        let syn = invented(300, to);
+        let number = challenged(&mut dialogue, &syn);
+        let key = read_packet(&syn[14..]).unwrap().key;
+        let (client, server) = (key.source.to_string(), key.destination.to_string());
+        let rst =
+            |from: &str, number: u32| build::tcp().from(from).to(&server).rst().seq(number).frame();
+        // A number that is not the challenge's, or somebody else's.
+        let port = key.source.port + 1;
+        let other = client.replace(&key.source.port.to_string(), &port.to_string());
+        dialogue.step("ext", &rst(&client, number ^ 1), &[], &["drop:tcp-not-syn"]);
+        dialogue.step("ext", &rst(&other, number), &[], &["drop:tcp-not-syn"]);
+        challenged(&mut dialogue, &syn);
+        assert_eq!(dialogue.flows().len(), 4);
+        dialogue.step("ext", &rst(&client, number), &[], &["drop:challenge-met"]);
+        dialogue.send("ext", &syn);
+        assert!(dialogue.left()[0].starts_with("int: tcp"), "{:?}", dialogue.left());
+        assert_eq!(dialogue.flows().len(), 5);
+        // The places of the known are not for others, and are not without end.
+        challenged(&mut dialogue, &invented(301, to));
+        let next = |port: u16| {
+            let from = client.replace(&key.source.port.to_string(), &port.to_string());
+            build::tcp().from(&from).to(&server).syn().seq(1).frame()
+        };
+        for port in 2_000..2_003 {
+            dialogue.send("ext", &next(port));
+        }
+        assert_eq!(dialogue.flows().len(), 8);
+        dialogue.step("ext", &next(2_003), &[], &["drop:half-open-limit"]);
+        assert_eq!(dialogue.engine.counters().answers_limited, 0);
+    }
+}
+
+/// Covers: 3.14
+#[test]
+fn a_challenge_is_good_for_a_while() {
+    let policy = POLICY.replace("  default: { action: drop, log: sampled }", FOUR_HALF_OPEN);
+    for (pause, verdict) in [(8, "drop:challenge-met"), (18, "drop:tcp-not-syn")] {
+        let mut dialogue = Dialogue::new(&policy);
+        (0..4).for_each(|number| dialogue.send("ext", &invented(number, "10.1.0.10:443")));
+        let number = challenged(&mut dialogue, &syn(1_025));
+        dialogue.wait(Duration::from_secs(pause), &[], &[]);
+        let rst = build::tcp().from("198.51.100.9:1025").to("10.1.0.10:443").rst().seq(number);
+        dialogue.step("ext", &rst.frame(), &[], &[verdict]);
+    }
 }
 
 /// Covers: 6888-5

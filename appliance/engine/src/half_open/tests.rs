@@ -9,10 +9,11 @@ use crate::Address;
 
 const FLOWS: u32 = 64;
 
+/// So many for anybody, and as many again for who is known.
 fn limits(all: u32, each: u32) -> FloodLimits {
     FloodLimits {
-        half_open: all,
-        half_open_per_destination: each,
+        half_open: 2 * all,
+        half_open_per_destination: 2 * each,
         ..gabion_rules::Settings::default().flood
     }
 }
@@ -31,9 +32,9 @@ fn newcomer(source: u32, to: u8) -> Newcomer {
     Newcomer { key, destination: server(to), sequence: source.port.into() }
 }
 
-/// `limit` handshakes to server 1 that began at `at(0)`.
+/// `limit` handshakes of anybody to server 1 that began at `at(0)`.
 fn full(limit: u8) -> HalfOpen {
-    let mut half_open = HalfOpen::new(FLOWS, [3; 16]);
+    let mut half_open = HalfOpen::new(FLOWS, [[3; 16], [4; 16]]);
     for number in 0..u32::from(limit) {
         let place = half_open.admit(at(0), &limits(40, limit.into()), &newcomer(number, 1));
         assert_eq!(place, Ok(None));
@@ -50,7 +51,7 @@ fn at_the_limit_who_does_not_come_back_is_refused() {
         let now = at(u64::from(source) * 10);
         assert_eq!(
             half_open.admit(now, &limits(40, 8), &newcomer(source, 1)),
-            Err(DropReason::HalfOpenLimit)
+            Err(DropReason::SynChallenged)
         );
         // Another server is none of its business.
         assert_eq!(half_open.admit(now, &limits(40, 8), &newcomer(source, 2)), Ok(None));
@@ -77,11 +78,16 @@ fn a_repeated_syn_takes_the_place_of_the_oldest() {
 }
 
 #[test]
-fn a_source_that_has_completed_a_handshake_need_not_wait() {
+fn a_source_that_is_known_has_places_of_its_own() {
     let mut half_open = full(8);
     let limits = limits(40, 8);
     half_open.know(at(0), newcomer(7, 1).key.source.address.into());
-    assert!(half_open.admit(at(400), &limits, &newcomer(7, 1)).is_err());
+    for number in 8..16 {
+        assert_eq!(half_open.admit(at(1), &limits, &newcomer(7, 1)), Ok(None));
+        half_open.add(at(1), Slot(number), server(1));
+    }
+    // When those are full too, the oldest of all makes room, once it has had half a second.
+    assert_eq!(half_open.admit(at(400), &limits, &newcomer(7, 1)), Err(DropReason::HalfOpenLimit));
     assert_eq!(half_open.admit(at(500), &limits, &newcomer(7, 1)), Ok(Some(Slot(0))));
     assert!(half_open.admit(at(500), &limits, &newcomer(8, 1)).is_err());
     assert!(half_open.admit(at(601_000), &limits, &newcomer(7, 1)).is_err());
@@ -116,7 +122,7 @@ proptest! {
         steps in prop::collection::vec((0..3_u8, 0..FLOWS, 1..4_u8, 0..700_u64), 1..300),
     ) {
         let limits = limits(12, 5);
-        let mut half_open = HalfOpen::new(FLOWS, [3; 16]);
+        let mut half_open = HalfOpen::new(FLOWS, [[3; 16], [4; 16]]);
         let mut model: VecDeque<(Slot, u8, u64)> = VecDeque::new();
         // Every source is known, so that only the queues decide.
         for source in 0..200 {
@@ -134,9 +140,9 @@ proptest! {
                 }
                 (_, None) => {
                     let mut there = model.iter().filter(|(_, other, _)| *other == to);
-                    let oldest = if there.clone().count() >= 5 {
+                    let oldest = if there.clone().count() >= 10 {
                         Some(there.next().unwrap())
-                    } else if model.len() >= 12 {
+                    } else if model.len() >= 24 {
                         model.front()
                     } else {
                         None
@@ -160,7 +166,7 @@ proptest! {
                 (_, Some(_)) => {}
             }
             prop_assert_eq!(half_open.len() as usize, model.len());
-            prop_assert!(model.len() <= 12);
+            prop_assert!(model.len() <= 24);
         }
         for (slot, ..) in model {
             half_open.take(slot);

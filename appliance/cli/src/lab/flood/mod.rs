@@ -61,8 +61,8 @@ const SECTION: &str = "Floods, good clients meanwhile, and an established connec
 /// Name, what is sent, and the drop reason that must be counted.
 const FLOODS: [(&str, &str, Kind, Option<&str>); 11] = [
     ("none", "nothing: the control", Kind::Nothing, None),
-    ("syn-random", "SYNs, invented sources", Kind::SynFromAnywhere, Some("half-open-limit")),
-    ("syn-twice", "the same, each repeated", Kind::SynTwice, Some("half-open-limit")),
+    ("syn-random", "SYNs, invented sources", Kind::SynFromAnywhere, Some("syn-challenged")),
+    ("syn-twice", "the same, each repeated", Kind::SynTwice, Some("syn-challenged")),
     ("syn-one", "SYNs from one source", Kind::SynFromOne, Some("source-quota")),
     ("syn-rst", "SYNs with RSTs, invented sources", Kind::SynAndRst, None),
     ("ack", "ACKs of no connection", Kind::AckFromAnywhere, Some("tcp-not-syn")),

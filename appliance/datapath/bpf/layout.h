@@ -106,7 +106,26 @@ struct control {
 	__u64 seeds[2];
 	__u32 hops;
 	__u32 resuming;
-	__u32 unused[2];
+	/* Until when any of `floods` may be one, in the same units. */
+	__u32 flooded;
+	__u32 unused;
+};
+
+/* A destination to which many handshakes are open, as packets to it show it. */
+struct flood {
+	/* Of the address as it stands in memory; of IPv4, the first alone. */
+	__u64 words[2];
+	/* As on the wire. */
+	__u16 port;
+	/* That its packets come from. */
+	__u16 zone;
+	/* In units of 2^30 ns of CLOCK_MONOTONIC. */
+	__u32 until;
+};
+
+/* Of the keyed hash whose value is asked for. */
+struct challenge_state {
+	__u64 words[4];
 };
 
 /* What a later process wants to know of a flow: the node's alone. */
@@ -129,12 +148,21 @@ _Static_assert(sizeof(struct hop) == 24, "three words");
 _Static_assert(sizeof(struct port) == 24, "three words");
 _Static_assert(sizeof(struct control) == 64, "a line of the cache");
 _Static_assert(sizeof(struct past) == 56, "seven words");
+_Static_assert(sizeof(struct flood) == 24, "three words");
+_Static_assert(sizeof(struct challenge_state) == 32, "four words");
 
 #define PORTS 256
 #define PORTS_TRIED 4
 #define IDENTIFICATIONS 4096
+/* Places by hash, in each of which the last one counts. */
+#define FLOODS 64
+#define KNOWN 65536
+#define ASKED 524288
+/* Ten minutes, in units of 2^30 ns; and how many of those an epoch has, as a shift: engine/src/challenge.rs. */
+#define KNOWN_FOR 558
+#define EPOCH_SHIFT 3
 
-/* What became of a packet: src/ebpf/exits.rs has the names. All but the first two go to the engine. */
+/* What became of a packet: src/ebpf/exits.rs has the names. All but the first two and the last go to the engine. */
 enum exit {
 	EXIT_FORWARDED,
 	/* By XDP. */
@@ -155,6 +183,8 @@ enum exit {
 	EXIT_NO_NEIGHBOUR,
 	EXIT_REFUSED,
 	EXIT_UNCONFIRMED,
+	/* A SYN that was answered (challenge.h). */
+	EXIT_CHALLENGED,
 	EXITS,
 };
 
@@ -176,6 +206,11 @@ SHARED_ARRAY(ports, struct port, PORTS);
 SHARED_ARRAY(control, struct control, 1);
 SHARED_ARRAY(pasts, struct past, 1);
 SHARED_ARRAY(identifications, __u32, IDENTIFICATIONS);
+SHARED_ARRAY(floods, struct flood, FLOODS);
+SHARED_ARRAY(challenge_state, struct challenge_state, 1);
+/* Sources that are known, and SYNs that were asked: the hash's upper half above, the time below. */
+SHARED_ARRAY(known, __u64, KNOWN);
+SHARED_ARRAY(asked, __u64, ASKED);
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);

@@ -6,7 +6,7 @@
  * stack, of which the guard leaves only what is for the host. */
 #include <linux/pkt_cls.h>
 
-#include "cover.h"
+#include "challenge.h"
 
 /* How a transport checksum is to be mended after the kernel has been asked to. */
 struct mending {
@@ -101,6 +101,10 @@ always_inline int pass(struct __sk_buff *skb, const struct port *port, __u32 *ou
 	if (skb->vlan_present)
 		return EXIT_NOT_IP;
 	wrong = read_packet(&packet, (void *)(long)skb->data, (void *)(long)skb->data_end);
+	if (wrong == EXIT_TCP_FLAGS && ask(skb, port, &packet)) {
+		*out = skb->ifindex;
+		return EXIT_CHALLENGED;
+	}
 	if (wrong)
 		return wrong;
 	/* PACKET_HOST: the frame was sent to this interface. */
@@ -140,7 +144,7 @@ int fast_path(struct __sk_buff *skb)
 	__u32 exit = pass(skb, port, &out);
 
 	count_exit(exit);
-	if (exit == EXIT_FORWARDED)
+	if (exit == EXIT_FORWARDED || exit == EXIT_CHALLENGED)
 		return bpf_redirect(out, 0);
 	return miss(skb, port->door);
 }

@@ -97,6 +97,13 @@ impl fmt::Debug for Address {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct SourceNetwork(Address);
 
+impl SourceNetwork {
+    /// Its first address.
+    pub(crate) const fn address(self) -> Address {
+        self.0
+    }
+}
+
 impl From<Address> for SourceNetwork {
     fn from(source: Address) -> Self {
         Self(match source.family() {

@@ -59,7 +59,7 @@ impl Engine {
             let answer = if let Segment::Tcp(syn) = &packet.segment
                 && reason == DropReason::SynChallenged
             {
-                Some(Answer::Challenge(self.half_open.challenges.make(now, &key, syn)))
+                Some(Answer::Challenge(self.ask_source(now, from, &key, syn)))
             } else {
                 told.then_some(Answer::Icmp(IcmpError::Prohibited))
             };

@@ -14,10 +14,10 @@
 
 use std::time::Duration;
 
-use crate::half_open::HalfOpen;
+use crate::address::SourceNetwork;
 use crate::hash::KeyedHash;
 use crate::packet::{Packet, Segment, TcpSegment};
-use crate::{DropReason, FlowKey, Time};
+use crate::{DropReason, Engine, FlowKey, InterfaceId, Time};
 
 /// A number is good until the end of the epoch that follows its own: 8.6 s at least, and 17 s at most.
 const EPOCH_SHIFT: u32 = 33;
@@ -66,23 +66,52 @@ fn epoch(now: Time) -> u16 {
     (now.as_nanos() >> EPOCH_SHIFT) as u16
 }
 
-impl HalfOpen {
-    /// Learns from a segment of no flow that its source is there.
+impl Engine {
+    /// What to acknowledge to the sender of a SYN. The datapath may ask the others that come to the same destination.
+    pub(crate) fn ask_source(
+        &mut self,
+        now: Time,
+        from: InterfaceId,
+        key: &FlowKey,
+        syn: &TcpSegment,
+    ) -> u32 {
+        if let (Some(table), Some(zone)) = (&mut self.offloading.table, self.topology.zone(from)) {
+            table.challenge(key.destination, zone);
+        }
+        self.half_open.challenges.make(now, key, syn)
+    }
+
+    /// Learns from the answer to a challenge that a source is there. It is no segment of a flow, though there may be one:
+    /// datapaths challenge SYNs that are repeated, too.
     ///
     /// # Errors
     /// `ChallengeMet`: it was for the node.
-    pub(crate) fn hear(
+    pub(crate) fn hear_source(
         &mut self,
         now: Time,
         key: &FlowKey,
         packet: &Packet,
     ) -> Result<(), DropReason> {
         let Segment::Tcp(segment) = &packet.segment else { return Ok(()) };
-        if !segment.flags.rst || !self.challenges.is_met(now, key, segment.sequence) {
+        if !segment.flags.rst || !self.half_open.challenges.is_met(now, key, segment.sequence) {
             return Ok(());
         }
-        self.know(now, key.source.address.into());
+        self.know_source(now, key.source.address.into());
         Err(DropReason::ChallengeMet)
+    }
+
+    /// A source has shown that it is there.
+    pub(crate) fn know_source(&mut self, now: Time, source: SourceNetwork) {
+        self.half_open.know(now, source);
+        if let Some(table) = &mut self.offloading.table {
+            table.know(source.address());
+        }
+    }
+
+    pub(crate) fn tell_challenges(&mut self) {
+        if let Some(table) = &mut self.offloading.table {
+            table.set_challenge_state(self.half_open.challenges.hash.state());
+        }
     }
 }
 

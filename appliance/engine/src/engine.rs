@@ -238,6 +238,7 @@ impl Engine {
         packet: &Packet,
     ) -> Result<Passage, Refusal> {
         let key = packet.key().ok_or(DropReason::FragmentInvalid)?;
+        self.hear_source(now, &key, packet)?;
         if let Some((slot, direction)) =
             self.flows.find(&key).or_else(|| self.adopt_for(now, &key, packet, None))
         {
@@ -249,7 +250,6 @@ impl Engine {
                 return Ok(self.passage(slot, direction));
             }
         }
-        self.half_open.hear(now, &key, packet)?;
         if let Some(errand) = self.consult(now, from, packet, key) {
             return Ok(Passage::Elsewhere(errand));
         }

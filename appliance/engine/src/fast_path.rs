@@ -67,6 +67,7 @@ impl Engine {
         let relays = self.room_for_relays();
         self.offloading =
             Offloading { table: Some(table), places, relays, stamp: 1, ..Offloading::default() };
+        self.tell_challenges();
         self.tell_judgement();
     }
 

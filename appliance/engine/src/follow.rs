@@ -162,7 +162,7 @@ impl Engine {
                 self.quotas.take_half_open(source);
             }
             if to == TcpState::Established {
-                self.half_open.know(now, source);
+                self.know_source(now, source);
             }
         }
     }

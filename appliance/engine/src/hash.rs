@@ -28,6 +28,11 @@ impl KeyedHash {
         ])
     }
 
+    /// For another implementation of the same.
+    pub(crate) const fn state(self) -> [u64; 4] {
+        self.0
+    }
+
     /// Of 13 bytes (IPv4) or 37: addresses, ports, protocol.
     #[inline]
     pub(crate) fn flow(self, key: &FlowKey) -> u64 {

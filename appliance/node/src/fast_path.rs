@@ -7,8 +7,8 @@ use gabion_datapath::ebpf::{
 };
 use gabion_datapath::{LinkAddress, Port};
 use gabion_engine::{
-    Endpoint, FastFlow, FastHop, FastPast, FastPath, FastPlace, FastRemains, FastUsage, FastWay,
-    FastWindow, FlowKey, InterfaceId, Time, Usage,
+    Address, Endpoint, FastFlow, FastHop, FastPast, FastPath, FastPlace, FastRemains, FastUsage,
+    FastWay, FastWindow, FlowKey, InterfaceId, Time, Usage,
 };
 use gabion_rules::ZoneId;
 
@@ -76,6 +76,18 @@ impl FastPath for SharedTable {
 
     fn set_zone(&mut self, interface: InterfaceId, zone: Option<ZoneId>) {
         self.table.set_zone(Port(interface.0), zone.map(|zone| zone.0));
+    }
+
+    fn set_challenge_state(&mut self, state: [u64; 4]) {
+        self.table.set_challenge_state(state);
+    }
+
+    fn challenge(&mut self, destination: Endpoint, zone: ZoneId) {
+        self.table.challenge(wire(destination), zone.0);
+    }
+
+    fn know(&mut self, source: Address) {
+        self.table.know(source.to_ip());
     }
 
     fn set_stamp(&mut self, stamp: u32) {
@@ -161,13 +173,9 @@ fn entry(flow: &FastFlow) -> FlowEntry {
 }
 
 fn key(key: FlowKey) -> WireKey {
-    let endpoint = |endpoint: Endpoint| WireEndpoint {
-        address: endpoint.address.to_ip(),
-        port: endpoint.port,
-    };
-    WireKey {
-        protocol: key.protocol,
-        source: endpoint(key.source),
-        destination: endpoint(key.destination),
-    }
+    WireKey { protocol: key.protocol, source: wire(key.source), destination: wire(key.destination) }
+}
+
+fn wire(endpoint: Endpoint) -> WireEndpoint {
+    WireEndpoint { address: endpoint.address.to_ip(), port: endpoint.port }
 }

@@ -12,8 +12,8 @@ use std::time::Duration;
 use gabion_datapath::LinkAddress;
 use gabion_datapath::ebpf::{Exit, FastPathLimits, Hook, Programs, Trial, TrialResult};
 use gabion_engine::{
-    FastFlow, FastHop, FastPath, FastPlace, FastUsage, FastWay, FlowKey, Interface, InterfaceId,
-    Offload, Time,
+    Address, Endpoint, FastFlow, FastHop, FastPath, FastPlace, FastUsage, FastWay, FlowKey,
+    Interface, InterfaceId, Offload, Time,
 };
 use gabion_rules::ZoneId;
 use gabion_tests::walk::read_packet;
@@ -70,7 +70,8 @@ impl Kernel {
         let clock = Clock;
         let shared = SharedTable::new(table);
         let flows = BTreeMap::new();
-        let places = Places { shared, clock, limit: usize::MAX, flows, half_closed: 0 };
+        let limit = usize::MAX;
+        let places = Places { shared, clock, limit, flows, half_closed: 0, asks: false };
         let table = Table(Arc::new(Mutex::new(places)));
         Some(Self { namespace, programs, hook: Hook::Tc, numbers, table })
     }
@@ -143,6 +144,16 @@ impl Kernel {
     /// Packets of connections one side of which had closed that programs have moved.
     pub(crate) fn half_closed(&self) -> u64 {
         self.table.places().half_closed
+    }
+
+    /// Has the programs ask sources of SYNs whether they are there, where the engine does.
+    pub(crate) fn let_ask(&mut self) {
+        self.table.places().asks = true;
+    }
+
+    /// What the program at tc sends for a frame that no flow covers; `None` if it leaves it to the engine.
+    pub(crate) fn answer(&mut self, from: InterfaceId, frame: &[u8]) -> Option<Vec<u8>> {
+        self.run_at(Hook::Tc, self.numbers[usize::from(from.0)], frame, 0)
     }
 
     /// How often each exit was taken.
@@ -218,6 +229,7 @@ struct Places {
     limit: usize,
     flows: BTreeMap<u32, Seen>,
     half_closed: u64,
+    asks: bool,
 }
 
 #[derive(Debug)]
@@ -304,6 +316,21 @@ impl FastPath for Table {
 
     fn set_zone(&mut self, interface: InterfaceId, zone: Option<ZoneId>) {
         self.places().shared.set_zone(interface, zone);
+    }
+
+    fn set_challenge_state(&mut self, state: [u64; 4]) {
+        self.places().shared.set_challenge_state(state);
+    }
+
+    fn challenge(&mut self, destination: Endpoint, zone: ZoneId) {
+        let mut places = self.places();
+        if places.asks {
+            places.shared.challenge(destination, zone);
+        }
+    }
+
+    fn know(&mut self, source: Address) {
+        self.places().shared.know(source);
     }
 
     fn set_stamp(&mut self, stamp: u32) {

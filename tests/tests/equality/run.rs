@@ -48,7 +48,7 @@ pub(super) fn interfaces() -> Vec<Interface> {
     own_links(network()).interfaces
 }
 
-fn own_links(mut network: Network) -> Network {
+pub(super) fn own_links(mut network: Network) -> Network {
     for (place, interface) in network.interfaces.iter_mut().enumerate() {
         interface.mac = [2, 0, 0, 0, 0xe0, place as u8];
     }

@@ -21,10 +21,11 @@ pub enum Exit {
     NoNeighbour,
     Refused,
     Unconfirmed,
+    Challenged,
 }
 
 impl Exit {
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Forwarded,
         Self::ForwardedEarly,
         Self::NotIp,
@@ -43,9 +44,10 @@ impl Exit {
         Self::NoNeighbour,
         Self::Refused,
         Self::Unconfirmed,
+        Self::Challenged,
     ];
 
-    /// The name in metrics: by which hook it was forwarded, or why the engine had to look.
+    /// The name in metrics: by which hook it was forwarded, that it was answered, or why the engine had to look.
     pub const fn label(self) -> &'static str {
         match self {
             Self::Forwarded => "forwarded",
@@ -66,6 +68,7 @@ impl Exit {
             Self::NoNeighbour => "no-neighbour",
             Self::Refused => "refused",
             Self::Unconfirmed => "unconfirmed",
+            Self::Challenged => "challenged",
         }
     }
 }

@@ -121,7 +121,7 @@ const fn mix(mut value: u64) -> u64 {
 
 /// As `hash` in `bpf/flow.h`, which reads words of the packet as they stand in memory: NH of UMAC (J. Black and others,
 /// 1999), and a finalizer.
-fn hash(keys: &[u32; HASH_KEYS], key: &WireKey) -> u64 {
+pub(super) fn hash(keys: &[u32; HASH_KEYS], key: &WireKey) -> u64 {
     let [source, destination] = [key.source, key.destination];
     let port = |port: u16| u32::from(u16::from_ne_bytes(port.to_be_bytes()));
     let ports = port(destination.port) << 16 | port(source.port);

@@ -15,6 +15,11 @@ pub(super) const HOST_PORTS: usize = 8;
 pub(super) const SENT_FIN: u8 = 0x80;
 /// Counters of IPv4 identifications, of which the programs alone know.
 pub(super) const IDENTIFICATIONS: u32 = 4_096;
+/// Places for destinations under flood, for sources that are known, and for SYNs that were asked, of which the programs
+/// alone know.
+pub(super) const FLOODS: u32 = 64;
+pub(super) const KNOWN: u32 = 1 << 16;
+pub(super) const ASKED: u32 = 1 << 19;
 
 #[derive(Debug)]
 #[repr(C)]
@@ -99,8 +104,30 @@ pub(super) struct Control {
     pub(super) hops: AtomicU32,
     /// Whether flows of both halves are there.
     pub(super) resuming: AtomicU32,
-    pub(super) unused: [AtomicU32; 2],
+    /// Until when any of `floods` may be one, in units of 2^30 ns.
+    pub(super) flooded: AtomicU32,
+    pub(super) unused: AtomicU32,
 }
+
+#[derive(Debug)]
+#[repr(C)]
+pub(super) struct Flood {
+    pub(super) words: [AtomicU64; 2],
+    pub(super) port: AtomicU16,
+    pub(super) zone: AtomicU16,
+    pub(super) until: AtomicU32,
+}
+
+#[derive(Debug)]
+#[repr(C)]
+pub(super) struct ChallengeState {
+    pub(super) words: [AtomicU64; 4],
+}
+
+/// The upper half of a hash above, a time below.
+#[derive(Debug)]
+#[repr(C)]
+pub(super) struct Mark(pub(super) AtomicU64);
 
 #[derive(Debug)]
 #[repr(C)]
@@ -127,4 +154,7 @@ const _: () = {
     assert!(size_of::<PortPlace>() == 24);
     assert!(size_of::<Control>() == 64);
     assert!(size_of::<Past>() == 56);
+    assert!(size_of::<Flood>() == 24);
+    assert!(size_of::<ChallengeState>() == 32);
+    assert!(size_of::<Mark>() == 8);
 };

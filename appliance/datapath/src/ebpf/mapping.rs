@@ -11,7 +11,9 @@ use std::ptr::NonNull;
 
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
-use super::layout::{Bucket, Control, Flow, Hop, Past, PortPlace, Wide};
+use super::layout::{
+    Bucket, ChallengeState, Control, Flood, Flow, Hop, Mark, Past, PortPlace, Wide,
+};
 
 /// Types of atomics alone.
 ///
@@ -27,7 +29,7 @@ macro_rules! shared {
     };
 }
 
-shared!(Bucket, Control, Flow, Hop, Past, PortPlace, Wide);
+shared!(Bucket, ChallengeState, Control, Flood, Flow, Hop, Mark, Past, PortPlace, Wide);
 
 /// The entries of a map that was made with `BPF_F_MMAPABLE`.
 pub(super) struct SharedArray<T> {

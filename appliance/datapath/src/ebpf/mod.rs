@@ -19,6 +19,7 @@ mod mapping;
 mod pins;
 mod ports;
 mod program;
+mod questions;
 mod refusal;
 mod remains;
 mod table;

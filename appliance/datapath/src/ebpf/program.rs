@@ -14,10 +14,14 @@ use aya::{Ebpf, EbpfLoader};
 use super::exits::Exit;
 use super::hook::Hook;
 use super::index::{Index, Seeds};
-use super::layout::{Bucket, Control, Flow, Hop, IDENTIFICATIONS, PORTS, Past, PortPlace, Wide};
+use super::layout::{
+    ASKED, Bucket, ChallengeState, Control, FLOODS, Flood, Flow, Hop, IDENTIFICATIONS, KNOWN, Mark,
+    PORTS, Past, PortPlace, Wide,
+};
 use super::mapping::{Shared, SharedArray};
 use super::pins::{Pins, TableSize};
 use super::ports::Ports;
+use super::questions::Questions;
 use super::refusal::OpenFastPathError;
 use super::table::{FlowTable, Places};
 
@@ -208,7 +212,7 @@ impl Sizes {
         2 * self.limits.hops
     }
 
-    fn all(&self) -> [TableSize; 9] {
+    fn all(&self) -> [TableSize; 13] {
         let flows = self.limits.flows;
         [
             size::<Bucket>("flow_index", self.buckets),
@@ -219,6 +223,10 @@ impl Sizes {
             size::<PortPlace>("ports", PORTS),
             CONTROL,
             size::<u32>("identifications", IDENTIFICATIONS),
+            size::<Flood>("floods", FLOODS),
+            size::<ChallengeState>("challenge_state", 1),
+            size::<Mark>("known", KNOWN),
+            size::<Mark>("asked", ASKED),
             size::<u64>("exits", Exit::ALL.len() as u32),
         ]
     }
@@ -276,6 +284,12 @@ fn tables(ebpf: &Ebpf, sizes: &Sizes, seeds: Seeds) -> Result<FlowTable, OpenFas
         hops,
         ports,
         control: Arc::new(shared(ebpf, "control", 1)?),
+        questions: Questions {
+            floods: shared(ebpf, "floods", FLOODS)?,
+            known: shared(ebpf, "known", KNOWN)?,
+            state: shared(ebpf, "challenge_state", 1)?,
+            keys: seeds.hash_keys(),
+        },
         half: 0,
         free: Places::new(flows),
         free_wide: Places::new(flows),

@@ -142,11 +142,11 @@ impl FlowTable {
     }
 }
 
-fn monotonic() -> Duration {
+pub(super) fn monotonic() -> Duration {
     Duration::try_from(clock_gettime(ClockId::Monotonic)).unwrap_or_default()
 }
 
 /// The programs' time.
-fn units(monotonic: Duration) -> u32 {
+pub(super) fn units(monotonic: Duration) -> u32 {
     u32::try_from(monotonic.as_nanos() >> SEEN_SHIFT).unwrap_or(u32::MAX)
 }

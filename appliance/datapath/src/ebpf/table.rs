@@ -18,6 +18,7 @@ use super::index::{Index, Refused, words};
 use super::layout::{Control, Flow, HOST_PORTS, Hop, Past, SENT_FIN, Wide};
 use super::mapping::SharedArray;
 use super::ports::{NO_ZONE, Ports};
+use super::questions::Questions;
 use crate::Port;
 
 /// Far longer than any program runs, even where a hypervisor stops a processor in the middle.
@@ -40,6 +41,7 @@ pub struct FlowTable {
     pub(super) ports: Arc<Ports>,
     pub(super) control: Arc<SharedArray<Control>>,
     pub(super) pasts: SharedArray<Past>,
+    pub(super) questions: Questions,
     /// The half of `hops` that is this process's: flows of an earlier one go on by the other.
     pub(super) half: u32,
     pub(super) free: Places,

@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod challenges;
 mod packets;
 
 use std::cell::RefCell;

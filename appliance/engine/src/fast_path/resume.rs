@@ -51,6 +51,7 @@ impl Engine {
             stamp,
             ..Offloading::default()
         };
+        self.tell_challenges();
         let mut resumed = Resumed::default();
         for place in (0..places).map(FastPlace) {
             if place.0.is_multiple_of(FLOWS_PER_TURN) {

@@ -5,7 +5,7 @@ use std::fmt::Debug;
 use gabion_rules::ZoneId;
 
 use super::FastRemains;
-use crate::{FlowHeader, FlowKey, InterfaceId, NodeId, Time, Usage};
+use crate::{Address, Endpoint, FlowHeader, FlowKey, InterfaceId, NodeId, Time, Usage};
 
 /// The datapath's table: memory, no system calls.
 pub trait FastPath: Debug + Send {
@@ -37,6 +37,16 @@ pub trait FastPath: Debug + Send {
 
     /// Says which zone packets of an interface come from; `None` has them come to the engine.
     fn set_zone(&mut self, interface: InterfaceId, zone: Option<ZoneId>);
+
+    /// What the numbers of challenges are made with, should the datapath send some.
+    fn set_challenge_state(&mut self, _: [u64; 4]) {}
+
+    /// Unknown sources of SYNs that come from a zone to `destination` are challenged; the datapath may do so for a while,
+    /// no longer than two seconds.
+    fn challenge(&mut self, _destination: Endpoint, _zone: ZoneId) {}
+
+    /// A source is known, for ten minutes; of IPv6, its /64.
+    fn know(&mut self, _source: Address) {}
 
     /// From now on, flows of this judgement only are moved; with zero, none.
     fn set_stamp(&mut self, stamp: u32);

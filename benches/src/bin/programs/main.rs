@@ -3,9 +3,11 @@
 //!
 //! Caches are warm and nothing is waited for, so these are the least a packet can cost; differences between lines are
 //! what the comparison (`peer`) cannot show. The last lines are of packets of many flows, one run each, of which
-//! starting and ending a run is the larger part: only the difference between their numbers of flows means anything.
+//! starting and ending a run is the larger part: only the difference between their numbers of flows means anything, and
+//! that between SYNs that are challenged and SYNs that are not.
 
 mod crowd;
+mod flood;
 mod packet;
 
 use anyhow::Context as _;
@@ -107,6 +109,12 @@ fn main() -> anyhow::Result<()> {
             if is_asked_for(&name) {
                 print(&name, crowd::measure(hook, flows).with_context(|| name.clone())?);
             }
+        }
+    }
+    for (kind, is_flood) in [("missed", false), ("challenged", true)] {
+        let name = format!("{}/once/syn4/{kind}", Hook::Tc.label());
+        if is_asked_for(&name) {
+            print(&name, flood::measure(is_flood).with_context(|| name.clone())?);
         }
     }
     Ok(())

@@ -33,6 +33,8 @@ struct Tables {
     keys: HashMap<FlowKey, (u32, usize)>,
     hops: HashMap<u32, (u16, FastWay)>,
     zones: HashMap<InterfaceId, ZoneId>,
+    /// Until when packets go between nodes; for ever, where nobody says.
+    between: Option<Time>,
     moved: u64,
 }
 
@@ -136,6 +138,11 @@ impl ModelTable {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The process has turned: what other nodes have to do with goes on until then.
+    pub fn confirm(&self, until: Time) {
+        self.tables().between = Some(until);
+    }
+
     /// Packets that went this way.
     pub fn moved(&self) -> u64 {
         self.tables().moved
@@ -150,7 +157,9 @@ impl ModelTable {
         if let Some((relay, usage)) = tables.relays.get(&place).copied() {
             let wrap = relay.ways[direction].filter(|wrap| Some(wrap.zone) == zone)?;
             let length = packet.end - LINK;
-            let is_open = tables.peers.contains(&relay.peer) && tables.is_current(relay.stamp);
+            let is_open = tables.peers.contains(&relay.peer)
+                && tables.is_current(relay.stamp)
+                && tables.is_confirmed(now);
             if !is_open || length as u32 > relay.mtu {
                 return None;
             }
@@ -185,6 +194,10 @@ impl Tables {
         self.stamp != 0 && self.stamp == stamp
     }
 
+    fn is_confirmed(&self, now: Time) -> bool {
+        self.between.is_none_or(|until| now <= until)
+    }
+
     /// Room for a flow whose keys nobody has.
     fn lead(&mut self, keys: [FlowKey; 2]) -> Option<u32> {
         if keys.iter().any(|key| self.keys.contains_key(key)) {
@@ -208,6 +221,11 @@ impl Tables {
         let hop = flow.hops[direction]?;
         let &(tenancy, way) = self.hops.get(&hop.place)?;
         let length = packet.end - LINK;
+        // Others take over what comes by them.
+        let is_whole = flow.legs == [None; 2];
+        if !(is_whole || self.is_confirmed(now)) {
+            return None;
+        }
         if !self.is_current(flow.stamp) || tenancy != hop.tenancy || length as u32 > way.mtu {
             return None;
         }

@@ -14,7 +14,10 @@ struct frame {
 /* What is to become of a packet. */
 struct cover {
 	struct flow *flow;
+	__u32 slot;
 	__u32 direction;
+	/* The flow's when it was found. */
+	__u32 turn;
 	struct hop hop;
 	struct rewrite rewrite;
 };
@@ -62,12 +65,24 @@ always_inline bool fits(const struct frame *frame, const struct packet *packet, 
 	return packet->length <= mtu && frame->length >= ETH_HLEN + packet->length;
 }
 
-/* Returns zero, or why the engine has to look. Changes nothing. */
-always_inline int find_cover(struct cover *cover, const struct packet *packet, const struct port *port,
-			     const struct frame *frame)
+/* Whether the node has turned so lately that others wait for it. */
+always_inline bool is_between_nodes(const struct control *now)
+{
+	__u32 until = *(volatile __u32 *)&now->between;
+
+	return until && is_at_most(bpf_ktime_get_coarse_ns() >> 24, until);
+}
+
+always_inline __u8 kind_of(const struct flow *flow)
+{
+	return flow->shifts[0] & KIND;
+}
+
+/* Finds the flow of a packet that comes from a zone. Returns zero, or why the engine has to look. Changes nothing. */
+always_inline int find_entry(struct cover *cover, const struct packet *packet, __u16 zone)
 {
 	__u32 direction = 0, zero = 0;
-	struct flow *flow = find_flow(packet, &direction);
+	struct flow *flow = find_flow(packet, &cover->slot, &direction);
 
 	if (!flow)
 		return EXIT_NO_FLOW;
@@ -82,12 +97,34 @@ always_inline int find_cover(struct cover *cover, const struct packet *packet, c
 	/* Nobody ends flows any more, or follows the network. */
 	if (now->confirmed && now->confirmed < read_clock())
 		return EXIT_UNCONFIRMED;
-	if (flow->zones[direction] != port->zone)
+	/* Other nodes take it over. */
+	if (kind_of(flow) != KIND_OWN && !is_between_nodes(now))
+		return EXIT_UNCONFIRMED;
+	if (flow->zones[direction] != zone)
 		return EXIT_WRONG_ZONE;
 	if (packet->hop_limit <= 1)
 		return EXIT_HOP_LIMIT;
-	__u32 place = flow->hops[direction];
+	cover->flow = flow;
+	cover->direction = direction;
+	cover->turn = turn;
+	return 0;
+}
+
+/* Whether nobody has changed the flow since it was found, up to which all that was read of it belongs together. */
+always_inline bool is_as_found(const struct cover *cover)
+{
+	order_reads();
+	return *(volatile __u32 *)&cover->flow->turn == cover->turn;
+}
+
+/* Sees whether the flow that was found covers the packet. Returns zero, or why the engine has to look. Changes
+ * nothing. */
+always_inline int check_cover(struct cover *cover, const struct packet *packet, const struct frame *frame)
+{
+	struct flow *flow = cover->flow;
+	__u32 direction = cover->direction & 1, place = flow->hops[direction];
 	struct hop *next = bpf_map_lookup_elem(&hops, &place);
+
 	if (!next)
 		return EXIT_NO_NEIGHBOUR;
 	struct hop hop = { .second = *(volatile __u64 *)&next->second };
@@ -103,14 +140,11 @@ always_inline int find_cover(struct cover *cover, const struct packet *packet, c
 	if (!read_rewrite(&cover->rewrite, flow, direction))
 		return EXIT_NO_FLOW;
 	cover->rewrite.plain = is_plain(&cover->rewrite, packet);
-	order_reads();
 	/* Nobody has changed the flow meanwhile, or the hop. */
-	if (*(volatile __u32 *)&flow->turn != turn)
+	if (!is_as_found(cover))
 		return EXIT_NO_FLOW;
 	if (*(volatile __u64 *)&next->second != hop.second)
 		return EXIT_NO_NEIGHBOUR;
-	cover->flow = flow;
-	cover->direction = direction;
 	cover->hop = hop;
 	return 0;
 }

@@ -85,7 +85,8 @@ always_inline bool has_key(const struct flow *flow, __u32 direction, const struc
 	       words[3] == packet->words[3];
 }
 
-always_inline struct flow *find_flow(const struct packet *packet, __u32 *direction)
+/* The flow's place, and the packet's direction. */
+always_inline struct flow *find_flow(const struct packet *packet, __u32 *place_of_flow, __u32 *direction)
 {
 	__u64 hashed = hash(packet);
 	__u32 tag = hashed >> 32, place = (__u32)hashed & bucket_mask;
@@ -96,6 +97,7 @@ always_inline struct flow *find_flow(const struct packet *packet, __u32 *directi
 	if (!way)
 		return 0;
 	__u32 slot = (way - 1) >> 1;
+	*place_of_flow = slot;
 	*direction = (way - 1) & 1;
 	return bpf_map_lookup_elem(&flows, &slot);
 }

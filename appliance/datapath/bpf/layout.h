@@ -40,7 +40,7 @@ struct flow {
 	__u16 port_delta;
 	__u8 version;
 	__u8 protocol;
-	/* By how much announced windows are shifted, 14 at most; and SENT_FIN. */
+	/* By how much announced windows are shifted, 14 at most; SENT_FIN; and in the first one KIND. */
 	__u8 shifts[2];
 	/* In units of 2^30 ns of CLOCK_MONOTONIC: the programs write these and what follows. */
 	__u32 last_seen[2];
@@ -52,6 +52,18 @@ struct flow {
 
 /* This side has sent its FIN, the last of what lies before its end. */
 #define SENT_FIN 0x80
+
+/* Whose packets a flow's are, by how it comes. */
+#define KIND 0x60
+/* Those of both directions come in by interfaces here. */
+#define KIND_OWN 0
+/* Another node hands over those of a direction, whose zone is ZONE_OF_PEERS. */
+#define KIND_LEGS 0x20
+/* Another node's flow, to which packets are handed over: `hops` are nodes, and `tenancies` bytes of the largest packet. */
+#define KIND_RELAY 0x40
+
+/* No zone of the node's has this number. */
+#define ZONE_OF_PEERS 0xfffe
 
 /* The addresses of an IPv6 connection: source and destination of each direction. */
 struct wide {
@@ -93,6 +105,29 @@ struct port {
 
 #define HOST_PORTS 8
 
+/* Of a flow that several nodes have to do with: what stands before packets of each direction on their way between
+ * them, GENEVE and its option (docs/cluster.md section 7). */
+struct head {
+	__u64 words[2][4];
+};
+
+/* Another node, at its number. */
+struct peer {
+	/* Odd while the node writes it. */
+	__u32 turn;
+	/* Whether packets are handed over to it. */
+	__u32 open;
+	/* By which interface; zero where none is known. */
+	__u32 interface;
+	/* Of the addresses, 4 or 6, and of the next hop on the way there; zero is nobody. */
+	__u16 version;
+	__u16 next_version;
+	/* This node's address, the other's, and the next hop's; of IPv4 the first word. */
+	__u32 local[4];
+	__u32 remote[4];
+	__u32 next[4];
+};
+
 struct control {
 	/* Zero: nothing passes by itself. */
 	__u32 stamp;
@@ -108,7 +143,9 @@ struct control {
 	__u32 resuming;
 	/* Until when any of `floods` may be one, in the same units. */
 	__u32 flooded;
-	__u32 unused;
+	/* Until when packets go between nodes, in units of 2^24 ns and modulo 2^32; zero is not at all. Keys end with the
+	 * process. */
+	__u32 between;
 };
 
 /* A destination to which many handshakes are open, as packets to it show it. */
@@ -144,6 +181,8 @@ _Static_assert(sizeof(struct bucket) == 64, "a line of the cache");
 _Static_assert(sizeof(struct flow) == 128, "two lines of the cache");
 _Static_assert(__builtin_offsetof(struct flow, packets) == 64, "the second line");
 _Static_assert(sizeof(struct wide) == 64, "a line of the cache");
+_Static_assert(sizeof(struct head) == 64, "a line of the cache");
+_Static_assert(sizeof(struct peer) == 64, "a line of the cache");
 _Static_assert(sizeof(struct hop) == 24, "three words");
 _Static_assert(sizeof(struct port) == 24, "three words");
 _Static_assert(sizeof(struct control) == 64, "a line of the cache");
@@ -162,11 +201,17 @@ _Static_assert(sizeof(struct challenge_state) == 32, "four words");
 #define KNOWN_FOR 558
 #define EPOCH_SHIFT 3
 
-/* What became of a packet: src/ebpf/exits.rs has the names. All but the first two and the last go to the engine. */
+/* Nodes have numbers from 1 to 16. */
+#define PEERS 17
+
+/* What became of a packet: src/ebpf/exits.rs has the names. All but the first four and the last go to the engine. */
 enum exit {
 	EXIT_FORWARDED,
 	/* By XDP. */
 	EXIT_FORWARDED_EARLY,
+	/* To another node, and from one. */
+	EXIT_WRAPPED,
+	EXIT_UNWRAPPED,
 	EXIT_NOT_IP,
 	EXIT_NO_FLOW,
 	EXIT_STALE,
@@ -183,6 +228,8 @@ enum exit {
 	EXIT_NO_NEIGHBOUR,
 	EXIT_REFUSED,
 	EXIT_UNCONFIRMED,
+	EXIT_NO_PEER,
+	EXIT_OTHER_HEAD,
 	/* A SYN that was answered (challenge.h). */
 	EXIT_CHALLENGED,
 	EXITS,
@@ -205,6 +252,8 @@ SHARED_ARRAY(hops, struct hop, 1);
 SHARED_ARRAY(ports, struct port, PORTS);
 SHARED_ARRAY(control, struct control, 1);
 SHARED_ARRAY(pasts, struct past, 1);
+SHARED_ARRAY(heads, struct head, 1);
+SHARED_ARRAY(peers, struct peer, PEERS);
 SHARED_ARRAY(identifications, __u32, IDENTIFICATIONS);
 SHARED_ARRAY(floods, struct flood, FLOODS);
 SHARED_ARRAY(challenge_state, struct challenge_state, 1);
@@ -223,3 +272,7 @@ struct {
 const volatile __u32 bucket_mask = 0;
 const volatile __u32 hash_keys[10] = {};
 const volatile __u64 seed = 0;
+/* UDP port of packets between nodes, as on the wire. */
+const volatile __u16 wrapped_port = 0;
+/* Of the addresses between nodes, 4 or 6: what is of the other need not be looked through before programs are loaded. */
+const volatile __u8 outer_version = 4;

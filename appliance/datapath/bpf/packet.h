@@ -162,27 +162,32 @@ always_inline int read_udp(struct packet *packet, struct udphdr *udp, void *end)
 	return 0;
 }
 
-/* Returns zero, or why the engine has to look. */
-always_inline int read_packet(struct packet *packet, void *data, void *end)
+/* Reads what stands at `network`. Returns zero, or why the engine has to look. */
+always_inline int read_network(struct packet *packet, __be16 ethertype, void *network, void *end)
 {
-	struct ethhdr *ethernet = data;
 	int wrong;
 
-	if ((void *)(ethernet + 1) > end)
-		return EXIT_NOT_IP;
-	if (ethernet->h_proto == bpf_htons(ETH_P_IP))
-		wrong = read_ipv4(packet, (struct iphdr *)(ethernet + 1), end);
-	else if (ethernet->h_proto == bpf_htons(ETH_P_IPV6))
-		wrong = read_ipv6(packet, (struct ipv6hdr *)(ethernet + 1), end);
+	if (ethertype == bpf_htons(ETH_P_IP))
+		wrong = read_ipv4(packet, network, end);
+	else if (ethertype == bpf_htons(ETH_P_IPV6))
+		wrong = read_ipv6(packet, network, end);
 	else
 		wrong = EXIT_NOT_IP;
 	if (wrong)
 		return wrong;
-	void *transport = packet->version == 4 ? data + ETH_HLEN + sizeof(struct iphdr)
-					       : data + ETH_HLEN + sizeof(struct ipv6hdr);
+	void *transport = packet->version == 4 ? network + sizeof(struct iphdr) : network + sizeof(struct ipv6hdr);
 	if (packet->protocol == IPPROTO_TCP)
 		return read_tcp(packet, transport, end);
 	if (packet->protocol == IPPROTO_UDP)
 		return read_udp(packet, transport, end);
 	return EXIT_PROTOCOL;
+}
+
+always_inline int read_packet(struct packet *packet, void *data, void *end)
+{
+	struct ethhdr *ethernet = data;
+
+	if ((void *)(ethernet + 1) > end)
+		return EXIT_NOT_IP;
+	return read_network(packet, ethernet->h_proto, ethernet + 1, end);
 }

@@ -7,6 +7,7 @@
 #include <linux/pkt_cls.h>
 
 #include "challenge.h"
+#include "outer.h"
 
 /* How a transport checksum is to be mended after the kernel has been asked to. */
 struct mending {
@@ -89,8 +90,8 @@ always_inline bool write_packet(struct __sk_buff *skb, const struct rewrite *rew
 	return true;
 }
 
-/* Moves the packet if a flow covers it. Returns the exit. */
-always_inline int pass(struct __sk_buff *skb, const struct port *port, __u32 *out)
+/* Moves the packet if a flow covers it; `verdict` says how. Returns the exit. */
+always_inline int pass(struct __sk_buff *skb, const struct port *port, int *verdict)
 {
 	struct frame frame = { .length = skb->len, .segment = skb->gso_size };
 	struct packet packet;
@@ -102,7 +103,7 @@ always_inline int pass(struct __sk_buff *skb, const struct port *port, __u32 *ou
 		return EXIT_NOT_IP;
 	wrong = read_packet(&packet, (void *)(long)skb->data, (void *)(long)skb->data_end);
 	if (wrong == EXIT_TCP_FLAGS && ask(skb, port, &packet)) {
-		*out = skb->ifindex;
+		*verdict = bpf_redirect(skb->ifindex, 0);
 		return EXIT_CHALLENGED;
 	}
 	if (wrong)
@@ -110,13 +111,18 @@ always_inline int pass(struct __sk_buff *skb, const struct port *port, __u32 *ou
 	/* PACKET_HOST: the frame was sent to this interface. */
 	if (skb->pkt_type != 0)
 		return EXIT_OTHER_HOST;
-	wrong = find_cover(&cover, &packet, port, &frame);
+	wrong = find_entry(&cover, &packet, port->zone);
+	if (wrong)
+		return wrong;
+	if (kind_of(cover.flow) == KIND_RELAY)
+		return hand_over(skb, &cover, &packet, &frame, verdict);
+	wrong = check_cover(&cover, &packet, &frame);
 	if (wrong)
 		return wrong;
 	if (!write_packet(skb, &cover.rewrite, &packet, &cover.hop))
 		return EXIT_REFUSED;
 	note_packet(&cover, &packet, &frame);
-	*out = cover.hop.interface;
+	*verdict = bpf_redirect(cover.hop.interface, 0);
 	return EXIT_FORWARDED;
 }
 
@@ -136,17 +142,109 @@ SEC("classifier")
 int fast_path(struct __sk_buff *skb)
 {
 	struct port *port = find_port(skb->ifindex);
-	__u32 out = 0;
+	int verdict = TC_ACT_UNSPEC;
 
 	/* Not one of ours. */
 	if (!port)
 		return TC_ACT_UNSPEC;
-	__u32 exit = pass(skb, port, &out);
+	__u32 exit = pass(skb, port, &verdict);
 
 	count_exit(exit);
-	if (exit == EXIT_FORWARDED || exit == EXIT_CHALLENGED)
-		return bpf_redirect(out, 0);
-	return miss(skb, port->door);
+	return verdict == TC_ACT_UNSPEC ? miss(skb, port->door) : verdict;
+}
+
+/* So far headers reach: those between nodes, and the longest of IPv6 and TCP. */
+#define HEADERS_MAX (ETH_HLEN + OUTER_IPV6 + sizeof(struct ipv6hdr) + 60)
+
+/* Not an exit: of packets that are no business of the program's. */
+#define NOT_WRAPPED EXITS
+
+/* linux/bpf.h of kernels from 6.3 on: what a packet is of when its outer header has gone. */
+#define DECAP_IPV4 (1ull << 7)
+#define DECAP_IPV6 (1ull << 8)
+
+/* Takes off what stands before the packet. Returns false where the frame could not be changed; it has not been then. */
+always_inline bool strip(struct __sk_buff *skb, const struct outer *outer, const struct packet *packet)
+{
+	__u64 flags = BPF_F_ADJ_ROOM_FIXED_GSO;
+
+	if (packet->version != outer_version)
+		flags |= packet->version == 4 ? DECAP_IPV4 : DECAP_IPV6;
+	return !bpf_skb_adjust_room(skb, -(int)outer->length, BPF_ADJ_ROOM_MAC, flags);
+}
+
+/* Moves a packet that another node has handed over, if a flow covers it. Returns the exit. */
+always_inline int take_over(struct __sk_buff *skb, struct outer *outer, int *verdict)
+{
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	struct frame frame = { .segment = skb->gso_size };
+	struct packet packet;
+	struct cover cover;
+	int wrong;
+
+	if (skb->vlan_present || skb->pkt_type != 0 || !read_outer(outer, data, end))
+		return NOT_WRAPPED;
+	__u8 *head = data + ETH_HLEN + (outer_version == 4 ? OUTER_IPV4 : OUTER_IPV6) - HEAD;
+	if ((void *)(head + HEAD) > end || head[HEAD_FLAGS] != FLAG_FLOW)
+		return NOT_WRAPPED;
+	wrong = read_network(&packet, *(__be16 *)(head + HEAD_ETHERTYPE), head + HEAD, end);
+	if (wrong)
+		return wrong;
+	if (outer->datagram != sizeof(struct udphdr) + HEAD + packet.length)
+		return EXIT_HEADER;
+	if (frame.segment && packet.protocol != IPPROTO_TCP)
+		return EXIT_PROTOCOL;
+	frame.length = skb->len - outer->length;
+	wrong = find_entry(&cover, &packet, ZONE_OF_PEERS);
+	if (wrong)
+		return wrong;
+	if (kind_of(cover.flow) != KIND_LEGS || !has_head(&cover, data, end))
+		return EXIT_OTHER_HEAD;
+	wrong = check_cover(&cover, &packet, &frame);
+	if (wrong)
+		return wrong;
+	if (!strip(skb, outer, &packet))
+		return EXIT_REFUSED;
+	__be16 ethertype = packet.version == 4 ? bpf_htons(ETH_P_IP) : bpf_htons(ETH_P_IPV6);
+	if (bpf_skb_store_bytes(skb, OUTER_AT, &ethertype, sizeof(ethertype), 0) ||
+	    !write_packet(skb, &cover.rewrite, &packet, &cover.hop)) {
+		*verdict = TC_ACT_SHOT;
+		return EXIT_REFUSED;
+	}
+	note_packet(&cover, &packet, &frame);
+	*verdict = bpf_redirect(cover.hop.interface, 0);
+	return EXIT_UNWRAPPED;
+}
+
+/* A superframe comes to the node's socket as one datagram, and nothing tells there how long its segments are. The source
+ * port means nothing, and no checksum covers it. */
+always_inline void note_segments(struct __sk_buff *skb, const struct outer *outer)
+{
+	__be16 segment = bpf_htons(skb->gso_size);
+
+	if (segment)
+		bpf_skb_store_bytes(skb, ETH_HLEN + outer->length - HEAD - sizeof(struct udphdr), &segment,
+				    sizeof(segment), 0);
+}
+
+/* At the interface by which nodes hand packets to each other. What it does not move goes on to the node's socket. */
+SEC("classifier")
+int unwrap(struct __sk_buff *skb)
+{
+	struct outer outer;
+	int verdict = TC_ACT_UNSPEC;
+
+	/* Cards leave as little as they like of a frame where programs see it. */
+	if (skb->data + HEADERS_MAX > skb->data_end && skb->data_end - skb->data < skb->len)
+		bpf_skb_pull_data(skb, skb->len < HEADERS_MAX ? skb->len : HEADERS_MAX);
+	__u32 exit = take_over(skb, &outer, &verdict);
+
+	if (exit == NOT_WRAPPED)
+		return TC_ACT_UNSPEC;
+	count_exit(exit);
+	if (verdict == TC_ACT_UNSPEC)
+		note_segments(skb, &outer);
+	return verdict;
 }
 
 /* At a door: packet sockets have seen the frame by then, and nobody else is to. */

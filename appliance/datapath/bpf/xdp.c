@@ -66,7 +66,10 @@ always_inline bool pass_early(struct xdp_md *context, __u32 *out)
 	struct cover cover;
 
 	if (!port || read_packet(&packet, data, end) || !is_to(port, data) ||
-	    find_cover(&cover, &packet, port, &frame))
+	    find_entry(&cover, &packet, port->zone))
+		return false;
+	/* What goes to other nodes is wrapped at tc. */
+	if (kind_of(cover.flow) == KIND_RELAY || check_cover(&cover, &packet, &frame))
 		return false;
 	/* A driver that takes no frames of programs' drops them, and says so to nobody. */
 	struct port *way = find_port(cover.hop.interface);

@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use gabion_datapath::ebpf::{
-    FlowEntry, FlowPlace, FlowTable, HopId, NextHop, Past, TcpWindow, WireEndpoint, WireKey,
+    FlowEntry, FlowPlace, FlowTable, HopId, NextHop, Past, RelayEntry, TcpWindow, WireEndpoint,
+    WireKey,
 };
 use gabion_datapath::{LinkAddress, Port};
 use gabion_engine::{
-    Address, Endpoint, FastFlow, FastHop, FastPast, FastPath, FastPlace, FastRemains, FastUsage,
-    FastWay, FastWindow, FlowKey, InterfaceId, Time, Usage,
+    Address, Endpoint, FastFlow, FastHop, FastPast, FastPath, FastPlace, FastRelay, FastRemains,
+    FastUsage, FastWay, FastWindow, FlowKey, InterfaceId, NodeId, Time, Usage,
 };
 use gabion_rules::ZoneId;
 
@@ -64,6 +65,24 @@ impl FastPath for SharedTable {
 
     fn take_usage(&mut self, place: FastPlace) -> FastUsage {
         usage(&self.table.take_usage(FlowPlace(place.0)))
+    }
+
+    fn install_relay(&mut self, relay: &FastRelay) -> Option<FastPlace> {
+        match self.table.install_relay(&relay_entry(relay)) {
+            Ok(place) => Some(FastPlace(place.0)),
+            Err(error) => {
+                tracing::debug!(%error, "a flow of another node's stays with the engine");
+                None
+            }
+        }
+    }
+
+    fn renew_relay(&mut self, place: FastPlace, relay: &FastRelay) {
+        self.table.renew_relay(FlowPlace(place.0), &relay_entry(relay));
+    }
+
+    fn set_peer(&mut self, peer: NodeId, is_open: bool) {
+        self.table.set_peer(peer.0, is_open);
     }
 
     fn set_hop(&mut self, hop: FastHop, way: Option<FastWay>) {
@@ -161,14 +180,24 @@ fn entry(flow: &FastFlow) -> FlowEntry {
         shift,
         fin,
     };
-    // What peers hand over comes to the engine, and so does what comes in here all the same.
-    let hops = [0, 1].map(|at: usize| flow.hops[at].filter(|_| flow.legs[at].is_none()));
     FlowEntry {
         stamp: flow.stamp,
         keys: flow.keys.map(key),
         zones: flow.zones.map(|zone| zone.0),
-        hops: hops.map(hop),
+        hops: flow.hops.map(hop),
         tcp: flow.tcp.map(|windows| windows.map(window)),
+        // The header names the peer.
+        legs: flow.legs.map(|leg| leg.map(|leg| leg.header)),
+    }
+}
+
+fn relay_entry(relay: &FastRelay) -> RelayEntry {
+    RelayEntry {
+        stamp: relay.stamp,
+        keys: relay.keys.map(key),
+        ways: relay.ways.map(|way| way.map(|way| (way.zone.0, way.header))),
+        peer: relay.peer.0,
+        mtu: u16::try_from(relay.mtu).unwrap_or(u16::MAX),
     }
 }
 

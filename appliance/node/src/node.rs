@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use gabion_datapath::ebpf::{
     self, Afterlife, EbpfDatapath, FastPathLimits, FlowTable, OpenFastPathError, OpenPinsError,
-    Pins,
+    Pins, SyncLink,
 };
 use gabion_datapath::netlink::{NetworkWatch, StartNetworkWatchError};
 use gabion_datapath::{Datapath, Loopback, OpenDatapathError, UserspaceDatapath, UserspaceLimits};
@@ -129,17 +129,21 @@ impl Prepared {
             let boot = random()?;
             Ok::<_, StartError>(PreparedCluster::new(&config, cluster, boot)?)
         });
-        let cluster = cluster.transpose()?;
+        let mut cluster = cluster.transpose()?;
+        let sync = cluster.as_ref().map(PreparedCluster::sync_link);
         let api = control::bind(&config.api)?;
         let fast = match config.node.datapath {
-            DatapathKind::Ebpf => Some(open_fast_path(&config)?),
-            DatapathKind::Auto => open_fast_path(&config)
+            DatapathKind::Ebpf => Some(open_fast_path(&config, sync)?),
+            DatapathKind::Auto => open_fast_path(&config, sync)
                 .inspect_err(|error| {
                     tracing::warn!("{error}; until then every packet goes through gabiond")
                 })
                 .ok(),
             DatapathKind::Userspace | DatapathKind::Null => None,
         };
+        if let (Some(cluster), Some((datapath, _))) = (&mut cluster, &fast) {
+            cluster.set_unwraps(datapath.unwraps());
+        }
         if fast.is_none() && config.node.datapath != DatapathKind::Null {
             end_earlier_programs(&config)?;
         }
@@ -465,8 +469,14 @@ fn rings(config: &Config) -> UserspaceLimits {
     UserspaceLimits { ring_mebibytes: config.node.ring_mebibytes, ..UserspaceLimits::RECOMMENDED }
 }
 
-fn open_fast_path(config: &Config) -> Result<(EbpfDatapath, FlowTable), StartError> {
-    let limits = FastPathLimits { flows: config.limits.flows, hops: config.limits.neighbours };
+fn open_fast_path(
+    config: &Config,
+    sync: Option<SyncLink>,
+) -> Result<(EbpfDatapath, FlowTable), StartError> {
+    // As much as the engine has for flows of other nodes.
+    let relays = if sync.is_some() { config.limits.flows / 4 } else { 0 };
+    let limits =
+        FastPathLimits { flows: config.limits.flows, relays, hops: config.limits.neighbours };
     let seed = [u64::from_ne_bytes(random()?), u64::from_ne_bytes(random()?)];
     let pins = match Pins::open(&config.node.pin_dir) {
         Ok(pins) => Some(pins),
@@ -484,6 +494,7 @@ fn open_fast_path(config: &Config) -> Result<(EbpfDatapath, FlowTable), StartErr
         seed,
         afterlife,
         config.node.hook,
+        sync,
     )
     .map_err(StartError::FastPath)?;
     table.set_host_ports(&config.host_ports());

@@ -116,6 +116,9 @@ pub(super) enum Output {
     Frame { out: InterfaceId, bytes: Vec<u8> },
 }
 
+/// For so long others wait to hear of a node.
+const BETWEEN: std::time::Duration = std::time::Duration::from_millis(400);
+
 impl Node {
     pub(super) fn new(index: usize, nodes: usize, has_fast_path: bool) -> Self {
         Self {
@@ -269,6 +272,9 @@ impl Node {
     /// What must not happen.
     pub(super) fn take(&mut self, now: u64, input: Input) -> Result<Vec<Output>, String> {
         let time = self.time(now);
+        if let Some(table) = &self.fast {
+            table.confirm(time + BETWEEN);
+        }
         let mut forwarded = None;
         match input {
             Input::Frame { from, mut bytes } => {

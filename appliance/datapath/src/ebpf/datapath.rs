@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use aya::programs::tc::SchedClassifierLink;
 use aya::programs::xdp::XdpLink;
 
+use super::between::{Between, Peers, SyncLink};
 use super::device::Device;
 use super::door::Door;
 use super::early;
@@ -41,6 +42,9 @@ pub struct EbpfDatapath {
     control: Arc<SharedArray<Control>>,
     unconfirmed: Option<Duration>,
     hook: HookChoice,
+    peers: Arc<Peers>,
+    /// `None` where there are no other nodes.
+    between: Option<Between>,
     /// When devices were looked at last.
     looked: Instant,
 }
@@ -87,9 +91,11 @@ impl EbpfDatapath {
         seed: [u64; 2],
         afterlife: Afterlife,
         hook: HookChoice,
+        sync: Option<SyncLink>,
     ) -> Result<(Self, FlowTable), OpenFastPathError> {
         let Afterlife { pins, unconfirmed } = afterlife;
-        let (mut programs, table) = Programs::load_with(tables, seed, pins.as_ref())?;
+        let (mut programs, table) =
+            Programs::load_with(tables, seed, pins.as_ref(), sync.as_ref())?;
         let places = names.iter().map(|&name| Place::open(&mut programs, name));
         let places = places.collect::<Result<Vec<_>, _>>()?;
         let doors: Vec<u32> = places.iter().map(|place| place.door.index()).collect();
@@ -97,6 +103,7 @@ impl EbpfDatapath {
         let ports = Arc::clone(&table.ports);
         let link_changes = slow.link_changes();
         let control = Arc::clone(&table.control);
+        let peers = Arc::clone(&table.peers);
         let looked = Instant::now();
         let mut datapath = Self {
             places,
@@ -108,14 +115,17 @@ impl EbpfDatapath {
             control,
             unconfirmed,
             hook,
+            peers,
+            between: sync.map(Between::new),
             looked,
         };
-        datapath.control[0].confirm(unconfirmed);
+        datapath.confirm();
         for port in 0..names.len() {
             datapath.attach(port)?;
             datapath.attach_early(port);
         }
         datapath.look_at_devices();
+        datapath.follow_peers();
         datapath.ports.recover();
         datapath.keep_no_other_links();
         for &name in names {
@@ -133,6 +143,23 @@ impl EbpfDatapath {
             }
         }
         Ok((datapath, table))
+    }
+
+    /// Whether packets that other nodes hand over are unwrapped by a program.
+    pub fn unwraps(&self) -> bool {
+        self.between.as_ref().is_some_and(Between::is_attached)
+    }
+
+    /// What is in the tables is good for a while longer.
+    fn confirm(&self) {
+        self.control[0].confirm(self.unconfirmed);
+        self.control[0].confirm_between(self.between.as_ref().map(Between::patience));
+    }
+
+    fn follow_peers(&mut self) {
+        if let Some(between) = &mut self.between {
+            between.follow(&mut self.programs, &self.peers);
+        }
     }
 
     /// Follows names: a program is at the interface that has the name now.
@@ -265,7 +292,7 @@ impl Place {
 impl Datapath for EbpfDatapath {
     fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         self.slow.wait(timeout)?;
-        self.control[0].confirm(self.unconfirmed);
+        self.confirm();
         let is_where_it_was = |(port, place): (usize, &Place)| {
             place.interface == self.slow.interface(Port(port as u16))
         };
@@ -275,6 +302,7 @@ impl Datapath for EbpfDatapath {
             self.follow_links();
         } else if self.looked.elapsed() >= LOOK {
             self.look_at_devices();
+            self.follow_peers();
         }
         Ok(())
     }

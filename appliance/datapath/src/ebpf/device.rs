@@ -2,6 +2,7 @@
 //! before the stack depend on.
 
 use std::io;
+use std::net::IpAddr;
 use std::sync::OnceLock;
 
 use rustix::net::{
@@ -33,7 +34,7 @@ impl Device {
         // `struct ifinfomsg` of linux/rtnetlink.h, with the index.
         let mut body = [0; 16];
         body[4..8].copy_from_slice(&interface.to_ne_bytes());
-        let link = ask(ROUTE, RTM_GETLINK, &body, None)?;
+        let link = ask(ROUTE, RTM_GETLINK, &body, &[])?;
         let features = ask_netdev(interface)?;
         let address = link.attribute(IFLA_ADDRESS).and_then(|bytes| bytes.try_into().ok());
         let bus = link.attribute(IFLA_PARENT_DEV_BUS_NAME);
@@ -46,6 +47,42 @@ impl Device {
     }
 }
 
+/// Where a packet goes that this machine sends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Route {
+    pub(super) interface: u32,
+    /// `None` where the next hop is whom the packet is for.
+    pub(super) gateway: Option<IpAddr>,
+}
+
+/// The way from one of this machine's addresses to another machine's; `None` where there is none, or it leads nowhere
+/// else. Both are of one family.
+///
+/// # Errors
+/// When the kernel does not say.
+pub(super) fn route_to(from: IpAddr, to: IpAddr) -> io::Result<Option<Route>> {
+    // `struct rtmsg` of linux/rtnetlink.h: family, and how many bits of either address count.
+    let mut body = [0; 12];
+    let (family, bits) = if to.is_ipv4() { (AF_INET, 32) } else { (AF_INET6, 128) };
+    body[..3].copy_from_slice(&[family, bits, bits]);
+    let octets = |address: IpAddr| match address {
+        IpAddr::V4(v4) => v4.octets().to_vec(),
+        IpAddr::V6(v6) => v6.octets().to_vec(),
+    };
+    let addresses = [(RTA_DST, &octets(to)[..]), (RTA_SRC, &octets(from)[..])];
+    let answer = ask(ROUTE, RTM_GETROUTE, &body, &addresses)?;
+    let kind = answer.message.get(NLMSG_HEADER + 7);
+    let interface = answer.attribute(RTA_OIF).and_then(|bytes| bytes.try_into().ok());
+    let via = answer.attribute(RTA_VIA).and_then(|via| via.get(2..));
+    let gateway = answer.attribute(RTA_GATEWAY).or(via).and_then(|bytes| {
+        let v4 = <[u8; 4]>::try_from(bytes).map(IpAddr::from).ok();
+        v4.or(<[u8; 16]>::try_from(bytes).map(IpAddr::from).ok())
+    });
+    let is_elsewhere = kind == Some(&RTN_UNICAST);
+    let interface = interface.map(u32::from_ne_bytes).filter(|_| is_elsewhere);
+    Ok(interface.map(|interface| Route { interface, gateway }))
+}
+
 /// Families of netlink: the first is what a socket has without a choice.
 const ROUTE: Option<Protocol> = None;
 const GENERIC: Option<Protocol> = Some(netlink::GENERIC);
@@ -55,6 +92,18 @@ const NLM_F_REQUEST: u16 = 1;
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_HEADER: usize = 16;
 const RTM_GETLINK: u16 = 18;
+const RTM_GETROUTE: u16 = 26;
+const RTA_DST: u16 = 1;
+const RTA_SRC: u16 = 2;
+const RTA_OIF: u16 = 4;
+const RTA_GATEWAY: u16 = 5;
+/// A next hop of another family than the destination's: `struct rtvia`.
+const RTA_VIA: u16 = 18;
+const RTN_UNICAST: u8 = 1;
+
+/// linux/socket.h.
+const AF_INET: u8 = 2;
+const AF_INET6: u8 = 10;
 
 /// linux/if_link.h.
 const IFLA_ADDRESS: u16 = 1;
@@ -79,8 +128,8 @@ const ALIGNMENT: usize = 4;
 
 fn ask_netdev(interface: u32) -> io::Result<u64> {
     let index = interface.to_ne_bytes();
-    let index = Some((NETDEV_A_DEV_IFINDEX, &index[..]));
-    let device = ask(GENERIC, netdev_family()?, &header(NETDEV_CMD_DEV_GET), index)?;
+    let index = [(NETDEV_A_DEV_IFINDEX, &index[..])];
+    let device = ask(GENERIC, netdev_family()?, &header(NETDEV_CMD_DEV_GET), &index)?;
     let features = device.attribute(NETDEV_A_DEV_XDP_FEATURES);
     Ok(features.and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_ne_bytes))
 }
@@ -97,7 +146,7 @@ fn netdev_family() -> io::Result<u16> {
         return Ok(*known);
     }
     let name = (CTRL_ATTR_FAMILY_NAME, &b"netdev\0"[..]);
-    let family = ask(GENERIC, GENL_ID_CTRL, &header(CTRL_CMD_GETFAMILY), Some(name))?;
+    let family = ask(GENERIC, GENL_ID_CTRL, &header(CTRL_CMD_GETFAMILY), &[name])?;
     let id = family.attribute(CTRL_ATTR_FAMILY_ID).and_then(|bytes| bytes.try_into().ok());
     let id = id.map(u16::from_ne_bytes).ok_or(io::ErrorKind::InvalidData)?;
     Ok(*FAMILY.get_or_init(|| id))
@@ -131,7 +180,7 @@ fn ask(
     protocol: Option<Protocol>,
     kind: u16,
     body: &[u8],
-    attribute: Option<(u16, &[u8])>,
+    attributes: &[(u16, &[u8])],
 ) -> io::Result<Answer> {
     /// More than any device is described with.
     const LARGEST: usize = 64 << 10;
@@ -139,10 +188,10 @@ fn ask(
         socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, protocol)?;
     let mut request = vec![0; NLMSG_HEADER];
     request.extend(body);
-    if let Some((name, value)) = attribute {
+    for (name, value) in attributes {
         request.extend((4 + value.len() as u16).to_ne_bytes());
         request.extend(name.to_ne_bytes());
-        request.extend(value);
+        request.extend(*value);
         request.resize(request.len().next_multiple_of(ALIGNMENT), 0);
     }
     let length = request.len() as u32;

@@ -5,6 +5,8 @@
 pub enum Exit {
     Forwarded,
     ForwardedEarly,
+    Wrapped,
+    Unwrapped,
     NotIp,
     NoFlow,
     Stale,
@@ -21,13 +23,17 @@ pub enum Exit {
     NoNeighbour,
     Refused,
     Unconfirmed,
+    NoPeer,
+    OtherHead,
     Challenged,
 }
 
 impl Exit {
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 23] = [
         Self::Forwarded,
         Self::ForwardedEarly,
+        Self::Wrapped,
+        Self::Unwrapped,
         Self::NotIp,
         Self::NoFlow,
         Self::Stale,
@@ -44,14 +50,18 @@ impl Exit {
         Self::NoNeighbour,
         Self::Refused,
         Self::Unconfirmed,
+        Self::NoPeer,
+        Self::OtherHead,
         Self::Challenged,
     ];
 
-    /// The name in metrics: by which hook it was forwarded, that it was answered, or why the engine had to look.
+    /// The name in metrics: how it was moved, that it was answered, or why the engine had to look.
     pub const fn label(self) -> &'static str {
         match self {
             Self::Forwarded => "forwarded",
             Self::ForwardedEarly => "forwarded-xdp",
+            Self::Wrapped => "wrapped",
+            Self::Unwrapped => "unwrapped",
             Self::NotIp => "not-ip",
             Self::NoFlow => "no-flow",
             Self::Stale => "stale",
@@ -68,6 +78,8 @@ impl Exit {
             Self::NoNeighbour => "no-neighbour",
             Self::Refused => "refused",
             Self::Unconfirmed => "unconfirmed",
+            Self::NoPeer => "no-peer",
+            Self::OtherHead => "other-header",
             Self::Challenged => "challenged",
         }
     }

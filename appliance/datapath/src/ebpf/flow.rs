@@ -73,6 +73,25 @@ pub struct FlowEntry {
     pub hops: [HopId; 2],
     /// For TCP: the windows of the initiator and of the responder.
     pub tcp: Option<[TcpWindow; 2]>,
+    /// What stands before packets of a direction that another node hands over; its number is in it.
+    pub legs: [Option<Head>; 2],
+}
+
+/// GENEVE and its option, as they stand before a packet between nodes.
+pub type Head = [u8; 32];
+
+/// A flow of another node's, to which packets are to be handed over without asking. Pairs as in `FlowEntry`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RelayEntry {
+    pub stamp: u32,
+    /// As packets of each direction come in.
+    pub keys: [WireKey; 2],
+    /// The zone that packets of a direction come from, and what is put before them; `None` where they go to the engine.
+    pub ways: [Option<(u16, Head)>; 2],
+    /// The node's number.
+    pub peer: u8,
+    /// Bytes of the largest packet, or segment, that fits.
+    pub mtu: u16,
 }
 
 /// What was done for a flow since this was asked last. Pairs as in `FlowEntry`.

@@ -4,6 +4,18 @@
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64};
 
+/// Places for nodes: they have numbers from 1 to 16.
+pub(super) const PEERS: u32 = 17;
+/// Of the first of `Flow::shifts`: whose packets a flow's are, by how it comes.
+pub(super) const KIND: u8 = 0x60;
+pub(super) const KIND_OWN: u8 = 0;
+pub(super) const KIND_LEGS: u8 = 0x20;
+pub(super) const KIND_RELAY: u8 = 0x40;
+/// Of `Flow::shifts`: the shift itself.
+pub(super) const SHIFT: u8 = 0x0f;
+/// That packets come from which another node hands over: no zone has the number.
+pub(super) const ZONE_OF_PEERS: u16 = 0xfffe;
+
 /// Ways of a bucket of the index.
 pub(super) const WAYS: usize = 8;
 /// Places for data interfaces, and how many are tried from an interface's own.
@@ -71,6 +83,25 @@ pub(super) struct Wide {
     pub(super) words: [[AtomicU64; 4]; 2],
 }
 
+#[derive(Debug)]
+#[repr(C)]
+pub(super) struct Head {
+    pub(super) words: [[AtomicU64; 4]; 2],
+}
+
+#[derive(Debug)]
+#[repr(C)]
+pub(super) struct Peer {
+    pub(super) turn: AtomicU32,
+    pub(super) open: AtomicU32,
+    pub(super) interface: AtomicU32,
+    pub(super) version: AtomicU16,
+    pub(super) next_version: AtomicU16,
+    pub(super) local: [AtomicU32; 4],
+    pub(super) remote: [AtomicU32; 4],
+    pub(super) next: [AtomicU32; 4],
+}
+
 /// Link addresses lie in the lower six bytes of a word, MTU or tenancy in the upper two.
 #[derive(Debug)]
 #[repr(C)]
@@ -106,7 +137,8 @@ pub(super) struct Control {
     pub(super) resuming: AtomicU32,
     /// Until when any of `floods` may be one, in units of 2^30 ns.
     pub(super) flooded: AtomicU32,
-    pub(super) unused: AtomicU32,
+    /// Until when packets go between nodes, in units of 2^24 ns; zero is not at all.
+    pub(super) between: AtomicU32,
 }
 
 #[derive(Debug)]
@@ -150,6 +182,8 @@ const _: () = {
     assert!(size_of::<Flow>() == 128);
     assert!(std::mem::offset_of!(Flow, packets) == 64);
     assert!(size_of::<Wide>() == 64);
+    assert!(size_of::<Head>() == 64);
+    assert!(size_of::<Peer>() == 64);
     assert!(size_of::<Hop>() == 24);
     assert!(size_of::<PortPlace>() == 24);
     assert!(size_of::<Control>() == 64);

@@ -12,7 +12,7 @@ use std::ptr::NonNull;
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
 use super::layout::{
-    Bucket, ChallengeState, Control, Flood, Flow, Hop, Mark, Past, PortPlace, Wide,
+    Bucket, ChallengeState, Control, Flood, Flow, Head, Hop, Mark, Past, Peer, PortPlace, Wide,
 };
 
 /// Types of atomics alone.
@@ -29,7 +29,7 @@ macro_rules! shared {
     };
 }
 
-shared!(Bucket, ChallengeState, Control, Flood, Flow, Hop, Mark, Past, PortPlace, Wide);
+shared!(Bucket, ChallengeState, Control, Flood, Flow, Head, Hop, Mark, Past, Peer, PortPlace, Wide);
 
 /// The entries of a map that was made with `BPF_F_MMAPABLE`.
 pub(super) struct SharedArray<T> {

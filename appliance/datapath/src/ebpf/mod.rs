@@ -3,6 +3,7 @@
 //! ARCHITECTURE.md, "Fast path", has the design. `bpf/` has the programs, `layout` what they share with the node,
 //! `table` the flows, `program` loading and attaching.
 
+mod between;
 mod datapath;
 mod device;
 mod door;
@@ -25,11 +26,12 @@ mod remains;
 mod table;
 mod trial;
 
+pub use between::SyncLink;
 pub use datapath::{Afterlife, EbpfDatapath};
 pub use exits::Exit;
 pub use flow::{
-    FlowEntry, FlowPlace, FlowRemains, FlowUsage, HopId, InstallFlowError, NextHop, Past,
-    TcpWindow, WireEndpoint, WireKey,
+    FlowEntry, FlowPlace, FlowRemains, FlowUsage, Head, HopId, InstallFlowError, NextHop, Past,
+    RelayEntry, TcpWindow, WireEndpoint, WireKey,
 };
 pub use hook::{Hook, HookChoice};
 pub use pins::{OpenPinsError, Pins, detach};

@@ -11,12 +11,13 @@ use aya::programs::{SchedClassifier, TcAttachType, Xdp};
 use aya::util::KernelVersion;
 use aya::{Ebpf, EbpfLoader};
 
+use super::between::{Peers, SyncLink};
 use super::exits::Exit;
 use super::hook::Hook;
 use super::index::{Index, Seeds};
 use super::layout::{
-    ASKED, Bucket, ChallengeState, Control, FLOODS, Flood, Flow, Hop, IDENTIFICATIONS, KNOWN, Mark,
-    PORTS, Past, PortPlace, Wide,
+    ASKED, Bucket, ChallengeState, Control, FLOODS, Flood, Flow, Head, Hop, IDENTIFICATIONS, KNOWN,
+    Mark, PEERS, PORTS, Past, Peer, PortPlace, Wide,
 };
 use super::mapping::{Shared, SharedArray};
 use super::pins::{Pins, TableSize};
@@ -33,6 +34,8 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/pr
 pub struct FastPathLimits {
     /// Connections, of which each may be one of IPv6.
     pub flows: u32,
+    /// Those of other nodes; zero where there are no others.
+    pub relays: u32,
     pub hops: u32,
 }
 
@@ -50,14 +53,17 @@ pub struct Programs {
 pub enum Program {
     /// Of data interfaces.
     FastPath,
+    /// Of the interface by which nodes hand packets to each other.
+    Unwrap,
     /// Of doors: nothing passes.
     Door,
 }
 
 impl Program {
-    const fn name(self) -> &'static str {
+    pub(super) const fn name(self) -> &'static str {
         match self {
             Self::FastPath => Hook::Tc.program(),
+            Self::Unwrap => "unwrap",
             Self::Door => "door",
         }
     }
@@ -72,7 +78,7 @@ impl Programs {
         limits: FastPathLimits,
         seed: [u64; 2],
     ) -> Result<(Self, FlowTable), OpenFastPathError> {
-        Self::load_with(limits, seed, None)
+        Self::load_with(limits, seed, None, None)
     }
 
     /// The same with tables that stay when the process goes, or that one has left.
@@ -83,6 +89,7 @@ impl Programs {
         limits: FastPathLimits,
         seed: [u64; 2],
         pins: Option<&Pins>,
+        between: Option<&SyncLink>,
     ) -> Result<(Self, FlowTable), OpenFastPathError> {
         check_kernel()?;
         let sizes = Sizes::of(limits);
@@ -90,12 +97,17 @@ impl Programs {
         let seeds = left.unwrap_or(Seeds { a: seed[0], b: seed[1] });
         let mask = sizes.buckets - 1;
         let keys = seeds.hash_keys();
+        let wrapped_port = between.map_or(WRAPPED_PORT, |sync| sync.port).to_be();
+        let is_wide = between.is_some_and(|sync| sync.address.is_ipv6());
+        let outer_version: u8 = if is_wide { 6 } else { 4 };
         let mut loader = EbpfLoader::new();
         loader
             .btf(None)
             .override_global("bucket_mask", &mask, true)
             .override_global("hash_keys", &keys, true)
-            .override_global("seed", &seeds.b, true);
+            .override_global("seed", &seeds.b, true)
+            .override_global("wrapped_port", &wrapped_port, true)
+            .override_global("outer_version", &outer_version, true);
         for TableSize { name, entries, .. } in sizes.all() {
             loader.map_max_entries(name, entries);
             if let Some(pins) = pins {
@@ -151,6 +163,18 @@ impl Programs {
         Ok(updated.ok())
     }
 
+    /// Runs the program of the sync interface on all that comes in there, loaded when it is first asked for.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub(super) fn attach_unwrap(
+        &mut self,
+        interface: &str,
+    ) -> Result<SchedClassifierLink, OpenFastPathError> {
+        self.classifier(Program::Unwrap)?;
+        self.attach(Program::Unwrap, interface)
+    }
+
     /// How often each exit was taken, on all processors.
     ///
     /// # Errors
@@ -184,10 +208,19 @@ impl Programs {
         Ok(program)
     }
 
-    pub(super) fn fast_path(&mut self) -> Result<&mut SchedClassifier, OpenFastPathError> {
-        classifier(&mut self.ebpf, Program::FastPath)
+    pub(super) fn classifier(
+        &mut self,
+        program: Program,
+    ) -> Result<&mut SchedClassifier, OpenFastPathError> {
+        if classifier(&mut self.ebpf, program)?.fd().is_err() {
+            load_classifier(&mut self.ebpf, program)?;
+        }
+        classifier(&mut self.ebpf, program)
     }
 }
+
+/// RFC 8926 section 3.3, where nothing else is said.
+const WRAPPED_PORT: u16 = 6_081;
 
 const CONTROL: TableSize = size::<Control>("control", 1);
 
@@ -204,7 +237,17 @@ struct Sizes {
 impl Sizes {
     fn of(limits: FastPathLimits) -> Self {
         // Two keys of each flow, and as much room again: a bucket then hardly ever fills.
-        Self { limits, buckets: (limits.flows / 2).max(1).next_power_of_two() }
+        let flows = limits.flows + limits.relays;
+        Self { limits, buckets: (flows / 2).max(1).next_power_of_two() }
+    }
+
+    const fn flows(&self) -> u32 {
+        self.limits.flows + self.limits.relays
+    }
+
+    /// None are needed where there are no other nodes; no table has no entries.
+    const fn heads(&self) -> u32 {
+        if self.limits.relays == 0 { 1 } else { self.flows() }
     }
 
     /// Two halves of hops: those of this process and those of the one before.
@@ -212,13 +255,15 @@ impl Sizes {
         2 * self.limits.hops
     }
 
-    fn all(&self) -> [TableSize; 13] {
-        let flows = self.limits.flows;
+    fn all(&self) -> [TableSize; 15] {
+        let flows = self.flows();
         [
             size::<Bucket>("flow_index", self.buckets),
             size::<Flow>("flows", flows),
             size::<Wide>("wide", flows),
             size::<Past>("pasts", flows),
+            size::<Head>("heads", self.heads()),
+            size::<Peer>("peers", PEERS),
             size::<Hop>("hops", self.hops()),
             size::<PortPlace>("ports", PORTS),
             CONTROL,
@@ -263,17 +308,14 @@ fn load_into(
         source: Box::new(source),
     })?;
     for program in [Program::FastPath, Program::Door] {
-        let name = program.name();
-        classifier(&mut ebpf, program)?
-            .load()
-            .map_err(|source| OpenFastPathError::Program { name, source: Box::new(source) })?;
+        load_classifier(&mut ebpf, program)?;
     }
     let table = tables(&ebpf, sizes, seeds)?;
     Ok((ebpf, table))
 }
 
 fn tables(ebpf: &Ebpf, sizes: &Sizes, seeds: Seeds) -> Result<FlowTable, OpenFastPathError> {
-    let flows = sizes.limits.flows;
+    let flows = sizes.flows();
     let hops = Arc::new(shared(ebpf, "hops", sizes.hops())?);
     let ports = Arc::new(Ports::new(shared(ebpf, "ports", PORTS)?, Arc::clone(&hops)));
     Ok(FlowTable {
@@ -281,6 +323,8 @@ fn tables(ebpf: &Ebpf, sizes: &Sizes, seeds: Seeds) -> Result<FlowTable, OpenFas
         flows: shared(ebpf, "flows", flows)?,
         wide: shared(ebpf, "wide", flows)?,
         pasts: shared(ebpf, "pasts", flows)?,
+        heads: shared(ebpf, "heads", sizes.heads())?,
+        peers: Arc::new(Peers::new(shared(ebpf, "peers", PEERS)?)),
         hops,
         ports,
         control: Arc::new(shared(ebpf, "control", 1)?),
@@ -307,6 +351,13 @@ fn check_kernel() -> Result<(), OpenFastPathError> {
         // What cannot be told is left to the kernel's own words.
         Ok(_) | Err(_) => Ok(()),
     }
+}
+
+fn load_classifier(ebpf: &mut Ebpf, program: Program) -> Result<(), OpenFastPathError> {
+    let name = program.name();
+    classifier(ebpf, program)?
+        .load()
+        .map_err(|source| OpenFastPathError::Program { name, source: Box::new(source) })
 }
 
 fn classifier(

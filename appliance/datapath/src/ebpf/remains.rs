@@ -7,7 +7,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 use super::flow::{FlowPlace, FlowRemains, Past};
 use super::index::Seeds;
-use super::layout::{self, Control, LAYOUT};
+use super::layout::{self, Control, KIND, KIND_OWN, LAYOUT};
 use super::table::{FlowTable, Places, SEEN_SHIFT, TCP};
 use crate::Port;
 
@@ -39,6 +39,15 @@ impl Control {
         }
     }
 
+    /// Packets go between nodes for so long from now on; not at all where there are no others.
+    pub(super) fn confirm_between(&self, lasts: Option<Duration>) {
+        // Modulo 2^32, to the end of the unit; zero is not at all.
+        let until = lasts.map_or(0, |lasts| ((monotonic() + lasts).as_nanos() >> 24) as u32 + 1);
+        if self.between.load(Relaxed) != until {
+            self.between.store(until, Release);
+        }
+    }
+
     fn is_confirmed(&self) -> bool {
         let until = self.confirmed.load(Relaxed);
         until == 0 || units(monotonic()) <= until
@@ -65,6 +74,11 @@ impl FlowTable {
         let mut wide = vec![false; self.wide.len()];
         for (slot, flow) in self.flows.iter().enumerate() {
             if !flow.is_used() {
+                continue;
+            }
+            // Other nodes know of the earlier process's keys no more, and take such flows over.
+            if flow.shifts[0].load(Relaxed) & KIND != KIND_OWN {
+                flow.turn.fetch_or(1, Release);
                 continue;
             }
             if flow.version.load(Relaxed) == 6 {

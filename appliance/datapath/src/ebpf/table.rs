@@ -10,12 +10,16 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, fence};
 use std::time::{Duration, Instant};
 
+use super::between::Peers;
 use super::flow::{
-    FlowEntry, FlowPlace, FlowUsage, HopId, InstallFlowError, NextHop, TcpWindow, WireEndpoint,
-    WireKey,
+    FlowEntry, FlowPlace, FlowUsage, Head, HopId, InstallFlowError, NextHop, RelayEntry, TcpWindow,
+    WireEndpoint, WireKey,
 };
 use super::index::{Index, Refused, words};
-use super::layout::{Control, Flow, HOST_PORTS, Hop, Past, SENT_FIN, Wide};
+use super::layout::{
+    self, Control, Flow, HOST_PORTS, Hop, KIND, KIND_LEGS, KIND_OWN, KIND_RELAY, Past, SENT_FIN,
+    SHIFT, Wide, ZONE_OF_PEERS,
+};
 use super::mapping::SharedArray;
 use super::ports::{NO_ZONE, Ports};
 use super::questions::Questions;
@@ -42,10 +46,25 @@ pub struct FlowTable {
     pub(super) control: Arc<SharedArray<Control>>,
     pub(super) pasts: SharedArray<Past>,
     pub(super) questions: Questions,
+    /// As many as flows, where there are other nodes.
+    pub(super) heads: SharedArray<layout::Head>,
+    pub(super) peers: Arc<Peers>,
     /// The half of `hops` that is this process's: flows of an earlier one go on by the other.
     pub(super) half: u32,
     pub(super) free: Places,
     pub(super) free_wide: Places,
+}
+
+/// What is to stand in a slot.
+struct Content<'a> {
+    kind: u8,
+    stamp: u32,
+    keys: &'a [WireKey; 2],
+    zones: [u16; 2],
+    hops: [u32; 2],
+    tenancies: [u16; 2],
+    tcp: Option<[TcpWindow; 2]>,
+    heads: [Option<Head>; 2],
 }
 
 /// Places that are free: those never used, and those that rest.
@@ -95,7 +114,27 @@ impl FlowTable {
     /// # Errors
     /// The flow is not installed, and nothing has changed.
     pub fn install(&mut self, entry: &FlowEntry) -> Result<FlowPlace, InstallFlowError> {
-        let is_wide = is_wide(entry).ok_or(InstallFlowError::NotMovable)?;
+        let is_followed = entry.tcp.is_some() == (entry.keys[0].protocol == TCP);
+        let is_movable = is_followed && !entry.zones.contains(&NO_ZONE);
+        if !is_movable {
+            return Err(InstallFlowError::NotMovable);
+        }
+        self.put(&self.content_of_flow(entry))
+    }
+
+    /// Has the programs hand the flow's packets over to the node that owns it.
+    ///
+    /// # Errors
+    /// The flow is not installed, and nothing has changed.
+    pub fn install_relay(&mut self, entry: &RelayEntry) -> Result<FlowPlace, InstallFlowError> {
+        if !self.has_heads() {
+            return Err(InstallFlowError::NotMovable);
+        }
+        self.put(&content_of_relay(entry))
+    }
+
+    fn put(&mut self, content: &Content<'_>) -> Result<FlowPlace, InstallFlowError> {
+        let is_wide = is_wide(content.keys).ok_or(InstallFlowError::NotMovable)?;
         let limit = self.free.limit;
         let slot = self.free.take().ok_or(InstallFlowError::Full { limit })?;
         let wide = if is_wide { self.free_wide.take() } else { Some(0) };
@@ -108,11 +147,11 @@ impl FlowTable {
         let turn = flow.turn.load(Relaxed) | 1;
         flow.turn.store(turn, Relaxed);
         fence(Release);
-        write_keys(flow, &self.wide[wide as usize], entry, is_wide, wide);
-        self.write_judgement(flow, entry);
-        write_start(flow, entry);
+        write_keys(flow, &self.wide[wide as usize], content.keys, is_wide, wide);
+        write_start(flow, content.tcp);
+        self.write_judgement(slot, content);
         flow.turn.store(turn.wrapping_add(1), Release);
-        match self.lead(entry, slot) {
+        match self.lead(content.keys, slot) {
             Ok(()) => Ok(FlowPlace(slot)),
             Err(refused) => {
                 self.retire(slot);
@@ -122,15 +161,15 @@ impl FlowTable {
     }
 
     /// Puts both keys into the index, or none.
-    fn lead(&self, entry: &FlowEntry, slot: u32) -> Result<(), InstallFlowError> {
+    fn lead(&self, keys: &[WireKey; 2], slot: u32) -> Result<(), InstallFlowError> {
         let error = |refused| match refused {
             Refused::Full => InstallFlowError::NoRoom,
             Refused::Taken => InstallFlowError::KeyTaken,
         };
         let [original, reply] = [0, 1].map(|direction| (slot << 1 | direction) + 1);
-        self.index.insert(&entry.keys[0], original).map_err(error)?;
-        self.index.insert(&entry.keys[1], reply).map_err(|refused| {
-            self.index.remove(&entry.keys[0], original);
+        self.index.insert(&keys[0], original).map_err(error)?;
+        self.index.insert(&keys[1], reply).map_err(|refused| {
+            self.index.remove(&keys[0], original);
             error(refused)
         })
     }
@@ -138,12 +177,21 @@ impl FlowTable {
     /// Gives an installed flow another judgement, other next hops, and windows that have moved on. Of TCP, neither a
     /// scale nor a FIN is new.
     pub fn renew(&mut self, place: FlowPlace, entry: &FlowEntry) {
+        self.put_again(place, &self.content_of_flow(entry));
+    }
+
+    /// Gives an installed relay another judgement, and other ways.
+    pub fn renew_relay(&mut self, place: FlowPlace, entry: &RelayEntry) {
+        self.put_again(place, &content_of_relay(entry));
+    }
+
+    fn put_again(&self, place: FlowPlace, content: &Content<'_>) {
         let flow = &self.flows[place.0 as usize];
         let turn = flow.turn.load(Relaxed);
         flow.turn.store(turn | 1, Relaxed);
         fence(Release);
-        self.write_judgement(flow, entry);
-        for (side, window) in flow.sides.iter().zip(entry.tcp.iter().flatten()) {
+        self.write_judgement(place.0, content);
+        for (side, window) in flow.sides.iter().zip(content.tcp.iter().flatten()) {
             advance(&side.end, window.end);
             advance(&side.ack, window.ack);
             advance(&side.edge, window.edge);
@@ -200,7 +248,7 @@ impl FlowTable {
                     ack: side.ack.load(Relaxed),
                     edge: side.edge.load(Relaxed),
                     window: side.window.load(Relaxed),
-                    shift: shift & !SENT_FIN,
+                    shift: shift & SHIFT,
                     fin: shift & SENT_FIN != 0,
                 }
             }),
@@ -279,16 +327,48 @@ impl FlowTable {
         self.ports.interface(port)
     }
 
-    fn write_judgement(&self, flow: &Flow, entry: &FlowEntry) {
+    fn write_judgement(&self, slot: u32, content: &Content<'_>) {
+        let flow = &self.flows[slot as usize];
         let store = |place: &[AtomicU16; 2], values: [u16; 2]| {
             place.iter().zip(values).for_each(|(place, value)| place.store(value, Relaxed));
         };
-        flow.stamp.store(entry.stamp, Relaxed);
-        store(&flow.zones, entry.zones);
-        store(&flow.tenancies, entry.hops.map(|hop| hop.tenancy));
-        for (place, hop) in flow.hops.iter().zip(entry.hops) {
-            place.store(self.hop_place(hop), Relaxed);
+        let shifts = flow.shifts[0].load(Relaxed);
+        flow.shifts[0].store(shifts & !KIND | content.kind, Relaxed);
+        flow.stamp.store(content.stamp, Relaxed);
+        store(&flow.zones, content.zones);
+        store(&flow.tenancies, content.tenancies);
+        for (place, hop) in flow.hops.iter().zip(content.hops) {
+            place.store(hop, Relaxed);
         }
+        if content.kind != KIND_OWN {
+            self.heads[slot as usize].write(&content.heads);
+        }
+    }
+
+    fn content_of_flow<'a>(&self, entry: &'a FlowEntry) -> Content<'a> {
+        let FlowEntry { stamp, ref keys, mut zones, hops, tcp, mut legs } = *entry;
+        let mut tenancies = hops.map(|hop| hop.tenancy);
+        for at in 0..2 {
+            if legs[at].is_some() {
+                zones[at] = ZONE_OF_PEERS;
+                if !self.has_heads() {
+                    // They come to the engine.
+                    (legs[at], tenancies[at]) = (None, 0);
+                }
+            }
+        }
+        let kind = if legs == [None; 2] { KIND_OWN } else { KIND_LEGS };
+        let hops = hops.map(|hop| self.hop_place(hop));
+        Content { kind, stamp, keys, zones, hops, tenancies, tcp, heads: legs }
+    }
+
+    fn has_heads(&self) -> bool {
+        self.heads.len() == self.flows.len()
+    }
+
+    /// Whether packets are handed over to a node; they come to the engine otherwise.
+    pub fn set_peer(&mut self, node: u8, is_open: bool) {
+        self.peers.set_open(node, is_open);
     }
 
     pub(super) fn keys(&self, place: FlowPlace) -> [WireKey; 2] {
@@ -318,21 +398,34 @@ impl FlowTable {
     }
 }
 
+fn content_of_relay(entry: &RelayEntry) -> Content<'_> {
+    let RelayEntry { stamp, ref keys, ways, peer, mtu } = *entry;
+    Content {
+        kind: KIND_RELAY,
+        stamp,
+        keys,
+        // Nothing comes from there that is not unwrapped.
+        zones: ways.map(|way| way.map_or(ZONE_OF_PEERS, |(zone, _)| zone)),
+        hops: [peer.into(); 2],
+        tenancies: [mtu; 2],
+        tcp: None,
+        heads: ways.map(|way| way.map(|(_, head)| head)),
+    }
+}
+
 /// Whether the flow is one of IPv6; `None` for one that the programs cannot move.
-fn is_wide(entry: &FlowEntry) -> Option<bool> {
-    let [original, reply] = entry.keys;
+fn is_wide(keys: &[WireKey; 2]) -> Option<bool> {
+    let [original, reply] = *keys;
     let families = [original, reply]
         .map(|key| [key.source, key.destination].map(|endpoint| endpoint.address.is_ipv6()));
     let is_wide = families[0][0];
     let is_one = families.as_flattened().iter().all(|&family| family == is_wide);
     let is_known = original.protocol == reply.protocol && matches!(original.protocol, TCP | UDP);
-    let has_zones = !entry.zones.contains(&NO_ZONE);
-    let is_followed = entry.tcp.is_some() == (original.protocol == TCP);
-    (is_one && is_known && is_followed && has_zones).then_some(is_wide)
+    (is_one && is_known).then_some(is_wide)
 }
 
-fn write_keys(flow: &Flow, wide: &Wide, entry: &FlowEntry, is_wide: bool, place: u32) {
-    for (direction, key) in entry.keys.iter().enumerate() {
+fn write_keys(flow: &Flow, wide: &Wide, keys: &[WireKey; 2], is_wide: bool, place: u32) {
+    for (direction, key) in keys.iter().enumerate() {
         for (side, endpoint) in [key.source, key.destination].into_iter().enumerate() {
             flow.ports[direction][side].store(endpoint.port.to_be(), Relaxed);
             match endpoint.address {
@@ -351,7 +444,7 @@ fn write_keys(flow: &Flow, wide: &Wide, entry: &FlowEntry, is_wide: bool, place:
     if is_wide {
         flow.addresses[0][0].store(place, Relaxed);
     }
-    let [original, reply] = entry.keys;
+    let [original, reply] = *keys;
     let (from, to) = ([original.source, original.destination], [reply.destination, reply.source]);
     let ports = |endpoint: WireEndpoint| endpoint.port.to_be_bytes().to_vec();
     flow.address_delta.store(delta(from.map(octets), to.map(octets)), Relaxed);
@@ -360,9 +453,9 @@ fn write_keys(flow: &Flow, wide: &Wide, entry: &FlowEntry, is_wide: bool, place:
     flow.protocol.store(original.protocol, Relaxed);
 }
 
-fn write_start(flow: &Flow, entry: &FlowEntry) {
+fn write_start(flow: &Flow, tcp: Option<[TcpWindow; 2]>) {
     for direction in 0..2 {
-        let window = entry.tcp.map(|windows| windows[direction]).unwrap_or_default();
+        let window = tcp.map(|windows| windows[direction]).unwrap_or_default();
         let side = &flow.sides[direction];
         side.end.store(window.end, Relaxed);
         side.ack.store(window.ack, Relaxed);

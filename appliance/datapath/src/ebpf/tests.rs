@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod between;
 mod challenges;
 mod packets;
 
@@ -41,11 +42,15 @@ impl Rig {
 
     fn with_flows(flows: u32) -> Option<Self> {
         std::env::var_os("GABION_NETNS")?;
-        let mut trial = Trial::new(FastPathLimits { flows, hops: 8 }, [1, 2]).unwrap();
+        let limits = FastPathLimits { flows, relays: 0, hops: 8 };
+        Some(Self::of(Trial::new(limits, [1, 2]).unwrap()))
+    }
+
+    fn of(mut trial: Trial) -> Self {
         let hop = NextHop { interface: TRIAL_INTERFACE, source: OURS, destination: NEXT, mtu: MTU };
         trial.table().set_hop(HOP, Some(hop));
         trial.table().set_stamp(STAMP);
-        Some(Self { trial })
+        Self { trial }
     }
 
     fn table(&mut self) -> &mut FlowTable {
@@ -83,6 +88,7 @@ fn entry(case: &Case) -> FlowEntry {
         zones: ZONES,
         hops: [HOP; 2],
         tcp: (case.protocol == Protocol::Tcp).then(|| case.windows()),
+        legs: [None; 2],
     }
 }
 

@@ -1,9 +1,9 @@
 //! The programs on packets that a caller hands them (`BPF_PROG_TEST_RUN`): no interface, no traffic.
 
 use aya::TestRun as _;
-use aya::programs::TestRunOptions;
+use aya::programs::{ProgramError, TestRunOptions};
 
-use super::{FastPathLimits, FlowTable, Hook, OpenFastPathError, Programs};
+use super::{FastPathLimits, FlowTable, Hook, OpenFastPathError, Program, Programs};
 use crate::{LinkAddress, Port};
 
 /// The loopback device, on which the kernel runs programs for trials; its link address is zero.
@@ -45,6 +45,25 @@ impl Trial {
         interfaces: &[(u32, LinkAddress)],
     ) -> Result<Self, OpenFastPathError> {
         let (programs, table) = Programs::load(limits, seed)?;
+        Self::at(programs, table, interfaces)
+    }
+
+    /// The same of a node among others.
+    #[cfg(test)]
+    pub(super) fn between(
+        limits: FastPathLimits,
+        seed: [u64; 2],
+        sync: &super::SyncLink,
+    ) -> Result<Self, OpenFastPathError> {
+        let (programs, table) = Programs::load_with(limits, seed, None, Some(sync))?;
+        Self::at(programs, table, &[(TRIAL_INTERFACE, LinkAddress([0; 6]))])
+    }
+
+    fn at(
+        programs: Programs,
+        table: FlowTable,
+        interfaces: &[(u32, LinkAddress)],
+    ) -> Result<Self, OpenFastPathError> {
         for (port, &(interface, address)) in interfaces.iter().enumerate() {
             let port = Port(port as u16);
             if !table.ports.set(port, interface, 0) {
@@ -98,29 +117,69 @@ impl Programs {
         segment: u32,
         repeat: u32,
     ) -> Result<TrialResult, OpenFastPathError> {
-        let mut out = vec![0; frame.len() + 64];
-        let context = match hook {
-            Hook::Tc => sk_buff(interface, segment),
-            Hook::Xdp => xdp_md(interface, frame.len()),
-        };
-        let mut options = TestRunOptions::new();
-        options.data_in = Some(frame);
-        options.data_out = Some(&mut out);
-        options.ctx_in = Some(&context);
-        options.repeat = repeat;
-        let result = match hook {
-            Hook::Tc => self.fast_path()?.test_run(options),
-            Hook::Xdp => self.early()?.test_run(options),
-        };
-        let result = result.map_err(|source| OpenFastPathError::Program {
-            name: hook.program(),
-            source: Box::new(source),
-        })?;
-        let length = result.data_size_out as usize;
-        out.truncate(length);
-        let nanoseconds = result.duration.as_nanos() as u32;
-        Ok(TrialResult { verdict: result.return_value, frame: out, nanoseconds })
+        match hook {
+            Hook::Tc => self.run_classifier(Program::FastPath, interface, frame, segment, repeat),
+            Hook::Xdp => {
+                let context = xdp_md(interface, frame.len());
+                try_out(hook.program(), frame, &context, repeat, |options| {
+                    Ok(self.early()?.test_run(options))
+                })
+            }
+        }
     }
+
+    /// Runs the program of the sync interface on a frame that comes in there, as `run` does.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn unwrap(
+        &mut self,
+        interface: u32,
+        frame: &[u8],
+        segment: u32,
+        repeat: u32,
+    ) -> Result<TrialResult, OpenFastPathError> {
+        self.run_classifier(Program::Unwrap, interface, frame, segment, repeat)
+    }
+
+    fn run_classifier(
+        &mut self,
+        program: Program,
+        interface: u32,
+        frame: &[u8],
+        segment: u32,
+        repeat: u32,
+    ) -> Result<TrialResult, OpenFastPathError> {
+        let context = sk_buff(interface, segment);
+        try_out(program.name(), frame, &context, repeat, |options| {
+            Ok(self.classifier(program)?.test_run(options))
+        })
+    }
+}
+
+/// Room for what programs put before a packet.
+const ROOM: usize = 128;
+
+fn try_out(
+    name: &'static str,
+    frame: &[u8],
+    context: &[u8],
+    repeat: u32,
+    run: impl FnOnce(
+        TestRunOptions<'_>,
+    ) -> Result<Result<aya::TestRunResult, ProgramError>, OpenFastPathError>,
+) -> Result<TrialResult, OpenFastPathError> {
+    let mut out = vec![0; frame.len() + ROOM];
+    let mut options = TestRunOptions::new();
+    options.data_in = Some(frame);
+    options.data_out = Some(&mut out);
+    options.ctx_in = Some(context);
+    options.repeat = repeat;
+    let refused = |source| OpenFastPathError::Program { name, source: Box::new(source) };
+    let result = run(options)?.map_err(refused)?;
+    out.truncate(result.data_size_out as usize);
+    let nanoseconds = result.duration.as_nanos() as u32;
+    Ok(TrialResult { verdict: result.return_value, frame: out, nanoseconds })
 }
 
 /// `struct __sk_buff` of linux/bpf.h: `ifindex` and `gso_size`.

@@ -59,6 +59,9 @@ pub struct FromPeer<'a> {
     pub buffer: &'a mut Vec<u8>,
     pub length: usize,
     pub stride: usize,
+    /// Of a single one, how long segments are if it is a superframe that the peer's kernel has wrapped whole: `unwrap`
+    /// of `bpf/tc.c` has written that in the place of the source port.
+    pub segment: Option<u16>,
 }
 
 /// What one of the sockets has done since it was opened.
@@ -86,6 +89,8 @@ pub struct PeerSockets {
 struct Channel {
     socket: OwnedFd,
     peers: Vec<Address>,
+    /// Of both ends.
+    port: u16,
     arrivals: Arrivals,
     counters: PeerCounters,
     /// The kernel takes superframes; if the device cannot, it refuses and they are cut here.
@@ -117,6 +122,11 @@ impl PeerSockets {
         };
         // A kernel without it hands over each datagram by itself.
         sockets.wrapped.segments = socket::join_segments(&sockets.wrapped.socket).is_ok();
+        if local.is_ipv6() {
+            // Members' programs make no checksums (RFC 6936 section 5).
+            socket::take_without_checksum(&sockets.wrapped.socket)
+                .map_err(|error| (PeerTraffic::Wrapped, error))?;
+        }
         Ok(sockets)
     }
 
@@ -169,11 +179,11 @@ impl Channel {
         let socket = socket::open(SocketAddr::new(local, port), BUFFER_BYTES)?;
         let peers = peers.iter().map(|peer| Address::new(SocketAddr::new(*peer, port))).collect();
         let counters = PeerCounters::default();
-        Ok(Self { socket, peers, arrivals, counters, segments: false })
+        Ok(Self { socket, peers, port, arrivals, counters, segments: false })
     }
 
     fn receive(&mut self, budget: u32, handle: &mut dyn FnMut(FromPeer<'_>)) -> io::Result<u32> {
-        let Self { socket, peers, arrivals, counters, .. } = self;
+        let Self { socket, peers, port, arrivals, counters, .. } = self;
         let mut handled = 0;
         while handled < budget {
             let count = arrivals.receive(socket)?;
@@ -187,13 +197,15 @@ impl Channel {
                     counters.strangers += 1;
                     continue;
                 };
+                let segment = arrival.stride.is_none().then_some(arrival.port);
+                let segment = segment.filter(|&segment| segment != *port);
                 let socket::Arrival { buffer, length, stride, .. } = arrival;
                 let stride = stride.unwrap_or(length).max(1);
                 let count = length.div_ceil(stride);
                 handled += count as u32;
                 counters.received += count as u64;
                 if length > 0 {
-                    handle(FromPeer { peer, buffer, length, stride });
+                    handle(FromPeer { peer, buffer, length, stride, segment });
                 }
             }
             if !arrivals.is_full(count) {

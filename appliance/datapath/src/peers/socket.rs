@@ -38,6 +38,18 @@ pub(super) fn open(local: SocketAddr, buffer_bytes: usize) -> io::Result<OwnedFd
 
 /// Has datagrams of one length that came together handed over together.
 pub(super) fn join_segments(socket: &OwnedFd) -> io::Result<()> {
+    switch_on(socket, libc::UDP_GRO)
+}
+
+/// Has datagrams over IPv6 that have no checksum handed over too.
+pub(super) fn take_without_checksum(socket: &OwnedFd) -> io::Result<()> {
+    switch_on(socket, UDP_NO_CHECK6_RX)
+}
+
+/// linux/udp.h.
+const UDP_NO_CHECK6_RX: libc::c_int = 102;
+
+fn switch_on(socket: &OwnedFd, option: libc::c_int) -> io::Result<()> {
     let on: libc::c_int = 1;
     // SAFETY: pointer and length are those of `on`, which the kernel only reads. No safe way: rustix does not
     // have the option.
@@ -45,7 +57,7 @@ pub(super) fn join_segments(socket: &OwnedFd) -> io::Result<()> {
         libc::setsockopt(
             socket.as_raw_fd(),
             libc::SOL_UDP,
-            libc::UDP_GRO,
+            option,
             (&raw const on).cast(),
             size_of::<libc::c_int>() as libc::socklen_t,
         )
@@ -166,6 +178,7 @@ pub(super) struct Arrivals {
 #[derive(Debug, Clone, Copy, Default)]
 struct Slot {
     from: Option<IpAddr>,
+    port: u16,
     length: usize,
     is_truncated: bool,
     stride: Option<usize>,
@@ -175,6 +188,7 @@ struct Slot {
 #[derive(Debug)]
 pub(super) struct Arrival<'a> {
     pub(super) from: Option<IpAddr>,
+    pub(super) port: u16,
     pub(super) buffer: &'a mut Vec<u8>,
     pub(super) length: usize,
     pub(super) is_truncated: bool,
@@ -237,7 +251,8 @@ impl Arrivals {
             slots.iter_mut().zip(&headers).zip(&names).zip(&controls).take(count)
         {
             *slot = Slot {
-                from: sender(name),
+                from: sender(name).map(|sender| sender.ip()),
+                port: sender(name).map_or(0, |sender| sender.port()),
                 length: header.msg_len as usize,
                 is_truncated: header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0,
                 stride: segment_size(control, header.msg_hdr.msg_controllen),
@@ -271,6 +286,7 @@ impl Arrivals {
     pub(super) fn iter(&mut self, count: usize) -> impl Iterator<Item = Arrival<'_>> {
         self.slots.iter().zip(&mut self.buffers).take(count).map(|(slot, buffer)| Arrival {
             from: slot.from,
+            port: slot.port,
             length: slot.length.min(buffer.len()),
             buffer,
             is_truncated: slot.is_truncated,
@@ -297,18 +313,20 @@ fn no_header() -> libc::mmsghdr {
     unsafe { MaybeUninit::zeroed().assume_init() }
 }
 
-fn sender(name: &MaybeUninit<libc::sockaddr_storage>) -> Option<IpAddr> {
+fn sender(name: &MaybeUninit<libc::sockaddr_storage>) -> Option<SocketAddr> {
     // SAFETY: it was zeroed, and the kernel has written an address or nothing over that. No safe way: which kind of
     // address it is stands in its first field.
     unsafe {
         match libc::c_int::from((*name.as_ptr()).ss_family) {
             libc::AF_INET => {
                 let name = &*name.as_ptr().cast::<libc::sockaddr_in>();
-                Some(IpAddr::from(name.sin_addr.s_addr.to_ne_bytes()))
+                let port = u16::from_be(name.sin_port);
+                Some(SocketAddr::new(name.sin_addr.s_addr.to_ne_bytes().into(), port))
             }
             libc::AF_INET6 => {
                 let name = &*name.as_ptr().cast::<libc::sockaddr_in6>();
-                Some(IpAddr::from(name.sin6_addr.s6_addr))
+                let port = u16::from_be(name.sin6_port);
+                Some(SocketAddr::new(name.sin6_addr.s6_addr.into(), port))
             }
             _ => None,
         }
@@ -354,7 +372,8 @@ mod tests {
     const FULL: usize = 45 * STRIDE;
 
     fn slot(length: usize, stride: Option<usize>) -> Slot {
-        Slot { from: Some(IpAddr::from([192, 0, 2, 1])), length, is_truncated: false, stride }
+        let from = Some(IpAddr::from([192, 0, 2, 1]));
+        Slot { from, port: 6_081, length, is_truncated: false, stride }
     }
 
     /// What came in these slots, each filled with its number.

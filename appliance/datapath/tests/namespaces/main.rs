@@ -3,6 +3,7 @@
 //! These tests want root and `GABION_NETNS=1`; without the variable they say so and pass.
 #![allow(clippy::unwrap_used)]
 
+mod between;
 mod frames;
 mod lab;
 mod links;

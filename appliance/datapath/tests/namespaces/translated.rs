@@ -13,34 +13,34 @@ use gabion_datapath::{Datapath, LinkAddress, Port, UserspaceDatapath, VnetHeader
 use crate::lab::{CLIENT, LIMITS, Lab, NODE, PATIENCE, SERVER};
 
 const CLIENT_LINK: [u8; 6] = [2, 0, 0, 0, 0, 1];
-const NODE_LINKS: [[u8; 6]; 2] = [[2, 0, 0, 0, 0, 2], [2, 0, 0, 0, 0, 3]];
-const SERVER_LINK: [u8; 6] = [2, 0, 0, 0, 0, 4];
+pub(crate) const NODE_LINKS: [[u8; 6]; 2] = [[2, 0, 0, 0, 0, 2], [2, 0, 0, 0, 0, 3]];
+pub(crate) const SERVER_LINK: [u8; 6] = [2, 0, 0, 0, 0, 4];
 
-const TCP: u8 = 6;
+pub(crate) const TCP: u8 = 6;
 const UDP: u8 = 17;
-const LINK: usize = 14;
-const HOP: HopId = HopId { place: 0, tenancy: 1 };
+pub(crate) const LINK: usize = 14;
+pub(crate) const HOP: HopId = HopId { place: 0, tenancy: 1 };
 /// Sequence number and acknowledgement.
 const NUMBER: u32 = 1_000;
 
 /// What the sender has left to a card.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Left {
+pub(crate) enum Left {
     Nothing,
     Checksum,
     Segments,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Case {
-    wide: bool,
-    protocol: u8,
-    left: Left,
+pub(crate) struct Case {
+    pub(crate) wide: bool,
+    pub(crate) protocol: u8,
+    pub(crate) left: Left,
     addresses: bool,
     ports: bool,
 }
 
-fn cases() -> Vec<Case> {
+pub(crate) fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     for (wide, protocol) in [(false, TCP), (false, UDP), (true, TCP), (true, UDP)] {
         for left in [Left::Nothing, Left::Checksum, Left::Segments] {
@@ -78,7 +78,7 @@ impl Case {
         )
     }
 
-    fn entry(&self) -> FlowEntry {
+    pub(crate) fn entry(&self) -> FlowEntry {
         let leaves = self.leaves();
         let reply = WireKey { source: leaves.destination, destination: leaves.source, ..leaves };
         let side = TcpWindow {
@@ -94,10 +94,11 @@ impl Case {
             zones: [1; 2],
             hops: [HOP; 2],
             tcp: (self.protocol == TCP).then_some([side; 2]),
+            legs: [None; 2],
         }
     }
 
-    fn payload(&self) -> Vec<u8> {
+    pub(crate) fn payload(&self) -> Vec<u8> {
         let length = if self.left == Left::Segments { 4_001 } else { 301 };
         (0..length).map(|at| (at % 251) as u8).collect()
     }
@@ -109,7 +110,7 @@ impl Case {
         (transport, transport + header, checksum)
     }
 
-    fn frame(&self) -> (Vec<u8>, VnetHeader) {
+    pub(crate) fn frame(&self) -> (Vec<u8>, VnetHeader) {
         let key = self.arrives();
         let built = PacketBuilder::ethernet2(CLIENT_LINK, NODE_LINKS[0]);
         let built = match (key.source.address, key.destination.address) {
@@ -166,7 +167,7 @@ impl Case {
     ///
     /// # Panics
     /// When it is not what has to come.
-    fn check<'a>(&self, frame: &'a [u8]) -> &'a [u8] {
+    pub(crate) fn check<'a>(&self, frame: &'a [u8]) -> &'a [u8] {
         let (transport, payload, _) = self.places();
         let key = self.leaves();
         assert_eq!(frame[..12], [SERVER_LINK, NODE_LINKS[1]].concat(), "{self:?}");
@@ -198,10 +199,17 @@ fn sum(bytes: &[u8]) -> u16 {
 
 fn open_node(lab: &Lab, hook: HookChoice) -> (EbpfDatapath, FlowTable) {
     lab.within(NODE, move || {
-        let tables = FastPathLimits { flows: 64, hops: 1 };
-        let (datapath, mut table) =
-            EbpfDatapath::open(&["ext", "int"], LIMITS, tables, [1, 2], Afterlife::default(), hook)
-                .unwrap();
+        let tables = FastPathLimits { flows: 64, relays: 0, hops: 1 };
+        let (datapath, mut table) = EbpfDatapath::open(
+            &["ext", "int"],
+            LIMITS,
+            tables,
+            [1, 2],
+            Afterlife::default(),
+            hook,
+            None,
+        )
+        .unwrap();
         let hop = NextHop {
             interface: table.interface(Port(1)).unwrap(),
             source: LinkAddress(NODE_LINKS[1]),
@@ -216,7 +224,7 @@ fn open_node(lab: &Lab, hook: HookChoice) -> (EbpfDatapath, FlowTable) {
 }
 
 /// What comes to the server for this case, until all of its payload is there.
-fn receive(server: &mut UserspaceDatapath, case: &Case) -> Vec<Vec<u8>> {
+pub(crate) fn receive(server: &mut UserspaceDatapath, case: &Case) -> Vec<Vec<u8>> {
     let (transport, payload, _) = case.places();
     let port = case.leaves().destination.port.to_be_bytes();
     let (mut frames, mut got) = (Vec::new(), 0);
@@ -244,7 +252,7 @@ fn receive(server: &mut UserspaceDatapath, case: &Case) -> Vec<Vec<u8>> {
 }
 
 /// A lab with these link addresses.
-fn build() -> Option<Lab> {
+pub(crate) fn build() -> Option<Lab> {
     let lab = Lab::build()?;
     let link =
         |[a, b, c, d, e, f]: [u8; 6]| format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}");
@@ -272,13 +280,13 @@ fn translate(lab: &Lab, table: &mut FlowTable, cases: &[Case]) {
     }
 }
 
-fn send(client: &mut UserspaceDatapath, case: &Case) {
+pub(crate) fn send(client: &mut UserspaceDatapath, case: &Case) {
     let (frame, vnet) = case.frame();
     assert!(client.transmit(Port(0), &frame, vnet));
     client.flush().unwrap();
 }
 
-fn exit(node: &EbpfDatapath, exit: Exit) -> u64 {
+pub(crate) fn exit(node: &EbpfDatapath, exit: Exit) -> u64 {
     node.exits().into_iter().find(|(which, _)| *which == exit).map_or(0, |(_, count)| count)
 }
 

@@ -3,15 +3,17 @@
 
 use std::ops::Range;
 
-use super::wrap::{Flags, Wrapping, left_undone};
+use super::wrap::{Flags, Wrapping, is_of_kernel, left_by_kernel, left_undone};
 use super::{NodeId, WRAPPED_FRAME};
 use crate::join::{Run, Sums};
-use crate::{Checksum, DropReason, Engine, Offload, Time, Verdict, cut};
+use crate::{DropReason, Engine, Offload, Time, Verdict, cut};
 
 /// How far UDP payloads have been decided that came together from one peer, one behind the other.
 #[derive(Debug)]
 pub struct Datagrams {
     stride: usize,
+    /// Payload of the segments of a superframe that a kernel has wrapped whole.
+    size: Option<u16>,
     at: usize,
     /// The next one, if it has been opened already.
     next: Option<Piece>,
@@ -30,13 +32,19 @@ pub struct Unwrapped {
 struct Piece {
     wrapping: Wrapping,
     frame: Range<usize>,
-    undone: Checksum,
+    undone: Offload,
 }
 
 impl Datagrams {
     /// Of `stride` bytes each, the last one of what is left.
     pub const fn new(stride: usize) -> Self {
-        Self { stride, at: 0, next: None }
+        Self { stride, size: None, at: 0, next: None }
+    }
+
+    /// One that may be a superframe as a peer's kernel has wrapped it: its segments carry so many bytes.
+    #[must_use]
+    pub const fn of_segments(self, size: u16) -> Self {
+        Self { size: Some(size), ..self }
     }
 
     /// Whether all that there is in so many bytes has been decided.
@@ -52,7 +60,7 @@ impl Piece {
     }
 
     const fn sums(&self) -> Sums {
-        if self.undone.is_partial() { Sums::Left } else { Sums::Whole }
+        if self.undone.checksum.is_partial() { Sums::Left } else { Sums::Whole }
     }
 }
 
@@ -60,10 +68,10 @@ impl Engine {
     /// Takes the UDP payload of a peer's wrapped packet. What is forwarded stands from [`WRAPPED_FRAME`]
     /// on, and its checksum is whole.
     pub fn handle_wrapped(&mut self, now: Time, from: NodeId, datagram: &mut [u8]) -> Verdict {
-        let verdict = match self.open_piece(now, from, datagram, 0) {
+        let verdict = match self.open_piece(now, from, datagram, 0, None) {
             Ok(Piece { wrapping, frame, undone }) => {
                 let frame = &mut datagram[frame];
-                cut::complete(frame, undone);
+                cut::complete(frame, undone.checksum);
                 self.take_wrapped(now, from, wrapping, frame, Offload::default())
             }
             Err(reason) => Verdict::Drop(reason),
@@ -88,7 +96,7 @@ impl Engine {
         };
         let at = first.frame.start;
         let mut run = Run::new(&bytes[first.frame.clone()], first.sums());
-        while first.is_plain() && run.is_open() {
+        while first.is_plain() && first.undone.segments.is_none() && run.is_open() {
             let Some(opened) = self.open_next(now, from, bytes, datagrams) else { break };
             let piece = match opened {
                 Ok(piece) => piece,
@@ -105,38 +113,10 @@ impl Engine {
         }
         let (length, joined) = run.finish(&mut bytes[at..]);
         let frame = at..at + length;
-        let offload = if joined.segments.is_some() {
-            joined
-        } else {
-            Offload { checksum: first.undone, segments: None }
-        };
+        let offload = if joined.segments.is_some() { joined } else { first.undone };
         let decided = &mut bytes[frame.clone()];
         let verdict = self.take_wrapped(now, from, first.wrapping, decided, offload);
         Some(Unwrapped { verdict: self.count_unwrapped(verdict), frame, offload })
-    }
-
-    /// Takes a datagram that is one packet still as the peer's kernel has wrapped it, a superframe perhaps: what is left
-    /// undone says `offload`, whose places are those of the frame from [`WRAPPED_FRAME`] on.
-    pub fn handle_whole(
-        &mut self,
-        now: Time,
-        from: NodeId,
-        datagram: &mut [u8],
-        offload: Offload,
-    ) -> Unwrapped {
-        let opened = self.open_piece(now, from, datagram, 0).and_then(|piece| {
-            // Somebody has left it undone twice.
-            let is_undone_twice = piece.undone.is_partial() && offload != Offload::default();
-            if is_undone_twice { Err(DropReason::PeerMalformed) } else { Ok(piece) }
-        });
-        let (verdict, frame) = match opened {
-            Ok(Piece { wrapping, frame, .. }) => {
-                let bytes = &mut datagram[frame.clone()];
-                (self.take_wrapped(now, from, wrapping, bytes, offload), frame)
-            }
-            Err(reason) => (Verdict::Drop(reason), 0..0),
-        };
-        Unwrapped { verdict: self.count_unwrapped(verdict), frame, offload }
     }
 
     fn open_next(
@@ -149,11 +129,11 @@ impl Engine {
         if let Some(piece) = datagrams.next.take() {
             return Some(Ok(piece));
         }
-        let Datagrams { stride, at, .. } = datagrams;
+        let Datagrams { stride, size, at, .. } = datagrams;
         let begin = *at;
         let end = begin.saturating_add((*stride).max(1)).min(bytes.len());
         *at = end;
-        (begin < end).then(|| self.open_piece(now, from, &mut bytes[begin..end], begin))
+        (begin < end).then(|| self.open_piece(now, from, &mut bytes[begin..end], begin, *size))
     }
 
     /// Opens a datagram that stands at `at` of its buffer.
@@ -163,13 +143,18 @@ impl Engine {
         from: NodeId,
         datagram: &mut [u8],
         at: usize,
+        size: Option<u16>,
     ) -> Result<Piece, DropReason> {
+        let is_of_kernel = is_of_kernel(datagram);
         let wrapping = self.open_wrapped(now, from, datagram)?;
-        let frame = WRAPPED_FRAME..datagram.len();
-        let undone = if wrapping.flags.has(Flags::UNSUMMED) {
-            left_undone(&datagram[frame]).ok_or(DropReason::PeerMalformed)?
+        let frame = &datagram[WRAPPED_FRAME..];
+        let undone = if is_of_kernel {
+            left_by_kernel(frame, size).ok_or(DropReason::PeerMalformed)?
+        } else if wrapping.flags.has(Flags::UNSUMMED) {
+            let checksum = left_undone(frame).ok_or(DropReason::PeerMalformed)?;
+            Offload { checksum, segments: None }
         } else {
-            Checksum::default()
+            Offload::default()
         };
         Ok(Piece { wrapping, frame: at + WRAPPED_FRAME..at + datagram.len(), undone })
     }

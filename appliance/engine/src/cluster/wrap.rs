@@ -10,10 +10,12 @@ mod tags;
 use zerocopy::byteorder::big_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use smoltcp::wire::IPV6_HEADER_LEN;
+use smoltcp::wire::{IPV6_HEADER_LEN, Ipv4Packet, Ipv6Packet};
 
 use super::{NodeId, WRAPPED_FRAME};
-use crate::{Checksum, Family};
+use crate::checksum::{pseudo_header, sum, total};
+use crate::packet::protocol;
+use crate::{Address, Checksum, Family, Offload, SegmentKind, Segments};
 
 pub(crate) use pieces::{TooBig, wrap};
 pub(crate) use tags::Tags;
@@ -115,6 +117,12 @@ pub(crate) struct Opened {
     inner: usize,
 }
 
+/// Whether a datagram says that a kernel has wrapped it.
+pub(crate) fn is_of_kernel(datagram: &[u8]) -> bool {
+    const FLAGS: usize = size_of::<Base>() + std::mem::offset_of!(WrapOption, flags);
+    datagram.get(FLAGS).is_some_and(|flags| Flags(*flags).has(Flags::FLOW))
+}
+
 /// Where the checksum is that was left undone in a frame (its `UNSUMMED` says so); `None` if there can be none.
 pub(crate) fn left_undone(frame: &[u8]) -> Option<Checksum> {
     let packet = frame.get(ETHERNET..)?;
@@ -125,6 +133,37 @@ pub(crate) fn left_undone(frame: &[u8]) -> Option<Checksum> {
     };
     let offset = pieces::checksum_at(protocol)?;
     Some(Checksum::Partial { start: (ETHERNET + transport) as u16, offset: offset as u16 })
+}
+
+/// What a kernel has left undone in a frame that it has wrapped, which it does not say: of a superframe, whose segments
+/// carry `size` bytes, the checksum, and of others perhaps. One that is neither right nor left undone is wrong, and
+/// stays so.
+pub(crate) fn left_by_kernel(frame: &[u8], size: Option<u16>) -> Option<Offload> {
+    let checksum = left_undone(frame)?;
+    let Checksum::Partial { start, offset } = checksum else { return None };
+    let (transport, field) = (usize::from(start), usize::from(start + offset));
+    let segment = frame.get(transport..)?;
+    let is_tcp = usize::from(offset) == pieces::TCP_CHECKSUM;
+    if let Some(size) = size.filter(|_| is_tcp) {
+        let is_wide = frame.get(ETHERNET)? >> 4 == 6;
+        let kind = if is_wide { SegmentKind::TcpIpv6 } else { SegmentKind::TcpIpv4 };
+        let header = transport + usize::from(segment.get(12)? >> 4) * WORD;
+        let segments = Segments { kind, size, header: header as u16 };
+        return Some(Offload { checksum, segments: Some(segments) });
+    }
+    let protocol = if is_tcp { protocol::TCP } else { protocol::UDP };
+    let ends = if frame.get(ETHERNET)? >> 4 == 6 {
+        let view = Ipv6Packet::new_checked(frame.get(ETHERNET..)?).ok()?;
+        [Address::from(view.src_addr().octets()), Address::from(view.dst_addr().octets())]
+    } else {
+        let view = Ipv4Packet::new_checked(frame.get(ETHERNET..)?).ok()?;
+        [Address::from(view.src_addr().octets()), Address::from(view.dst_addr().octets())]
+    };
+    let pseudo = pseudo_header(ends[0], ends[1], protocol, segment.len());
+    let is_right = total([sum(segment), pseudo]) == u16::MAX;
+    let is_left = frame.get(field..field + 2)? == pseudo.to_be_bytes();
+    let undone = if is_left && !is_right { checksum } else { Checksum::default() };
+    Some(Offload { checksum: undone, segments: None })
 }
 
 const ETHERNET: usize = 14;

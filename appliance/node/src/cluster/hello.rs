@@ -39,6 +39,8 @@ pub(super) struct Hello {
     pub(super) epoch: u8,
     pub(super) policy: PolicyMark,
     pub(super) reach: Reach,
+    /// Whether its datapath takes what another's has wrapped.
+    pub(super) unwraps: bool,
 }
 
 const CLUSTER: u8 = 129;
@@ -49,6 +51,8 @@ const BOOT: u8 = 133;
 const EPOCH: u8 = 134;
 pub(super) const POLICY: u8 = 1;
 const REACH: u8 = 2;
+/// One byte, not zero. Members of before do not say it.
+const UNWRAPS: u8 = 3;
 /// Types from here on refuse the whole where they are unknown.
 const MUST_UNDERSTAND: u8 = 128;
 
@@ -63,12 +67,14 @@ impl Hello {
         put(&mut bytes, EPOCH, &[self.epoch]);
         put(&mut bytes, POLICY, &self.policy.encode());
         put(&mut bytes, REACH, &self.reach.encode());
+        put(&mut bytes, UNWRAPS, &[self.unwraps.into()]);
         bytes
     }
 
     pub(super) fn decode(bytes: &[u8]) -> Result<Self, Refusal> {
         let (mut cluster, mut versions, mut node, mut incarnation) = (None, None, None, None);
         let (mut boot, mut epoch, mut policy, mut reach) = (None, None, None, None);
+        let mut unwraps = false;
         for field in fields(bytes) {
             let (kind, value) = field?;
             match kind {
@@ -80,6 +86,7 @@ impl Hello {
                 EPOCH => epoch = value.first().copied(),
                 POLICY => policy = PolicyMark::decode(value),
                 REACH => reach = Reach::decode(value),
+                UNWRAPS => unwraps = value.first().is_some_and(|said| *said != 0),
                 other if other < MUST_UNDERSTAND => {}
                 _ => return Err(Refusal::Malformed("a field of an unknown kind in HELLO")),
             }
@@ -94,6 +101,7 @@ impl Hello {
                 epoch: epoch?,
                 policy: policy.unwrap_or_default(),
                 reach: reach.unwrap_or_default(),
+                unwraps,
             })
         };
         hello().ok_or(Refusal::Malformed("a HELLO that lacks a field"))
@@ -212,6 +220,7 @@ mod tests {
             epoch: 255,
             policy: PolicyMark { revision: 3, digest: [5; 32] },
             reach: Reach { port: 6_084, addresses: vec![[192, 0, 2, 1].into()] },
+            unwraps: true,
         }
     }
 
@@ -242,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hello_without_policy_or_addresses_is_one_and_without_another_field_is_none() {
+    fn a_hello_of_a_member_of_before_is_one_and_without_another_field_is_none() {
         let whole = hello((1, 1)).encode();
         let fields: Vec<Vec<u8>> = fields(&whole)
             .map(|field| {
@@ -261,7 +270,7 @@ mod tests {
                 .collect();
             assert_eq!(
                 Hello::decode(&rest).is_ok(),
-                [POLICY, REACH].contains(&fields[left_out][0])
+                [POLICY, REACH, UNWRAPS].contains(&fields[left_out][0])
             );
         }
     }
@@ -273,11 +282,12 @@ mod tests {
             (versions, node, epoch) in (any::<(u8, u8)>(), any::<u8>(), any::<u8>()),
             (revision, digest) in any::<(u64, [u8; 32])>(),
             (port, addresses) in (any::<u16>(), prop::collection::vec(any::<IpAddr>(), 0..64)),
+            unwraps in any::<bool>(),
         ) {
             let hello = Hello {
                 cluster, versions, node: NodeId(node), incarnation, boot, epoch,
                 policy: PolicyMark { revision, digest },
-                reach: Reach { port, addresses },
+                reach: Reach { port, addresses }, unwraps,
             };
             prop_assert_eq!(Hello::decode(&hello.encode()), Ok(hello));
         }
@@ -290,10 +300,10 @@ mod tests {
         #[test]
         fn a_hello_that_is_cut_is_refused(cut in 0_usize..1_000) {
             let whole = hello((1, 1)).encode();
-            // The addresses stand last, behind the policy, and either may be missing whole.
+            // Policy, addresses, and whether it unwraps stand last, and may be missing whole.
             let cut = cut % whole.len();
-            let without_addresses = whole.len() - 10;
-            let is_whole = [without_addresses, without_addresses - 43].contains(&cut);
+            let bare = whole.len() - 4;
+            let is_whole = [bare, bare - 10, bare - 10 - 43].contains(&cut);
             prop_assert_eq!(Hello::decode(&whole[..cut]).is_ok(), is_whole);
         }
     }

@@ -151,12 +151,12 @@ impl Links {
         | SessionChange::Gone { peer }) = *change;
         let Some(link) = self.links.iter_mut().find(|link| link.node == peer) else { return };
         let session = match *change {
-            SessionChange::Up { incarnation, version, epoch, keys, .. } => {
+            SessionChange::Up { incarnation, version, epoch, keys, unwraps, .. } => {
                 let sealer = Sealer::new(version, epoch, &keys.sync_send);
                 let opener = Opener::new(version, epoch, &keys.sync_receive);
                 link.take(now, incarnation, sealer, opener);
                 let (send, receive) = (keys.wrapped_send, keys.wrapped_receive);
-                Session::Up { incarnation, epoch, send, receive, unwraps: false }
+                Session::Up { incarnation, epoch, send, receive, unwraps }
             }
             SessionChange::Lost { .. } => {
                 link.forget();
@@ -199,10 +199,13 @@ impl Links {
             }
         };
         let synced = sockets.receive(PeerTraffic::Sync, DATAGRAMS_PER_TURN, &mut sync)?;
-        let mut wrapped = |FromPeer { peer, buffer, length, stride }: FromPeer<'_>| {
+        let mut wrapped = |FromPeer { peer, buffer, length, stride, segment }: FromPeer<'_>| {
             links[peer].count_wrapped(length.div_ceil(stride) as u64, known);
             let node = links[peer].node;
             let mut rest = Datagrams::new(stride);
+            if let Some(segment) = segment {
+                rest = rest.of_segments(segment);
+            }
             // The buffer may be another's once its last frame has left.
             while !rest.is_empty(length)
                 && let Some(unwrapped) =

@@ -51,6 +51,8 @@ pub struct Local {
     pub renew: Duration,
     pub policy: watch::Receiver<PolicyMark>,
     pub reach: watch::Receiver<Reach>,
+    /// Whether this node's datapath takes what another's has wrapped.
+    pub unwraps: bool,
 }
 
 impl Local {
@@ -62,7 +64,7 @@ impl Local {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SessionChange {
     /// It stands, with these keys; the ones before are taken for a while longer.
-    Up { peer: NodeId, incarnation: u64, version: u8, epoch: u8, keys: Keys },
+    Up { peer: NodeId, incarnation: u64, version: u8, epoch: u8, keys: Keys, unwraps: bool },
     /// The peer's process has gone.
     Lost { peer: NodeId },
     /// The peer's machine has.
@@ -273,10 +275,10 @@ impl<T: Told> Sessions<T> {
     async fn take(&self, session: &Session) -> u64 {
         let Session { ref peer, version, epoch, keys, .. } = *session;
         let (number, is_news) = self.known.up(session);
-        let Hello { node, incarnation, policy, .. } = *peer;
+        let Hello { node, incarnation, policy, unwraps, .. } = *peer;
         self.known.reaches(node, peer.reach.clone());
         self.told
-            .session(SessionChange::Up { peer: node, incarnation, version, epoch, keys })
+            .session(SessionChange::Up { peer: node, incarnation, version, epoch, keys, unwraps })
             .await;
         if is_news {
             self.told.event(format!(
@@ -409,6 +411,7 @@ impl<T: Told> Sessions<T> {
             epoch,
             policy: *local.policy.borrow(),
             reach: local.reach.borrow().clone(),
+            unwraps: local.unwraps,
         }
     }
 }

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use gabion_datapath::ebpf::SyncLink;
 use gabion_datapath::{LocalInterface, PeerSockets, PeerTraffic, interface_of};
 use gabion_engine::{ClusterConfig, NodeId};
 use rustls::time_provider::DefaultTimeProvider;
@@ -68,6 +69,10 @@ pub struct PreparedCluster {
     incarnation: Incarnation<Disk>,
     boot: [u8; 16],
     sync_mtu: u16,
+    /// That has this node's address.
+    interface: String,
+    /// Whether the datapath takes what another's has wrapped.
+    unwraps: bool,
     sockets: PeerSockets,
     listener: std::net::TcpListener,
 }
@@ -110,7 +115,39 @@ impl PreparedCluster {
         )?;
         // Last: a start that fails has not been one.
         let incarnation = Incarnation::next(Disk, &config.node.state_dir)?;
-        Ok(Self { settings, identity, incarnation, boot, sync_mtu, sockets, listener })
+        let interface = interface.name;
+        Ok(Self {
+            settings,
+            identity,
+            incarnation,
+            boot,
+            sync_mtu,
+            interface,
+            unwraps: false,
+            sockets,
+            listener,
+        })
+    }
+
+    /// What programs have to know of the links between nodes.
+    pub fn sync_link(&self) -> SyncLink {
+        SyncLink {
+            interface: self.interface.clone(),
+            address: self.settings.address(),
+            port: self.settings.ports.wrapped,
+            peers: peers(&self.settings).map(|(node, address)| (node.0, address)).collect(),
+            patience: self.patience(),
+        }
+    }
+
+    /// Says that programs of this node take what those of other nodes have wrapped.
+    pub const fn set_unwraps(&mut self, unwraps: bool) {
+        self.unwraps = unwraps;
+    }
+
+    /// After how much silence a peer is lost.
+    fn patience(&self) -> Duration {
+        self.settings.heartbeat * self.settings.heartbeats_missed
     }
 
     /// What the engine is told.
@@ -129,14 +166,23 @@ impl PreparedCluster {
 
     /// The packet thread's side, and what starts the rest once that runs.
     pub fn split(self) -> (Links, Membership) {
-        let Self { settings, identity, incarnation, boot, sync_mtu, sockets, listener } = self;
+        let patience = self.patience();
+        let Self { settings, identity, incarnation, boot, sync_mtu, unwraps, .. } = self;
+        let (sockets, listener) = (self.sockets, self.listener);
         let number = incarnation.number();
         let known = Arc::new(Known::new(settings.node, number, &settings.members));
         let nodes: Vec<NodeId> = peers(&settings).map(|(node, _)| node).collect();
-        let patience = settings.heartbeat * settings.heartbeats_missed;
         let links = Links::new(sockets, &nodes, Arc::clone(&known), patience);
-        let membership =
-            Membership { settings, identity, incarnation, boot, sync_mtu, listener, known };
+        let membership = Membership {
+            settings,
+            identity,
+            incarnation,
+            boot,
+            sync_mtu,
+            unwraps,
+            listener,
+            known,
+        };
         (links, membership)
     }
 }
@@ -174,6 +220,7 @@ pub struct Membership {
     incarnation: Incarnation<Disk>,
     boot: [u8; 16],
     sync_mtu: u16,
+    unwraps: bool,
     listener: std::net::TcpListener,
     known: Arc<Known>,
 }
@@ -215,7 +262,8 @@ impl Membership {
         policies: Arc<Policies>,
         addresses: watch::Receiver<Vec<IpAddr>>,
     ) -> (Member, impl Future<Output = io::Result<()>> + Send + 'static) {
-        let Self { settings, identity, incarnation, boot, sync_mtu, listener, known } = self;
+        let Self { settings, identity, incarnation, boot, sync_mtu, unwraps, listener, known } =
+            self;
         let Surroundings { worker, recorder, readiness, .. } = around.clone();
         let (policy, receiver) = watch::channel(PolicyMark::default());
         let (reach, own) = watch::channel(Reach::default());
@@ -244,6 +292,7 @@ impl Membership {
             renew: settings.renew,
             policy: receiver,
             reach: own.clone(),
+            unwraps,
         };
         let incarnation = Mutex::new(incarnation);
         let told = Arc::new(Daemon { worker, recorder, incarnation });

@@ -103,7 +103,7 @@ pub const SETTINGS: &[Setting] = &[
         "node.datapath",
         "auto",
         "`auto`, `ebpf`, `userspace` or `null`",
-        "`auto` is `ebpf` where it can be had, and elsewhere `userspace`, with the reason in the log. `userspace` moves packets through AF_PACKET rings. `ebpf` has the kernel move those of settled flows by itself, and the others as `userspace` does; in a cluster, those whose packets all come in by their owner. It takes Linux 6.6; where it cannot be had the node does not start and says why. `null` moves none, is never ready, needs no privilege and is for trying the API.",
+        "`auto` is `ebpf` where it can be had, and elsewhere `userspace`, with the reason in the log. `userspace` moves packets through AF_PACKET rings. `ebpf` has the kernel move those of settled flows by itself, and the others as `userspace` does. It takes Linux 6.6; where it cannot be had the node does not start and says why. `null` moves none, is never ready, needs no privilege and is for trying the API.",
     ),
     text(
         "node.hook",

@@ -43,7 +43,14 @@ fn entry(number: u32) -> FlowEntry {
     // Ports from 10,000 on become ports from 40,000 on.
     let outside = WireEndpoint { port: key.source.port + 30_000, ..key.source };
     let reply = WireKey { source: key.destination, destination: outside, ..key };
-    FlowEntry { stamp: STAMP, keys: [key, reply], zones: [ZONE; 2], hops: [HOP; 2], tcp: None }
+    FlowEntry {
+        stamp: STAMP,
+        keys: [key, reply],
+        zones: [ZONE; 2],
+        hops: [HOP; 2],
+        tcp: None,
+        legs: [None; 2],
+    }
 }
 
 /// Makes the frame one of this flow.

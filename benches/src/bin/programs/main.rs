@@ -128,7 +128,7 @@ fn print(name: &str, mut times: Vec<u32>) {
 
 /// Programs with room for so many flows, and one next hop.
 fn trial(flows: u32) -> anyhow::Result<Trial> {
-    let mut trial = Trial::new(FastPathLimits { flows, hops: 1 }, [1, 2])?;
+    let mut trial = Trial::new(FastPathLimits { flows, relays: 0, hops: 1 }, [1, 2])?;
     let table = trial.table();
     let hop = NextHop { interface: TRIAL_INTERFACE, source: OURS, destination: NEXT, mtu: 1_500 };
     table.set_hop(HOP, Some(hop));
@@ -176,6 +176,6 @@ impl Subject {
         let side =
             TcpWindow { end: 1_000, ack: 1_000, edge, window: 1 << 20, shift: 0, fin: false };
         let tcp = (self.packet.protocol == Protocol::Tcp).then_some([side; 2]);
-        FlowEntry { stamp, keys, zones: [ZONE; 2], hops: [HOP; 2], tcp }
+        FlowEntry { stamp, keys, zones: [ZONE; 2], hops: [HOP; 2], tcp, legs: [None; 2] }
     }
 }

@@ -177,7 +177,7 @@ impl Place {
 }
 
 /// Where the checksum stands (RFC 9293 section 3.1, RFC 768).
-const TCP_CHECKSUM: usize = 16;
+pub(super) const TCP_CHECKSUM: usize = 16;
 const UDP_CHECKSUM: usize = 6;
 
 /// The same, of a protocol whose checksum may be left undone.

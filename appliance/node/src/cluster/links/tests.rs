@@ -26,6 +26,7 @@ fn keys(session: u8, is_first: bool) -> Keys {
 
 fn up(peer: u8, incarnation: u64, session: u8) -> SessionChange {
     SessionChange::Up {
+        unwraps: false,
         peer: NodeId(peer),
         incarnation,
         version: 1,

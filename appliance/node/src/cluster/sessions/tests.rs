@@ -193,6 +193,7 @@ impl Plan {
             renew: self.renew,
             policy: receiver,
             reach: watch::channel(Reach { port: 6_084, addresses: vec![self.net.address(9)] }).1,
+            unwraps: true,
         };
         let known = Arc::new(Known::new(local.node, local.incarnation, &local.members));
         let listener = bind(self.net.address(self.node), PORT).unwrap();
@@ -382,6 +383,7 @@ async fn a_certificate_of_another_member_does_not_speak_for_this_one() {
         epoch: 0,
         policy: PolicyMark::default(),
         reach: Reach::default(),
+        unwraps: false,
     };
     Message::Hello(hello.encode()).write(&mut stream).await.unwrap();
     two.event("is node 1's address").await;

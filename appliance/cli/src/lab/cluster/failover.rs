@@ -14,6 +14,8 @@ use super::survey::{Alive, Fate, Part, Population, Survey, pause, sorts};
 const SETTLE: Duration = Duration::from_millis(2_500);
 /// How long connections have to find their way again; what hangs longer than that is stuck.
 const RECOVER: Duration = Duration::from_secs(6);
+/// TCP waits twice as long from each repetition to the next: behind an outage as long again as that was, and a little.
+const REPEATED: Duration = Duration::from_secs(1);
 /// How long a daemon is away that comes back, where the balancer waits for it: TCP tries again within 3.2 s after that.
 const OUTAGE: Duration = Duration::from_secs(2);
 /// What the cluster promises: the longest silence beyond the detection.
@@ -45,12 +47,15 @@ pub(super) fn run(
     stage.members[VICTIM].fail(lab, by)?;
     let detected = stage.detection(VICTIM, at, Duration::from_secs(3));
     let comes_back = mode == Mode::Pin && by != Failing::PowerOff;
+    let mut recover = RECOVER;
     if comes_back {
         pause(OUTAGE.saturating_sub(at.elapsed()));
         come_back(stage, by)?;
-        findings.time("outage_ms", Some(at.elapsed()));
+        let outage = at.elapsed();
+        findings.time("outage_ms", Some(outage));
+        recover = recover.max(outage * 2 + REPEATED);
     }
-    pause(RECOVER.saturating_sub(at.elapsed()));
+    pause(recover.saturating_sub(at.elapsed()));
     let drops = stage.drops();
     let at_servers = stage.live_at_servers();
     let survey = alive.end(ways)?;

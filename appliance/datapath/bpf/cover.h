@@ -81,7 +81,7 @@ always_inline __u8 kind_of(const struct flow *flow)
 /* Finds the flow of a packet that comes from a zone. Returns zero, or why the engine has to look. Changes nothing. */
 always_inline int find_entry(struct cover *cover, const struct packet *packet, __u16 zone)
 {
-	__u32 direction = 0, zero = 0;
+	__u32 direction = 0;
 	struct flow *flow = find_flow(packet, &cover->slot, &direction);
 
 	if (!flow)
@@ -91,8 +91,9 @@ always_inline int find_entry(struct cover *cover, const struct packet *packet, _
 	order_reads();
 	if (turn & 1 || !has_key(flow, direction, packet))
 		return EXIT_NO_FLOW;
-	struct control *now = bpf_map_lookup_elem(&control, &zero);
-	if (!now || !now->stamp || *(volatile __u32 *)&flow->stamp != now->stamp)
+	__u32 stamp = *(volatile __u32 *)&flow->stamp, worker = stamp >> WORKER_SHIFT;
+	struct control *now = bpf_map_lookup_elem(&control, &worker);
+	if (!now || !now->stamp || stamp != now->stamp)
 		return EXIT_STALE;
 	/* Nobody ends flows any more, or follows the network. */
 	if (now->confirmed && now->confirmed < read_clock())

@@ -25,7 +25,8 @@ struct side {
 struct flow {
 	/* The first line: the node writes it; odd while it does, and while nobody has the slot. */
 	__u32 turn;
-	/* The judgement that it comes from: another than `control.stamp` is outdated. */
+	/* The judgement that it comes from: another than `control.stamp` is outdated. The uppermost bits say of which
+	 * worker's judgements it is one. */
 	__u32 stamp;
 	/* Source and destination as on the wire. Of IPv6, the first word is the place in `wide`. */
 	__u32 addresses[2][2];
@@ -90,17 +91,20 @@ struct hop {
 	__u32 unused;
 };
 
+/* At most: the upper bits of a stamp are a worker's number. */
+#define WORKERS 16
+#define WORKER_SHIFT 28
+
 /* A data interface, at its number modulo the size or shortly behind. */
 struct port {
 	__u32 interface;
-	/* Where packets wait for the node; zero while there is none. */
-	__u32 door;
 	__u16 zone;
 	/* Its link address. */
 	__u16 address[3];
 	/* Whether its driver sends frames of XDP programs. */
 	__u32 takes_frames;
-	__u32 unused;
+	/* Where packets wait for each worker; zero while there is none. */
+	__u32 doors[WORKERS];
 };
 
 #define HOST_PORTS 8
@@ -128,6 +132,7 @@ struct peer {
 	__u32 next[4];
 };
 
+/* Of each worker; what is said of the ports and the tables, the first has. */
 struct control {
 	/* Zero: nothing passes by itself. */
 	__u32 stamp;
@@ -184,7 +189,7 @@ _Static_assert(sizeof(struct wide) == 64, "a line of the cache");
 _Static_assert(sizeof(struct head) == 64, "a line of the cache");
 _Static_assert(sizeof(struct peer) == 64, "a line of the cache");
 _Static_assert(sizeof(struct hop) == 24, "three words");
-_Static_assert(sizeof(struct port) == 24, "three words");
+_Static_assert(sizeof(struct port) == 80, "ten words");
 _Static_assert(sizeof(struct control) == 64, "a line of the cache");
 _Static_assert(sizeof(struct past) == 56, "seven words");
 _Static_assert(sizeof(struct flood) == 24, "three words");
@@ -246,6 +251,8 @@ enum exit {
 
 /* Sizes that depend on the node's limits are set by the loader. */
 SHARED_ARRAY(flow_index, struct bucket, 1);
+/* Whose keys are: a hash's upper 56 bits, and below them the worker's number plus one. Zero is free. */
+SHARED_ARRAY(shards, struct bucket, 1);
 SHARED_ARRAY(flows, struct flow, 1);
 SHARED_ARRAY(wide, struct wide, 1);
 SHARED_ARRAY(hops, struct hop, 1);
@@ -270,6 +277,8 @@ struct {
 
 /* Chosen by the loader: the index has a power of two of buckets. */
 const volatile __u32 bucket_mask = 0;
+const volatile __u32 shard_mask = 0;
+const volatile __u32 workers = 1;
 const volatile __u32 hash_keys[10] = {};
 const volatile __u64 seed = 0;
 /* UDP port of packets between nodes, as on the wire. */

@@ -8,6 +8,7 @@
 
 #include "challenge.h"
 #include "outer.h"
+#include "worker.h"
 
 /* How a transport checksum is to be mended after the kernel has been asked to. */
 struct mending {
@@ -127,12 +128,16 @@ always_inline int pass(struct __sk_buff *skb, const struct port *port, int *verd
 }
 
 /* What is not moved. */
-always_inline int miss(struct __sk_buff *skb, __u32 door)
+always_inline int miss(struct __sk_buff *skb, const struct port *port)
 {
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	__u32 worker = workers > 1 ? find_worker(data, end) : 0;
+	__u32 door = port->doors[worker & (WORKERS - 1)];
+
 	if (!door)
 		return TC_ACT_UNSPEC;
 	/* A tag that does not stand in the frame is not looked at. */
-	if (!skb->vlan_present && is_for_engine_alone((void *)(long)skb->data, (void *)(long)skb->data_end))
+	if (!skb->vlan_present && is_for_engine_alone(data, end))
 		return bpf_redirect(door, BPF_F_INGRESS);
 	bpf_clone_redirect(skb, door, BPF_F_INGRESS);
 	return TC_ACT_UNSPEC;
@@ -150,7 +155,7 @@ int fast_path(struct __sk_buff *skb)
 	__u32 exit = pass(skb, port, &verdict);
 
 	count_exit(exit);
-	return verdict == TC_ACT_UNSPEC ? miss(skb, port->door) : verdict;
+	return verdict == TC_ACT_UNSPEC ? miss(skb, port) : verdict;
 }
 
 /* So far headers reach: those between nodes, and the longest of IPv6 and TCP. */

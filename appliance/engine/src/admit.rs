@@ -107,8 +107,8 @@ impl Engine {
             return Ok(slot);
         }
         let policy = self.policy.as_ref().ok_or(DropReason::NotReady)?;
-        let flood = policy.rules.settings().flood;
         let generation = policy.generation;
+        let flood = self.flood();
         let half_open = matches!(tracker, Tracker::Tcp(_));
         let makes_room = self.keep_within_limits(now, &flood, packet, &key, plan)?;
         let makes_room = self.keep_within_table(makes_room)?;
@@ -211,13 +211,20 @@ impl Engine {
     }
 
     pub(crate) fn insert_flow(&mut self, now: Time, flow: &Flow) -> Result<Slot, DropReason> {
-        let Some(slot) = self.flows.insert(flow) else {
-            // Not by count, but no place is left for one of its keys.
+        let is_claimed = self.sharding.claim(flow);
+        let slot = if is_claimed { self.flows.insert(flow) } else { None };
+        let Some(slot) = slot else {
+            // Not by count, but no place is left for one of its keys, or one of them is another worker's by now.
+            if is_claimed {
+                self.sharding.release(flow);
+            }
             self.translator.release(now, flow.lease, &flow.original, &flow.reply);
             if let Some(id) = flow.guest_of {
                 self.translator.exit(now, id, false);
             }
-            return Err(DropReason::FlowTableFull);
+            let reason =
+                if is_claimed { DropReason::FlowTableFull } else { DropReason::NatConflict };
+            return Err(reason);
         };
         let source = flow.original.source.address.into();
         self.quotas.add_flow(now, source);
@@ -261,7 +268,7 @@ impl Engine {
     }
 
     pub(crate) fn next_flow_id(&mut self) -> FlowId {
-        self.last_flow_id += 1;
+        self.last_flow_id += u64::from(self.sharding.workers());
         FlowId(self.last_flow_id)
     }
 }

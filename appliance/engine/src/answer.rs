@@ -75,7 +75,7 @@ impl Engine {
 
     /// Whether one more answer keeps within the rate.
     pub(crate) fn may_answer(&mut self, now: Time, to: Address) -> bool {
-        let per_second = self.settings().flood.answers_per_second;
+        let per_second = self.flood().answers_per_second;
         let granted = self.answers.take(now, to.into(), per_second);
         self.counters.answers_limited += u64::from(!granted);
         granted

@@ -16,7 +16,7 @@ impl Engine {
     /// that keep their name go on.
     pub fn set_rules(&mut self, generation: Generation, rules: Arc<RuleSet>) {
         self.rule_counters = self.carry_counters(&rules);
-        let flood = rules.settings().flood;
+        let flood = self.share_of(rules.settings().flood);
         self.journal.set_rules(generation, rules.rules().len(), flood);
         self.monitors.reserve(rules.rules().iter().filter(|rule| rule.action.is_none()).count());
         self.translator.set_rules(&self.limits, &self.flows, &rules);

@@ -9,6 +9,8 @@ pub struct Counters {
     pub forwarded: u64,
     /// Frames that were handed to peers.
     pub to_peers: u64,
+    /// Frames that were handed to other workers, which count them anew.
+    pub to_workers: u64,
     pub local: u64,
     pub answered: u64,
     pub dropped: [u64; DropReason::ALL.len()],
@@ -48,6 +50,7 @@ impl Counters {
             frames_in: 0,
             forwarded: 0,
             to_peers: 0,
+            to_workers: 0,
             local: 0,
             answered: 0,
             dropped: [0; DropReason::ALL.len()],
@@ -65,6 +68,7 @@ impl Counters {
         match verdict {
             Verdict::Forward { .. } | Verdict::Queued { .. } => self.forwarded += frames,
             Verdict::ToPeer { .. } => self.to_peers += frames,
+            Verdict::ToWorker { .. } => self.to_workers += frames,
             Verdict::Local => self.local += frames,
             Verdict::Answered => self.answered += frames,
             Verdict::Held => self.held += frames,
@@ -89,6 +93,7 @@ impl Counters {
     pub fn decided(&self) -> u64 {
         self.forwarded
             + self.to_peers
+            + self.to_workers
             + self.local
             + self.answered
             + self.dropped.iter().sum::<u64>()

@@ -84,6 +84,7 @@ impl Engine {
                 self.send_datagram(now, from, slot, direction, fragments)
             }
             Ok(Passage::Elsewhere(errand)) => self.hand_over_datagram(now, from, errand, fragments),
+            Ok(Passage::Worker(to)) => self.give_datagram(to, from, fragments),
             Err(refusal) => {
                 let verdict = self.refuse(now, from, &first.bytes, &first.packet, &refusal);
                 self.counters.release(Verdict::Drop(refusal.reason), others);

@@ -26,6 +26,7 @@ use crate::packet::{Packet, Parsed, Segment};
 use crate::pressure::Pressure;
 use crate::quotas::Quotas;
 use crate::ration::Ration;
+use crate::shards::Sharding;
 use crate::timers::TimerWheel;
 use crate::translate::Translator;
 use crate::unsolicited::Unsolicited;
@@ -75,6 +76,7 @@ pub struct Engine {
     pub(crate) monitors: Vec<RuleId>,
     /// `None` for a node that stands alone.
     pub(crate) cluster: Option<Cluster>,
+    pub(crate) sharding: Sharding,
 }
 
 /// The policy in force.
@@ -226,6 +228,7 @@ impl Engine {
                 Ok(self.leave(slot, direction, frame, packet, &exit?))
             }
             Passage::Elsewhere(errand) => self.hand_over(now, from, frame, packet, errand),
+            Passage::Worker(to) => self.give(to, from, frame),
         }
     }
 
@@ -249,6 +252,9 @@ impl Engine {
                 self.note_leg(now, slot, direction, None);
                 return Ok(self.passage(slot, direction));
             }
+        }
+        if let Some(worker) = self.other_worker(packet, &key) {
+            return Ok(Passage::Worker(worker));
         }
         if let Some(errand) = self.consult(now, from, packet, key) {
             return Ok(Passage::Elsewhere(errand));
@@ -297,6 +303,7 @@ impl Engine {
             sweep: None,
             monitors: Vec::new(),
             cluster,
+            sharding: Sharding::default(),
         }
     }
 

@@ -8,7 +8,7 @@ use gabion_rules::{NatId, Query, RuleId, Transport};
 use crate::cluster::Whose;
 use crate::flows::{DestinationChoice, SourceChoice};
 use crate::judge::{Answer, Case, Outcome, Refusal, Witness};
-use crate::{Address, DropReason, Endpoint, Engine, FlowKey, InterfaceId, Verdict};
+use crate::{Address, DropReason, Endpoint, Engine, FlowKey, InterfaceId, Verdict, WorkerId};
 
 /// What `Engine::explain` is asked: the first packet of a flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,6 +74,11 @@ impl Engine {
         });
         explanation.steps = steps.0;
         explanation
+    }
+
+    /// The engine of this node that has the packet's flow, or would decide it.
+    pub fn worker_of_probe(&self, probe: &Probe) -> WorkerId {
+        self.worker_for(&key_of(probe))
     }
 
     fn explain_key(

@@ -71,6 +71,13 @@ impl Engine {
         self.tell_judgement();
     }
 
+    /// Has the datapath move nothing until the next judgement.
+    pub fn suspend_fast_path(&mut self) {
+        if let Some(table) = &mut self.offloading.table {
+            table.set_stamp(0);
+        }
+    }
+
     /// Nothing is moved any more that the engine has not looked at since; it begins to.
     pub(crate) fn outdate_judgements(&mut self) {
         self.offloading.stamp = self.offloading.stamp.checked_add(1).unwrap_or(1);

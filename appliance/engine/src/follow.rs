@@ -233,6 +233,7 @@ impl Engine {
         self.withdraw(now, slot);
         self.timers.cancel(&mut self.flows, slot.0);
         let Some(flow) = self.flows.remove(slot) else { return };
+        self.sharding.release(&flow);
         self.tell_end(now, slot, &flow);
         self.homes.forget(slot);
         if flow.expendable {

@@ -31,6 +31,9 @@ impl Engine {
         // The quoted packet went out; what comes in against it has the reversed key.
         let found = self.flows.find(&quote.key.reversed());
         let Some((slot, direction)) = found else {
+            if let Some(worker) = self.other_worker_about(&quote.key.reversed()) {
+                return self.give(worker, from, frame);
+            }
             let errand = self.consult_about(now, quote.key.reversed());
             let errand = errand.ok_or(DropReason::IcmpErrorUnmatched)?;
             return self.hand_over(now, from, frame, packet, errand);

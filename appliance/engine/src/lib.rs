@@ -49,7 +49,8 @@ mod join;
 mod reply;
 mod unsolicited;
 
-// Several nodes.
+// Several engines, and several nodes.
+mod shards;
 mod cluster;
 
 // Beside the path.
@@ -90,6 +91,7 @@ pub use judge::Outcome;
 pub use limits::Limits;
 pub use network::{Interface, Network, NextHop, Route};
 pub use packet::{Arp, Fragment, Homes, Packet, Parsed, Segment, TcpFlags, TcpSegment};
+pub use shards::{Shards, WorkerId};
 pub use tcp::TcpState;
 pub use time::Time;
 pub use verdict::{DropReason, Verdict};

@@ -30,7 +30,7 @@ impl Engine {
     /// How full each table is.
     pub fn table_use(&self) -> Vec<TableUse> {
         let limits = &self.limits;
-        let flood = &self.settings().flood;
+        let flood = self.flood();
         let row = |name, used: u32, limit: u32| TableUse {
             name,
             used: u64::from(used),

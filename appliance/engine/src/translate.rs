@@ -14,7 +14,7 @@ use crate::nat::{
 };
 use crate::packet::protocol;
 use crate::tally::Tally;
-use crate::{Address, ClusterConfig, DropReason, Endpoint, Time, flows};
+use crate::{Address, ClusterConfig, DropReason, Endpoint, Time, WorkerId, flows};
 use crate::{FlowKey, flows::FlowTable, flows::Slot};
 
 pub(crate) use foreign::Inherited;
@@ -77,6 +77,17 @@ impl Translator {
         }
     }
 
+    /// Has each of several workers give out ports of its own, before any is given out.
+    pub(crate) fn deal_ports(&mut self, me: WorkerId, workers: u16) {
+        self.ports.deal(me, workers);
+    }
+
+    /// The worker that has the mapping by which packets of the key may come in.
+    pub(crate) fn worker_of(&self, key: &FlowKey) -> Option<WorkerId> {
+        let Endpoint { address, port } = key.destination;
+        key.has_ports().then(|| self.ports.worker(address, key.protocol, port)).flatten()
+    }
+
     /// Ties mappings to the rules of a new rule set, by name.
     pub(crate) fn set_rules(&mut self, limits: &Limits, flows: &FlowTable, rules: &RuleSet) {
         self.names.set_rules(rules);
@@ -97,7 +108,8 @@ impl Translator {
     /// Never gives out ports that are others' to use: on which the host itself answers, and those that
     /// destination NAT publishes.
     pub(crate) fn reserve(&mut self, own: &[Address], host: &[u16], rules: Option<&RuleSet>) {
-        self.ports.share(nat::used_addresses(&[], rules));
+        let shared = if self.ports.is_dealt_to_workers() { own } else { &[] };
+        self.ports.share(nat::used_addresses(shared, rules));
         self.ports.reserve(nat::reserved(own, host, rules));
     }
 
@@ -333,7 +345,11 @@ impl Translator {
     ) -> Result<Translated, DropReason> {
         candidates(&nat.address, key.source.address.family(), own, None, self.pick_address(key))?
             .map(|address| Endpoint { address, port: key.source.port })
-            .filter(|external| self.ports.gives_out(external.address, external.port))
+            .filter(|external| {
+                // Workers need no blocks for these: one key is one worker's, whoever comes first.
+                self.ports.is_dealt_to_workers()
+                    || self.ports.gives_out(external.address, external.port)
+            })
             .find(|external| flows.find(&key.reply_to(*external)).is_none())
             .map(|external| Translated { external, lease: Lease::Nothing })
             .ok_or(DropReason::NatConflict)

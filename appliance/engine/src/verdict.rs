@@ -1,6 +1,6 @@
 //! What becomes of a frame: a closed list, with one name for each member everywhere.
 
-use crate::{InterfaceId, NodeId};
+use crate::{InterfaceId, NodeId, WorkerId};
 
 /// What the engine decided about one frame. Every frame gets exactly one final verdict, counted once;
 /// `Held` is not final: the frame is counted when it is released or given up.
@@ -12,6 +12,8 @@ pub enum Verdict {
     Queued { out: InterfaceId },
     /// It goes on by `poll_wrapped`: to the node that owns its flow, or knows who does.
     ToPeer { node: NodeId },
+    /// It has been handed to the engine of this node that has its flow, which counts it anew.
+    ToWorker { worker: WorkerId },
     /// Leave the frame to the host's own stack: ARP, ND, management and health.
     Local,
     /// The frame asked the appliance itself something and the answer is queued (ARP, ND).
@@ -179,6 +181,10 @@ drop_reasons! {
     /// More frames are queued for sending than the queue takes.
     TransmitQueueFull => "transmit-queue-full",
 
+    // Several workers.
+    /// Too many packets wait for the worker that has their flow.
+    WorkerQueueFull => "worker-queue-full",
+
     // Several nodes.
     /// No node has said that it owns the packet's flow, and the packet may not begin one.
     NoOwner => "no-owner",
@@ -213,6 +219,7 @@ impl DropReason {
                 | Self::SourceRate
                 | Self::NeighbourQueueFull
                 | Self::TransmitQueueFull
+                | Self::WorkerQueueFull
                 | Self::PeerQueueFull
         )
     }

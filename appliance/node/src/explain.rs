@@ -87,7 +87,7 @@ pub async fn explain_live(
     let (verdict, reason, out) = match explanation.verdict {
         Verdict::Forward { out } | Verdict::Queued { out } => ("allow", "", Some(out)),
         Verdict::Local | Verdict::Answered => ("local", "", None),
-        Verdict::Held | Verdict::ToPeer { .. } => ("allow", "", None),
+        Verdict::Held | Verdict::ToPeer { .. } | Verdict::ToWorker { .. } => ("allow", "", None),
         Verdict::Drop(reason) => ("drop", reason.label(), None),
         Verdict::Reject(reason) => ("reject", reason.label(), None),
     };

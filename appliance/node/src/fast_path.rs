@@ -182,7 +182,7 @@ fn entry(flow: &FastFlow) -> FlowEntry {
     };
     FlowEntry {
         stamp: flow.stamp,
-        keys: flow.keys.map(key),
+        keys: flow.keys.map(wire_key),
         zones: flow.zones.map(|zone| zone.0),
         hops: flow.hops.map(hop),
         tcp: flow.tcp.map(|windows| windows.map(window)),
@@ -194,14 +194,15 @@ fn entry(flow: &FastFlow) -> FlowEntry {
 fn relay_entry(relay: &FastRelay) -> RelayEntry {
     RelayEntry {
         stamp: relay.stamp,
-        keys: relay.keys.map(key),
+        keys: relay.keys.map(wire_key),
         ways: relay.ways.map(|way| way.map(|way| (way.zone.0, way.header))),
         peer: relay.peer.0,
         mtu: u16::try_from(relay.mtu).unwrap_or(u16::MAX),
     }
 }
 
-fn key(key: FlowKey) -> WireKey {
+/// A key in the datapath's words.
+pub fn wire_key(key: FlowKey) -> WireKey {
     WireKey { protocol: key.protocol, source: wire(key.source), destination: wire(key.destination) }
 }
 

@@ -28,7 +28,7 @@ use crate::generations::Names;
 use crate::http::{self, Response, Status};
 use crate::policy::{Policies, Surroundings};
 use crate::readiness::Obstacle;
-use crate::worker::Snapshot;
+use crate::worker::{Snapshot, WorkerShare};
 
 const CONNECTIONS: usize = 8;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -152,6 +152,7 @@ impl Collector for Page {
         self.frames(&mut out)?;
         self.rules(&mut out)?;
         self.tables(&mut out)?;
+        self.workers(&mut out)?;
         self.interfaces(&mut out)?;
         self.cluster(&mut out)
     }
@@ -185,6 +186,7 @@ impl Page {
         let verdicts = [
             ("forward", counters.forwarded),
             ("to-peers", counters.to_peers),
+            ("to-workers", counters.to_workers),
             ("local", counters.local),
             ("answered", counters.answered),
         ];
@@ -232,6 +234,24 @@ impl Page {
         out.gauge("gabion_table_used", "Entries in a table", used)?;
         let limit = tables().map(|table| ([("table", table.name)], table.limit));
         out.gauge("gabion_table_limit", "Entries that a table takes", limit)
+    }
+
+    fn workers(&self, out: &mut Out<'_, '_>) -> fmt::Result {
+        type Kind = (&'static str, &'static str, fn(&WorkerShare) -> u64);
+        let shares = |value: fn(&WorkerShare) -> u64| {
+            let shares = self.snapshot.shares.iter().enumerate();
+            shares.map(move |(worker, share)| ([("worker", worker.to_string())], value(share)))
+        };
+        let kinds: [Kind; 2] = [
+            ("gabion_worker_frames_in", "Frames that a worker got", |share| share.frames_in),
+            ("gabion_worker_handed_over", "Frames handed to other workers", |share| {
+                share.handed_over
+            }),
+        ];
+        for (name, help, value) in kinds {
+            out.counter(name, help, shares(value))?;
+        }
+        out.gauge("gabion_worker_flows", "Flows of a worker", shares(|share| share.flows))
     }
 
     fn interfaces(&self, out: &mut Out<'_, '_>) -> fmt::Result {

@@ -103,7 +103,7 @@ impl Follower {
             *last = addresses;
             is_news
         });
-        self.worker.send(Command::SetNetwork(network)).await?;
+        self.worker.send_all(|| Command::SetNetwork(network.clone())).await?;
         self.devices.send_replace(self.picture.devices());
         let missing = self.picture.missing();
         self.readiness.network(missing.map_or(Ok(()), Err));
@@ -174,7 +174,7 @@ impl Follower {
             NeighbourState::Gone => Neighbour::Gone,
             NeighbourState::Resolving => return Ok(()),
         };
-        self.worker.send(Command::Neighbour { interface, address, neighbour }).await
+        self.worker.send_all(|| Command::Neighbour { interface, address, neighbour }).await
     }
 }
 

@@ -1,11 +1,13 @@
 //! The node put together: what is started, in which order, and how it ends.
 //!
-//! Threads: `packets` (engine and datapath), `records` (the event log), two of tokio for everything else.
+//! Threads: `packets` (engine and datapath; `packets-1` and on where there are several), `records` (the event log), two of tokio for everything else.
 //! Tasks: the network's follower, the guard's supervisor, probes, metrics, the API's servers, the calendar,
 //! and the service manager's. All are cancelled at the end; each says in its module why it may be.
 //!
 //! Nothing passes before the policy that was in force is in force again and the guard has said that it is
 //! in place; the gate closes the moment it says otherwise.
+
+mod crew;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -13,20 +15,20 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use gabion_datapath::ebpf::{
-    self, Afterlife, EbpfDatapath, FastPathLimits, FlowTable, OpenFastPathError, OpenPinsError,
-    Pins, SyncLink,
+    self, Afterlife, DoorsDatapath, EbpfDatapath, FastPathLimits, FlowTable, OpenFastPathError,
+    OpenPinsError, OpenedWorkers, Pins, SyncLink,
 };
 use gabion_datapath::netlink::{NetworkWatch, StartNetworkWatchError};
 use gabion_datapath::{Datapath, Loopback, OpenDatapathError, UserspaceDatapath, UserspaceLimits};
-use gabion_engine::{ClusterStatus, EngineConfig, FastPath, Interface, Network};
+use gabion_engine::{ClusterStatus, EngineConfig, Interface, Network};
 use tokio::sync::{Mutex, Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 
+use self::crew::{Crew, part_of};
 use crate::clock::Clock;
 use crate::cluster::{Member, PreparedCluster, StartClusterError};
 use crate::config::{Config, DatapathKind};
 use crate::control::{self, ApiListeners, Control, ListenError, ServeError};
-use crate::fast_path::SharedTable;
 use crate::generations::Generations;
 use crate::guard::{Guard, GuardProgramError, GuardState};
 use crate::health::{BindProbeError, Devices, Health};
@@ -36,7 +38,7 @@ use crate::policy::{Policies, Surroundings};
 use crate::readiness::Readiness;
 use crate::record::{OpenLogError, Reader, Recorder};
 use crate::store::{Disk, LockStateError, Notice, OpenStoreError, StateLock, Store, Stored};
-use crate::worker::{Command, NEIGHBOURS_DEPTH, Worker, WorkerGone, WorkerHandle};
+use crate::worker::{Command, NEIGHBOURS_DEPTH, NeighbourWanted, WorkerGone, WorkerHandle};
 
 /// How often it is looked whether a new day has begun.
 const CALENDAR_EVERY: Duration = Duration::from_secs(60);
@@ -99,7 +101,7 @@ pub struct Prepared {
     metrics: Option<std::net::TcpListener>,
     cluster: Option<PreparedCluster>,
     /// Of the datapath `ebpf`: files in /dev and capabilities that are given up later.
-    fast: Option<(EbpfDatapath, FlowTable)>,
+    fast: Option<OpenedWorkers>,
     readiness: Arc<Readiness>,
     clock: Clock,
 }
@@ -114,12 +116,7 @@ impl Prepared {
         let lock = StateLock::take(&config.node.state_dir)?;
         let (store, stored, notices) =
             Store::open(Disk, &config.node.state_dir, config.node.revisions_kept)?;
-        let readiness = Arc::new(Readiness::new(config.node.stall));
-        if config.cluster.is_some() {
-            // Until the engine says otherwise.
-            readiness.cluster(Some(&ClusterStatus::default()));
-        }
-        Health::new(&config, Arc::clone(&readiness)).check_ports()?;
+        Health::new(&config, Arc::new(Readiness::new(config.node.stall))).check_ports()?;
         if config.node.datapath != DatapathKind::Null {
             guard(&config).check_program()?;
             wait_for_devices(&config)?;
@@ -141,11 +138,23 @@ impl Prepared {
                 .ok(),
             DatapathKind::Userspace | DatapathKind::Null => None,
         };
-        if let (Some(cluster), Some((datapath, _))) = (&mut cluster, &fast) {
-            cluster.set_unwraps(datapath.unwraps());
+        if let (Some(cluster), Some(opened)) = (&mut cluster, &fast) {
+            cluster.set_unwraps(opened.first.unwraps());
         }
         if fast.is_none() && config.node.datapath != DatapathKind::Null {
             end_earlier_programs(&config)?;
+        }
+        let workers = fast.as_ref().map_or(1, |opened| opened.tables.len() as u16);
+        if workers < config.node.workers {
+            tracing::warn!(
+                "node.workers = {}: without programs there is one, as nobody else could tell whose a packet is",
+                config.node.workers
+            );
+        }
+        let readiness = Arc::new(Readiness::of_workers(config.node.stall, workers));
+        if config.cluster.is_some() {
+            // Until the engine says otherwise.
+            readiness.cluster(Some(&ClusterStatus::default()));
         }
         let _lock = lock;
         Ok(Self {
@@ -169,19 +178,18 @@ impl Prepared {
     /// [`StartError`].
     pub async fn start(mut self) -> Result<Node, StartError> {
         let devices = devices(&self.config);
-        if let Some((datapath, table)) = self.fast.take() {
-            let table = SharedTable::new(table);
-            return self.start_with(datapath, Some(Box::new(table))).await;
+        if let Some(OpenedWorkers { first, others, tables }) = self.fast.take() {
+            return self.start_with(first, others, tables).await;
         }
         match self.config.node.datapath {
             DatapathKind::Userspace | DatapathKind::Auto | DatapathKind::Ebpf => {
                 let datapath = UserspaceDatapath::open(&devices, rings(&self.config))?;
-                self.start_with(datapath, None).await
+                self.start_with(datapath, Vec::new(), Vec::new()).await
             }
             DatapathKind::Null => {
                 let ports = u16::try_from(devices.len()).unwrap_or(u16::MAX);
                 let (datapath, _) = Loopback::new(ports).map_err(StartError::Worker)?;
-                self.start_with(datapath, None).await
+                self.start_with(datapath, Vec::new(), Vec::new()).await
             }
         }
     }
@@ -189,7 +197,8 @@ impl Prepared {
     async fn start_with<D: Datapath + Send + 'static>(
         self,
         datapath: D,
-        fast_path: Option<Box<dyn FastPath>>,
+        others: Vec<DoorsDatapath>,
+        tables: Vec<FlowTable>,
     ) -> Result<Node, StartError> {
         let Self { config, readiness, clock, .. } = self;
         let generations = Generations::default();
@@ -198,21 +207,18 @@ impl Prepared {
             Reader { clock, generations: generations.clone(), interfaces: interfaces.clone() };
         let (recorder, records) = Recorder::start(&config.log, reader)?;
         let (neighbours, wanted) = mpsc::channel(NEIGHBOURS_DEPTH);
-        let engine = engine(&config, self.cluster.as_ref())?;
+        let engine = engine(&config, self.cluster.as_ref(), 1 + others.len())?;
         let (links, membership) = self.cluster.map(PreparedCluster::split).unzip();
-        let (worker, packets) = Worker {
+        let crew = Crew {
             engine,
-            datapath,
-            fast_path,
             interfaces: interfaces.clone(),
             clock,
             readiness: Arc::clone(&readiness),
             recorder: recorder.clone(),
             neighbours,
-            links,
-        }
-        .spawn()
-        .map_err(StartError::Worker)?;
+        };
+        let (worker, packets) =
+            crew.start(datapath, others, tables, links).map_err(StartError::Worker)?;
         let around = Surroundings {
             interfaces,
             generations,
@@ -290,7 +296,7 @@ pub struct Node {
     worker: WorkerHandle,
     recorder: Recorder,
     member: Option<Member>,
-    packets: JoinHandle<()>,
+    packets: Vec<JoinHandle<()>>,
     records: JoinHandle<()>,
     _lock: StateLock,
 }
@@ -301,7 +307,7 @@ impl Node {
     async fn connect(
         &mut self,
         config: &Config,
-        wanted: mpsc::Receiver<crate::worker::NeighbourWanted>,
+        wanted: mpsc::Receiver<NeighbourWanted>,
     ) -> Result<watch::Receiver<Vec<IpAddr>>, StartError> {
         let (addresses, known_addresses) = watch::channel(Vec::new());
         let devices = watch::Sender::new(Devices::new());
@@ -314,7 +320,7 @@ impl Node {
         if config.node.datapath == DatapathKind::Null {
             // Nothing to guard, and nothing passes: that is what probes have to hear.
             devices.send_replace(Devices::from([("lo".to_owned(), 1)]));
-            self.worker.send(Command::SetNetwork(bare_network(config))).await?;
+            self.worker.send_all(|| Command::SetNetwork(bare_network(config))).await?;
             self.readiness.network(Err("node.datapath is `null`: no packet moves".to_owned()));
             self.readiness.guard_in_place(true);
             return Ok(known_addresses);
@@ -402,7 +408,8 @@ impl Node {
         let _ = tokio::time::timeout(API_GRACE, servers).await;
         self.worker.stop();
         let packets = self.packets;
-        let _ = tokio::task::spawn_blocking(move || packets.join()).await;
+        let join = move || packets.into_iter().for_each(|thread| drop(thread.join()));
+        let _ = tokio::task::spawn_blocking(join).await;
         self.tasks.shutdown().await;
         self.recorder.stop();
         let records = self.records;
@@ -453,9 +460,13 @@ async fn follow_calendar(policies: Arc<Policies>) -> Result<(), ServeError> {
     }
 }
 
-fn engine(config: &Config, cluster: Option<&PreparedCluster>) -> Result<EngineConfig, StartError> {
+fn engine(
+    config: &Config,
+    cluster: Option<&PreparedCluster>,
+    workers: usize,
+) -> Result<EngineConfig, StartError> {
     Ok(EngineConfig {
-        limits: config.limits,
+        limits: part_of(config.limits, workers),
         seed: random()?,
         cluster: cluster.map(PreparedCluster::engine),
     })
@@ -469,14 +480,14 @@ fn rings(config: &Config) -> UserspaceLimits {
     UserspaceLimits { ring_mebibytes: config.node.ring_mebibytes, ..UserspaceLimits::RECOMMENDED }
 }
 
-fn open_fast_path(
-    config: &Config,
-    sync: Option<SyncLink>,
-) -> Result<(EbpfDatapath, FlowTable), StartError> {
-    // As much as the engine has for flows of other nodes.
-    let relays = if sync.is_some() { config.limits.flows / 4 } else { 0 };
-    let limits =
-        FastPathLimits { flows: config.limits.flows, relays, hops: config.limits.neighbours };
+fn open_fast_path(config: &Config, sync: Option<SyncLink>) -> Result<OpenedWorkers, StartError> {
+    let limits = FastPathLimits {
+        flows: config.limits.flows,
+        // As much as the engine has for flows of other nodes.
+        relays: if sync.is_some() { config.limits.flows / 4 } else { 0 },
+        hops: config.limits.neighbours,
+        workers: config.node.workers,
+    };
     let seed = [u64::from_ne_bytes(random()?), u64::from_ne_bytes(random()?)];
     let pins = match Pins::open(&config.node.pin_dir) {
         Ok(pins) => Some(pins),
@@ -487,7 +498,7 @@ fn open_fast_path(
         }
     };
     let afterlife = Afterlife { pins, unconfirmed: config.node.fail_closed_after };
-    let (datapath, mut table) = EbpfDatapath::open(
+    let mut opened = EbpfDatapath::open_workers(
         &devices(config),
         rings(config),
         limits,
@@ -497,8 +508,8 @@ fn open_fast_path(
         sync,
     )
     .map_err(StartError::FastPath)?;
-    table.set_host_ports(&config.host_ports());
-    Ok((datapath, table))
+    opened.tables[0].set_host_ports(&config.host_ports());
+    Ok(opened)
 }
 
 /// Programs of before would move what this process knows nothing of.

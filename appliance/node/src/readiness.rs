@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use gabion_engine::{ClusterStatus, DropReason, NodeState, Presence};
+use gabion_engine::{ClusterStatus, DropReason, NodeState, Presence, WorkerId};
 use tokio::sync::watch;
 
 /// What stands in the way of readiness.
@@ -57,7 +57,7 @@ impl Obstacle {
             Self::NoPolicy => "no policy is in force: gabion push",
             Self::GuardMissing => "the guard of the host's stack is not in place",
             Self::DatapathNotProved(why) | Self::Syncing(why) | Self::Draining(why) => why,
-            Self::WorkerStalled => "the packet thread does not turn",
+            Self::WorkerStalled => "a packet thread does not turn",
             Self::Stopping => "the node is stopping",
         }
     }
@@ -71,14 +71,14 @@ pub struct Readiness {
     policy: AtomicBool,
     guard: AtomicBool,
     stopping: AtomicBool,
-    /// Nanoseconds from `started` to the packet thread's last turn. Before the first it has as long as
+    /// Nanoseconds from `started` to each packet thread's last turn. Before the first it has as long as
     /// for any other; what it has proved by then is another matter.
-    heartbeat: AtomicU64,
+    heartbeats: Box<[AtomicU64]>,
     paths: Mutex<Paths>,
     /// How far the node is in its cluster; `None` where it is ready, or stands alone.
     cluster: Mutex<Option<Obstacle>>,
     /// Limits that are reached now: the node is ready, and somebody should know.
-    limits: Mutex<BTreeSet<DropReason>>,
+    limits: Mutex<BTreeSet<(DropReason, WorkerId)>>,
     changes: watch::Sender<()>,
 }
 
@@ -89,14 +89,19 @@ struct Paths {
 }
 
 impl Readiness {
+    /// Of a node with one packet thread.
     pub fn new(stall: Duration) -> Self {
+        Self::of_workers(stall, 1)
+    }
+
+    pub fn of_workers(stall: Duration, workers: u16) -> Self {
         Self {
             started: Instant::now(),
             stall,
             policy: AtomicBool::new(false),
             guard: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
-            heartbeat: AtomicU64::new(0),
+            heartbeats: (0..workers).map(|_| AtomicU64::new(0)).collect(),
             paths: Mutex::new(Paths {
                 network: Err("the network is not known yet".to_owned()),
                 datapath: Err("the data interfaces are not open yet".to_owned()),
@@ -148,20 +153,22 @@ impl Readiness {
         }
     }
 
-    /// A limit is reached from now on, or no longer.
-    pub fn limit(&self, limit: DropReason, is_reached: bool) {
+    /// A packet thread's share of a limit is reached from now on, or no longer.
+    pub fn limit(&self, worker: WorkerId, limit: DropReason, is_reached: bool) {
         let mut limits = self.limits.lock().unwrap_or_else(PoisonError::into_inner);
         if is_reached {
-            limits.insert(limit);
+            limits.insert((limit, worker));
         } else {
-            limits.remove(&limit);
+            limits.remove(&(limit, worker));
         }
     }
 
     /// The limits that are reached now; none of them makes the node less ready.
     pub fn limits_reached(&self) -> Vec<DropReason> {
         let limits = self.limits.lock().unwrap_or_else(PoisonError::into_inner);
-        limits.iter().copied().collect()
+        let mut reached: Vec<_> = limits.iter().map(|(limit, _)| *limit).collect();
+        reached.dedup();
+        reached
     }
 
     pub fn stop(&self) {
@@ -183,16 +190,24 @@ impl Readiness {
         }
     }
 
-    /// The packet thread has turned.
+    /// The only packet thread has turned.
     pub fn beat(&self) {
-        let now = u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        self.heartbeat.store(now, Ordering::Release);
+        self.beat_of(WorkerId(0));
     }
 
-    /// Whether the packet thread turned lately.
+    /// A packet thread has turned.
+    pub fn beat_of(&self, worker: WorkerId) {
+        let now = u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        if let Some(heartbeat) = self.heartbeats.get(usize::from(worker.0)) {
+            heartbeat.store(now, Ordering::Release);
+        }
+    }
+
+    /// Whether every packet thread turned lately.
     pub fn worker_turns(&self) -> bool {
-        let beat = self.heartbeat.load(Ordering::Acquire);
-        self.started.elapsed().saturating_sub(Duration::from_nanos(beat)) < self.stall
+        let beats = self.heartbeats.iter().map(|beat| beat.load(Ordering::Acquire));
+        let first = Duration::from_nanos(beats.min().unwrap_or(0));
+        self.started.elapsed().saturating_sub(first) < self.stall
     }
 
     /// Everything that stands in the way; empty when ready.

@@ -1,4 +1,4 @@
-//! The packet thread: one engine, one datapath, one loop.
+//! A packet thread: one engine, one datapath, one loop. There may be several (`company`).
 //!
 //! It owns both. Others reach it by [`WorkerHandle`]: commands over a bounded channel
 //! (`COMMANDS_DEPTH`; a full one makes the sender wait, never the packets), and the gate, a flag of its
@@ -9,7 +9,10 @@
 //! The thread cannot be cancelled; `Stop` ends it. If it panics the whole process aborts: the guard
 //! keeps the host's stack shut, and the service manager starts anew.
 
+mod company;
+mod handle;
 mod resume;
+mod snapshot;
 
 use std::io;
 use std::sync::Arc;
@@ -17,23 +20,25 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, TrySendError};
-use gabion_datapath::ebpf::{Exit, Hook};
-use gabion_datapath::{BATCH, Datapath, FrameMut, Port, PortCounters, ProbeError, Waker};
+use crossbeam_channel::Receiver;
+use gabion_datapath::{BATCH, Datapath, FrameMut, Port, ProbeError};
 use gabion_engine::{
-    Address, Counters, Engine, EngineConfig, Event, Explanation, FastPath, FlowReport, Frame,
-    Generation, InterfaceId, Neighbour, Network, Offload, Probe, RuleCounters, TableUse, Time,
-    Verdict,
+    Address, Engine, EngineConfig, Event, Explanation, FastPath, FlowReport, Frame, Generation,
+    InterfaceId, Neighbour, Network, Offload, Probe, Time, Verdict, WorkerId,
 };
 use gabion_rules::RuleSet;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::clock::Clock;
-use crate::cluster::{ClusterSnapshot, Leaving, Links, SessionChange};
+use crate::cluster::{Leaving, Links, SessionChange};
 use crate::config::DataInterface;
 use crate::offload;
 use crate::readiness::Readiness;
 use crate::record::Recorder;
+
+pub use company::{Company, Meeting};
+pub use handle::{Inbox, WorkerGone, WorkerHandle};
+pub use snapshot::{Snapshot, WorkerShare};
 
 /// Commands that wait for the packet thread; it takes `COMMANDS_PER_TURN` each turn.
 const COMMANDS_DEPTH: usize = 256;
@@ -62,6 +67,8 @@ pub enum Command {
         rules: Arc<RuleSet>,
         /// The same at members with the same policy.
         hash: u64,
+        /// Of all packet threads.
+        meeting: Meeting,
         done: oneshot::Sender<LiveFlows>,
     },
     SetNetwork(Network),
@@ -72,7 +79,9 @@ pub enum Command {
     },
     Explain {
         probe: Probe,
-        answer: oneshot::Sender<(Generation, Explanation)>,
+        /// Who is asked: whoever is found to know answers whatever he knows.
+        to: WorkerId,
+        answer: oneshot::Sender<Explained>,
     },
     Snapshot {
         answer: oneshot::Sender<Snapshot>,
@@ -90,27 +99,17 @@ pub enum Command {
     Stop,
 }
 
+/// What a packet thread says about a packet.
+#[derive(Debug)]
+pub enum Explained {
+    Here(Generation, Explanation),
+    /// That one has its flow, or would decide it.
+    AskedOf(WorkerId),
+}
+
 /// How many flows were there when a policy came into force.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LiveFlows(pub u64);
-
-/// All counters at one moment.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Snapshot {
-    pub generation: Generation,
-    pub counters: Counters,
-    /// Indexed by `RuleId` of `generation`'s rule set.
-    pub rules: Vec<RuleCounters>,
-    pub tables: Vec<TableUse>,
-    /// In the order of the configured interfaces.
-    pub ports: Vec<PortCounters>,
-    /// What became of packets in the kernel, where programs move them.
-    pub exits: Vec<(Exit, u64)>,
-    /// Where programs stand, by port.
-    pub hooks: Vec<Vec<Hook>>,
-    /// `None`: the node stands alone.
-    pub cluster: Option<ClusterSnapshot>,
-}
 
 /// Some flows, and where to go on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -125,102 +124,6 @@ pub struct FlowPage {
 pub struct NeighbourWanted {
     pub interface: InterfaceId,
     pub address: Address,
-}
-
-/// The packet thread has ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the node is stopping")]
-pub struct WorkerGone;
-
-/// The way to the packet thread, for any thread or task.
-#[derive(Debug, Clone)]
-pub struct WorkerHandle {
-    commands: Sender<Command>,
-    gate: Arc<AtomicBool>,
-    waker: Waker,
-}
-
-impl WorkerHandle {
-    /// Lets packets pass, or none, from the next frame on.
-    pub fn set_gate(&self, open: bool) {
-        self.gate.store(open, Ordering::Release);
-        self.waker.wake();
-    }
-
-    /// Queues a command; waits while the queue is full.
-    ///
-    /// # Errors
-    /// When the thread has ended.
-    pub async fn send(&self, mut command: Command) -> Result<(), WorkerGone> {
-        loop {
-            match self.commands.try_send(command) {
-                Ok(()) => {
-                    self.waker.wake();
-                    return Ok(());
-                }
-                Err(TrySendError::Disconnected(_)) => return Err(WorkerGone),
-                Err(TrySendError::Full(returned)) => {
-                    command = returned;
-                    tokio::time::sleep(QUEUE_FULL_PAUSE).await;
-                }
-            }
-        }
-    }
-
-    /// # Errors
-    /// When the thread has ended.
-    pub async fn set_rules(
-        &self,
-        generation: Generation,
-        rules: Arc<RuleSet>,
-        hash: u64,
-    ) -> Result<LiveFlows, WorkerGone> {
-        self.ask(|done| Command::SetRules { generation, rules, hash, done }).await
-    }
-
-    /// # Errors
-    /// When the thread has ended.
-    pub async fn explain(&self, probe: Probe) -> Result<(Generation, Explanation), WorkerGone> {
-        self.ask(|answer| Command::Explain { probe, answer }).await
-    }
-
-    /// # Errors
-    /// When the thread has ended.
-    pub async fn snapshot(&self) -> Result<Snapshot, WorkerGone> {
-        self.ask(|answer| Command::Snapshot { answer }).await
-    }
-
-    /// # Errors
-    /// When the thread has ended.
-    pub async fn flows(&self, from: u32, limit: u32) -> Result<FlowPage, WorkerGone> {
-        self.ask(|answer| Command::Flows { from, limit, answer }).await
-    }
-
-    /// Has the node hand its flows over, or stop to.
-    ///
-    /// # Errors
-    /// When the thread has ended.
-    pub async fn set_draining(&self, draining: bool) -> Result<(), WorkerGone> {
-        self.ask(|done| Command::SetDraining { draining, done }).await
-    }
-
-    async fn ask<T>(
-        &self,
-        command: impl FnOnce(oneshot::Sender<T>) -> Command,
-    ) -> Result<T, WorkerGone> {
-        let (sender, receiver) = oneshot::channel();
-        self.send(command(sender)).await?;
-        receiver.await.map_err(|_| WorkerGone)
-    }
-
-    /// Ends the thread after its turn; does not wait.
-    pub fn stop(&self) {
-        // A queue that is full is read every turn: try until there is room or nobody reads.
-        while let Err(TrySendError::Full(_)) = self.commands.try_send(Command::Stop) {
-            std::thread::sleep(QUEUE_FULL_PAUSE);
-        }
-        self.waker.wake();
-    }
 }
 
 /// What the thread is made of.
@@ -238,26 +141,37 @@ pub struct Worker<D> {
     pub neighbours: mpsc::Sender<NeighbourWanted>,
     /// `None`: the node stands alone.
     pub links: Option<Links>,
+    /// `None`: it is the only one.
+    pub company: Option<Company>,
 }
 
 impl<D: Datapath + Send + 'static> Worker<D> {
-    /// Starts the thread. The gate is closed.
+    /// Starts the only thread. The gate is closed.
     ///
     /// # Errors
     /// When the system has no room for another thread.
-    pub fn spawn(mut self) -> io::Result<(WorkerHandle, JoinHandle<()>)> {
+    pub fn spawn(self) -> io::Result<(WorkerHandle, JoinHandle<()>)> {
+        let (handle, inboxes) = WorkerHandle::open([self.datapath.waker()]);
+        let inbox = inboxes.into_iter().next().ok_or(io::ErrorKind::InvalidInput)?;
+        Ok((handle, self.spawn_at(inbox)?))
+    }
+
+    /// Starts the thread that hears what comes here.
+    ///
+    /// # Errors
+    /// When the system has no room for another thread.
+    pub fn spawn_at(mut self, inbox: Inbox) -> io::Result<JoinHandle<()>> {
         for handle in self.links.iter().map(Links::handles) {
             handle?.into_iter().for_each(|socket| self.datapath.watch(socket));
         }
-        let (commands, receiver) = crossbeam_channel::bounded(COMMANDS_DEPTH);
-        let gate = Arc::new(AtomicBool::new(false));
-        let handle =
-            WorkerHandle { commands, gate: Arc::clone(&gate), waker: self.datapath.waker() };
-        let thread = std::thread::Builder::new().name("packets".to_owned()).spawn(move || {
+        let name = match self.company.as_ref().map(Company::me) {
+            None | Some(WorkerId(0)) => "packets".to_owned(),
+            Some(WorkerId(number)) => format!("packets-{number}"),
+        };
+        std::thread::Builder::new().name(name).spawn(move || {
             let _abort = AbortOnPanic;
-            Turns::new(self, receiver, gate).run();
-        })?;
-        Ok((handle, thread))
+            Turns::new(self, inbox).run();
+        })
     }
 }
 
@@ -275,6 +189,7 @@ impl Drop for AbortOnPanic {
 
 /// The thread's own state.
 struct Turns<D> {
+    me: WorkerId,
     engine: Engine,
     generation: Generation,
     network_known: bool,
@@ -291,6 +206,7 @@ struct Turns<D> {
     busy: bool,
     probe_at: Time,
     links: Option<Links>,
+    company: Option<Company>,
     /// When readiness is told of the cluster next.
     told_at: Time,
     clock: Clock,
@@ -302,14 +218,19 @@ struct Turns<D> {
 }
 
 impl<D: Datapath> Turns<D> {
-    fn new(worker: Worker<D>, commands: Receiver<Command>, gate: Arc<AtomicBool>) -> Self {
+    fn new(worker: Worker<D>, Inbox { commands, gate }: Inbox) -> Self {
         let mut engine = Engine::new(worker.clock.now(), worker.engine);
+        let me = worker.company.as_ref().map_or(WorkerId(0), Company::me);
+        if let Some(company) = &worker.company {
+            engine.join_shards(company.shards());
+        }
         let bytes = gabion_datapath::use_huge_pages();
         // Where the system has not got it, better here than under load. The node is not ready until
         // the first turn has proved the datapath.
-        engine.take_memory(|| worker.readiness.beat());
+        engine.take_memory(|| worker.readiness.beat_of(me));
         tracing::debug!(bytes, "tables made, huge pages asked for");
         Self {
+            me,
             engine,
             generation: Generation(0),
             network_known: false,
@@ -324,6 +245,7 @@ impl<D: Datapath> Turns<D> {
             busy: true,
             probe_at: Time::ZERO,
             links: worker.links,
+            company: worker.company,
             told_at: Time::ZERO,
             clock: worker.clock,
             readiness: worker.readiness,
@@ -338,7 +260,7 @@ impl<D: Datapath> Turns<D> {
         while !self.stopping {
             match self.turn() {
                 Ok(()) => {
-                    self.readiness.beat();
+                    self.readiness.beat_of(self.me);
                     failing = false;
                 }
                 // No heartbeat: if it lasts, the node is not ready and the watchdog bites.
@@ -363,6 +285,7 @@ impl<D: Datapath> Turns<D> {
         self.resume_fast_path();
         let now = self.clock.now();
         self.hear_peers(now);
+        self.take_handed(now);
         self.receive(now)?;
         if self.engine.poll_timeout().is_some_and(|due| due <= now) {
             self.engine.handle_timeout(now);
@@ -375,7 +298,10 @@ impl<D: Datapath> Turns<D> {
         self.datapath.flush()?;
         if self.probe_at <= now {
             self.probe_at = now + PROBE_EVERY;
-            self.prove();
+            // All see the same interfaces.
+            if self.me == WorkerId(0) {
+                self.prove();
+            }
         }
         if self.told_at <= now {
             self.told_at = now + TELL_EVERY;
@@ -446,6 +372,7 @@ impl<D: Datapath> Turns<D> {
                     Verdict::Forward { out } => Some(Port(out.0)),
                     Verdict::Queued { .. }
                     | Verdict::ToPeer { .. }
+                    | Verdict::ToWorker { .. }
                     | Verdict::Local
                     | Verdict::Answered
                     | Verdict::Held
@@ -471,11 +398,11 @@ impl<D: Datapath> Turns<D> {
                     let _ = self.neighbours.try_send(NeighbourWanted { interface, address });
                 }
                 Event::LimitReached { limit } => {
-                    self.readiness.limit(limit, true);
+                    self.readiness.limit(self.me, limit, true);
                     self.recorder.event(event);
                 }
                 Event::LimitOver { limit, .. } => {
-                    self.readiness.limit(limit, false);
+                    self.readiness.limit(self.me, limit, false);
                     self.recorder.event(event);
                 }
                 Event::FlowOpened(_)
@@ -520,7 +447,12 @@ impl<D: Datapath> Turns<D> {
         let now = self.clock.now();
         // Whoever asked may have gone; its answer is then dropped.
         match command {
-            Command::SetRules { generation, rules, hash, done } => {
+            Command::SetRules { generation, rules, hash, meeting, done } => {
+                if self.company.is_some() {
+                    // Nor do programs move anything meanwhile: zones are all workers'.
+                    self.engine.suspend_fast_path();
+                    meeting.wait();
+                }
                 self.engine.set_rules(generation, rules);
                 self.engine.set_policy_hash(hash);
                 self.generation = generation;
@@ -533,8 +465,14 @@ impl<D: Datapath> Turns<D> {
             Command::Neighbour { interface, address, neighbour } => {
                 self.engine.handle_neighbour(now, interface, address, neighbour);
             }
-            Command::Explain { probe, answer } => {
-                let _ = answer.send((self.generation, self.engine.explain(&probe)));
+            Command::Explain { probe, to, answer } => {
+                let worker = self.engine.worker_of_probe(&probe);
+                // Whoever is asked second answers, even if the flow has moved on meanwhile.
+                let _ = answer.send(if worker == self.me || to != WorkerId(0) {
+                    Explained::Here(self.generation, self.engine.explain(&probe))
+                } else {
+                    Explained::AskedOf(worker)
+                });
             }
             Command::Snapshot { answer } => {
                 let _ = answer.send(self.snapshot(now));
@@ -574,6 +512,11 @@ impl<D: Datapath> Turns<D> {
             exits: self.datapath.exits(),
             hooks: self.datapath.hooks(),
             cluster: self.links.as_ref().map(|links| links.snapshot(now, &self.engine)),
+            shares: vec![WorkerShare {
+                frames_in: self.engine.counters().frames_in,
+                handed_over: self.engine.counters().to_workers,
+                flows: self.live_flows(),
+            }],
         }
     }
 }

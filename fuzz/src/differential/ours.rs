@@ -81,6 +81,7 @@ impl Router for Ours {
             }
             Verdict::Queued { .. } => "forward",
             Verdict::ToPeer { .. } => "to-peer",
+            Verdict::ToWorker { .. } => "to-worker",
             Verdict::Held => "held",
             Verdict::Local => "local",
             Verdict::Answered => "answered",

@@ -22,7 +22,7 @@ use gabiond::fast_path::SharedTable;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 /// Flows of many sequences: a slot rests before it is used again.
-const LIMITS: FastPathLimits = FastPathLimits { flows: 32_768, relays: 0, hops: 256 };
+const LIMITS: FastPathLimits = FastPathLimits { flows: 32_768, relays: 0, hops: 256, workers: 1 };
 
 /// Longer frames the kernel hands XDP programs in pieces, which drivers do not hand to ours.
 const EARLY_MAX: usize = 3_000;

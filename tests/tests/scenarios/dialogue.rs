@@ -224,6 +224,7 @@ fn count(counters: &Counters) -> BTreeMap<String, u64> {
     let verdicts = [
         ("forwarded", counters.forwarded),
         ("to-peers", counters.to_peers),
+        ("to-workers", counters.to_workers),
         ("local", counters.local),
         ("answered", counters.answered),
         ("held", counters.held),

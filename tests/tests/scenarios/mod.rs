@@ -28,6 +28,7 @@ mod tcp;
 mod tcp_tracking;
 mod timers;
 mod transparency;
+mod workers;
 
 pub(crate) use gabion_tests::network::POLICY;
 

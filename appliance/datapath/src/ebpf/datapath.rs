@@ -12,6 +12,7 @@ use aya::programs::xdp::XdpLink;
 use super::between::{Between, Peers, SyncLink};
 use super::device::Device;
 use super::door::Door;
+use super::doors::DoorsDatapath;
 use super::early;
 use super::exits::Exit;
 use super::hook::{Hook, HookChoice};
@@ -72,9 +73,26 @@ struct Place {
     link: Option<SchedClassifierLink>,
     /// Before the stack, where a program may stand there.
     early: Option<XdpLink>,
+    /// Of each worker.
+    doors: Vec<WatchedDoor>,
+}
+
+#[derive(Debug)]
+struct WatchedDoor {
     door: Door,
     /// Keeps the door's frames from the host's stack.
     _at_door: SchedClassifierLink,
+}
+
+/// What several workers share their packets by.
+#[derive(Debug)]
+pub struct OpenedWorkers {
+    /// The first worker's, and the interfaces'.
+    pub first: EbpfDatapath,
+    /// Those of the others, in their order.
+    pub others: Vec<DoorsDatapath>,
+    /// One for each worker.
+    pub tables: Vec<FlowTable>,
 }
 
 impl EbpfDatapath {
@@ -93,17 +111,46 @@ impl EbpfDatapath {
         hook: HookChoice,
         sync: Option<SyncLink>,
     ) -> Result<(Self, FlowTable), OpenFastPathError> {
+        let tables = FastPathLimits { workers: 1, ..tables };
+        let OpenedWorkers { first, mut tables, .. } =
+            Self::open_workers(names, limits, tables, seed, afterlife, hook, sync)?;
+        Ok((first, tables.remove(0)))
+    }
+
+    /// The same for several workers, each with doors and a part of the table of its own.
+    ///
+    /// # Errors
+    /// As for `open`.
+    pub fn open_workers(
+        names: &[&str],
+        limits: UserspaceLimits,
+        tables: FastPathLimits,
+        seed: [u64; 2],
+        afterlife: Afterlife,
+        hook: HookChoice,
+        sync: Option<SyncLink>,
+    ) -> Result<OpenedWorkers, OpenFastPathError> {
         let Afterlife { pins, unconfirmed } = afterlife;
-        let (mut programs, table) =
+        let workers = tables.workers;
+        let (mut programs, tables) =
             Programs::load_with(tables, seed, pins.as_ref(), sync.as_ref())?;
-        let places = names.iter().map(|&name| Place::open(&mut programs, name));
+        let places = names.iter().map(|&name| Place::open(&mut programs, name, workers));
         let places = places.collect::<Result<Vec<_>, _>>()?;
-        let doors: Vec<u32> = places.iter().map(|place| place.door.index()).collect();
-        let slow = UserspaceDatapath::open_behind(names, &doors, limits)?;
-        let ports = Arc::clone(&table.ports);
+        let behind = |worker: u16| {
+            let door = |place: &Place| place.doors[usize::from(worker)].door.index();
+            let doors: Vec<u32> = places.iter().map(door).collect();
+            UserspaceDatapath::open_behind(names, &doors, limits)
+        };
+        let slow = behind(0)?;
+        let ports = Arc::clone(&tables[0].ports);
         let link_changes = slow.link_changes();
-        let control = Arc::clone(&table.control);
-        let peers = Arc::clone(&table.peers);
+        let control = Arc::clone(&tables[0].control);
+        let other = |worker| {
+            let (slow, control) = (behind(worker)?, Arc::clone(&control));
+            Ok(DoorsDatapath { slow, control, worker, unconfirmed })
+        };
+        let others = (1..workers).map(other).collect::<Result<Vec<_>, OpenFastPathError>>()?;
+        let peers = Arc::clone(&tables[0].peers);
         let looked = Instant::now();
         let mut datapath = Self {
             places,
@@ -120,6 +167,7 @@ impl EbpfDatapath {
             looked,
         };
         datapath.confirm();
+        datapath.control.iter().skip(1).for_each(|control| control.confirm(unconfirmed));
         for port in 0..names.len() {
             datapath.attach(port)?;
             datapath.attach_early(port);
@@ -142,7 +190,7 @@ impl EbpfDatapath {
                 );
             }
         }
-        Ok((datapath, table))
+        Ok(OpenedWorkers { first: datapath, others, tables })
     }
 
     /// Whether packets that other nodes hand over are unwrapped by a program.
@@ -240,7 +288,8 @@ impl EbpfDatapath {
             }
         }
         let Some(interface) = place.interface else { return Ok(()) };
-        if !self.ports.set(number, interface, place.door.index()) {
+        let doors: Vec<u32> = place.doors.iter().map(|watched| watched.door.index()).collect();
+        if !self.ports.set(number, interface, &doors) {
             return Err(OpenFastPathError::TooManyInterfaces(self.places.len()));
         }
         let Some(pins) = &self.pins else {
@@ -271,21 +320,18 @@ impl EbpfDatapath {
 }
 
 impl Place {
-    /// Opens the door, where nothing leads yet.
-    fn open(programs: &mut Programs, name: &str) -> Result<Self, OpenFastPathError> {
+    /// Opens the doors, where nothing leads yet.
+    fn open(programs: &mut Programs, name: &str, workers: u16) -> Result<Self, OpenFastPathError> {
         let refused = |source| OpenFastPathError::Door { interface: name.to_owned(), source };
-        let door = Door::open().map_err(refused)?;
-        // First what keeps the host's stack from seeing frames there, then the frames.
-        let at_door = programs.attach(Program::Door, door.name())?;
-        door.set_up().map_err(refused)?;
-        Ok(Self {
-            name: name.to_owned(),
-            interface: None,
-            link: None,
-            early: None,
-            door,
-            _at_door: at_door,
-        })
+        let open = |_| {
+            let door = Door::open().map_err(refused)?;
+            // First what keeps the host's stack from seeing frames there, then the frames.
+            let at_door = programs.attach(Program::Door, door.name())?;
+            door.set_up().map_err(refused)?;
+            Ok(WatchedDoor { door, _at_door: at_door })
+        };
+        let doors = (0..workers).map(open).collect::<Result<_, OpenFastPathError>>()?;
+        Ok(Self { name: name.to_owned(), interface: None, link: None, early: None, doors })
     }
 }
 

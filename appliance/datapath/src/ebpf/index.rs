@@ -4,7 +4,8 @@
 //! two keys with one upper half in the same buckets could not be told apart, and the second is refused.
 
 use std::net::IpAddr;
-use std::sync::atomic::Ordering;
+use std::ops::Deref;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::flow::WireKey;
 use super::layout::Bucket;
@@ -33,8 +34,8 @@ impl Seeds {
 }
 
 #[derive(Debug)]
-pub(super) struct Index {
-    buckets: SharedArray<Bucket>,
+pub(super) struct Index<B = SharedArray<Bucket>> {
+    buckets: B,
     keys: [u32; HASH_KEYS],
 }
 
@@ -45,13 +46,25 @@ pub(super) enum Refused {
     Taken,
 }
 
-impl Index {
-    pub(super) fn new(buckets: SharedArray<Bucket>, seeds: Seeds) -> Self {
+impl<B: Deref<Target = [Bucket]>> Index<B> {
+    pub(super) fn new(buckets: B, seeds: Seeds) -> Self {
         Self { buckets, keys: seeds.hash_keys() }
     }
 
     /// Leads packets with this key to `place`, which is never zero.
     pub(super) fn insert(&self, key: &WireKey, place: u32) -> Result<(), Refused> {
+        // Whoever loses a way to another worker looks again: each time somebody has got on.
+        loop {
+            let way = self.find_room(key)?;
+            let word = u64::from(self.seek(key).0) << 32 | u64::from(place);
+            // Release: whoever finds the way finds the flow written.
+            if way.compare_exchange(0, word, Ordering::Release, Ordering::Relaxed).is_ok() {
+                return Ok(());
+            }
+        }
+    }
+
+    fn find_room(&self, key: &WireKey) -> Result<&AtomicU64, Refused> {
         let (tag, buckets) = self.seek(key);
         let mut free = [None; 2];
         let mut taken = [0; 2];
@@ -69,10 +82,7 @@ impl Index {
         }
         let is_first = taken[0] < CROWDED || taken[0] <= taken[1];
         let way = if is_first { free[0] } else { free[1] };
-        let way = way.or(free[1]).ok_or(Refused::Full)?;
-        // Release: whoever finds the way finds the flow written.
-        way.store(u64::from(tag) << 32 | u64::from(place), Ordering::Release);
-        Ok(())
+        way.or(free[1]).ok_or(Refused::Full)
     }
 
     pub(super) fn remove(&self, key: &WireKey, place: u32) {
@@ -100,18 +110,23 @@ impl Index {
 
     /// The upper half of the hash, and the key's two buckets.
     fn seek(&self, key: &WireKey) -> (u32, [usize; 2]) {
-        /// Of `bpf/flow.h`: the golden ratio's share of 2^32.
-        const SPREAD: u32 = 0x9e37_79b1;
         let hash = hash(&self.keys, key);
-        let (tag, mask) = ((hash >> 32) as u32, self.buckets.len() as u32 - 1);
-        let first = hash as u32 & mask;
-        let second = (first ^ tag.wrapping_mul(SPREAD)) & mask;
-        (tag, [first as usize, second as usize])
+        ((hash >> 32) as u32, buckets_of(hash, self.buckets.len()))
     }
 }
 
+/// The two buckets of a hash, among so many: a power of two.
+pub(super) fn buckets_of(hash: u64, buckets: usize) -> [usize; 2] {
+    /// Of `bpf/flow.h`: the golden ratio's share of 2^32.
+    const SPREAD: u32 = 0x9e37_79b1;
+    let (tag, mask) = ((hash >> 32) as u32, buckets as u32 - 1);
+    let first = hash as u32 & mask;
+    let second = (first ^ tag.wrapping_mul(SPREAD)) & mask;
+    [first as usize, second as usize]
+}
+
 /// The finalizer of MurmurHash3 by A. Appleby.
-const fn mix(mut value: u64) -> u64 {
+pub(super) const fn mix(mut value: u64) -> u64 {
     value ^= value >> 33;
     value = value.wrapping_mul(0xff51_afd7_ed55_8ccd);
     value ^= value >> 33;

@@ -21,6 +21,9 @@ pub(super) const WAYS: usize = 8;
 /// Places for data interfaces, and how many are tried from an interface's own.
 pub(super) const PORTS: u32 = 256;
 pub(super) const PORTS_TRIED: u32 = 4;
+/// Workers at most, and where their numbers stand in a stamp.
+pub(super) const WORKERS: usize = 16;
+pub(super) const WORKER_SHIFT: u32 = 28;
 /// Places for the host's ports.
 pub(super) const HOST_PORTS: usize = 8;
 /// Of `Flow::shifts`: the side has sent its FIN.
@@ -116,11 +119,10 @@ pub(super) struct Hop {
 #[repr(C)]
 pub(super) struct PortPlace {
     pub(super) interface: AtomicU32,
-    pub(super) door: AtomicU32,
     pub(super) zone: AtomicU16,
     pub(super) address: [AtomicU16; 3],
     pub(super) takes_frames: AtomicU32,
-    pub(super) unused: AtomicU32,
+    pub(super) doors: [AtomicU32; WORKERS],
 }
 
 #[derive(Debug)]
@@ -185,7 +187,7 @@ const _: () = {
     assert!(size_of::<Head>() == 64);
     assert!(size_of::<Peer>() == 64);
     assert!(size_of::<Hop>() == 24);
-    assert!(size_of::<PortPlace>() == 24);
+    assert!(size_of::<PortPlace>() == 80);
     assert!(size_of::<Control>() == 64);
     assert!(size_of::<Past>() == 56);
     assert!(size_of::<Flood>() == 24);

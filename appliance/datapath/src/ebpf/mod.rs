@@ -7,6 +7,7 @@ mod between;
 mod datapath;
 mod device;
 mod door;
+mod doors;
 mod early;
 mod exits;
 mod flow;
@@ -23,11 +24,13 @@ mod program;
 mod questions;
 mod refusal;
 mod remains;
+mod shards;
 mod table;
 mod trial;
 
 pub use between::SyncLink;
-pub use datapath::{Afterlife, EbpfDatapath};
+pub use datapath::{Afterlife, EbpfDatapath, OpenedWorkers};
+pub use doors::DoorsDatapath;
 pub use exits::Exit;
 pub use flow::{
     FlowEntry, FlowPlace, FlowRemains, FlowUsage, Head, HopId, InstallFlowError, NextHop, Past,
@@ -37,6 +40,7 @@ pub use hook::{Hook, HookChoice};
 pub use pins::{OpenPinsError, Pins, detach};
 pub use program::{FastPathLimits, Program, Programs};
 pub use refusal::OpenFastPathError;
+pub use shards::ShardTable;
 pub use table::FlowTable;
 pub use trial::{TRIAL_INTERFACE, Trial, TrialResult};
 

@@ -34,9 +34,9 @@ impl Ports {
         Self { places, hops, known: (0..PORTS).map(|_| nobody()).collect() }
     }
 
-    /// Has packets of the interface be the port's, and those that wait for the engine go to `door`. Returns whether
+    /// Has packets of the interface be the port's, and those that wait for each worker go to its door. Returns whether
     /// there was room.
-    pub(super) fn set(&self, port: Port, interface: u32, door: u32) -> bool {
+    pub(super) fn set(&self, port: Port, interface: u32, doors: &[u32]) -> bool {
         let Some(known) = self.known.get(usize::from(port.0)) else { return false };
         let Some(place) = self.place(interface).or_else(|| self.free_place(interface)) else {
             return false;
@@ -48,7 +48,9 @@ impl Ports {
             known.zone.store(left, Relaxed);
         }
         place.zone.store(known.zone.load(Relaxed), Relaxed);
-        place.door.store(door, Relaxed);
+        for (worker, place) in place.doors.iter().enumerate() {
+            place.store(doors.get(worker).copied().unwrap_or(0), Relaxed);
+        }
         place.interface.store(interface, Release);
         true
     }

@@ -24,7 +24,8 @@ use super::pins::{Pins, TableSize};
 use super::ports::Ports;
 use super::questions::Questions;
 use super::refusal::OpenFastPathError;
-use super::table::{FlowTable, Places};
+use super::shards::ShardTable;
+use super::table::{FlowTable, Part, Places};
 
 /// Compiled from `bpf/programs.c`.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/programs.o"));
@@ -36,7 +37,10 @@ pub struct FastPathLimits {
     pub flows: u32,
     /// Those of other nodes; zero where there are no others.
     pub relays: u32,
+    /// Of each worker.
     pub hops: u32,
+    /// Who share the flows, each with a part.
+    pub workers: u16,
 }
 
 /// The first with links that keep a program at an interface's ingress.
@@ -70,14 +74,14 @@ impl Program {
 }
 
 impl Programs {
-    /// Loads the programs with empty tables; `seed` keeps others from choosing what falls into one bucket.
+    /// Loads the programs with empty tables, one for each worker; `seed` keeps others from choosing what falls into one bucket.
     ///
     /// # Errors
     /// When the kernel refuses programs or memory.
     pub fn load(
         limits: FastPathLimits,
         seed: [u64; 2],
-    ) -> Result<(Self, FlowTable), OpenFastPathError> {
+    ) -> Result<(Self, Vec<FlowTable>), OpenFastPathError> {
         Self::load_with(limits, seed, None, None)
     }
 
@@ -90,12 +94,13 @@ impl Programs {
         seed: [u64; 2],
         pins: Option<&Pins>,
         between: Option<&SyncLink>,
-    ) -> Result<(Self, FlowTable), OpenFastPathError> {
+    ) -> Result<(Self, Vec<FlowTable>), OpenFastPathError> {
         check_kernel()?;
         let sizes = Sizes::of(limits);
         let left = pins.and_then(|pins| sizes.left(pins));
         let seeds = left.unwrap_or(Seeds { a: seed[0], b: seed[1] });
-        let mask = sizes.buckets - 1;
+        let (mask, shard_mask) = (sizes.buckets - 1, sizes.shard_buckets() - 1);
+        let workers = u32::from(limits.workers);
         let keys = seeds.hash_keys();
         let wrapped_port = between.map_or(WRAPPED_PORT, |sync| sync.port).to_be();
         let is_wide = between.is_some_and(|sync| sync.address.is_ipv6());
@@ -104,6 +109,8 @@ impl Programs {
         loader
             .btf(None)
             .override_global("bucket_mask", &mask, true)
+            .override_global("shard_mask", &shard_mask, true)
+            .override_global("workers", &workers, true)
             .override_global("hash_keys", &keys, true)
             .override_global("seed", &seeds.b, true)
             .override_global("wrapped_port", &wrapped_port, true)
@@ -119,13 +126,14 @@ impl Programs {
             // Tables that nobody fills.
             let _ = pins.clear();
         }
-        let (ebpf, mut table) = loaded?;
+        let (ebpf, mut tables) = loaded?;
         if left.is_some() {
-            table.recover();
+            tables.iter_mut().for_each(FlowTable::recover);
+            tables[0].recover_shared();
         } else {
-            table.control[0].introduce(seeds);
+            tables[0].control[0].introduce(seeds);
         }
-        Ok((Self { ebpf }, table))
+        Ok((Self { ebpf }, tables))
     }
 
     /// Runs a program on all that comes in by the interface, before any other that is there: those see what is not
@@ -222,8 +230,6 @@ impl Programs {
 /// RFC 8926 section 3.3, where nothing else is said.
 const WRAPPED_PORT: u16 = 6_081;
 
-const CONTROL: TableSize = size::<Control>("control", 1);
-
 const fn size<T>(name: &'static str, entries: u32) -> TableSize {
     TableSize { name, entries, bytes: size_of::<T>() as u32 }
 }
@@ -237,8 +243,10 @@ struct Sizes {
 impl Sizes {
     fn of(limits: FastPathLimits) -> Self {
         // Two keys of each flow, and as much room again: a bucket then hardly ever fills.
-        let flows = limits.flows + limits.relays;
-        Self { limits, buckets: (flows / 2).max(1).next_power_of_two() }
+        // Parts are of one size.
+        let flows = limits.flows.next_multiple_of(u32::from(limits.workers));
+        let buckets = ((flows + limits.relays) / 2).max(1).next_power_of_two();
+        Self { limits: FastPathLimits { flows, ..limits }, buckets }
     }
 
     const fn flows(&self) -> u32 {
@@ -252,13 +260,23 @@ impl Sizes {
 
     /// Two halves of hops: those of this process and those of the one before.
     const fn hops(&self) -> u32 {
-        2 * self.limits.hops
+        2 * self.limits.workers as u32 * self.limits.hops
     }
 
-    fn all(&self) -> [TableSize; 15] {
+    /// One worker has every key.
+    const fn shard_buckets(&self) -> u32 {
+        if self.limits.workers > 1 { self.buckets } else { 1 }
+    }
+
+    const fn control(&self) -> TableSize {
+        size::<Control>("control", self.limits.workers as u32)
+    }
+
+    fn all(&self) -> [TableSize; 16] {
         let flows = self.flows();
         [
             size::<Bucket>("flow_index", self.buckets),
+            size::<Bucket>("shards", self.shard_buckets()),
             size::<Flow>("flows", flows),
             size::<Wide>("wide", flows),
             size::<Past>("pasts", flows),
@@ -266,7 +284,7 @@ impl Sizes {
             size::<Peer>("peers", PEERS),
             size::<Hop>("hops", self.hops()),
             size::<PortPlace>("ports", PORTS),
-            CONTROL,
+            self.control(),
             size::<u32>("identifications", IDENTIFICATIONS),
             size::<Flood>("floods", FLOODS),
             size::<ChallengeState>("challenge_state", 1),
@@ -283,12 +301,14 @@ impl Sizes {
             return None;
         }
         let is_there = self.all().into_iter().all(|size| pins.existing(size).is_some());
-        let control = is_there.then(|| pins.existing(CONTROL)).flatten();
-        let control = control.and_then(|map| SharedArray::<Control>::new(map.fd().as_fd(), 1).ok());
+        let control = is_there.then(|| pins.existing(self.control())).flatten();
+        let workers = u32::from(self.limits.workers);
+        let control =
+            control.and_then(|map| SharedArray::<Control>::new(map.fd().as_fd(), workers).ok());
         let seeds = control.and_then(|control| control[0].seeds());
         if seeds.is_none() {
             tracing::warn!(
-                "flows that the kernel moves are of another build or of other limits: none is taken over, all begin anew"
+                "flows that the kernel moves are of another build, of other limits or of another number of workers: none is taken over, all begin anew"
             );
             if let Err(error) = pins.clear() {
                 tracing::warn!("what is left of them stays: {error}");
@@ -302,7 +322,7 @@ fn load_into(
     loader: &mut EbpfLoader<'_>,
     sizes: &Sizes,
     seeds: Seeds,
-) -> Result<(Ebpf, FlowTable), OpenFastPathError> {
+) -> Result<(Ebpf, Vec<FlowTable>), OpenFastPathError> {
     let mut ebpf = loader.load(OBJECT).map_err(|source| OpenFastPathError::Load {
         flows: sizes.limits.flows,
         source: Box::new(source),
@@ -310,34 +330,48 @@ fn load_into(
     for program in [Program::FastPath, Program::Door] {
         load_classifier(&mut ebpf, program)?;
     }
-    let table = tables(&ebpf, sizes, seeds)?;
-    Ok((ebpf, table))
+    let tables = tables(&ebpf, sizes, seeds)?;
+    Ok((ebpf, tables))
 }
 
-fn tables(ebpf: &Ebpf, sizes: &Sizes, seeds: Seeds) -> Result<FlowTable, OpenFastPathError> {
-    let flows = sizes.flows();
+fn tables(ebpf: &Ebpf, sizes: &Sizes, seeds: Seeds) -> Result<Vec<FlowTable>, OpenFastPathError> {
+    let (flows, workers) = (sizes.flows(), sizes.limits.workers);
+    let index = Arc::new(Index::new(shared(ebpf, "flow_index", sizes.buckets)?, seeds));
+    let shards = shared(ebpf, "shards", sizes.shard_buckets())?;
+    let shards = ShardTable::new(shards, seeds, workers);
     let hops = Arc::new(shared(ebpf, "hops", sizes.hops())?);
     let ports = Arc::new(Ports::new(shared(ebpf, "ports", PORTS)?, Arc::clone(&hops)));
-    Ok(FlowTable {
-        index: Index::new(shared(ebpf, "flow_index", sizes.buckets)?, seeds),
-        flows: shared(ebpf, "flows", flows)?,
-        wide: shared(ebpf, "wide", flows)?,
-        pasts: shared(ebpf, "pasts", flows)?,
-        heads: shared(ebpf, "heads", sizes.heads())?,
-        peers: Arc::new(Peers::new(shared(ebpf, "peers", PEERS)?)),
-        hops,
-        ports,
-        control: Arc::new(shared(ebpf, "control", 1)?),
-        questions: Questions {
-            floods: shared(ebpf, "floods", FLOODS)?,
-            known: shared(ebpf, "known", KNOWN)?,
-            state: shared(ebpf, "challenge_state", 1)?,
-            keys: seeds.hash_keys(),
-        },
+    let control = Arc::new(shared(ebpf, "control", workers.into())?);
+    let (all, wide) = (shared(ebpf, "flows", flows)?, shared(ebpf, "wide", flows)?);
+    let (all, wide, pasts) =
+        (Arc::new(all), Arc::new(wide), Arc::new(shared(ebpf, "pasts", flows)?));
+    let questions = Arc::new(Questions {
+        floods: shared(ebpf, "floods", FLOODS)?,
+        known: shared(ebpf, "known", KNOWN)?,
+        state: shared(ebpf, "challenge_state", 1)?,
+        keys: seeds.hash_keys(),
+    });
+    let heads = Arc::new(shared(ebpf, "heads", sizes.heads())?);
+    let peers = Arc::new(Peers::new(shared(ebpf, "peers", PEERS)?));
+    let count = flows / u32::from(workers);
+    let table = |worker: u16| FlowTable {
+        index: Arc::clone(&index),
+        flows: Arc::clone(&all),
+        wide: Arc::clone(&wide),
+        pasts: Arc::clone(&pasts),
+        heads: Arc::clone(&heads),
+        peers: Arc::clone(&peers),
+        hops: Arc::clone(&hops),
+        ports: Arc::clone(&ports),
+        control: Arc::clone(&control),
+        shards: shards.clone(),
+        questions: Arc::clone(&questions),
+        part: Part { worker, first: u32::from(worker) * count, count },
         half: 0,
-        free: Places::new(flows),
-        free_wide: Places::new(flows),
-    })
+        free: Places::new(count),
+        free_wide: Places::new(count),
+    };
+    Ok((0..workers).map(table).collect())
 }
 
 fn check_kernel() -> Result<(), OpenFastPathError> {

@@ -7,8 +7,8 @@ use rustix::time::{ClockId, clock_gettime};
 
 use super::flow::{FlowPlace, FlowRemains, Past};
 use super::index::Seeds;
-use super::layout::{self, Control, KIND, KIND_OWN, LAYOUT};
-use super::table::{FlowTable, Places, SEEN_SHIFT, TCP};
+use super::layout::{self, Control, Flow, KIND, KIND_OWN, LAYOUT};
+use super::table::{FlowTable, JUDGEMENT, Places, SEEN_SHIFT, TCP};
 use crate::Port;
 
 impl layout::Past {
@@ -63,16 +63,16 @@ impl Control {
 impl FlowTable {
     /// Makes good what an end in the middle of something has left, and finds what is free.
     pub(super) fn recover(&mut self) {
-        let control = &self.control[0];
+        let control = &self.control[usize::from(self.part.worker)];
         // In the middle of taking over, hops of two processes are named, and this one would write over those of one.
         // And what is not moved any more is not to be moved again before it is judged.
         if control.resuming.load(Relaxed) != 0 || !control.is_confirmed() {
             control.stamp.store(0, Release);
         }
         self.half = 1 - control.hops.load(Relaxed).min(1);
-        let mut flows = vec![false; self.flows.len()];
-        let mut wide = vec![false; self.wide.len()];
-        for (slot, flow) in self.flows.iter().enumerate() {
+        let mut flows = vec![false; self.part.count as usize];
+        let mut wide = vec![false; self.part.count as usize];
+        for (slot, flow) in self.flows[self.part.slots()].iter().enumerate() {
             if !flow.is_used() {
                 continue;
             }
@@ -82,7 +82,8 @@ impl FlowTable {
                 continue;
             }
             if flow.version.load(Relaxed) == 6 {
-                let place = flow.addresses[0][0].load(Relaxed) as usize;
+                let place =
+                    flow.addresses[0][0].load(Relaxed).wrapping_sub(self.part.first) as usize;
                 // Nothing but a fault of this machine's writes another.
                 let Some(is_used) = wide.get_mut(place) else {
                     flow.turn.fetch_or(1, Release);
@@ -92,32 +93,37 @@ impl FlowTable {
             }
             flows[slot] = true;
         }
-        self.index.keep(|slot| flows.get(slot as usize).copied().unwrap_or(false));
         self.free = Places::but(flows.len() as u32, &flows);
         self.free_wide = Places::but(wide.len() as u32, &wide);
     }
 
+    /// Has the index lead nowhere where nobody is, and forgets whose keys were: once, when all workers have recovered.
+    pub(super) fn recover_shared(&self) {
+        self.index.keep(|slot| self.flows.get(slot as usize).is_some_and(Flow::is_used));
+        self.shards.clear();
+    }
+
     /// The judgement that an earlier process has left in force; zero for none.
     pub fn stamp(&self) -> u32 {
-        self.control[0].stamp.load(Relaxed)
+        self.control[usize::from(self.part.worker)].stamp.load(Relaxed) & JUDGEMENT
     }
 
     /// How many places there are; from now on flows of two processes may be there.
     pub fn begin_resuming(&self) -> u32 {
-        self.control[0].resuming.store(1, Release);
-        self.flows.len() as u32
+        self.control[usize::from(self.part.worker)].resuming.store(1, Release);
+        self.part.count
     }
 
     /// The flow that an earlier process has left at a place; `None` also where its packets came in by an interface
     /// that is no port.
     pub fn remains(&mut self, place: FlowPlace) -> Option<FlowRemains> {
-        let flow = &self.flows[place.0 as usize];
+        let flow = &self.flows[self.slot(place)];
         if !flow.is_used() {
             return None;
         }
         let keys = self.keys(place);
         let usage = self.take_usage(place);
-        let past = &self.pasts[place.0 as usize];
+        let past = &self.pasts[self.slot(place)];
         let load = |words: &[std::sync::atomic::AtomicU64; 2]| {
             words.each_ref().map(|word| word.load(Relaxed))
         };
@@ -144,7 +150,7 @@ impl FlowTable {
     pub fn note(&mut self, place: FlowPlace, past: &Past) {
         let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         let ingress = past.ingress.map(|ports| ports.map(|port: Port| self.ports.interface(port)));
-        let note = &self.pasts[place.0 as usize];
+        let note = &self.pasts[self.slot(place)];
         note.opened.store(nanos(past.opened), Relaxed);
         note.seen.store(nanos(past.seen), Relaxed);
         for at in 0..2 {

@@ -1,10 +1,11 @@
 //! The flow table of the fast path: memory that the programs read, changed by plain stores, without system calls.
 //!
-//! One thread owns it. A flow's slot is read by programs at any time, so it is written while its turn is odd, and a
+//! One thread owns it, or each of several a part. A flow's slot is read by programs at any time, so it is written while its turn is odd, and a
 //! slot that is given up is used again only after a pause: a program that has found the old flow is done by then.
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, fence};
@@ -18,11 +19,12 @@ use super::flow::{
 use super::index::{Index, Refused, words};
 use super::layout::{
     self, Control, Flow, HOST_PORTS, Hop, KIND, KIND_LEGS, KIND_OWN, KIND_RELAY, Past, SENT_FIN,
-    SHIFT, Wide, ZONE_OF_PEERS,
+    SHIFT, WORKER_SHIFT, Wide, ZONE_OF_PEERS,
 };
 use super::mapping::SharedArray;
 use super::ports::{NO_ZONE, Ports};
 use super::questions::Questions;
+use super::shards::ShardTable;
 use crate::Port;
 
 /// Far longer than any program runs, even where a hypervisor stops a processor in the middle.
@@ -35,24 +37,52 @@ pub(super) const SEEN_SHIFT: u32 = 30;
 pub(super) const TCP: u8 = 6;
 const UDP: u8 = 17;
 
-/// The tables that programs and node share.
+/// The tables that programs and node share, as one worker has them: its part of the flows, and hops of its own.
 #[derive(Debug)]
 pub struct FlowTable {
-    pub(super) index: Index,
-    pub(super) flows: SharedArray<Flow>,
-    pub(super) wide: SharedArray<Wide>,
+    pub(super) index: Arc<Index>,
+    pub(super) flows: Arc<SharedArray<Flow>>,
+    pub(super) wide: Arc<SharedArray<Wide>>,
     pub(super) hops: Arc<SharedArray<Hop>>,
     pub(super) ports: Arc<Ports>,
     pub(super) control: Arc<SharedArray<Control>>,
-    pub(super) pasts: SharedArray<Past>,
-    pub(super) questions: Questions,
+    pub(super) pasts: Arc<SharedArray<Past>>,
+    pub(super) shards: ShardTable,
+    pub(super) questions: Arc<Questions>,
+    pub(super) part: Part,
     /// As many as flows, where there are other nodes.
-    pub(super) heads: SharedArray<layout::Head>,
+    pub(super) heads: Arc<SharedArray<layout::Head>>,
     pub(super) peers: Arc<Peers>,
     /// The half of `hops` that is this process's: flows of an earlier one go on by the other.
     pub(super) half: u32,
     pub(super) free: Places,
     pub(super) free_wide: Places,
+}
+
+/// What of the tables is one worker's.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Part {
+    pub(super) worker: u16,
+    /// Its first place in `flows`, `wide` and `pasts`, of so many.
+    pub(super) first: u32,
+    pub(super) count: u32,
+}
+
+/// The lower bits of a stamp.
+pub(super) const JUDGEMENT: u32 = (1 << WORKER_SHIFT) - 1;
+
+impl Part {
+    pub(super) fn slots(self) -> Range<usize> {
+        self.first as usize..(self.first + self.count) as usize
+    }
+
+    /// The judgement's number among those of all workers; zero is none.
+    fn stamp(self, judgement: u32) -> u32 {
+        match judgement.checked_sub(1) {
+            None => 0,
+            Some(judgement) => u32::from(self.worker) << WORKER_SHIFT | (judgement % JUDGEMENT + 1),
+        }
+    }
 }
 
 /// What is to stand in a slot.
@@ -136,12 +166,13 @@ impl FlowTable {
     fn put(&mut self, content: &Content<'_>) -> Result<FlowPlace, InstallFlowError> {
         let is_wide = is_wide(content.keys).ok_or(InstallFlowError::NotMovable)?;
         let limit = self.free.limit;
-        let slot = self.free.take().ok_or(InstallFlowError::Full { limit })?;
+        let place = self.free.take().ok_or(InstallFlowError::Full { limit })?;
         let wide = if is_wide { self.free_wide.take() } else { Some(0) };
         let Some(wide) = wide else {
-            self.free.give_back(slot);
+            self.free.give_back(place);
             return Err(InstallFlowError::Full { limit });
         };
+        let (slot, wide) = (self.part.first + place, self.part.first + wide);
         let flow = &self.flows[slot as usize];
         // Odd already, or zero: never used.
         let turn = flow.turn.load(Relaxed) | 1;
@@ -152,9 +183,9 @@ impl FlowTable {
         self.write_judgement(slot, content);
         flow.turn.store(turn.wrapping_add(1), Release);
         match self.lead(content.keys, slot) {
-            Ok(()) => Ok(FlowPlace(slot)),
+            Ok(()) => Ok(FlowPlace(place)),
             Err(refused) => {
-                self.retire(slot);
+                self.retire(FlowPlace(place));
                 Err(refused)
             }
         }
@@ -186,11 +217,11 @@ impl FlowTable {
     }
 
     fn put_again(&self, place: FlowPlace, content: &Content<'_>) {
-        let flow = &self.flows[place.0 as usize];
+        let flow = &self.flows[self.slot(place)];
         let turn = flow.turn.load(Relaxed);
         flow.turn.store(turn | 1, Relaxed);
         fence(Release);
-        self.write_judgement(place.0, content);
+        self.write_judgement(self.slot(place) as u32, content);
         for (side, window) in flow.sides.iter().zip(content.tcp.iter().flatten()) {
             advance(&side.end, window.end);
             advance(&side.ack, window.ack);
@@ -203,29 +234,40 @@ impl FlowTable {
     /// Takes the flow back and tells what was done for it.
     pub fn remove(&mut self, place: FlowPlace) -> FlowUsage {
         let keys = self.keys(place);
+        let slot = self.slot(place);
         for (direction, key) in keys.iter().enumerate() {
-            self.index.remove(key, (place.0 << 1 | direction as u32) + 1);
+            self.index.remove(key, ((slot as u32) << 1 | direction as u32) + 1);
         }
-        let flow = &self.flows[place.0 as usize];
+        let flow = &self.flows[slot];
         flow.turn.fetch_or(1, Acquire);
         let usage = self.take_usage(place);
-        self.retire(place.0);
+        self.retire(place);
         usage
     }
 
-    /// The slot is nobody's from now on.
-    fn retire(&mut self, slot: u32) {
-        let flow = &self.flows[slot as usize];
+    /// The place is nobody's from now on.
+    fn retire(&mut self, place: FlowPlace) {
+        let flow = &self.flows[self.slot(place)];
         flow.turn.fetch_or(1, Relaxed);
         if flow.version.load(Relaxed) == 6 {
-            self.free_wide.give_back(flow.addresses[0][0].load(Relaxed));
+            self.free_wide.give_back(flow.addresses[0][0].load(Relaxed) - self.part.first);
         }
-        self.free.give_back(slot);
+        self.free.give_back(place.0);
+    }
+
+    /// Of a place in this worker's part.
+    pub(super) const fn slot(&self, place: FlowPlace) -> usize {
+        (self.part.first + place.0) as usize
+    }
+
+    /// Whose keys are, of this worker and the others.
+    pub fn shards(&self) -> ShardTable {
+        self.shards.clone()
     }
 
     /// What was done for the flow since this was asked last, and where its windows stand.
     pub fn take_usage(&mut self, place: FlowPlace) -> FlowUsage {
-        let flow = &self.flows[place.0 as usize];
+        let flow = &self.flows[self.slot(place)];
         let seen = |direction: usize| {
             let units = u64::from(flow.last_seen[direction].load(Relaxed));
             // The end of the unit: nothing is given up too early.
@@ -234,7 +276,7 @@ impl FlowTable {
         let packets = [0, 1].map(|direction: usize| take(&flow.packets[direction]));
         let bytes = [0, 1].map(|direction: usize| take(&flow.bytes[direction]));
         if packets != [0, 0] {
-            self.pasts[place.0 as usize].add(packets, bytes);
+            self.pasts[self.slot(place)].add(packets, bytes);
         }
         FlowUsage {
             packets,
@@ -257,8 +299,8 @@ impl FlowTable {
 
     /// From now on, flows of this judgement only are used; with zero, none.
     pub fn set_stamp(&mut self, stamp: u32) {
-        let control = &self.control[0];
-        control.stamp.store(stamp, Release);
+        let control = &self.control[usize::from(self.part.worker)];
+        control.stamp.store(self.part.stamp(stamp), Release);
         if stamp != 0 {
             // All that is there has been judged by this process.
             control.hops.store(self.half, Relaxed);
@@ -307,11 +349,12 @@ impl FlowTable {
 
     /// Places for next hops.
     pub fn hop_limit(&self) -> u32 {
-        self.hops.len() as u32 / 2
+        self.hops.len() as u32 / 2 / u32::from(self.shards.workers())
     }
 
     fn hop_place(&self, hop: HopId) -> u32 {
-        self.half * self.hop_limit() + hop.place
+        let workers = u32::from(self.shards.workers());
+        (self.half * workers + u32::from(self.part.worker)) * self.hop_limit() + hop.place
     }
 
     /// Says of which zone an interface is; one of none moves no packets.
@@ -334,7 +377,7 @@ impl FlowTable {
         };
         let shifts = flow.shifts[0].load(Relaxed);
         flow.shifts[0].store(shifts & !KIND | content.kind, Relaxed);
-        flow.stamp.store(content.stamp, Relaxed);
+        flow.stamp.store(self.part.stamp(content.stamp), Relaxed);
         store(&flow.zones, content.zones);
         store(&flow.tenancies, content.tenancies);
         for (place, hop) in flow.hops.iter().zip(content.hops) {
@@ -372,7 +415,7 @@ impl FlowTable {
     }
 
     pub(super) fn keys(&self, place: FlowPlace) -> [WireKey; 2] {
-        let flow = &self.flows[place.0 as usize];
+        let flow = &self.flows[self.slot(place)];
         let is_wide = flow.version.load(Relaxed) == 6;
         [0, 1].map(|direction: usize| {
             let address = |side: usize| -> IpAddr {

@@ -7,6 +7,7 @@
 mod between;
 mod challenges;
 mod packets;
+mod workers;
 
 use std::cell::RefCell;
 use std::time::Duration;
@@ -42,14 +43,20 @@ impl Rig {
 
     fn with_flows(flows: u32) -> Option<Self> {
         std::env::var_os("GABION_NETNS")?;
-        let limits = FastPathLimits { flows, relays: 0, hops: 8 };
-        Some(Self::of(Trial::new(limits, [1, 2]).unwrap()))
+        Some(Self::shared_by(flows, 1))
+    }
+
+    fn shared_by(flows: u32, workers: u16) -> Self {
+        let limits = FastPathLimits { flows, relays: 0, hops: 8, workers };
+        Self::of(Trial::new(limits, [1, 2]).unwrap())
     }
 
     fn of(mut trial: Trial) -> Self {
         let hop = NextHop { interface: TRIAL_INTERFACE, source: OURS, destination: NEXT, mtu: MTU };
-        trial.table().set_hop(HOP, Some(hop));
-        trial.table().set_stamp(STAMP);
+        for table in trial.tables() {
+            table.set_hop(HOP, Some(hop));
+            table.set_stamp(STAMP);
+        }
         Self { trial }
     }
 
@@ -427,7 +434,7 @@ fn two_flows_cannot_have_one_key() {
 #[test]
 fn the_host_sees_only_what_the_guard_would_leave_it() {
     let Some(mut rig) = Rig::new() else { return };
-    assert!(rig.table().ports.set(Port(0), TRIAL_INTERFACE, NOWHERE));
+    assert!(rig.table().ports.set(Port(0), TRIAL_INTERFACE, &[NOWHERE]));
     let tcp = good();
     let udp = Case { protocol: Protocol::Udp, ..good() };
     let with_port = |case: &Case, port| {

@@ -13,7 +13,8 @@ pub const TRIAL_INTERFACE: u32 = 1;
 #[derive(Debug)]
 pub struct Trial {
     programs: Programs,
-    table: FlowTable,
+    /// Of each worker.
+    tables: Vec<FlowTable>,
 }
 
 /// What became of a packet.
@@ -27,7 +28,7 @@ pub struct TrialResult {
 }
 
 impl Trial {
-    /// Loads the programs with empty tables; `Port(0)` is the loopback device, of no zone and without a door.
+    /// Loads the programs with empty tables; `Port(0)` is the loopback device, of no zone and without doors.
     ///
     /// # Errors
     /// When the kernel refuses.
@@ -44,8 +45,8 @@ impl Trial {
         seed: [u64; 2],
         interfaces: &[(u32, LinkAddress)],
     ) -> Result<Self, OpenFastPathError> {
-        let (programs, table) = Programs::load(limits, seed)?;
-        Self::at(programs, table, interfaces)
+        let (programs, tables) = Programs::load(limits, seed)?;
+        Self::at(programs, tables, interfaces)
     }
 
     /// The same of a node among others.
@@ -55,32 +56,38 @@ impl Trial {
         seed: [u64; 2],
         sync: &super::SyncLink,
     ) -> Result<Self, OpenFastPathError> {
-        let (programs, table) = Programs::load_with(limits, seed, None, Some(sync))?;
-        Self::at(programs, table, &[(TRIAL_INTERFACE, LinkAddress([0; 6]))])
+        let (programs, tables) = Programs::load_with(limits, seed, None, Some(sync))?;
+        Self::at(programs, tables, &[(TRIAL_INTERFACE, LinkAddress([0; 6]))])
     }
 
     fn at(
         programs: Programs,
-        table: FlowTable,
+        tables: Vec<FlowTable>,
         interfaces: &[(u32, LinkAddress)],
     ) -> Result<Self, OpenFastPathError> {
+        let ports = &tables[0].ports;
         for (port, &(interface, address)) in interfaces.iter().enumerate() {
             let port = Port(port as u16);
-            if !table.ports.set(port, interface, 0) {
+            if !ports.set(port, interface, &[]) {
                 return Err(OpenFastPathError::TooManyInterfaces(interfaces.len()));
             }
-            table.ports.set_link(port, address, true);
+            ports.set_link(port, address, true);
         }
-        Ok(Self { programs, table })
+        Ok(Self { programs, tables })
     }
 
-    /// Programs and tables, for who gives the tables to an engine.
-    pub fn into_parts(self) -> (Programs, FlowTable) {
-        (self.programs, self.table)
+    /// Programs and the first worker's tables, for who gives the tables to an engine.
+    pub fn into_parts(mut self) -> (Programs, FlowTable) {
+        (self.programs, self.tables.remove(0))
     }
 
     pub fn table(&mut self) -> &mut FlowTable {
-        &mut self.table
+        &mut self.tables[0]
+    }
+
+    /// Of all workers.
+    pub fn tables(&mut self) -> &mut [FlowTable] {
+        &mut self.tables
     }
 
     pub fn programs(&mut self) -> &mut Programs {

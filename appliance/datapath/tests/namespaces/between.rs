@@ -62,7 +62,7 @@ impl Pair {
             patience: PATIENCE * 30,
         };
         self.lab.within(name, move || {
-            let tables = FastPathLimits { flows: 64, relays: 64, hops: 1 };
+            let tables = FastPathLimits { flows: 64, relays: 64, hops: 1, workers: 1 };
             let (datapath, mut table) = EbpfDatapath::open(
                 &[data],
                 LIMITS,

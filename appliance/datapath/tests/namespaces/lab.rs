@@ -118,7 +118,7 @@ impl Lab {
 
     /// The same behind programs that know no flow, so that every packet is the bridge's.
     pub(crate) fn bridge_behind_programs(&self) -> Bridge {
-        let tables = FastPathLimits { flows: 16, relays: 0, hops: 16 };
+        let tables = FastPathLimits { flows: 16, relays: 0, hops: 16, workers: 1 };
         let ends = Afterlife::default;
         self.bridge_by(move || {
             EbpfDatapath::open(INTERFACES, LIMITS, tables, [1, 2], ends(), HookChoice::Tc, None)

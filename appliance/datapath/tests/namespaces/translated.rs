@@ -199,7 +199,7 @@ fn sum(bytes: &[u8]) -> u16 {
 
 fn open_node(lab: &Lab, hook: HookChoice) -> (EbpfDatapath, FlowTable) {
     lab.within(NODE, move || {
-        let tables = FastPathLimits { flows: 64, relays: 0, hops: 1 };
+        let tables = FastPathLimits { flows: 64, relays: 0, hops: 1, workers: 1 };
         let (datapath, mut table) = EbpfDatapath::open(
             &["ext", "int"],
             LIMITS,

@@ -8,6 +8,7 @@ use crate::flows::Slot;
 use crate::judge::{Case, Refusal};
 use crate::packet::{Packet, Segment};
 use crate::recheck::Nobody;
+use crate::shards::WorkerId;
 use crate::translate::Translator;
 use crate::{Direction, Engine, FlowKey, InterfaceId, Time};
 
@@ -18,6 +19,8 @@ pub(crate) enum Passage {
     Here(Slot, Direction),
     /// To another node, or after word from one.
     Elsewhere(Errand),
+    /// By a flow of another engine of this node, or by one that begins there.
+    Worker(WorkerId),
 }
 
 /// Finds the flow by which a packet passes: any node's, or this node's whatever others say.

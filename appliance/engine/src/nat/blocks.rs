@@ -1,10 +1,10 @@
 //! Which ports a node gives out of addresses that all members of a cluster share: blocks of 64, each with
-//! one owner, whoever is alive (docs/cluster.md section 5).
+//! one owner, whoever is alive (docs/cluster.md section 5). Just so the workers of a node share all addresses.
 
 use std::ops::RangeInclusive;
 
 use crate::cluster::{Rendezvous, View};
-use crate::{Address, ClusterConfig, NodeId};
+use crate::{Address, ClusterConfig, NodeId, WorkerId};
 
 /// Ports of one block: as many as a word has bits.
 const BLOCK: u16 = 64;
@@ -15,25 +15,49 @@ const BLOCKS: usize = 1_024;
 /// Who owns which block.
 #[derive(Debug)]
 pub(crate) struct Blocks {
-    node: NodeId,
-    configured: View,
-    rendezvous: Rendezvous,
-    /// The addresses of pools: every member has the same. Sorted and apart.
+    dealt: Dealt,
+    /// Addresses that source NAT uses: those of pools, which every member has, and for workers the node's own. Sorted and apart.
     shared: Vec<RangeInclusive<Address>>,
     /// Whether this node knows which of its ports others use who have adopted flows.
     is_open: bool,
+}
+
+#[derive(Debug)]
+enum Dealt {
+    ToNodes {
+        node: NodeId,
+        configured: View,
+        rendezvous: Rendezvous,
+    },
+    /// Of every address, whether it is known to be used or not.
+    ToWorkers {
+        me: WorkerId,
+        workers: u16,
+    },
 }
 
 impl Blocks {
     /// Of a node that has just started: closed, and no address is shared yet.
     pub(crate) fn new(cluster: &ClusterConfig) -> Self {
         Self {
-            node: cluster.node,
-            configured: cluster.members.iter().copied().chain([cluster.node]).collect(),
-            rendezvous: Rendezvous::new(cluster.secret),
+            dealt: Dealt::ToNodes {
+                node: cluster.node,
+                configured: cluster.members.iter().copied().chain([cluster.node]).collect(),
+                rendezvous: Rendezvous::new(cluster.secret),
+            },
             shared: Vec::new(),
             is_open: false,
         }
+    }
+
+    /// Of one of several workers: open, as each knows of its own ports.
+    pub(crate) const fn of_worker(me: WorkerId, workers: u16) -> Self {
+        Self { dealt: Dealt::ToWorkers { me, workers }, shared: Vec::new(), is_open: true }
+    }
+
+    /// Whether the node's own addresses are shared too.
+    pub(super) const fn are_of_worker(&self) -> bool {
+        matches!(self.dealt, Dealt::ToWorkers { .. })
     }
 
     pub(super) fn set_shared(&mut self, shared: Vec<RangeInclusive<Address>>) {
@@ -55,20 +79,35 @@ impl Blocks {
 
     /// The member that gives out a port of an address; `None` where the address is not shared.
     pub(super) fn owner(&self, address: Address, port: u16) -> Option<NodeId> {
-        let owner = || self.rendezvous.block_owner(address, port / BLOCK, self.configured);
+        let Dealt::ToNodes { configured, rendezvous, .. } = &self.dealt else { return None };
+        let owner = || rendezvous.block_owner(address, port / BLOCK, *configured);
         self.is_shared(address).then(owner).flatten()
+    }
+
+    /// The worker that gives out a port of an address; `None` where source NAT does not use the address.
+    pub(super) fn worker(&self, address: Address, port: u16) -> Option<WorkerId> {
+        let Dealt::ToWorkers { workers, .. } = self.dealt else { return None };
+        self.is_shared(address).then(|| worker_of(port / BLOCK, workers))
     }
 
     /// Whether no other member gives the port out.
     pub(super) fn is_ours(&self, address: Address, port: u16) -> bool {
-        self.owner(address, port).is_none_or(|owner| owner == self.node)
+        match self.dealt {
+            Dealt::ToNodes { node, .. } => {
+                self.owner(address, port).is_none_or(|owner| owner == node)
+            }
+            Dealt::ToWorkers { me, workers } => worker_of(port / BLOCK, workers) == me,
+        }
     }
 
-    /// What this node gives out of an address; `None` where the address is its own.
+    /// What this node or worker gives out of an address; `None` where it gives out all.
     pub(super) fn owned(&self, address: Address) -> Option<Box<Owned>> {
-        self.is_shared(address).then(|| {
-            let is_ours = |block: u16| {
-                self.rendezvous.block_owner(address, block, self.configured) == Some(self.node)
+        (self.are_of_worker() || self.is_shared(address)).then(|| {
+            let is_ours = |block: u16| match &self.dealt {
+                Dealt::ToNodes { node, configured, rendezvous } => {
+                    rendezvous.block_owner(address, block, *configured) == Some(*node)
+                }
+                Dealt::ToWorkers { me, workers } => worker_of(block, *workers) == *me,
             };
             let mut owned = Box::new(Owned([0; BLOCKS / 64]));
             for block in (0..BLOCKS as u16).filter(|block| is_ours(*block)) {
@@ -77,6 +116,11 @@ impl Blocks {
             owned
         })
     }
+}
+
+/// Blocks go round, so that each worker has some of any range that has as many.
+const fn worker_of(block: u16, workers: u16) -> WorkerId {
+    WorkerId(block % workers)
 }
 
 /// One bit for each block of an address.
@@ -199,6 +243,27 @@ mod tests {
             }
             prop_assert_eq!(owners.len(), all.len() + 1);
             prop_assert!(owners[0].is_some() && owners.iter().all(|owner| *owner == owners[0]));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_port_has_one_worker(workers in 1..=32_u16, octets: [u8; 4], port: u16, is_used: bool) {
+            let address = Address::from(octets);
+            let mut owners = Vec::new();
+            for me in (0..workers).map(WorkerId) {
+                let mut blocks = Blocks::of_worker(me, workers);
+                if is_used {
+                    blocks.set_shared(vec![address..=address]);
+                }
+                let owned = blocks.owned(address).expect("workers share every address");
+                let has = owned.has(usize::from(port / BLOCK));
+                prop_assert_eq!(has, blocks.is_ours(address, port));
+                prop_assert!(!has || blocks.worker(address, port).is_none_or(|worker| worker == me));
+                prop_assert_eq!(blocks.worker(address, port).is_some(), is_used);
+                owners.extend(has.then_some(me));
+            }
+            prop_assert_eq!(owners.len(), 1);
         }
     }
 

@@ -14,7 +14,7 @@ use super::order::{Order, REST, Reuse};
 use super::reserved::Reserved;
 use crate::address::Address;
 use crate::packet::protocol;
-use crate::{NodeId, Time};
+use crate::{NodeId, Time, WorkerId};
 
 /// Ports below are the system's (RFC 6335 section 6): one class of RFC 4787 REQ-3a, all above the other.
 const FIRST_USER_PORT: u16 = 1_024;
@@ -196,10 +196,18 @@ impl PortAllocator {
         self.idle += usize::from(pool.is_idle());
     }
 
-    /// Says which addresses all members of the cluster use, in place of those before.
+    /// Whether workers share the node's own addresses.
+    pub(crate) fn is_dealt_to_workers(&self) -> bool {
+        self.blocks.as_ref().is_some_and(Blocks::are_of_worker)
+    }
+
+    /// Says which addresses all members of the cluster use, or all workers, in place of those before.
     pub(crate) fn share(&mut self, addresses: Vec<RangeInclusive<Address>>) {
         let Some(blocks) = &mut self.blocks else { return };
         blocks.set_shared(addresses);
+        if blocks.are_of_worker() {
+            return;
+        }
         for ((address, _), pool) in &mut self.pools {
             if blocks.is_shared(*address) != pool.owned.is_some() {
                 pool.owned = blocks.owned(*address);
@@ -220,9 +228,22 @@ impl PortAllocator {
         self.blocks.as_ref().is_none_or(Blocks::is_open)
     }
 
-    /// Whether the node may give out a port of the address, as far as other nodes go.
+    /// Whether the node or worker may give out a port of the address, as far as others go.
     pub(crate) fn gives_out(&self, address: Address, port: u16) -> bool {
         self.blocks.as_ref().is_none_or(|blocks| blocks.is_ours(address, port))
+    }
+
+    /// Has each of several workers give out ports of its own, before any is given out.
+    pub(crate) fn deal(&mut self, me: WorkerId, workers: u16) {
+        self.blocks = Some(Blocks::of_worker(me, workers));
+    }
+
+    /// The worker that gives out a port; `None` where none does: the address is not one of source NAT's, or the port is
+    /// reserved.
+    pub(crate) fn worker(&self, address: Address, protocol: u8, port: u16) -> Option<WorkerId> {
+        let mut reserved = reserved_for(&self.reserved, address, protocol);
+        let worker = self.blocks.as_ref()?.worker(address, port)?;
+        (!reserved.any(|ports| ports.contains(&port))).then_some(worker)
     }
 
     /// The member that gives out a port; `None` where it is this node's own, or nobody's as it is

@@ -369,7 +369,7 @@ struct Daemon {
 impl Told for Daemon {
     async fn session(&self, change: SessionChange) {
         // A thread that has ended needs no keys.
-        let _ = self.worker.send(Command::Session(change)).await;
+        let _ = self.worker.send_all(|| Command::Session(change.clone())).await;
     }
 
     fn event(&self, message: String) {

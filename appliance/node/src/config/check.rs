@@ -56,8 +56,11 @@ impl Checker<'_> {
         let interfaces = self.interfaces(written);
         let management = self.management(written, &interfaces);
         let health = self.health(&written.health);
+        let cluster = self.cluster(&written.cluster, health);
+        let node = self.node(&written.node);
+        self.workers(&written.node, &node, cluster.is_some());
         Config {
-            node: self.node(&written.node),
+            node,
             interfaces,
             management,
             api: self.api(&written.api),
@@ -65,7 +68,7 @@ impl Checker<'_> {
             metrics: self.metrics(&written.metrics.listen),
             limits: self.limits(&written.limits),
             log: self.log(&written.log),
-            cluster: self.cluster(&written.cluster, health),
+            cluster,
             guard_program: self.path(&written.guard.program, "guard.program"),
         }
     }
@@ -115,6 +118,27 @@ impl Checker<'_> {
                 self.number(&written.device_wait_ms, "node.device_wait_ms"),
             ),
             ring_mebibytes: self.short(&written.ring_mib, "node.ring_mib"),
+            workers: self.short(&written.workers, "node.workers"),
+        }
+    }
+
+    /// What several packet threads cannot do.
+    fn workers(&mut self, written: &WrittenNode, node: &Node, is_member: bool) {
+        let workers = node.workers;
+        if workers == 1 {
+            return;
+        }
+        if is_member {
+            let message = format!(
+                "node.workers = {workers}: a member of a cluster has one worker as yet; set node.workers = 1, or take [cluster] out"
+            );
+            self.problem(span(&written.workers), message);
+        }
+        if matches!(node.datapath, DatapathKind::Userspace | DatapathKind::Null) {
+            let message = format!(
+                "node.workers = {workers}: more than one needs the programs; set node.datapath = \"ebpf\", or node.workers = 1"
+            );
+            self.problem(span(&written.workers), message);
         }
     }
 

@@ -55,6 +55,8 @@ pub struct Node {
     /// How long the start waits for data devices.
     pub device_wait: Duration,
     pub ring_mebibytes: u16,
+    /// Packet threads, each with a part of the flows.
+    pub workers: u16,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

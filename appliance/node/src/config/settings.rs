@@ -138,6 +138,13 @@ pub const SETTINGS: &[Setting] = &[
         "MiB",
         "Receive rings of each data interface: one half holds packets, 512 a MiB, the other frames of more than 1,900 bytes, 15 a MiB. Large rings fall out of the processor's cache. Full: counted as `ring_drops`.",
     ),
+    number(
+        "node.workers",
+        1,
+        (1, 16),
+        "threads",
+        "Packet threads, each with its part of the flows and of `limits`. What the kernel does not move by itself is spread over them: a flow is one thread's, both directions of it, and what one source may have is counted by one. More than one needs the datapath `ebpf`, and no `[cluster]` as yet. Another number than before a restart has established flows begin anew.",
+    ),
     setting(
         "interfaces.*",
         Kind::Required { form: "device name" },

@@ -200,3 +200,21 @@ fn half_a_cluster_says_what_is_missing() {
     let message = problems(&format!("{SMALLEST}[cluster]\nnode = 1\n"));
     assert!(message.starts_with("gabiond.toml:4: cluster.name is missing"), "{message}");
 }
+
+#[test]
+fn several_workers_need_programs_and_no_cluster() {
+    let config = |node: &str| format!("{SMALLEST}[node]\n{node}\n");
+    let workers = |text: &str| Config::parse(text, "gabiond.toml").unwrap().node.workers;
+    assert_eq!(workers(SMALLEST), 1);
+    assert_eq!(workers(&config("workers = 4")), 4);
+    assert_eq!(workers(&config("workers = 4\ndatapath = \"ebpf\"")), 4);
+    for datapath in ["userspace", "null"] {
+        let message = problems(&config(&format!("datapath = \"{datapath}\"\nworkers = 2")));
+        assert!(message.starts_with("gabiond.toml:5: node.workers = 2:"), "{message}");
+        assert!(message.contains("\"ebpf\"") && message.contains("node.workers = 1"), "{message}");
+    }
+    let clustered = clustered("2", "[\"1 = 192.0.2.1\", \"2=192.0.2.2\"]");
+    let message = problems(&format!("{clustered}[node]\nworkers = 2\n"));
+    assert!(message.contains("node.workers = 2: a member of a cluster"), "{message}");
+    assert!(message.contains("[cluster]") && message.contains("node.workers = 1"), "{message}");
+}

@@ -36,6 +36,7 @@ pub(super) struct WrittenNode {
     pub(super) fail_closed_after_s: Written<i64>,
     pub(super) device_wait_ms: Written<i64>,
     pub(super) ring_mib: Written<i64>,
+    pub(super) workers: Written<i64>,
 }
 
 #[derive(Debug, Default, Deserialize)]

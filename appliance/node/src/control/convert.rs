@@ -157,11 +157,8 @@ pub(super) fn counters(
         verdicts: vec![
             counter("frames-in", "Frames that came in by a data interface.", counters.frames_in),
             counter("forward", "Frames that were sent on.", counters.forwarded),
-            counter(
-                "to-peers",
-                "Frames handed to the nodes that own their flows.",
-                counters.to_peers,
-            ),
+            counter("to-peers", "Frames handed to their flows' nodes.", counters.to_peers),
+            counter("to-workers", "Frames handed to their flow's worker.", counters.to_workers),
             counter("local", "Frames left to the host's own stack.", counters.local),
             counter("answered", "Questions that the node answered (ARP, ND).", counters.answered),
             counter(

@@ -87,11 +87,15 @@ async fn http_says_503_with_the_reasons_and_200_when_ready_in_both_families() {
         let head = ask(host, rig.http, "HEAD / HTTP/1.0\r\n\r\n").await;
         assert!(head.starts_with("HTTP/1.1 200 OK\r\n") && head.ends_with("\r\n\r\n"), "{head}");
     }
-    rig.readiness.limit(gabion_engine::DropReason::HalfOpenLimit, true);
+    rig.readiness.limit(gabion_engine::WorkerId(0), gabion_engine::DropReason::HalfOpenLimit, true);
     let answer = ask("127.0.0.1", rig.http, "GET / HTTP/1.1\r\n\r\n").await;
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
     assert!(answer.contains("\ndegraded: half-open-limit reached\n"), "{answer}");
-    rig.readiness.limit(gabion_engine::DropReason::HalfOpenLimit, false);
+    rig.readiness.limit(
+        gabion_engine::WorkerId(0),
+        gabion_engine::DropReason::HalfOpenLimit,
+        false,
+    );
     rig.readiness.stop();
     let answer = ask("127.0.0.1", rig.http, "GET / HTTP/1.1\r\n\r\n").await;
     assert!(!answer.contains("degraded"), "{answer}");

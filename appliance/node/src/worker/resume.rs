@@ -29,7 +29,11 @@ impl<D: Datapath> Turns<D> {
         }
         let Some(table) = self.fast_path.take() else { return };
         follow_gate(&self.gate, &mut self.open, &mut self.engine);
-        let resumed = self.engine.resume_fast_path(now, table, || self.readiness.beat());
+        let resumed = self.engine.resume_fast_path(now, table, || self.readiness.beat_of(self.me));
+        if let Some(company) = &self.company {
+            // Nobody decides a packet before all have said which flows are theirs.
+            company.wait_for_all();
+        }
         if resumed != Resumed::default() {
             self.recorder.node(format!(
                 "{} flows that the kernel went on moving are taken over; {} are not permitted, or over, and end",

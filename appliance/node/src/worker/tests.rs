@@ -38,6 +38,7 @@ fn rig() -> Rig {
         recorder: recorder.clone(),
         neighbours: mpsc::channel(NEIGHBOURS_DEPTH).0,
         links: None,
+        company: None,
     };
     let (worker, packets) = worker.spawn().unwrap();
     Rig { worker, packets, records, recorder, readiness, wire }

@@ -128,7 +128,7 @@ fn print(name: &str, mut times: Vec<u32>) {
 
 /// Programs with room for so many flows, and one next hop.
 fn trial(flows: u32) -> anyhow::Result<Trial> {
-    let mut trial = Trial::new(FastPathLimits { flows, relays: 0, hops: 1 }, [1, 2])?;
+    let mut trial = Trial::new(FastPathLimits { flows, relays: 0, hops: 1, workers: 1 }, [1, 2])?;
     let table = trial.table();
     let hop = NextHop { interface: TRIAL_INTERFACE, source: OURS, destination: NEXT, mtu: 1_500 };
     table.set_hop(HOP, Some(hop));

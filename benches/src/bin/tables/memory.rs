@@ -133,6 +133,7 @@ fn pass(engine: &mut Engine, now: Time, from: InterfaceId, frame: Vec<u8>) -> St
             Verdict::Held => {}
             Verdict::Queued { .. }
             | Verdict::ToPeer { .. }
+            | Verdict::ToWorker { .. }
             | Verdict::Local
             | Verdict::Answered
             | Verdict::Drop(_)

@@ -45,7 +45,7 @@ impl Nodes {
         std::env::var_os("GABION_NETNS")?;
         let [own, other] = nodes(wide);
         let rig = |address| {
-            let limits = FastPathLimits { flows: 2_048, relays: 512, hops: 8 };
+            let limits = FastPathLimits { flows: 2_048, relays: 512, hops: 8, workers: 1 };
             let sync = SyncLink {
                 interface: "lo".to_owned(),
                 address,

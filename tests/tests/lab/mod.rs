@@ -58,6 +58,12 @@ fn path_with_programs() {
     run("path", &["--datapath", "ebpf"], 54);
 }
 
+/// The same with two packet threads that share the flows.
+#[test]
+fn path_with_workers() {
+    run("path", &["--datapath", "ebpf", "--workers", "2"], 54);
+}
+
 /// Covers: 3.9, 3.14, 4787-14a
 #[test]
 fn flood() {

@@ -2,6 +2,7 @@
 //! and started again. Root with `GABION_NETNS=1`, and the built binaries.
 #![allow(clippy::unwrap_used)]
 
+mod workers;
 mod world;
 
 use std::io::{BufRead as _, BufReader};

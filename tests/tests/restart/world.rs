@@ -153,7 +153,20 @@ impl World {
     }
 
     pub(crate) fn udp(&self) -> UdpSocket {
-        let socket = self.spawn(CLIENT, || UdpSocket::bind("10.0.0.2:0").unwrap()).join().unwrap();
+        self.udp_from(2)
+    }
+
+    /// Gives the client addresses besides its first.
+    pub(crate) fn add_hosts(&self, hosts: std::ops::Range<u8>) {
+        for host in hosts {
+            self.ip(CLIENT, &format!("address add 10.0.0.{host}/24 dev eth0"));
+        }
+    }
+
+    /// The same from one of the client's addresses.
+    pub(crate) fn udp_from(&self, host: u8) -> UdpSocket {
+        let bind = move || UdpSocket::bind(format!("10.0.0.{host}:0")).unwrap();
+        let socket = self.spawn(CLIENT, bind).join().unwrap();
         socket.connect(SERVER).unwrap();
         socket
     }
@@ -218,10 +231,14 @@ impl World {
         interfaces.iter().map(|interface| interface["hooks"].clone()).collect()
     }
 
+    pub(crate) fn flows(&self) -> Vec<Value> {
+        let output = self.gabion(&["show", "flows", "--json"]);
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+
     /// The only flow of this protocol.
     pub(crate) fn flow(&self, protocol: &str) -> Value {
-        let output = self.gabion(&["show", "flows", "--json"]);
-        let flows: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
+        let flows = self.flows();
         let mut found = flows.iter().filter(|flow| flow["protocol"] == protocol);
         let flow = found.next().cloned().unwrap_or_else(|| panic!("{flows:?}"));
         assert!(found.next().is_none(), "{flows:?}");

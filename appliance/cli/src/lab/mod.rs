@@ -79,6 +79,10 @@ pub(crate) struct Common {
     /// Who moves packets of settled flows
     #[arg(long, value_enum, default_value_t = Datapath::Userspace)]
     datapath: Datapath,
+
+    /// Packet threads of the node; several need --datapath ebpf, and one node
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=16))]
+    workers: u16,
 }
 
 #[derive(Debug, clap::Args)]
@@ -170,6 +174,11 @@ fn run_cluster(scenario: cluster::Scenario, run: &Run) -> Result<()> {
             .next("leave out --keep and --only")
             .into());
     }
+    if run.common.workers > 1 {
+        return Err(Failure::new("a member of a cluster has one worker as yet")
+            .next("leave out --workers")
+            .into());
+    }
     let name = match &run.common.name {
         Some(name) => checked_name(name)?,
         None => format!("{}{}", scenario.name(), std::process::id()),
@@ -215,6 +224,7 @@ fn setup(common: &Common, keep: bool, with_node: bool) -> Result<Setup> {
         lifetime,
         offloads: common.offloads,
         datapath: common.datapath,
+        workers: common.workers,
         bin_dir: common.bin_dir.clone(),
         with_node,
         load: Load { packets_per_second: 0, time: Duration::ZERO },

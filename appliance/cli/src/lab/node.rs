@@ -65,11 +65,18 @@ pub(crate) fn look_for_binaries(bin_dir: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Who moves a node's packets.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Moving {
+    pub(crate) datapath: Datapath,
+    pub(crate) workers: u16,
+}
+
 /// A node's place in a lab; its process may come and go.
 #[derive(Debug)]
 pub(crate) struct NodePlace {
     plan: NodePlan,
-    datapath: Datapath,
+    moving: Moving,
     binary: PathBuf,
     directory: PathBuf,
 }
@@ -82,13 +89,13 @@ impl NodePlace {
     pub(crate) fn prepare(
         lab: &Lab,
         plan: NodePlan,
-        datapath: Datapath,
+        moving: Moving,
         bin_dir: &Path,
     ) -> Result<Self> {
         let [binary, guard] = BINARIES.map(|name| bin_dir.join(name));
         let directory = lab.make_directory(plan.host)?;
-        let place = Self { plan, datapath, binary, directory };
-        let pins = match datapath {
+        let place = Self { plan, moving, binary, directory };
+        let pins = match moving.datapath {
             Datapath::Userspace => None,
             Datapath::Ebpf => Some(lab.bpf()?.join(place.plan.host)),
         };
@@ -172,6 +179,7 @@ impl NodePlace {
 name = "{host}"
 state_dir = "{directory}/state"
 datapath = "{datapath}"
+workers = {workers}
 {pins}
 [interfaces]
 {interfaces}
@@ -197,7 +205,8 @@ json = "{directory}/events.jsonl"
 program = "{guard}"
 {more}"#,
             guard = guard.display(),
-            datapath = self.datapath.setting(),
+            datapath = self.moving.datapath.setting(),
+            workers = self.moving.workers,
             pins = pins.unwrap_or_default(),
         )
     }

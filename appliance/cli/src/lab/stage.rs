@@ -14,7 +14,7 @@ use tonic::Code;
 use super::build::{Lab, Offloads};
 use super::flood::Load;
 use super::namespace::Lifetime;
-use super::node::{Datapath, NodePlace, PKI, look_for_binaries, make_certificates};
+use super::node::{Datapath, Moving, NodePlace, PKI, look_for_binaries, make_certificates};
 use super::process::{Finished, Running, run};
 use super::scenario::{Figure, Scenario};
 use crate::connect::Node;
@@ -27,6 +27,7 @@ pub(crate) struct Setup {
     pub(crate) lifetime: Lifetime,
     pub(crate) offloads: Offloads,
     pub(crate) datapath: Datapath,
+    pub(crate) workers: u16,
     /// `None` is the directory of this program.
     pub(crate) bin_dir: Option<PathBuf>,
     /// Whether a node is going to be started.
@@ -67,7 +68,8 @@ impl Stage {
         let own = format!("{}=127.0.0.1", scenario.node.host);
         make_certificates(&lab.directory().join(PKI), &[own])?;
         make_certificates(&lab.directory().join("stranger"), &["nobody=127.0.0.1".to_owned()])?;
-        let place = NodePlace::prepare(&lab, scenario.node.clone(), setup.datapath, &bin_dir)?;
+        let moving = Moving { datapath: setup.datapath, workers: setup.workers };
+        let place = NodePlace::prepare(&lab, scenario.node.clone(), moving, &bin_dir)?;
         let servers = (scenario.servers)(&lab)?;
         let load = setup.load;
         Ok(Self { api: None, running: None, place, servers, lab, load, figures: Vec::new() })

@@ -17,7 +17,7 @@ use super::balancer::Mode;
 use super::network::{self, EXT, INT, NODES, PEERS};
 use super::stage::Setup;
 use crate::lab::build::Lab;
-use crate::lab::node::{NodePlace, NodePlan, PKI, look_for_binaries, make_certificates};
+use crate::lab::node::{Moving, NodePlace, NodePlan, PKI, look_for_binaries, make_certificates};
 use crate::lab::process::Running;
 
 /// The policy that all nodes have.
@@ -86,7 +86,8 @@ pub(crate) fn prepare(lab: &Lab, setup: &Setup<'_>, bin_dir: &Path) -> Result<Ve
                 interfaces: &[("ext", EXT), ("int", INT)],
                 more: Cow::Owned(more),
             };
-            let place = NodePlace::prepare(lab, plan, datapath, bin_dir)?;
+            let moving = Moving { datapath, workers: 1 };
+            let place = NodePlace::prepare(lab, plan, moving, bin_dir)?;
             Ok(Member {
                 number,
                 firewall: Firewall::Gabiond(place),

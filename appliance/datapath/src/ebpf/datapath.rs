@@ -144,13 +144,12 @@ impl EbpfDatapath {
         let slow = behind(0)?;
         let ports = Arc::clone(&tables[0].ports);
         let link_changes = slow.link_changes();
-        let control = Arc::clone(&tables[0].control);
+        let (control, peers) = (Arc::clone(&tables[0].control), Arc::clone(&tables[0].peers));
         let other = |worker| {
             let (slow, control) = (behind(worker)?, Arc::clone(&control));
             Ok(DoorsDatapath { slow, control, worker, unconfirmed })
         };
         let others = (1..workers).map(other).collect::<Result<Vec<_>, OpenFastPathError>>()?;
-        let peers = Arc::clone(&tables[0].peers);
         let looked = Instant::now();
         let mut datapath = Self {
             places,

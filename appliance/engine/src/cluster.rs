@@ -168,8 +168,6 @@ pub(crate) struct Cluster {
     paused_at: Option<Time>,
     /// How often a peer was lost.
     losses: u16,
-    /// The machines of silent peers that were found to have gone.
-    gone: View,
     behind: Behind,
     /// The slot from which flows' holders are to be looked at anew.
     pass: Option<u32>,
@@ -200,7 +198,8 @@ struct Peer {
     refused_us: bool,
     heard: Option<Time>,
     last_beat: Option<u32>,
-    /// Set when its machine was found to have gone, until it is heard again.
+    /// When its machine was found to have gone, until it is heard again; and how far the search for what it left is.
+    gone: Option<Time>,
     search: Option<Search>,
     incarnation: u64,
     state: NodeState,
@@ -256,7 +255,6 @@ impl Cluster {
             pauses: 0,
             paused_at: None,
             losses: 0,
-            gone: View::NONE,
             behind: Behind::new(flows),
             pass: None,
             scan: 0,
@@ -328,6 +326,7 @@ impl Peer {
             refused_us: false,
             heard: None,
             last_beat: None,
+            gone: None,
             search: None,
             incarnation: 0,
             state: NodeState::Joining,

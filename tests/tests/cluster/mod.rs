@@ -67,6 +67,10 @@ const FOUND: &[(u64, &str)] = &[
     ),
     (7101045, "two nodes that had a copy of one connection waited for each other to take it over"),
     (60319, "a packet that the owner himself handed over, late, made another take the flow over"),
+    (
+        1_099_602_927_970,
+        "a connection that went by a machine that was back was reset by a node that had not heard of it yet",
+    ),
 ];
 
 #[track_caller]

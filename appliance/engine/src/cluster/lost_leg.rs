@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use super::message::Birth;
 use super::{Cluster, NodeId};
 use crate::event::CloseReason;
 use crate::flows::{Slot, Tracker};
@@ -115,8 +116,11 @@ impl Engine {
 
     fn end_lost(&mut self, now: Time, slot: Slot, is_last: bool) {
         let Some(cluster) = &self.cluster else { return };
-        let lost = cluster.lost_legs(cluster.shares.get(slot).legs);
-        if lost == [false; 2] || self.flows.get(slot).is_none() {
+        if self.flows.get(slot).is_none() {
+            return;
+        }
+        let lost = cluster.lost_legs_of(slot, self.flows[slot].opened());
+        if lost == [false; 2] {
             return;
         }
         // The side that is heard still says where it stands, and is to be heard here.
@@ -137,7 +141,7 @@ impl Engine {
         let Some(cluster) = &self.cluster else { return };
         let Some(replica) = cluster.directory.replica_at(place).copied() else { return };
         let Tracker::Tcp(tcp) = replica.record.tracker else { return };
-        let lost = cluster.lost_legs(replica.record.legs);
+        let lost = cluster.lost_legs(replica.record.legs, None);
         let is_ours = lost != [false; 2] && cluster.is_adoptable(now, &replica, None);
         if !is_ours || !self.permits_copy(now, &replica) {
             return;
@@ -190,10 +194,11 @@ impl Engine {
         direction: Direction,
         packet: &Packet,
     ) -> bool {
-        let Some(cluster) = self.cluster.as_ref().filter(|cluster| !cluster.gone.is_empty()) else {
+        let Some(cluster) = &self.cluster else { return false };
+        if cluster.peers.iter().all(|peer| peer.gone.is_none()) {
             return false;
-        };
-        let lost = cluster.lost_legs(cluster.shares.get(slot).legs);
+        }
+        let lost = cluster.lost_legs_of(slot, self.flows[slot].opened());
         let Segment::Tcp(segment) = packet.segment else { return false };
         let Tracker::Tcp(tcp) = self.flows[slot].tracker() else { return false };
         let tells = segment.flags.ack && segment.payload == 0;
@@ -249,23 +254,36 @@ impl Engine {
 }
 
 impl Cluster {
-    /// Which sides of a connection send by a machine that has gone.
-    fn lost_legs(&self, legs: [NodeId; 2]) -> [bool; 2] {
-        legs.map(|leg| self.config.reset_lost && self.gone.contains(leg))
+    /// Which sides of a flow of this node's send by a machine that has gone.
+    fn lost_legs_of(&self, slot: Slot, opened: Time) -> [bool; 2] {
+        let share = self.shares.get(slot);
+        let is_from_here = share.birth == Birth::of(share.term, self.me());
+        self.lost_legs(share.legs, is_from_here.then_some(opened))
+    }
+
+    /// The same of a connection that is known to have been opened then. After the machine had gone, it goes by one that
+    /// is there again, and of which this node has not heard yet.
+    fn lost_legs(&self, legs: [NodeId; 2], opened: Option<Time>) -> [bool; 2] {
+        legs.map(|leg| {
+            let peer = self.peers.iter().find(|peer| peer.node == leg);
+            let gone = peer.and_then(|peer| peer.gone);
+            let is_lost = gone.is_some_and(|gone| opened.is_none_or(|opened| opened <= gone));
+            self.config.reset_lost && is_lost
+        })
     }
 
     /// None of the peer's addresses answers.
     pub(super) fn note_gone(&mut self, now: Time, node: NodeId) {
-        self.gone = self.gone.with(node);
         if let Some(peer) = self.peer(node) {
+            peer.gone = peer.gone.or(Some(now));
             peer.search = peer.search.or(Some(Search::new(now)));
         }
     }
 
     /// The peer is there again.
     pub(super) fn note_back(&mut self, node: NodeId) {
-        self.gone = self.gone.without(node);
         if let Some(peer) = self.peer(node) {
+            peer.gone = None;
             peer.search = None;
         }
     }

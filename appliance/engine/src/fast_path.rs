@@ -63,12 +63,17 @@ const FLOWS_PER_TURN: u32 = 2_048;
 impl Engine {
     /// Has settled flows moved by this table from now on.
     pub fn use_fast_path(&mut self, table: Box<dyn FastPath>) {
+        self.take_table(table, 1);
+        self.tell_judgement();
+    }
+
+    /// Begins with a table of whose flows nothing is known yet, under this judgement.
+    fn take_table(&mut self, table: Box<dyn FastPath>, stamp: u32) {
         let places = vec![0; self.limits.flows as usize];
         let relays = self.room_for_relays();
         self.offloading =
-            Offloading { table: Some(table), places, relays, stamp: 1, ..Offloading::default() };
+            Offloading { table: Some(table), places, relays, stamp, ..Offloading::default() };
         self.tell_challenges();
-        self.tell_judgement();
     }
 
     /// Has the datapath move nothing until the next judgement.

@@ -4,7 +4,7 @@
 //! force, keeps the translation that it has, and goes on under the judgement that it was moved by: there is no moment
 //! in which it is nobody's. What the policy, the network or this node's own tables do not allow is taken back.
 
-use super::{FLOWS_PER_TURN, FastPath, FastPlace, FastWindow, Offloading};
+use super::{FLOWS_PER_TURN, FastPath, FastPlace, FastWindow};
 use crate::flows::{DestinationChoice, Flow, Slot, SourceChoice, Tracker};
 use crate::tcp::TcpTracker;
 use crate::translate::Lease;
@@ -42,16 +42,7 @@ impl Engine {
         mut turn: impl FnMut(),
     ) -> Resumed {
         let (stamp, places) = (table.stamp().max(1), table.begin_resuming());
-        let slots = vec![0; self.limits.flows as usize];
-        let relays = self.room_for_relays();
-        self.offloading = Offloading {
-            table: Some(table),
-            places: slots,
-            relays,
-            stamp,
-            ..Offloading::default()
-        };
-        self.tell_challenges();
+        self.take_table(table, stamp);
         let mut resumed = Resumed::default();
         for place in (0..places).map(FastPlace) {
             if place.0.is_multiple_of(FLOWS_PER_TURN) {

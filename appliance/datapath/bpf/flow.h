@@ -51,21 +51,32 @@ always_inline __u64 hash(const struct packet *packet)
 	return mix(sum);
 }
 
-/* The flow's place and direction, plus one; zero if there is none. */
-always_inline __u32 find_way(__u32 place, __u32 tag)
+/* Of a bucket's words that one whose upper part is the tag; zero if there is none. */
+always_inline __u64 find_word(const struct bucket *bucket, __u64 tag, __u32 below)
 {
-	struct bucket *bucket = bpf_map_lookup_elem(&flow_index, &place);
-	__u32 found = 0;
+	__u64 found = 0;
 
 	if (!bucket)
 		return 0;
 #pragma unroll
 	for (int way = 0; way < 8; way++) {
 		__u64 word = bucket->ways[way];
-		if (word >> 32 == tag)
+		if (word >> below == tag)
 			found = word;
 	}
 	return found;
+}
+
+/* A key has two buckets: the other one of these. */
+always_inline __u32 other_place(__u32 place, __u32 tag)
+{
+	return place ^ tag * 0x9e3779b1u;
+}
+
+/* The flow's place and direction, plus one; zero if there is none. */
+always_inline __u32 find_way(__u32 place, __u32 tag)
+{
+	return find_word(bpf_map_lookup_elem(&flow_index, &place), tag, 32);
 }
 
 always_inline bool has_key(const struct flow *flow, __u32 direction, const struct packet *packet)
@@ -93,7 +104,7 @@ always_inline struct flow *find_flow(const struct packet *packet, __u32 *place_o
 	__u32 way = find_way(place, tag);
 
 	if (!way)
-		way = find_way((place ^ tag * 0x9e3779b1u) & bucket_mask, tag);
+		way = find_way(other_place(place, tag) & bucket_mask, tag);
 	if (!way)
 		return 0;
 	__u32 slot = (way - 1) >> 1;

@@ -118,6 +118,19 @@ always_inline bool is_zero(__u16 word)
 	return word == 0 || word == 0xffff;
 }
 
+/* All but what a hook does to the transport's checksum. */
+always_inline void write_headers(void *network, __u16 *ports, const struct rewrite *rewrite, const struct packet *packet)
+{
+	if (packet->version == 4)
+		write_ipv4(network, rewrite, packet);
+	else
+		write_ipv6(network, rewrite);
+	if (!rewrite->plain) {
+		ports[0] = rewrite->ports[0];
+		ports[1] = rewrite->ports[1];
+	}
+}
+
 /* Destination and source. No sum that a card has made covers them. */
 always_inline void write_link(void *data, const struct hop *hop)
 {

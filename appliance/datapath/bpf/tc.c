@@ -78,15 +78,9 @@ always_inline bool write_packet(struct __sk_buff *skb, const struct rewrite *rew
 	/* They were there before, and calls leave at least as much. */
 	if ((void *)(ports + 2) > end || (void *)(checksum + 1) > end)
 		return false;
-	if (packet->version == 4)
-		write_ipv4(network, rewrite, packet);
-	else
-		write_ipv6(network, rewrite);
-	if (!rewrite->plain) {
-		ports[0] = rewrite->ports[0];
-		ports[1] = rewrite->ports[1];
+	write_headers(network, ports, rewrite, packet);
+	if (!rewrite->plain)
 		finish_transport(checksum, &mending, packet);
-	}
 	write_link(data, hop);
 	return true;
 }

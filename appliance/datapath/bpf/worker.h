@@ -8,18 +8,7 @@
 /* Who has a flow with the packet's key, plus one; zero if nobody has. */
 always_inline __u32 find_claim_in(__u32 place, __u64 hashed)
 {
-	struct bucket *bucket = bpf_map_lookup_elem(&shards, &place);
-	__u32 found = 0;
-
-	if (!bucket)
-		return 0;
-#pragma unroll
-	for (int way = 0; way < 8; way++) {
-		__u64 word = bucket->ways[way];
-		if (word >> 8 == hashed >> 8 && (__u8)word)
-			found = (__u8)word;
-	}
-	return found;
+	return (__u8)find_word(bpf_map_lookup_elem(&shards, &place), hashed >> 8, 8);
 }
 
 always_inline __u32 find_claim(const struct packet *packet)
@@ -28,7 +17,7 @@ always_inline __u32 find_claim(const struct packet *packet)
 	__u32 tag = hashed >> 32, place = (__u32)hashed & shard_mask;
 	__u32 found = find_claim_in(place, hashed);
 
-	return found ? found : find_claim_in((place ^ tag * 0x9e3779b1u) & shard_mask, hashed);
+	return found ? found : find_claim_in(other_place(place, tag) & shard_mask, hashed);
 }
 
 /* Where flows of the packet's source begin: src/ebpf/shards.rs has the same. Of IPv6, a network of 64 bits is one source. */

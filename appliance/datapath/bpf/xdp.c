@@ -43,15 +43,9 @@ always_inline bool write_frame(struct xdp_md *context, const struct rewrite *rew
 	/* They were there before. */
 	if ((void *)(ports + 2) > end || (void *)(checksum + 1) > end)
 		return false;
-	if (packet->version == 4)
-		write_ipv4(network, rewrite, packet);
-	else
-		write_ipv6(network, rewrite);
-	if (!rewrite->plain) {
-		ports[0] = rewrite->ports[0];
-		ports[1] = rewrite->ports[1];
+	write_headers(network, ports, rewrite, packet);
+	if (!rewrite->plain)
 		mend_whole(checksum, rewrite, packet);
-	}
 	write_link(data, hop);
 	return true;
 }

@@ -1,8 +1,6 @@
 //! The datapath whose packets the kernel moves, as far as flows cover them, and whose rest comes to the engine.
 
 use std::io;
-use std::ops::Range;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,7 +10,7 @@ use aya::programs::xdp::XdpLink;
 use super::between::{Between, Peers, SyncLink};
 use super::device::Device;
 use super::door::Door;
-use super::doors::DoorsDatapath;
+use super::doors::{DoorsDatapath, behind_doors};
 use super::early;
 use super::exits::Exit;
 use super::hook::{Hook, HookChoice};
@@ -24,10 +22,7 @@ use super::ports::Ports;
 use super::program::{FastPathLimits, Program, Programs};
 use super::refusal::OpenFastPathError;
 use super::table::FlowTable;
-use crate::{
-    Datapath, FrameMut, Port, PortCounters, ProbeError, UserspaceDatapath, UserspaceLimits,
-    VnetHeader, Waker,
-};
+use crate::{Datapath, Port, UserspaceDatapath, UserspaceLimits};
 
 /// Programs at every data interface, and packet sockets at the doors behind them. To be used by one thread.
 #[derive(Debug)]
@@ -352,59 +347,7 @@ impl Datapath for EbpfDatapath {
         Ok(())
     }
 
-    fn watch(&mut self, readable: OwnedFd) {
-        self.slow.watch(readable);
-    }
-
-    fn watched(&self) -> bool {
-        self.slow.watched()
-    }
-
-    fn receive(
-        &mut self,
-        budget: u32,
-        handle: &mut dyn FnMut(&mut [FrameMut<'_>]),
-    ) -> io::Result<u32> {
-        self.slow.receive(budget, handle)
-    }
-
-    fn transmit(&mut self, port: Port, bytes: &[u8], vnet: VnetHeader) -> bool {
-        self.slow.transmit(port, bytes, vnet)
-    }
-
-    fn transmit_buffer(
-        &mut self,
-        port: Port,
-        buffer: &mut Vec<u8>,
-        place: Range<usize>,
-        vnet: VnetHeader,
-    ) -> bool {
-        self.slow.transmit_buffer(port, buffer, place, vnet)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.slow.flush()
-    }
-
-    fn counters(&self, port: Port) -> PortCounters {
-        self.slow.counters(port)
-    }
-
-    fn port_count(&self) -> u16 {
-        self.slow.port_count()
-    }
-
-    fn port_up(&self, port: Port) -> bool {
-        self.slow.port_up(port)
-    }
-
-    fn waker(&self) -> Waker {
-        self.slow.waker()
-    }
-
-    fn probe(&mut self) -> Result<(), ProbeError> {
-        self.slow.probe()
-    }
+    behind_doors!();
 
     fn hooks(&self) -> Vec<Vec<Hook>> {
         let hooks = |Place { link, early, .. }: &Place| {

@@ -143,6 +143,14 @@ impl ModelTable {
         self.tables().between = Some(until);
     }
 
+    /// The process has gone, and another comes, which takes nothing over but what is other nodes'.
+    pub fn keep_relays(&self) {
+        let mut tables = self.tables();
+        let Tables { flows, keys, relays, .. } = &mut *tables;
+        flows.clear();
+        keys.retain(|_, (place, _)| relays.contains_key(place));
+    }
+
     /// Packets that went this way.
     pub fn moved(&self) -> u64 {
         self.tables().moved
@@ -157,9 +165,7 @@ impl ModelTable {
         if let Some((relay, usage)) = tables.relays.get(&place).copied() {
             let wrap = relay.ways[direction].filter(|wrap| Some(wrap.zone) == zone)?;
             let length = packet.end - LINK;
-            let is_open = tables.peers.contains(&relay.peer)
-                && tables.is_current(relay.stamp)
-                && tables.is_confirmed(now);
+            let is_open = tables.peers.contains(&relay.peer) && tables.is_current(relay.stamp);
             if !is_open || length as u32 > relay.mtu {
                 return None;
             }

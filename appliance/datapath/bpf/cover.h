@@ -98,8 +98,8 @@ always_inline int find_entry(struct cover *cover, const struct packet *packet, _
 	/* Nobody ends flows any more, or follows the network. */
 	if (now->confirmed && now->confirmed < read_clock())
 		return EXIT_UNCONFIRMED;
-	/* Other nodes take it over. */
-	if (kind_of(flow) != KIND_OWN && !is_between_nodes(now))
+	/* Other nodes take it over. What is another's anyway goes on to that one. */
+	if (kind_of(flow) == KIND_LEGS && !is_between_nodes(now))
 		return EXIT_UNCONFIRMED;
 	if (flow->zones[direction] != zone)
 		return EXIT_WRONG_ZONE;

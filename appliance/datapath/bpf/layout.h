@@ -148,8 +148,8 @@ struct control {
 	__u32 resuming;
 	/* Until when any of `floods` may be one, in the same units. */
 	__u32 flooded;
-	/* Until when packets go between nodes, in units of 2^24 ns and modulo 2^32; zero is not at all. Keys end with the
-	 * process. */
+	/* Until when flows of this node's are moved that another hands packets over of, in units of 2^24 ns and modulo
+	 * 2^32; zero is not at all. */
 	__u32 between;
 };
 

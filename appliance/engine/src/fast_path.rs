@@ -109,8 +109,7 @@ impl Engine {
 
     /// Which judgement is in force, and which interfaces are in which zones under it.
     pub(crate) fn tell_judgement(&mut self) {
-        // Who leaves hands flows over as they are.
-        let is_open = self.is_open() && !self.is_draining();
+        let is_open = self.is_open();
         let stamp = self.offloading.stamp;
         let Some(table) = &mut self.offloading.table else { return };
         // No flow is moved by a new judgement in an old zone.
@@ -140,6 +139,10 @@ impl Engine {
 
     /// The flow as the table takes it; `None` for one that the engine has to follow packet by packet.
     fn fast_flow(&mut self, now: Time, slot: Slot) -> Option<FastFlow> {
+        // Who leaves hands flows over as they are.
+        if self.is_draining() {
+            return None;
+        }
         let flow = &self.flows[slot];
         let tcp = match flow.tracker() {
             Tracker::Tcp(tcp) => Some(tcp.settled()?),

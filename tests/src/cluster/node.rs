@@ -53,6 +53,8 @@ pub(super) struct Node {
     pub(super) corrupt: u64,
     /// Where the kernel moves flows by itself.
     pub(super) fast: Option<ModelTable>,
+    /// What is there is an earlier process's.
+    takes_over: bool,
 }
 
 /// This side of a session.
@@ -138,6 +140,7 @@ impl Node {
             sessions: vec![None; nodes],
             corrupt: 0,
             fast: has_fast_path.then(ModelTable::default),
+            takes_over: false,
         }
     }
 
@@ -175,11 +178,7 @@ impl Node {
         self.generation += 1;
         engine.set_rules(Generation(self.generation), policy::rules(self.policy));
         engine.open();
-        let fast = self.fast.is_some().then(ModelTable::default);
-        if let Some(table) = &fast {
-            engine.use_fast_path(Box::new(table.clone()));
-        }
-        (self.fast, self.engine) = (fast, Some(engine));
+        (self.takes_over, self.engine) = (self.fast.is_some(), Some(engine));
         (self.is_on, self.is_paused, self.is_draining) = (true, false, false);
         self.busy_until = now;
     }
@@ -191,6 +190,12 @@ impl Node {
         self.is_paused = false;
         self.waiting.clear();
         self.sessions.fill(None);
+        if stays_on {
+            // Until the next process knows what others do.
+            self.fast.iter().for_each(ModelTable::keep_relays);
+        } else {
+            self.fast = self.fast.is_some().then(ModelTable::default);
+        }
     }
 
     pub(super) fn runs(&self) -> bool {
@@ -272,6 +277,7 @@ impl Node {
     /// What must not happen.
     pub(super) fn take(&mut self, now: u64, input: Input) -> Result<Vec<Output>, String> {
         let time = self.time(now);
+        self.take_over();
         if let Some(table) = &self.fast {
             table.confirm(time + BETWEEN);
         }
@@ -321,6 +327,18 @@ impl Node {
             }
         }
         self.drain(time, forwarded)
+    }
+
+    /// A process that knows what others do has its kernel do what it says.
+    fn take_over(&mut self) {
+        let Some(engine) = self.engine.as_mut().filter(|engine| engine.has_joined()) else {
+            return;
+        };
+        if std::mem::take(&mut self.takes_over) {
+            let table = ModelTable::default();
+            engine.use_fast_path(Box::new(table.clone()));
+            self.fast = Some(table);
+        }
     }
 
     fn take_wrapped(

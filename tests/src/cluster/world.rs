@@ -241,11 +241,14 @@ impl World {
 
     pub(super) fn give(&mut self, index: usize, input: Input) -> Result<(), String> {
         let node = &mut self.nodes[index];
-        if node.engine.is_none() {
+        if !node.is_on {
             return Ok(());
         }
         if let Some(output) = node.pass(self.now, &input) {
             return self.leave(index, output);
+        }
+        if node.engine.is_none() {
+            return Ok(());
         }
         if node.is_paused {
             if !matches!(input, Input::Timer) {

@@ -1,7 +1,8 @@
 //! Other nodes: where packets for them go, and the program at the interface by which theirs come.
 //!
-//! Nothing of this outlives the process, as no key does: the program goes with it, and what is in the tables is good for
-//! as long only as other nodes would wait to hear of it. Then they take its flows over.
+//! What other nodes hand over to this one does not outlive the process: the program goes with it, and flows that such
+//! packets are of are moved for as long only as other nodes would wait to hear of it. Then they take its flows over. What
+//! this node hands over to others goes on meanwhile: they know what was put before it.
 
 use std::io;
 use std::net::IpAddr;
@@ -52,13 +53,13 @@ pub(super) struct Peers {
 }
 
 impl Peers {
-    /// All that an earlier process has said of them is over.
-    pub(super) fn new(places: SharedArray<Peer>) -> Self {
-        for place in places.iter() {
-            place.open.store(0, Relaxed);
-            place.interface.store(0, Release);
-        }
+    /// What an earlier process has said of them holds until this one begins to say it.
+    pub(super) const fn new(places: SharedArray<Peer>) -> Self {
         Self { places }
+    }
+
+    pub(super) fn close(&self) {
+        self.places.iter().for_each(|place| place.open.store(0, Release));
     }
 
     pub(super) fn set_open(&self, node: u8, is_open: bool) {

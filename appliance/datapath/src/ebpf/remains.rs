@@ -7,7 +7,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 use super::flow::{FlowPlace, FlowRemains, Past};
 use super::index::Seeds;
-use super::layout::{self, Control, Flow, KIND, KIND_OWN, LAYOUT};
+use super::layout::{self, Control, Flow, KIND, KIND_LEGS, LAYOUT};
 use super::table::{FlowTable, JUDGEMENT, Places, SEEN_SHIFT, TCP};
 use crate::Port;
 
@@ -39,7 +39,7 @@ impl Control {
         }
     }
 
-    /// Packets go between nodes for so long from now on; not at all where there are no others.
+    /// Flows are moved that other nodes hand packets over of for so long from now on; not at all where there are no others.
     pub(super) fn confirm_between(&self, lasts: Option<Duration>) {
         // Modulo 2^32, to the end of the unit; zero is not at all.
         let until = lasts.map_or(0, |lasts| ((monotonic() + lasts).as_nanos() >> 24) as u32 + 1);
@@ -76,8 +76,8 @@ impl FlowTable {
             if !flow.is_used() {
                 continue;
             }
-            // Other nodes know of the earlier process's keys no more, and take such flows over.
-            if flow.shifts[0].load(Relaxed) & KIND != KIND_OWN {
+            // Other nodes take such flows over. What is another's goes on to that one until this process can do so.
+            if flow.shifts[0].load(Relaxed) & KIND == KIND_LEGS {
                 flow.turn.fetch_or(1, Release);
                 continue;
             }
@@ -108,9 +108,13 @@ impl FlowTable {
         self.control[usize::from(self.part.worker)].stamp.load(Relaxed) & JUDGEMENT
     }
 
-    /// How many places there are; from now on flows of two processes may be there.
+    /// How many places there are; from now on flows of two processes may be there, and only this one says to whom packets
+    /// are handed over.
     pub fn begin_resuming(&self) -> u32 {
         self.control[usize::from(self.part.worker)].resuming.store(1, Release);
+        if self.part.worker == 0 {
+            self.peers.close();
+        }
         self.part.count
     }
 

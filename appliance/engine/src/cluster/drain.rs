@@ -24,7 +24,8 @@ impl Engine {
             (false, other @ (NodeState::Joining | NodeState::Ready)) => other,
         };
         cluster.beat_now(now);
-        self.tell_judgement();
+        // What is another's goes on to it; of this node's own, nothing is moved until it is looked at.
+        self.outdate_judgements();
         self.look_around(now);
     }
 

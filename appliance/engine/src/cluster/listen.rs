@@ -167,6 +167,7 @@ impl Engine {
         let is_over = rank == Rank::Closed && birth == share.birth;
         let was_over = rank_of(&self.flows[slot].tracker()) == Rank::Closed;
         cluster.tell_what_was_seen(now, &self.flows, slot, owner);
+        let ways = self.ways_here(slot);
         self.tell_nothing(slot);
         self.remove_flow(now, slot, CloseReason::HandedOver);
         let Some(cluster) = &mut self.cluster else { return };
@@ -188,6 +189,9 @@ impl Engine {
             let registration = Registration { key: second, first: None, claim, round };
             cluster.directory.register(now, incarnation, &registration, false);
             self.hold_port(now, &second);
+        }
+        if birth == share.birth && !was_over && rank > Rank::Closed {
+            self.go_on_handing_over(now, ways, Hint { key, owner, term });
         }
     }
 

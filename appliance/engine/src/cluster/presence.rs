@@ -30,7 +30,7 @@ impl Engine {
             Session::Up { incarnation, epoch, send, receive, unwraps } => {
                 let is_new = known.incarnation != incarnation;
                 if is_new {
-                    known.tags.forget();
+                    known.tags.forget(now);
                 }
                 known.session = true;
                 known.unwraps = unwraps;
@@ -53,7 +53,7 @@ impl Engine {
             Session::Lost => {
                 known.heard = None;
                 known.refused_us = true;
-                known.tags.forget();
+                known.tags.forget(now);
             }
             Session::Gone => cluster.note_gone(now, peer),
         }

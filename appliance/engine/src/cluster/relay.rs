@@ -3,6 +3,7 @@
 
 use gabion_rules::ZoneId;
 
+use super::directory::Hint;
 use super::rendezvous::{Pair, View};
 use super::wrap::{ZoneTag, inner_mtu};
 use super::{Cluster, NodeId};
@@ -19,6 +20,9 @@ pub(crate) struct Relay {
     place: FastPlace,
     fast: FastRelay,
 }
+
+/// Of each direction.
+pub(super) type Ways = [Option<(InterfaceId, FlowKey)>; 2];
 
 impl HasKey for Relay {
     type Key = Pair;
@@ -59,6 +63,26 @@ impl Engine {
                 table.remove(place);
             }
         }
+    }
+
+    /// A flow's packets go on to its new owner, also where the next one comes when this process has ended.
+    pub(super) fn go_on_handing_over(&mut self, now: Time, ways: Ways, hint: Hint) {
+        for (interface, key) in ways.into_iter().flatten() {
+            let Some(cluster) = &mut self.cluster else { return };
+            cluster.note_hint(now, Hint { key: Pair::from(key), ..hint });
+            self.offer_relay(interface, key, hint.owner);
+        }
+    }
+
+    /// By which interfaces packets of a flow's directions come in, and their keys; nothing of those that other nodes hand
+    /// over.
+    pub(super) fn ways_here(&self, slot: Slot) -> Ways {
+        Direction::BOTH.map(|direction| {
+            let cluster = self.cluster.as_ref()?;
+            let is_here = cluster.shares.get(slot).legs[direction.index()] == cluster.me();
+            let way = || (self.flows[slot].ingress(direction), self.flows.key(slot, direction));
+            is_here.then(way)
+        })
     }
 
     /// The key is somebody else's now, or this node's.

@@ -151,8 +151,56 @@ fn who_leaves_hands_over_what_no_kernel_moves_meanwhile() {
     let now = wall.now;
     wall.engine(1).set_draining(now, true);
     assert_eq!(moves(&wall, &table), [false; 2]);
+    assert_eq!(wall.send(1, "ext", &ask()).len(), 1);
+    assert_eq!(moves(&wall, &table), [false; 2]);
     wall.engine(1).set_draining(now, false);
+    assert_eq!(wall.send(1, "int", &answer()).len(), 1);
     assert_eq!(moves(&wall, &table), [true; 2]);
+}
+
+/// One whose next packet came when the process had ended already was lost until another had joined.
+#[test]
+fn what_was_handed_over_last_goes_on_while_its_old_owner_restarts() {
+    let (mut wall, [table, other]) = relayed();
+    // Old enough for a copy.
+    wall.wait(Duration::from_millis(1_500));
+    let now = wall.now;
+    wall.engine(1).set_draining(now, true);
+    wall.wait(Duration::from_secs(1));
+    assert_eq!(wall.status(1).owned, 0);
+    let moved = table.pass(wall.now, EXT, &ask());
+    let Some(Moved::ToPeer(NodeId(2), mut datagram)) = moved else { panic!("{moved:?}") };
+    wall.kill(1);
+    assert!(table.pass(wall.now, EXT, &ask()).is_some());
+    let now = wall.now;
+    let verdict = wall.engine(2).handle_wrapped(now, NodeId(1), &mut datagram);
+    assert_eq!(verdict, Verdict::Forward { out: INT });
+    // And what comes by its new owner needs nobody.
+    assert_eq!(wall.send(2, "int", &answer()).len(), 1);
+    assert_eq!(wrapped(&wall, &other, &answer()), None);
+}
+
+/// A planned restart lost all packets of such connections until the next process had joined.
+#[test]
+fn a_connection_of_which_packets_come_by_a_node_goes_on_while_that_is_drained_and_restarts() {
+    let (mut wall, [_, other]) = relayed();
+    let now = wall.now;
+    wall.engine(2).set_draining(now, true);
+    assert_eq!(wall.send(2, "int", &answer()).len(), 1);
+    wall.kill(2);
+    let goes_on = |wall: &mut Wall| {
+        let (now, mut datagram) = (wall.now, wrapped(wall, &other, &answer()).unwrap());
+        let verdict = wall.engine(1).handle_wrapped(now, NodeId(2), &mut datagram);
+        assert_eq!(verdict, Verdict::Forward { out: EXT });
+    };
+    goes_on(&mut wall);
+    wall.wait(Duration::from_secs(2));
+    goes_on(&mut wall);
+    // The next process is there, and has not joined yet.
+    wall.start(2);
+    goes_on(&mut wall);
+    wall.wait(Duration::from_secs(1));
+    assert_eq!(wall.send(2, "int", &answer()).len(), 1);
 }
 
 /// Another node may have the flow by then.

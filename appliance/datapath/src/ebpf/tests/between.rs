@@ -1,6 +1,7 @@
 //! What programs of two nodes make of packets that come by the wrong one.
 
 use std::net::IpAddr;
+use std::sync::atomic::Ordering::Relaxed;
 
 use super::*;
 use crate::ebpf::device::Route;
@@ -209,8 +210,8 @@ fn what_is_not_to_be_handed_over_now_goes_to_the_engine_untouched() {
             let [own, other] = nodes(false);
             rig.table().peers.set_way(OWNER, other, own, None);
         }),
-        // The node has not turned for a while, or has gone: its keys end with it.
-        (Exit::Unconfirmed, |rig, _, _| rig.table().control[0].confirm_between(None)),
+        // Nobody follows the network any more.
+        (Exit::Unconfirmed, |rig, _, _| rig.table().control[0].confirmed.store(1, Relaxed)),
         (Exit::Stale, |rig, _, _| rig.table().set_stamp(STAMP + 1)),
         (Exit::WrongZone, |rig, place, case| {
             rig.table().renew_relay(place, &RelayEntry { ways: [None; 2], ..relay(case) });
@@ -286,15 +287,37 @@ fn who_takes_a_direction_from_another_node_takes_it_from_nobody_else() {
     assert_eq!(nodes.owner.run(ZONES[0], &case.arrives()).0, REDIRECTED);
 }
 
-/// Keys end with the process, and whoever comes after it has others.
+/// Flows of its own others take over, as the program is gone that unwraps what they hand over of them.
 #[test]
-fn a_later_process_finds_none_of_the_flows_that_other_nodes_have_to_do_with() {
-    let Some((mut nodes, case, [relay, flow], frame)) = wrapped(false) else { return };
-    nodes.forwarder.table().recover();
+fn a_later_process_finds_none_of_its_flows_that_other_nodes_have_to_do_with() {
+    let Some((mut nodes, _, [_, flow], frame)) = wrapped(false) else { return };
     nodes.owner.table().recover();
-    assert_eq!(nodes.wrap(&case, &case.arrives(), 0).0, TO_STACK);
     assert_eq!(nodes.unwrap(&frame, 0).0, TO_STACK);
-    assert_eq!(nodes.forwarder.table().remains(relay), None);
     assert_eq!(nodes.owner.table().remains(flow), None);
     assert_eq!(nodes.owner.exits(), [(Exit::NoFlow, 1)]);
+}
+
+/// A planned restart lost all packets of such flows from the process's end until the next one had joined, a second later.
+#[test]
+fn a_restart_interrupted_packets_that_are_handed_over_to_other_nodes() {
+    for wide in [false, true] {
+        let Some((mut nodes, case, [relay, _], frame)) = wrapped(wide) else { return };
+        // Nobody turns, and the next process has not joined yet.
+        nodes.forwarder.table().control[0].confirm_between(None);
+        nodes.forwarder.table().recover();
+        let again = nodes.wrap(&case, &case.arrives(), 0);
+        assert_eq!(again, (REDIRECTED, frame));
+        // It has, and takes the place back.
+        let table = nodes.forwarder.table();
+        table.begin_resuming();
+        assert!(table.remains(relay).is_some());
+        table.remove(relay);
+        assert_eq!(nodes.wrap(&case, &case.arrives(), 0).0, TO_STACK);
+        let relay = nodes.forwarder.table().install_relay(&self::relay(&case)).unwrap();
+        // Whom packets may be handed over to, it says anew.
+        assert_eq!(nodes.wrap(&case, &case.arrives(), 0).0, TO_STACK);
+        nodes.forwarder.table().set_peer(OWNER, true);
+        assert_eq!(nodes.wrap(&case, &case.arrives(), 0).0, REDIRECTED);
+        nodes.forwarder.table().remove(relay);
+    }
 }

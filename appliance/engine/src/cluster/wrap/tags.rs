@@ -24,6 +24,10 @@ const COVERED: usize = 128;
 /// How long the keys of the session before are taken (docs/cluster.md section 6).
 const OLD_KEYS: Duration = Duration::from_secs(10);
 
+/// How long what its kernel has wrapped is taken of a peer whose process has gone: it goes on until the next one knows
+/// what others do, which takes some seconds (docs/cluster.md section 7).
+const LEFT_KEYS: Duration = Duration::from_secs(30);
+
 /// How long after a session was renewed its key is not used yet: one node has it before the other.
 const NEW_KEYS: Duration = Duration::from_secs(1);
 
@@ -36,6 +40,8 @@ pub(crate) struct Tags {
     receive: Option<Receiver>,
     /// Of the session before, and until when.
     before: Option<(Receiver, Time)>,
+    /// Of the peer's process before, and until when.
+    left: Option<(Receiver, Time)>,
 }
 
 struct Sender {
@@ -73,9 +79,10 @@ impl Tags {
         is_due
     }
 
-    /// The peer's process has gone, and with it its keys.
-    pub(crate) fn forget(&mut self) {
-        *self = Self::default();
+    /// The peer's process has gone, and with it its keys. Of what the machine's kernel has been told to wrap, it goes on to.
+    pub(crate) fn forget(&mut self, now: Time) {
+        let left = self.receive.take().map(|receiver| (receiver, now + LEFT_KEYS));
+        *self = Self { left: left.or(self.left.take()), ..Self::default() };
     }
 
     /// Makes what `wrap` has written the peer's, also what was sent before and is sent again: each of the
@@ -116,13 +123,15 @@ impl Tags {
             true => return Err(Refused::Malformed),
             false => None,
         };
-        let before =
-            self.before.as_mut().filter(|(_, until)| now < *until).map(|(before, _)| before);
+        let is_good = |(_, until): &&mut (Receiver, Time)| now < *until;
+        let before = self.before.as_mut().filter(is_good);
+        let left = self.left.as_mut().filter(is_good).filter(|_| flow.is_some());
+        let earlier = before.into_iter().chain(left).map(|(receiver, _)| receiver);
         let receiver = self
             .receive
             .as_mut()
             .into_iter()
-            .chain(before)
+            .chain(earlier)
             .filter(|receiver| receiver.epoch == read.epoch)
             // One comparison of whole words tells nothing by the time that it takes.
             .find(|receiver| match flow {

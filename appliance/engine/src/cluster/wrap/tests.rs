@@ -198,8 +198,30 @@ fn keys_of_the_session_before_are_taken_for_ten_seconds() {
     sender.handle_timeout(at(1));
     let fourth = datagram(&mut sender, &Wrapping::default(), &query());
     assert!(receiver.check(at(10), &fourth).is_ok());
-    receiver.forget();
+    receiver.forget(at(10));
     assert_eq!(receiver.check(at(10), &fourth), Err(Refused::Forged));
+}
+
+/// And nothing else: what its engine has wrapped had counters, which a copy of it has too.
+#[test]
+fn what_the_kernel_of_a_process_that_has_gone_wraps_is_taken_for_thirty_seconds() {
+    let (sender, mut receiver) = peers();
+    let packet = build::udp().from("198.51.100.7:4000").to("10.1.0.10:5000").frame();
+    let key = flow::key(&packet[ETHERNET..]).unwrap();
+    let header = sender.flow_header(NodeId(1), ZoneTag::default(), &key).unwrap();
+    let datagram = [&header[..], &packet[ETHERNET..]].concat();
+    assert!(receiver.check(NOW, &datagram).is_ok());
+    receiver.forget(NOW);
+    let at = |seconds| NOW + Duration::from_secs(seconds);
+    assert!(receiver.check(at(5), &datagram).is_ok());
+    // Said again by each refused attempt to reach it; and the next process has come.
+    receiver.forget(at(10));
+    receiver.renew(at(15), 0, [4; 16], [3; 16]);
+    assert!(receiver.check(at(29), &datagram).is_ok());
+    assert_eq!(receiver.check(at(30), &datagram), Err(Refused::Forged));
+    let mut later = datagram;
+    later[HEADER - 1] ^= 1;
+    assert_eq!(receiver.check(at(29), &later), Err(Refused::Forged));
 }
 
 /// What is sent again is new: a copy of it that somebody took is not.

@@ -65,6 +65,8 @@ impl FastPath for ModelTable {
             side.ack = later(side.ack, seen.ack);
             side.edge = later(side.edge, seen.edge);
             side.window = side.window.max(seen.window);
+            side.opening = seen.opening;
+            side.fin |= seen.fin;
         }
     }
 
@@ -165,7 +167,9 @@ impl ModelTable {
         if let Some((relay, usage)) = tables.relays.get(&place).copied() {
             let wrap = relay.ways[direction].filter(|wrap| Some(wrap.zone) == zone)?;
             let length = packet.end - LINK;
-            let is_open = tables.peers.contains(&relay.peer) && tables.is_current(relay.stamp);
+            let is_open = !packet.segment.is_some_and(|segment| segment.fin)
+                && tables.peers.contains(&relay.peer)
+                && tables.is_current(relay.stamp);
             if !is_open || length as u32 > relay.mtu {
                 return None;
             }
@@ -266,6 +270,7 @@ struct Segment {
     acknowledgement: u32,
     window: u32,
     payload: u32,
+    fin: bool,
 }
 
 fn word(bytes: &[u8], at: usize) -> Option<u16> {
@@ -322,24 +327,33 @@ impl Packet {
         let Some(segment) = self.segment else { return Some(usage) };
         let (sender, receiver) = (usage.tcp[direction], usage.tcp[1 - direction]);
         let end = segment.sequence.wrapping_add(segment.payload);
+        let fin = u32::from(segment.fin);
         let ack = segment.acknowledgement;
         let beyond = u32::from(segment.payload == 0);
         let oldest = sender.end.wrapping_sub(receiver.window).wrapping_sub(BELOW_FLIGHT);
-        let is_in_window = at_most(oldest, end)
+        let slack = if sender.opening { 0 } else { sender.window };
+        let is_in_window = at_most(oldest, end.wrapping_add(fin))
             && at_most(end, receiver.edge.wrapping_add(beyond))
-            && at_most(sender.ack.wrapping_sub(sender.window), ack)
+            && at_most(sender.ack.wrapping_sub(slack), ack)
             && at_most(ack, receiver.end);
-        let is_behind_fin = sender.fin && !at_most(end, sender.end);
-        if !is_in_window || is_behind_fin {
+        let is_behind_fin = sender.fin && (segment.fin || !at_most(end, sender.end));
+        let is_early_fin = segment.fin && !at_most(sender.end, end.wrapping_add(fin));
+        let is_below = sender.opening && !at_most(sender.end, segment.sequence);
+        let is_finished = sender.fin
+            && receiver.fin
+            && at_most(sender.end, receiver.ack)
+            && at_most(receiver.end, sender.ack);
+        if !is_in_window || is_behind_fin || is_early_fin || is_below || is_finished {
             return None;
         }
         let shift = flow.tcp?[direction].shift;
         let window = (segment.window << shift).max(1);
         let side = &mut usage.tcp[direction];
-        side.end = later(side.end, end);
+        side.end = later(side.end, end.wrapping_add(fin));
         side.ack = later(side.ack, ack);
         side.edge = later(side.edge, ack.wrapping_add(window));
         side.window = side.window.max(window);
+        side.fin |= segment.fin;
         Some(usage)
     }
 
@@ -401,10 +415,11 @@ impl Segment {
     /// One that moves nothing but windows, with the options of an established connection.
     fn read(frame: &[u8], at: usize, end: usize) -> Option<Self> {
         const ACK: u8 = 0x10;
-        const SYN_FIN_RST: u8 = 0x07;
+        const FIN: u8 = 0x01;
+        const SYN_RST: u8 = 0x06;
         let header = usize::from(*frame.get(at + 12)? >> 4) * 4;
         let flags = *frame.get(at + 13)?;
-        if header < 20 || at + header > end || flags & ACK == 0 || flags & SYN_FIN_RST != 0 {
+        if header < 20 || at + header > end || flags & ACK == 0 || flags & SYN_RST != 0 {
             return None;
         }
         let mut options = &frame[at + 20..at + header];
@@ -420,7 +435,7 @@ impl Segment {
         let payload = (end - at - header) as u32;
         let window = u32::from(word(frame, at + 14)?);
         let (sequence, acknowledgement) = (long(frame, at + 4)?, long(frame, at + 8)?);
-        Some(Self { sequence, acknowledgement, window, payload })
+        Some(Self { sequence, acknowledgement, window, payload, fin: flags & FIN != 0 })
     }
 }
 

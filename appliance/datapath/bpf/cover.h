@@ -136,8 +136,12 @@ always_inline int check_cover(struct cover *cover, const struct packet *packet, 
 		return EXIT_NO_NEIGHBOUR;
 	if (!fits(frame, packet, hop.mtu))
 		return EXIT_TOO_BIG;
-	if (packet->protocol == IPPROTO_TCP && !is_in_window(flow, direction, packet))
-		return EXIT_TCP_WINDOW;
+	if (packet->protocol == IPPROTO_TCP) {
+		if (is_finished(flow))
+			return EXIT_TCP_FLAGS;
+		if (!is_in_window(flow, direction, packet))
+			return EXIT_TCP_WINDOW;
+	}
 	if (!read_rewrite(&cover->rewrite, flow, direction))
 		return EXIT_NO_FLOW;
 	cover->rewrite.plain = is_plain(&cover->rewrite, packet);

@@ -122,20 +122,43 @@ always_inline bool is_at_most(__u32 a, __u32 b)
 /* How far below the oldest byte in flight a segment may start: as in engine/src/tcp/window.rs. */
 #define BELOW_FLIGHT 2
 
-/* Whether the sender may send this (G. van Rooij, 2001; RFC 5961 section 5.2): `Side::may_send` of the engine where
- * both have granted a window. */
+/* The largest window that a side has granted. */
+always_inline __u32 window_of(const struct side *side)
+{
+	return *(volatile __u32 *)&side->window & ~SENT_FIN;
+}
+
+/* Whether both sides have acknowledged the other's FIN: what follows is judged by rules of its own. */
+always_inline bool is_finished(const struct flow *flow)
+{
+	const struct side *one = &flow->sides[0], *other = &flow->sides[1];
+
+	return one->window & other->window & SENT_FIN && is_at_most(other->end, one->ack) &&
+	       is_at_most(one->end, other->ack);
+}
+
+/* Whether the sender may send this (G. van Rooij, 2001; RFC 5961 section 5.2): `Side::may_send` of the engine. */
 always_inline bool is_in_window(const struct flow *flow, __u32 direction, const struct packet *packet)
 {
 	const struct side *sender = &flow->sides[direction & 1], *receiver = &flow->sides[~direction & 1];
 	__u32 end = packet->sequence + packet->payload;
 	__u32 beyond = packet->payload == 0;
+	__u32 sent = *(volatile __u32 *)&sender->window, slack = sent & ~SENT_FIN;
 
-	/* Nothing follows a FIN. */
-	if (flow->shifts[direction & 1] & SENT_FIN && !is_at_most(end, sender->end))
+	/* Nothing follows a FIN, and a FIN follows everything. One that is repeated says something of its own. */
+	if (sent & SENT_FIN && (packet->fin || !is_at_most(end, sender->end)))
 		return false;
-	return is_at_most(sender->end - receiver->window - BELOW_FLIGHT, end) &&
+	if (packet->fin && !is_at_most(sender->end, end + 1))
+		return false;
+	/* Behind a SYN nothing lies below. The engine takes this back when it knows more. */
+	if (!(direction & 1) && flow->shifts[0] & OPENING) {
+		if (!is_at_most(sender->end, packet->sequence))
+			return false;
+		slack = 0;
+	}
+	return is_at_most(sender->end - window_of(receiver) - BELOW_FLIGHT, end + packet->fin) &&
 	       is_at_most(end, receiver->edge + beyond) &&
-	       is_at_most(sender->ack - sender->window, packet->acknowledgement) &&
+	       is_at_most(sender->ack - slack, packet->acknowledgement) &&
 	       is_at_most(packet->acknowledgement, receiver->end);
 }
 
@@ -154,6 +177,21 @@ always_inline void advance(__u32 *field, __u32 value)
 	}
 }
 
+/* Notes a larger window, beside which SENT_FIN may appear at any time. */
+always_inline void widen(__u32 *field, __u32 window)
+{
+	__u32 old = *(volatile __u32 *)field;
+
+	for (int tries = 0; tries < 2; tries++) {
+		if (window <= (old & ~SENT_FIN))
+			return;
+		__u32 seen = __sync_val_compare_and_swap(field, old, window | (old & SENT_FIN));
+		if (seen == old)
+			return;
+		old = seen;
+	}
+}
+
 /* `Side::note` of the engine. */
 always_inline void note_segment(struct flow *flow, __u32 direction, const struct packet *packet)
 {
@@ -163,11 +201,12 @@ always_inline void note_segment(struct flow *flow, __u32 direction, const struct
 	/* A byte may always probe (RFC 9293 section 3.8.6.1). */
 	if (!window)
 		window = 1;
-	advance(&sender->end, packet->sequence + packet->payload);
+	advance(&sender->end, packet->sequence + packet->payload + packet->fin);
 	advance(&sender->ack, packet->acknowledgement);
 	advance(&sender->edge, packet->acknowledgement + window);
-	if (window > sender->window)
-		sender->window = window;
+	widen(&sender->window, window);
+	if (packet->fin)
+		__sync_fetch_and_or(&sender->window, SENT_FIN);
 }
 
 /* To whom DHCP replies (RFC 2131 section 4.1, RFC 8415 section 7.2). */

@@ -17,6 +17,7 @@ struct side {
 	__u32 end;
 	__u32 ack;
 	__u32 edge;
+	/* 2^30 at most, and SENT_FIN. */
 	__u32 window;
 };
 
@@ -41,7 +42,7 @@ struct flow {
 	__u16 port_delta;
 	__u8 version;
 	__u8 protocol;
-	/* By how much announced windows are shifted, 14 at most; SENT_FIN; and in the first one KIND. */
+	/* By how much announced windows are shifted, 14 at most; and in the first one KIND and OPENING. */
 	__u8 shifts[2];
 	/* In units of 2^30 ns of CLOCK_MONOTONIC: the programs write these and what follows. */
 	__u32 last_seen[2];
@@ -51,8 +52,11 @@ struct flow {
 	struct side sides[2];
 };
 
-/* This side has sent its FIN, the last of what lies before its end. */
-#define SENT_FIN 0x80
+/* Of a side's window: it has sent its FIN, the last of what lies before its end. Written behind the end. */
+#define SENT_FIN 0x80000000u
+
+/* Of the originator nothing but its SYN was known to have been sent. */
+#define OPENING 0x80
 
 /* Whose packets a flow's are, by how it comes. */
 #define KIND 0x60

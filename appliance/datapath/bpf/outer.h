@@ -155,6 +155,9 @@ always_inline int hand_over(struct __sk_buff *skb, const struct cover *cover, co
 
 	if (!known || !heading)
 		return EXIT_NO_PEER;
+	/* The engine notes how a connection ends on its way to the owner. */
+	if (packet->protocol == IPPROTO_TCP && packet->fin)
+		return EXIT_TCP_FLAGS;
 	__u64 head[] = { heading->words[direction][0], heading->words[direction][1], heading->words[direction][2],
 			 heading->words[direction][3] };
 	if (!is_as_found(cover))

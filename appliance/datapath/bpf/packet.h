@@ -36,6 +36,8 @@ struct packet {
 	__u32 acknowledgement;
 	__u32 payload;
 	__u32 window;
+	/* Zero or one: it counts as a byte behind the payload. */
+	__u32 fin;
 };
 
 always_inline __u16 fold(__u64 sum)
@@ -125,7 +127,7 @@ always_inline int read_tcp(struct packet *packet, struct tcphdr *tcp, void *end)
 	__u32 network = packet->transport - ETH_HLEN;
 	if (header < sizeof(*tcp) || network + header > packet->length)
 		return EXIT_HEADER;
-	if (!tcp->ack || tcp->syn || tcp->fin || tcp->rst)
+	if (!tcp->ack || tcp->syn || tcp->rst)
 		return EXIT_TCP_FLAGS;
 	if (header > sizeof(*tcp)) {
 		__u8 *options = (__u8 *)(tcp + 1);
@@ -138,6 +140,7 @@ always_inline int read_tcp(struct packet *packet, struct tcphdr *tcp, void *end)
 	packet->sequence = bpf_ntohl(tcp->seq);
 	packet->acknowledgement = bpf_ntohl(tcp->ack_seq);
 	packet->window = bpf_ntohs(tcp->window);
+	packet->fin = tcp->fin;
 	packet->checksum = tcp->check;
 	packet->headers = network + header;
 	packet->payload = packet->length - packet->headers;

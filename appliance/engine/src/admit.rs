@@ -110,8 +110,7 @@ impl Engine {
         let generation = policy.generation;
         let flood = self.flood();
         let half_open = matches!(tracker, Tracker::Tcp(_));
-        let makes_room = self.keep_within_limits(now, &flood, packet, &key, plan)?;
-        let makes_room = self.keep_within_table(makes_room)?;
+        let makes_room = self.make_room(now, &flood, packet, &key, plan)?;
         let hop = self.hop(plan.hop)?;
         let Translated { external, lease } = self.translate_source(now, key, plan)?;
         let reply = plan.towards(&key).reply_to(external);
@@ -154,6 +153,35 @@ impl Engine {
             self.evict(now, slot, limit);
         }
         self.insert_flow(now, &flow)
+    }
+
+    /// Whether there may be one more flow, and the one that makes room for it, if one has to. What the datapath has
+    /// done lately may show that this one stays, or that nobody is in the way.
+    fn make_room(
+        &mut self,
+        now: Time,
+        flood: &FloodLimits,
+        packet: &Packet,
+        key: &FlowKey,
+        plan: &Plan,
+    ) -> Result<Option<(Slot, DropReason)>, DropReason> {
+        /// Flows that are asked for one packet.
+        const TRIES: u32 = 32;
+        for _ in 0..TRIES {
+            let makes_room = self.keep_within_limits(now, flood, packet, key, plan);
+            match makes_room.and_then(|makes_room| self.keep_within_table(makes_room)) {
+                Ok(Some((slot, limit))) => {
+                    self.take_usage(now, slot);
+                    let flow = &self.flows[slot];
+                    if flow.is_half_open() || flow.is_expendable() {
+                        return Ok(Some((slot, limit)));
+                    }
+                }
+                Err(_) if self.hurry_handshakes(now) => {}
+                answer @ (Ok(None) | Err(_)) => return answer,
+            }
+        }
+        Err(DropReason::FlowTableFull)
     }
 
     /// Whether the source may have one more flow, and the handshake that makes room for it, if one

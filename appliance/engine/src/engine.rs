@@ -322,6 +322,7 @@ impl Engine {
         self.answer_unsolicited(now);
         self.journal.handle_timeout(now);
         self.sweep(now);
+        self.gather_handshakes(now);
         self.gather_usage(now);
         self.turn_cluster(now);
     }

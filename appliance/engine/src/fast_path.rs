@@ -17,7 +17,7 @@ use crate::chains::Keyed;
 use crate::cluster::Relay;
 use crate::flows::{Slot, Tracker};
 use crate::neighbours::NeighbourId;
-use crate::tcp::TcpEffect;
+use crate::tcp::{TcpEffect, TcpState};
 use crate::{Address, Direction, Engine, InterfaceId, Time, Usage};
 
 pub use resume::{FastRemains, Resumed};
@@ -41,6 +41,9 @@ pub(crate) struct Offloading {
     /// Where the round through all flows goes on, and when the next begins.
     round: u32,
     next_round: Time,
+    /// Where the one through handshakes goes on, and when it was last looked at some.
+    handshake: u32,
+    handshakes_seen: Time,
 }
 
 impl Offloading {
@@ -56,6 +59,11 @@ const ROUND: Duration = Duration::from_secs(1);
 /// twentieth of a processor can look at.
 const CLOSE_ROUND: Duration = Duration::from_millis(5);
 const PER_FLOW: Duration = Duration::from_micros(1);
+
+/// How often flows are asked whose handshakes are not complete, for all that the engine knows.
+const HANDSHAKES: Duration = Duration::from_millis(10);
+/// The least time between two such looks, where limits are reached.
+const HURRIED: Duration = Duration::from_millis(1);
 
 /// Flows that are asked per turn.
 const FLOWS_PER_TURN: u32 = 2_048;
@@ -196,8 +204,7 @@ impl Engine {
         }
     }
 
-    /// Takes a flow back that the table cannot follow as it is now. One that has been half closed gets another place:
-    /// what programs may yet note in the one that it had is nothing that was sent behind the FIN.
+    /// Takes a flow back that the table cannot follow as it is now.
     pub(crate) fn withdraw_changed(
         &mut self,
         now: Time,
@@ -206,7 +213,9 @@ impl Engine {
         effect: TcpEffect,
     ) {
         let Tracker::Tcp(tcp) = tracker else { return };
-        if matches!(effect, TcpEffect::Moved { .. }) || tcp.settled().is_none() {
+        // Its numbers are others then.
+        let begins_anew = matches!(effect, TcpEffect::Moved { to: TcpState::SynReceived, .. });
+        if begins_anew || tcp.settled().is_none() {
             self.withdraw(now, slot);
         }
     }
@@ -221,17 +230,24 @@ impl Engine {
         self.note_usage(now, slot, &usage);
     }
 
-    /// Learns what the datapath has done for a flow; to be called before anything is decided about it.
-    pub(crate) fn take_usage(&mut self, now: Time, slot: Slot) {
-        let Some(place) = self.offloading.place(slot) else { return };
-        let Some(table) = &mut self.offloading.table else { return };
+    /// Learns what the datapath has done for a flow; to be called before anything is decided about it. Returns whether
+    /// its connection is in another state by that.
+    pub(crate) fn take_usage(&mut self, now: Time, slot: Slot) -> bool {
+        let Some(place) = self.offloading.place(slot) else { return false };
+        let Some(table) = &mut self.offloading.table else { return false };
         let usage = table.take_usage(place);
-        self.note_usage(now, slot, &usage);
+        let Some(state) = self.note_usage(now, slot, &usage) else { return false };
+        if state == TcpState::Closed {
+            self.withdraw(now, slot);
+        }
+        true
     }
 
-    fn note_usage(&mut self, now: Time, slot: Slot, usage: &FastUsage) {
-        if usage.moved.iter().all(|moved| moved.packets == 0) {
-            return;
+    /// Returns the state that a connection has moved to.
+    fn note_usage(&mut self, now: Time, slot: Slot, usage: &FastUsage) -> Option<TcpState> {
+        let has_moved = usage.moved.map(|moved| moved.packets > 0);
+        if has_moved == [false; 2] {
+            return None;
         }
         let mut seen = None;
         for direction in Direction::BOTH {
@@ -253,12 +269,23 @@ impl Engine {
             }
         }
         let mut tracker = self.flows[slot].tracker();
-        if let Tracker::Tcp(tcp) = &mut tracker {
-            tcp.note_moved(&usage.tcp);
+        let effect = match &mut tracker {
+            Tracker::Tcp(tcp) => tcp.note_moved(&usage.tcp, has_moved),
+            Tracker::Udp { .. }
+            | Tracker::Icmp { .. }
+            | Tracker::Association { .. }
+            | Tracker::Other { .. } => TcpEffect::Continue,
+        };
+        if matches!(tracker, Tracker::Tcp(_)) {
             self.flows[slot].set_tracker(&tracker);
             self.fall_behind(now, slot);
         }
-        let Some(seen) = seen else { return };
+        if let TcpEffect::Moved { to, .. } = effect {
+            let latest = usage.seen.into_iter().max().unwrap_or(now).min(now);
+            self.note_state(latest, slot, &tracker, to);
+            return Some(to);
+        }
+        let seen = seen?;
         let before = self.flows[slot].expires();
         self.refresh(seen, slot, &tracker);
         // What a packet that came to the engine has refreshed was before: it took the usage first. What a peer has seen
@@ -267,6 +294,18 @@ impl Engine {
             let flow = &mut self.flows[slot];
             flow.set_expires(before.max(flow.expires()));
         }
+        None
+    }
+
+    /// Packets that the datapath has moved have opened a connection, or closed it.
+    fn note_state(&mut self, seen: Time, slot: Slot, tracker: &Tracker, to: TcpState) {
+        if self.flows[slot].is_half_open() {
+            // Whatever has become of it since, its handshake was completed.
+            let source = self.flows.key(slot, Direction::Original).source.address.into();
+            self.know_source(seen, source);
+        }
+        self.moved(seen, slot, tracker, to);
+        self.tell_change(slot, tracker);
     }
 
     /// Rules are numbered anew with each policy: what was moved before it judges the flow counts for the rule that
@@ -293,7 +332,7 @@ impl Engine {
         let places = self.flows.slots().max(self.relay_places());
         let end = from.saturating_add(FLOWS_PER_TURN).min(places);
         for place in from..end {
-            self.take_usage(now, Slot(place));
+            self.update_moved(now, Slot(place));
             self.review_relay(now, place);
         }
         let is_done = end >= places;
@@ -301,6 +340,49 @@ impl Engine {
         if is_done {
             self.offloading.next_round = now + self.round();
         }
+    }
+
+    /// Takes a flow's usage outside of its turn, and tells the table what that has changed about it.
+    pub(crate) fn update_moved(&mut self, now: Time, slot: Slot) {
+        if !self.take_usage(now, slot) {
+            return;
+        }
+        let place = self.offloading.place(slot);
+        if let Some((place, flow)) = place.zip(self.fast_flow(now, slot))
+            && let Some(table) = &mut self.offloading.table
+        {
+            table.renew(place, &flow);
+        }
+    }
+
+    /// Looks whose handshakes the datapath has completed, a bounded number at a time: limits count the others.
+    pub(crate) fn gather_handshakes(&mut self, now: Time) {
+        if now >= self.offloading.handshakes_seen + HANDSHAKES {
+            self.review_handshakes(now);
+        }
+    }
+
+    /// The same because somebody is in the way, if it was not done just now; whether it was done.
+    pub(crate) fn hurry_handshakes(&mut self, now: Time) -> bool {
+        let is_due = now >= self.offloading.handshakes_seen + HURRIED;
+        is_due && self.review_handshakes(now)
+    }
+
+    fn review_handshakes(&mut self, now: Time) -> bool {
+        let places = self.half_open.places();
+        if self.offloading.installed == 0 || self.half_open.len() == 0 {
+            return false;
+        }
+        let from = self.offloading.handshake;
+        let end = from.saturating_add(FLOWS_PER_TURN).min(places);
+        for place in from..end {
+            if let Some(slot) = self.half_open.flow_at(place) {
+                self.update_moved(now, slot);
+            }
+        }
+        self.offloading.handshake = if end >= places { 0 } else { end };
+        self.offloading.handshakes_seen = now;
+        true
     }
 
     fn round(&self) -> Duration {
@@ -321,6 +403,8 @@ impl Engine {
     }
 
     pub(crate) fn usage_timeout(&self) -> Option<Time> {
-        (self.offloading.installed > 0).then_some(self.offloading.next_round)
+        let Offloading { installed, next_round, handshakes_seen, .. } = self.offloading;
+        let handshakes = (self.half_open.len() > 0).then_some(handshakes_seen + HANDSHAKES);
+        (installed > 0).then(|| handshakes.map_or(next_round, |due| due.min(next_round)))
     }
 }

@@ -161,7 +161,7 @@ impl Engine {
                 self.half_open.take(slot);
                 self.quotas.take_half_open(source);
             }
-            if to == TcpState::Established {
+            if matches!(to, TcpState::Established | TcpState::Closing) {
                 self.know_source(now, source);
             }
         }

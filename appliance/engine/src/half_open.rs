@@ -218,6 +218,17 @@ impl HalfOpen {
         Some((place.flow, place.since))
     }
 
+    /// Places of handshakes, taken or free.
+    pub(crate) const fn places(&self) -> u32 {
+        self.places.used()
+    }
+
+    /// The flow whose handshake has a place.
+    pub(crate) fn flow_at(&self, place: u32) -> Option<Slot> {
+        let flow = self.places.at(place)?.flow;
+        (self.place_of[flow.0 as usize] == place + 1).then_some(flow)
+    }
+
     pub(crate) fn len(&self) -> u32 {
         self.places.len() as u32
     }

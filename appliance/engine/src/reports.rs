@@ -1,8 +1,11 @@
 //! What can be asked of an engine: settings, counters, tables, flows.
 
+use std::ops::Range;
+
 use gabion_rules::Settings;
 
 use crate::Engine;
+use crate::Time;
 use crate::counters::{Counters, RuleCounters, TableUse};
 use crate::event::{FlowReport, Generation};
 use crate::flows::Slot;
@@ -51,10 +54,9 @@ impl Engine {
     /// a million flows are listed without stopping the packets. A page looks at so many slots at
     /// most, and may be empty.
     pub fn flows(&self, from: u32, limit: u32) -> (Vec<FlowReport>, Option<u32>) {
-        const SLOTS_PER_PAGE: u32 = 65_536;
-        let end = from.saturating_add(SLOTS_PER_PAGE).min(self.flows.slots());
+        let Range { start, end } = self.page(from);
         let mut reports = Vec::new();
-        for slot in from..end {
+        for slot in start..end {
             if let Some(report) = self.flows.report(Slot(slot)) {
                 if reports.len() >= limit as usize {
                     return (reports, Some(slot));
@@ -63,5 +65,19 @@ impl Engine {
             }
         }
         (reports, (end < self.flows.slots()).then_some(end))
+    }
+
+    /// Learns what the datapath has done for the flows of such a page, so that it is exact.
+    pub fn update_flows(&mut self, now: Time, from: u32, limit: u32) {
+        let listed = self.page(from).map(Slot).filter(|slot| self.flows.get(*slot).is_some());
+        let listed: Vec<Slot> = listed.take(limit as usize).collect();
+        for slot in listed {
+            self.update_moved(now, slot);
+        }
+    }
+
+    fn page(&self, from: u32) -> Range<u32> {
+        const SLOTS_PER_PAGE: u32 = 65_536;
+        from..from.saturating_add(SLOTS_PER_PAGE).min(self.flows.slots())
     }
 }

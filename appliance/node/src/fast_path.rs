@@ -143,8 +143,9 @@ fn usage(usage: &gabion_datapath::ebpf::FlowUsage) -> FastUsage {
     }
 }
 
-fn fast_window(TcpWindow { end, ack, edge, window, shift, fin }: TcpWindow) -> FastWindow {
-    FastWindow { end, ack, edge, window, shift, fin }
+fn fast_window(window: TcpWindow) -> FastWindow {
+    let TcpWindow { end, ack, edge, window, shift, fin, opening } = window;
+    FastWindow { end, ack, edge, window, shift, fin, opening }
 }
 
 fn past(past: &FastPast) -> Past {
@@ -172,13 +173,9 @@ fn entry(flow: &FastFlow) -> FlowEntry {
     let hop = |hop: Option<FastHop>| {
         hop.map_or(NOBODY, |hop| HopId { place: hop.place, tenancy: hop.tenancy })
     };
-    let window = |FastWindow { end, ack, edge, window, shift, fin }| TcpWindow {
-        end,
-        ack,
-        edge,
-        window,
-        shift,
-        fin,
+    let window = |window: FastWindow| {
+        let FastWindow { end, ack, edge, window, shift, fin, opening } = window;
+        TcpWindow { end, ack, edge, window, shift, fin, opening }
     };
     FlowEntry {
         stamp: flow.stamp,

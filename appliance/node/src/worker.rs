@@ -478,6 +478,7 @@ impl<D: Datapath> Turns<D> {
                 let _ = answer.send(self.snapshot(now));
             }
             Command::Flows { from, limit, answer } => {
+                self.engine.update_flows(now, from, limit);
                 let (flows, next) = self.engine.flows(from, limit);
                 let _ = answer.send(FlowPage { flows, next, now });
             }

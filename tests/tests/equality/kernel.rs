@@ -12,8 +12,8 @@ use std::time::Duration;
 use gabion_datapath::LinkAddress;
 use gabion_datapath::ebpf::{Exit, FastPathLimits, Hook, Programs, Trial, TrialResult};
 use gabion_engine::{
-    Address, Endpoint, FastFlow, FastHop, FastPath, FastPlace, FastUsage, FastWay, FlowKey,
-    Interface, InterfaceId, Offload, Time,
+    Address, Endpoint, FastFlow, FastHop, FastPath, FastPlace, FastUsage, FastWay, FastWindow,
+    FlowKey, Interface, InterfaceId, Offload, Time,
 };
 use gabion_rules::ZoneId;
 use gabion_tests::walk::read_packet;
@@ -71,7 +71,7 @@ impl Kernel {
         let shared = SharedTable::new(table);
         let flows = BTreeMap::new();
         let limit = usize::MAX;
-        let places = Places { shared, clock, limit, flows, half_closed: 0, asks: false };
+        let places = Places { shared, clock, limit, flows, ends: Ends::default(), asks: false };
         let table = Table(Arc::new(Mutex::new(places)));
         Some(Self { namespace, programs, hook: Hook::Tc, numbers, table })
     }
@@ -142,8 +142,8 @@ impl Kernel {
     }
 
     /// Packets of connections one side of which had closed that programs have moved.
-    pub(crate) fn half_closed(&self) -> u64 {
-        self.table.places().half_closed
+    pub(crate) fn ends(&self) -> Ends {
+        self.table.places().ends
     }
 
     /// Has the programs ask sources of SYNs whether they are there, where the engine does.
@@ -228,17 +228,33 @@ struct Places {
     clock: Clock,
     limit: usize,
     flows: BTreeMap<u32, Seen>,
-    half_closed: u64,
+    ends: Ends,
     asks: bool,
 }
 
 #[derive(Debug)]
 struct Seen {
     keys: [FlowKey; 2],
-    is_half_closed: bool,
+    is_opening: bool,
+    has_fin: bool,
     /// The last packet of each direction by the engine's clock; and not before when by the kernel's.
     last: [Time; 2],
     ran: [Time; 2],
+}
+
+/// What the programs have moved of the beginnings and ends of connections: first segments behind a SYN, FINs, and what
+/// followed one.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Ends {
+    pub(crate) handshakes: u64,
+    pub(crate) fins: u64,
+    pub(crate) half_closed: u64,
+}
+
+/// Of a packet that the programs move, which has neither options nor extension headers.
+fn has_fin(frame: &[u8]) -> bool {
+    let (protocol, flags) = if frame[14] == 0x45 { (frame[23], 47) } else { (frame[20], 67) };
+    protocol == 6 && frame[flags] & 1 != 0
 }
 
 impl Table {
@@ -255,7 +271,12 @@ impl Places {
             if let Some(direction) = flow.keys.iter().position(|key| *key == seen.key) {
                 flow.last[direction] = now;
                 flow.ran[direction] = ran;
-                self.half_closed += u64::from(flow.is_half_closed);
+                let fin = has_fin(frame);
+                let opens = direction == 0 && std::mem::take(&mut flow.is_opening);
+                self.ends.handshakes += u64::from(opens);
+                self.ends.half_closed += u64::from(flow.has_fin);
+                self.ends.fins += u64::from(fin);
+                flow.has_fin |= fin;
                 return;
             }
         }
@@ -286,8 +307,10 @@ impl FastPath for Table {
         }
         let place = places.shared.install(flow)?;
         let never = [Time::ZERO; 2];
-        let is_half_closed = flow.tcp.is_some_and(|sides| sides.iter().any(|side| side.fin));
-        let seen = Seen { keys: flow.keys, is_half_closed, last: never, ran: never };
+        let is_any =
+            |is: fn(&FastWindow) -> bool| flow.tcp.is_some_and(|sides| sides.iter().any(is));
+        let (is_opening, has_fin) = (is_any(|side| side.opening), is_any(|side| side.fin));
+        let seen = Seen { keys: flow.keys, is_opening, has_fin, last: never, ran: never };
         assert!(places.flows.insert(place.0, seen).is_none(), "a place has one flow");
         Some(place)
     }

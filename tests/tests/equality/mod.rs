@@ -39,9 +39,10 @@ fn both_datapaths_do_the_same() {
         println!("{total}");
         println!("{:?}", kernel.exits());
         total.assert_floors();
-        let half_closed = kernel.half_closed();
-        println!("{half_closed} of half-closed connections");
-        assert!(half_closed > 5 * SEEDS);
+        let ends = kernel.ends();
+        println!("{ends:?}");
+        assert!(ends.handshakes > 5 * SEEDS && 2 * ends.fins > SEEDS, "{ends:?}");
+        assert!(ends.half_closed > 5 * SEEDS, "{ends:?}");
         let all = kernel.exits().len();
         // All but `Refused`, which is for want of memory, `Unconfirmed`, which is for want of a process, `Challenged`, which
         // is for floods, and the four for want of other nodes.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use gabion_engine::{
     DropReason, FastFlow, FastHop, FastPath, FastPlace, FastRemains, FastUsage, FastWay,
-    InterfaceId, Neighbour, Resumed, Time, Usage, build,
+    FastWindow, InterfaceId, Neighbour, Resumed, Time, Usage, build,
 };
 use gabion_rules::ZoneId;
 
@@ -36,7 +36,10 @@ impl FastPath for Table {
     }
 
     fn renew(&mut self, place: FastPlace, flow: &FastFlow) {
-        self.0.lock().unwrap().flows.get_mut(&place.0).unwrap().0 = *flow;
+        let mut tables = self.0.lock().unwrap();
+        let (entry, usage) = tables.flows.get_mut(&place.0).unwrap();
+        *entry = *flow;
+        usage.tcp = flow.tcp.unwrap_or_default();
     }
 
     fn remove(&mut self, place: FastPlace) -> FastUsage {
@@ -130,7 +133,6 @@ fn connected() -> (Dialogue, Table) {
     let mut dialogue = Dialogue::offloading(POLICY, Box::new(table.clone()));
     dialogue.send("ext", &client().syn().seq(1_000).frame());
     dialogue.send("int", &server().syn().seq(5_000).ack(1_001).frame());
-    assert_eq!(table.flow(), None, "half open");
     dialogue.send("ext", &client().seq(1_001).ack(5_001).frame());
     (dialogue, table)
 }
@@ -178,11 +180,8 @@ fn fins(table: &Table) -> Option<[bool; 2]> {
 #[test]
 fn a_half_closed_connection_is_moved_until_the_other_side_closes_too() {
     let (mut dialogue, table) = connected();
-    let place = |table: &Table| table.0.lock().unwrap().last;
-    let before = place(&table);
     dialogue.send("ext", &client().seq(1_001).ack(5_001).fin().frame());
     assert_eq!(fins(&table), Some([true, false]));
-    assert_ne!(place(&table), before, "what is yet noted in the place that it had means nothing");
     assert_eq!(table.flow().unwrap().tcp.unwrap()[0].end, 1_002);
     // The server's data, and what acknowledges it, go by the table.
     for (_, usage) in table.0.lock().unwrap().flows.values_mut() {
@@ -199,10 +198,107 @@ fn a_half_closed_connection_is_moved_until_the_other_side_closes_too() {
         &["drop:tcp-state"],
     );
     dialogue.send("int", &server().seq(9_001).ack(1_002).fin().frame());
-    assert_eq!(table.flow(), None, "an acknowledgement may be the end");
+    assert_eq!(fins(&table), Some([true, true]));
     assert_eq!(dialogue.engine.flows(0, 1).0[0].state.label(), "closing");
     dialogue.send("ext", &client().seq(1_002).ack(9_002).frame());
+    assert_eq!(table.flow(), None, "both have acknowledged the other's FIN");
     assert_eq!(dialogue.engine.flows(0, 1).0[0].state.label(), "closed");
+}
+
+/// A client's SYN and what answers it.
+fn opening() -> (Dialogue, Table) {
+    let table = Table::default();
+    let mut dialogue = Dialogue::offloading(POLICY, Box::new(table.clone()));
+    dialogue.send("ext", &client().syn().seq(1_000).frame());
+    assert_eq!(table.flow(), None, "the server's number is not known");
+    dialogue.send("int", &server().syn().seq(5_000).ack(1_001).frame());
+    (dialogue, table)
+}
+
+impl Table {
+    /// What both sides have sent and granted by segments that the datapath moved, so many of each direction.
+    fn follows(&self, now: Time, moved: [u64; 2], change: impl Fn(&mut [FastWindow; 2])) {
+        for (_, usage) in self.0.lock().unwrap().flows.values_mut() {
+            change(&mut usage.tcp);
+        }
+        self.moved(moved[0], moved[1], now);
+    }
+}
+
+#[test]
+fn a_handshake_is_handed_over_with_the_answer_to_its_syn() {
+    let (mut dialogue, table) = opening();
+    let [initiator, responder] = table.flow().unwrap().tcp.unwrap();
+    assert_eq!((initiator.opening, responder.opening), (true, false));
+    assert_eq!((initiator.end, initiator.ack, initiator.edge), (1_001, 5_001, 5_001 + 64_000));
+    let row = |dialogue: &Dialogue| dialogue.engine.flows(0, 1).0[0].state.label();
+    assert_eq!(row(&dialogue), "syn-received");
+    table.follows(dialogue.now, [1, 0], |sides| sides[0].ack = 5_001);
+    // Counted among the handshakes no longer than this, and the table told.
+    dialogue.wait(Duration::from_millis(10), &[], &[]);
+    assert_eq!(row(&dialogue), "established");
+    assert!(!table.flow().unwrap().tcp.unwrap()[0].opening);
+    assert_eq!(table.moves(), [true; 2]);
+}
+
+/// Else `gabion show flows` had a connection as it was a moment ago.
+#[test]
+fn flows_are_listed_as_they_are() {
+    let (mut dialogue, table) = opening();
+    table.follows(dialogue.now, [1, 0], |sides| sides[0].ack = 5_001);
+    dialogue.engine.update_flows(dialogue.now, 0, 1);
+    let report = dialogue.engine.flows(0, 1).0[0];
+    assert_eq!((report.state.label(), report.original_usage.packets), ("established", 2));
+}
+
+#[test]
+fn a_whole_connection_that_the_datapath_has_moved_is_closed() {
+    let (mut dialogue, table) = opening();
+    table.follows(dialogue.now, [3, 2], |sides| {
+        (sides[0].end, sides[0].ack, sides[0].fin) = (1_012, 5_012, true);
+        (sides[1].end, sides[1].ack, sides[1].fin) = (5_012, 1_012, true);
+    });
+    let now = dialogue.now;
+    dialogue.wait(Duration::from_millis(10), &[], &[]);
+    assert_eq!(table.flow(), None);
+    let report = dialogue.engine.flows(0, 1).0[0];
+    assert_eq!((report.state.label(), report.original_usage.packets), ("closed", 4));
+    let closed = dialogue.engine.flows(0, 1).0[0].expires.since(now);
+    // A SYN opens it anew, at once.
+    dialogue.send("ext", &client().syn().seq(90_000).frame());
+    assert_eq!(dialogue.engine.flows(0, 1).0[0].state.label(), "syn-sent");
+    assert_eq!(closed, Duration::from_secs(10));
+}
+
+#[test]
+fn a_handshake_that_a_later_process_takes_over_goes_on() {
+    let (dialogue, table) = opening();
+    let (mut later, resumed) = resumed(POLICY, &table, dialogue.now);
+    assert_eq!(resumed, KEPT);
+    assert_eq!(later.engine.flows(0, 1).0[0].state.label(), "syn-received");
+    let row = |engine: &gabion_engine::Engine| {
+        engine.table_use().iter().find(|row| row.name == "half-open").map(|row| row.used)
+    };
+    assert_eq!(row(&later.engine), Some(1));
+    later.step("ext", &client().seq(1_001).ack(5_000).frame(), &[], &["drop:tcp-window"]);
+    later.send("ext", &client().seq(1_001).ack(5_001).payload(b"question").frame());
+    assert_eq!(later.engine.flows(0, 1).0[0].state.label(), "established");
+    assert_eq!((row(&later.engine), table.moves()[0]), (Some(0), true));
+}
+
+/// Else whoever had just finished a handshake would have been ended for the next who began one.
+#[test]
+fn a_handshake_that_the_datapath_has_completed_makes_room_for_nobody() {
+    let (mut dialogue, table) = opening();
+    table.follows(dialogue.now, [1, 0], |sides| sides[0].ack = 5_001);
+    let limit = "  default: { action: drop, log: sampled }\n";
+    let few = format!("{limit}  flood: {{ half-open: 1 }}\n");
+    dialogue.commit(&POLICY.replace(limit, &few));
+    let other = build::tcp().from("198.51.100.9:40001").to(SERVER).window(64_000);
+    dialogue.send("ext", &other.syn().seq(7_000).frame());
+    let states = dialogue.engine.flows(0, 9).0;
+    let states: Vec<_> = states.iter().map(|flow| flow.state.label()).collect();
+    assert_eq!(states, ["established", "syn-sent"]);
 }
 
 /// Covers: 5382-5

@@ -59,6 +59,9 @@ pub struct TcpWindow {
     pub shift: u8,
     /// It has sent its FIN, behind which nothing follows: the last of what lies before `end`.
     pub fin: bool,
+    /// Of the originator: nothing but its SYN is known to have been sent. What it sends next begins at `end` and
+    /// acknowledges `ack`, or more.
+    pub opening: bool,
 }
 
 /// A flow to be moved without asking. Pairs are in the order original, reply.

@@ -26,8 +26,10 @@ pub(super) const WORKERS: usize = 16;
 pub(super) const WORKER_SHIFT: u32 = 28;
 /// Places for the host's ports.
 pub(super) const HOST_PORTS: usize = 8;
-/// Of `Flow::shifts`: the side has sent its FIN.
-pub(super) const SENT_FIN: u8 = 0x80;
+/// Of the first of `Flow::shifts`: of the originator nothing but its SYN was known to have been sent.
+pub(super) const OPENING: u8 = 0x80;
+/// Of `Side::window`: the side has sent its FIN.
+pub(super) const SENT_FIN: u32 = 1 << 31;
 /// Counters of IPv4 identifications, of which the programs alone know.
 pub(super) const IDENTIFICATIONS: u32 = 4_096;
 /// Places for destinations under flood, for sources that are known, and for SYNs that were asked, of which the programs

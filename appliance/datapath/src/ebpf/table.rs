@@ -18,7 +18,7 @@ use super::flow::{
 };
 use super::index::{Index, Refused, words};
 use super::layout::{
-    self, Control, Flow, HOST_PORTS, Hop, KIND, KIND_LEGS, KIND_OWN, KIND_RELAY, Past, SENT_FIN,
+    self, Control, Flow, HOST_PORTS, Hop, KIND_LEGS, KIND_OWN, KIND_RELAY, OPENING, Past, SENT_FIN,
     SHIFT, WORKER_SHIFT, Wide, ZONE_OF_PEERS,
 };
 use super::mapping::SharedArray;
@@ -95,6 +95,13 @@ struct Content<'a> {
     tenancies: [u16; 2],
     tcp: Option<[TcpWindow; 2]>,
     heads: [Option<Head>; 2],
+}
+
+impl Content<'_> {
+    fn opening(&self) -> u8 {
+        let is_opening = self.tcp.is_some_and(|[originator, _]| originator.opening);
+        if is_opening { OPENING } else { 0 }
+    }
 }
 
 /// Places that are free: those never used, and those that rest.
@@ -205,8 +212,8 @@ impl FlowTable {
         })
     }
 
-    /// Gives an installed flow another judgement, other next hops, and windows that have moved on. Of TCP, neither a
-    /// scale nor a FIN is new.
+    /// Gives an installed flow another judgement, other next hops, and windows that have moved on. Of TCP, no
+    /// scale is new; it may not be opening any more, and a side may have sent its FIN.
     pub fn renew(&mut self, place: FlowPlace, entry: &FlowEntry) {
         self.put_again(place, &self.content_of_flow(entry));
     }
@@ -226,7 +233,10 @@ impl FlowTable {
             advance(&side.end, window.end);
             advance(&side.ack, window.ack);
             advance(&side.edge, window.edge);
-            side.window.fetch_max(window.window, Relaxed);
+            widen(&side.window, window.window);
+            if window.fin {
+                side.window.fetch_or(SENT_FIN, Release);
+            }
         }
         flow.turn.store(turn.wrapping_add(2), Release);
     }
@@ -285,13 +295,16 @@ impl FlowTable {
             tcp: [0, 1].map(|direction: usize| {
                 let side = &flow.sides[direction];
                 let shift = flow.shifts[direction].load(Relaxed);
+                // A FIN is written behind its end.
+                let window = side.window.load(Acquire);
                 TcpWindow {
                     end: side.end.load(Relaxed),
                     ack: side.ack.load(Relaxed),
                     edge: side.edge.load(Relaxed),
-                    window: side.window.load(Relaxed),
+                    window: window & !SENT_FIN,
                     shift: shift & SHIFT,
-                    fin: shift & SENT_FIN != 0,
+                    fin: window & SENT_FIN != 0,
+                    opening: direction == 0 && shift & OPENING != 0 && packets[0] == 0,
                 }
             }),
         }
@@ -376,7 +389,7 @@ impl FlowTable {
             place.iter().zip(values).for_each(|(place, value)| place.store(value, Relaxed));
         };
         let shifts = flow.shifts[0].load(Relaxed);
-        flow.shifts[0].store(shifts & !KIND | content.kind, Relaxed);
+        flow.shifts[0].store(shifts & SHIFT | content.kind | content.opening(), Relaxed);
         flow.stamp.store(self.part.stamp(content.stamp), Relaxed);
         store(&flow.zones, content.zones);
         store(&flow.tenancies, content.tenancies);
@@ -503,9 +516,9 @@ fn write_start(flow: &Flow, tcp: Option<[TcpWindow; 2]>) {
         side.end.store(window.end, Relaxed);
         side.ack.store(window.ack, Relaxed);
         side.edge.store(window.edge, Relaxed);
-        side.window.store(window.window, Relaxed);
         let fin = if window.fin { SENT_FIN } else { 0 };
-        flow.shifts[direction].store(window.shift | fin, Relaxed);
+        side.window.store(window.window | fin, Relaxed);
+        flow.shifts[direction].store(window.shift, Relaxed);
         flow.packets[direction].store(0, Relaxed);
         flow.bytes[direction].store(0, Relaxed);
         flow.last_seen[direction].store(0, Relaxed);
@@ -521,6 +534,13 @@ fn take(counter: &AtomicU64) -> u64 {
 fn advance(field: &AtomicU32, value: u32) {
     let is_later = |seen: u32| value.wrapping_sub(seen).cast_signed() > 0;
     let _ = field.fetch_update(Relaxed, Relaxed, |seen| is_later(seen).then_some(value));
+}
+
+/// Notes a larger window, beside which the programs may note a FIN.
+fn widen(field: &AtomicU32, window: u32) {
+    let _ = field.fetch_update(Relaxed, Relaxed, |seen| {
+        (window > seen & !SENT_FIN).then_some(window | seen & SENT_FIN)
+    });
 }
 
 fn octets(endpoint: WireEndpoint) -> Vec<u8> {

@@ -199,7 +199,7 @@ fn what_a_flow_does_not_cover_goes_to_the_engine_untouched() {
         frame[22] = 1;
         sum_header(frame);
     });
-    for flags in [0x11, 0x12, 0x14, 0x04, 0x02, 0x08, 0x00] {
+    for flags in [0x12, 0x13, 0x14, 0x04, 0x02, 0x08, 0x01, 0x00] {
         assert_missed(Exit::TcpFlags, |_, _, frame| frame[47] = flags);
     }
     // A length beyond the header's, one too short to be, and an option that only a SYN carries.
@@ -354,6 +354,80 @@ fn whoever_has_sent_a_fin_sends_nothing_new() {
     }
 }
 
+/// Of a TCP segment.
+const FIN: u8 = 1;
+
+#[test]
+fn a_fin_passes_once_and_ends_what_its_sender_may_send() {
+    let Some(mut rig) = Rig::new() else { return };
+    let case = good();
+    let mut entry = entry(&case);
+    let start = entry.tcp.unwrap();
+    let last = case.sequence + case.payload.len() as u32;
+    // Nothing that was sent before lies behind it.
+    entry.tcp.as_mut().unwrap()[0].end = last + 2;
+    let place = rig.table().install(&entry).unwrap();
+    let mut frame = case.arrives();
+    frame[47] |= FIN;
+    assert_eq!(rig.run(ZONES[0], &frame).0, TO_STACK);
+    rig.table().remove(place);
+    entry.tcp = Some(start);
+    let place = rig.table().install(&entry).unwrap();
+    assert_eq!(rig.run(ZONES[0], &frame).0, REDIRECTED);
+    let sides = rig.table().take_usage(place).tcp;
+    assert_eq!(sides.map(|side| side.fin), [true, false]);
+    assert_eq!((sides[0].end, sides[0].window), (last + 1, start[0].window));
+    // Again, and the same data without it.
+    assert_eq!(rig.run(ZONES[0], &frame).0, TO_STACK);
+    assert_eq!(rig.run(ZONES[0], &case.arrives()).0, REDIRECTED);
+    let exits = [(Exit::Forwarded, 2), (Exit::TcpWindow, 2)];
+    assert_eq!(rig.exits(), exits);
+}
+
+#[test]
+fn nothing_passes_when_both_have_acknowledged_the_others_fin() {
+    let Some(mut rig) = Rig::new() else { return };
+    let case = good();
+    let last = case.sequence + case.payload.len() as u32;
+    for (missing, passes) in [(0, false), (1, true)] {
+        let mut entry = entry(&case);
+        let [sender, receiver] = entry.tcp.as_mut().unwrap();
+        (sender.end, sender.fin, sender.ack) = (last, true, case.acknowledgement);
+        (receiver.end, receiver.fin) = (case.acknowledgement, true);
+        receiver.ack = last - missing;
+        let place = rig.table().install(&entry).unwrap();
+        let verdict = rig.run(ZONES[0], &case.arrives()).0;
+        assert_eq!(verdict == REDIRECTED, passes, "{missing}: {:?}", rig.exits());
+        rig.table().remove(place);
+    }
+    assert_eq!(rig.exits(), [(Exit::Forwarded, 1), (Exit::TcpFlags, 1)]);
+}
+
+#[test]
+fn behind_a_syn_nothing_lies_below_and_what_passes_is_noted() {
+    let Some(mut rig) = Rig::new() else { return };
+    let case = good();
+    // Where the first segment begins and what it acknowledges, against what is expected.
+    for (sequence, acknowledgement, passes) in [(0, 0, true), (1, 0, false), (0, 1, false)] {
+        let mut entry = entry(&case);
+        let sender = &mut entry.tcp.as_mut().unwrap()[0];
+        sender.end = case.sequence + sequence;
+        sender.ack = case.acknowledgement + acknowledgement;
+        sender.opening = true;
+        let place = rig.table().install(&entry).unwrap();
+        assert!(rig.table().take_usage(place).tcp[0].opening);
+        let verdict = rig.run(ZONES[0], &case.arrives()).0;
+        assert_eq!(verdict == REDIRECTED, passes, "{sequence} {acknowledgement}");
+        let usage = rig.table().take_usage(place);
+        assert_eq!(usage.tcp[0].opening, !passes);
+        // As soon as the engine knows more, a segment may come again.
+        entry.tcp.as_mut().unwrap()[0].opening = false;
+        rig.table().renew(place, &entry);
+        assert_eq!(rig.run(ZONES[0], &case.arrives()).0, REDIRECTED);
+        rig.table().remove(place);
+    }
+}
+
 #[test]
 fn windows_follow_what_passes() {
     let Some(mut rig) = Rig::new() else { return };
@@ -367,7 +441,8 @@ fn windows_follow_what_passes() {
     let [sender, receiver] = rig.table().take_usage(place).tcp;
     let edge = 9_000 + (500 << 3);
     let window = 500 << 3;
-    let expected = TcpWindow { end: 7_100, ack: 9_000, edge, window, shift: 3, fin: false };
+    let expected =
+        TcpWindow { end: 7_100, ack: 9_000, edge, window, shift: 3, ..TcpWindow::default() };
     assert_eq!(sender, expected);
     assert_eq!(receiver, entry.tcp.unwrap()[1]);
 }

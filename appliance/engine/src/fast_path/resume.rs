@@ -5,8 +5,9 @@
 //! in which it is nobody's. What the policy, the network or this node's own tables do not allow is taken back.
 
 use super::{FLOWS_PER_TURN, FastPath, FastPlace, FastWindow};
+use crate::event::FlowState;
 use crate::flows::{DestinationChoice, Flow, Slot, SourceChoice, Tracker};
-use crate::tcp::TcpTracker;
+use crate::tcp::{TcpState, TcpTracker};
 use crate::translate::Lease;
 use crate::{Direction, Engine, FlowKey, InterfaceId, Time, Usage};
 
@@ -92,7 +93,9 @@ impl Engine {
         let flow = Flow { admission, lease, expires, ..flow };
         let slot = self.insert_flow(now, &flow).ok()?;
         // It has shown that it lives.
-        self.expendable.remove(slot.0);
+        if !flow.half_open {
+            self.expendable.remove(slot.0);
+        }
         for direction in Direction::BOTH {
             // Where none is found, its next packet asks again.
             let _ = self.side_hop(slot, direction);
@@ -109,6 +112,7 @@ impl Engine {
         for (side, usage) in flow.sides.iter_mut().zip(remains.usage) {
             side.usage = usage;
         }
-        Some(Flow { opened: remains.opened, ..flow })
+        let half_open = flow.tracker.state() == FlowState::Tcp(TcpState::SynReceived);
+        Some(Flow { opened: remains.opened, half_open, ..flow })
     }
 }

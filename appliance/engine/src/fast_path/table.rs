@@ -12,7 +12,8 @@ pub trait FastPath: Debug + Send {
     /// Has the datapath move the flow; `None` where it cannot, and nothing has changed.
     fn install(&mut self, flow: &FastFlow) -> Option<FastPlace>;
 
-    /// Gives an installed flow another judgement, other next hops, and windows that have moved on.
+    /// Gives an installed flow another judgement, other next hops, and windows that have moved on. It may not be opening
+    /// any more, and a side may have sent its FIN.
     fn renew(&mut self, place: FastPlace, flow: &FastFlow);
 
     /// Takes the flow back, and with it what was done since the last time it was asked.
@@ -157,6 +158,9 @@ pub struct FastWindow {
     pub shift: u8,
     /// It has sent its FIN, behind which nothing follows: the last of what lies before `end`.
     pub fin: bool,
+    /// Of the originator: nothing but its SYN is known to have been sent. What it sends next begins at `end` and
+    /// acknowledges `ack`, or more.
+    pub opening: bool,
 }
 
 /// What was done for a flow.

@@ -129,47 +129,53 @@ impl TcpTracker {
         is_known.then_some(Self { learning, pending: Pending::Nothing, ..self })
     }
 
-    /// What both sides have sent and granted, of a connection in which nothing but the windows changes with what may
-    /// be sent next, unless it is a SYN, a FIN or a RST. One side may have sent its FIN; with both, an acknowledgement
-    /// may be the end.
+    /// What both sides have sent and granted, of a connection whose next segments need nothing else to be judged by,
+    /// unless they are SYNs or RSTs: from the replier's SYN on, until both have acknowledged the other's FIN.
     pub(crate) fn settled(&self) -> Option<[FastWindow; 2]> {
         let Self { state, originator, replier: Some(replier), pending, learning, .. } = self else {
             return None;
         };
         let is_open = match state {
-            TcpState::Established => true,
-            TcpState::Closing => self.is_half_closed(),
-            TcpState::SynSent | TcpState::SynReceived | TcpState::Closed => false,
+            // The originator has yet to acknowledge the other's SYN.
+            TcpState::SynReceived => {
+                !self.simultaneous && replier.grant.is_some() && originator.grant.is_none()
+            }
+            TcpState::Established | TcpState::Closing => true,
+            TcpState::SynSent | TcpState::Closed => false,
         };
         let is_settled = is_open && *pending == Pending::Nothing && *learning == Learning::Done;
-        if !is_settled {
-            return None;
-        }
-        Some([originator.settled(replier)?, replier.settled(originator)?])
+        is_settled.then(|| [originator.settled(replier), replier.settled(originator)])
     }
 
     /// The tracker of a settled connection of which only the windows are known.
     pub(crate) fn settled_at(windows: &[FastWindow; 2]) -> Self {
-        let [originator, replier] = windows.each_ref().map(Side::settled_at);
-        let has_fin = windows.iter().any(|window| window.fin);
-        Self {
-            state: if has_fin { TcpState::Closing } else { TcpState::Established },
+        let [originator, replier] = windows;
+        let (state, [originator, replier]) = if originator.opening {
+            (TcpState::SynReceived, Side::opening_at(originator, replier))
+        } else {
+            (TcpState::Established, [originator, replier].map(Side::settled_at))
+        };
+        let mut tracker = Self {
+            state,
             originator,
             replier: Some(replier),
             simultaneous: false,
             pending: Pending::Nothing,
             learning: Learning::Done,
-        }
+        };
+        tracker.settle();
+        tracker
     }
 
-    /// Learns what both sides have sent and granted since.
-    pub(crate) fn note_moved(&mut self, windows: &[FastWindow; 2]) {
+    /// Learns what both sides have sent and granted since, if they have.
+    pub(crate) fn note_moved(&mut self, windows: &[FastWindow; 2], moved: [bool; 2]) -> TcpEffect {
         let sides = [Some(&mut self.originator), self.replier.as_mut()];
-        for (side, window) in sides.into_iter().zip(windows) {
+        for ((side, window), moved) in sides.into_iter().zip(windows).zip(moved) {
             if let Some(side) = side {
-                side.note_moved(window);
+                side.note_moved(window, moved);
             }
         }
+        self.settle()
     }
 
     pub(crate) fn state(&self) -> TcpState {

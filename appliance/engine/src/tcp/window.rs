@@ -105,14 +105,16 @@ impl Side {
             self.repeated |= self.fin.is_some();
             self.fin = Some(end(segment));
         }
+        // What the SYN has granted still counts.
+        let granted = self.edge(receiver);
         let window = self.scaled_window(receiver, segment);
         self.window = self.window.max(window);
         if segment.flags.ack {
             let ack = segment.acknowledgement;
-            let edge = ack.wrapping_add(window);
+            let edge = latest(granted, ack.wrapping_add(window));
             self.grant = Some(match self.grant {
                 None => Grant { ack, edge },
-                Some(seen) => Grant { ack: latest(seen.ack, ack), edge: latest(seen.edge, edge) },
+                Some(seen) => Grant { ack: latest(seen.ack, ack), edge },
             });
         }
     }
@@ -131,19 +133,25 @@ impl Side {
         };
     }
 
-    /// As a table keeps it that moves segments by itself: it asks both sides for grants.
-    pub(super) fn settled(&self, receiver: &Self) -> Option<FastWindow> {
-        let Grant { ack, edge } = self.grant?;
+    /// As a table keeps it that moves segments by itself.
+    pub(super) fn settled(&self, receiver: &Self) -> FastWindow {
         let shift = self.scale.zip(receiver.scale).map_or(0, |(shift, _)| shift.min(MAX_SHIFT));
-        let fin = self.fin.is_some();
-        Some(FastWindow { end: self.end, ack, edge, window: self.window, shift, fin })
+        FastWindow {
+            end: self.end,
+            ack: self.expected(receiver),
+            edge: self.edge(receiver),
+            window: self.window,
+            shift,
+            fin: self.fin.is_some(),
+            opening: self.grant.is_none(),
+        }
     }
 
     /// A side of an established connection of which only this is known: its SYN is long gone.
     pub(super) fn settled_at(seen: &FastWindow) -> Self {
         /// Where no segment can be taken for the SYN: farther back than any window reaches (RFC 7323 section 2.3).
         const LONG_GONE: u32 = 1 << 30;
-        let FastWindow { end, ack, edge, window, shift, fin } = *seen;
+        let FastWindow { end, ack, edge, window, shift, fin, opening: _ } = *seen;
         Self {
             isn: end.wrapping_sub(LONG_GONE),
             end,
@@ -155,15 +163,25 @@ impl Side {
         }
     }
 
-    /// Takes what such a table has seen since.
-    pub(super) fn note_moved(&mut self, seen: &FastWindow) {
+    /// Both sides of a connection whose originator has sent nothing but its SYN.
+    pub(super) fn opening_at(originator: &FastWindow, replier: &FastWindow) -> [Self; 2] {
+        let [one, other] = [originator, replier].map(Self::settled_at);
+        let isn = |end: u32| end.wrapping_sub(1);
+        [Self { isn: isn(one.end), grant: None, ..one }, Self { isn: isn(originator.ack), ..other }]
+    }
+
+    /// Takes what such a table has seen since; whether it has moved anything of this side's.
+    pub(super) fn note_moved(&mut self, seen: &FastWindow, moved: bool) {
         if self.fin.is_none() {
             self.end = latest(self.end, seen.end);
+            self.fin = seen.fin.then_some(self.end);
         }
         self.window = self.window.max(seen.window);
         if let Some(grant) = &mut self.grant {
             grant.ack = latest(grant.ack, seen.ack);
             grant.edge = latest(grant.edge, seen.edge);
+        } else if moved {
+            self.grant = Some(Grant { ack: seen.ack, edge: seen.edge });
         }
     }
 

@@ -174,7 +174,7 @@ impl Subject {
         let stamp = if self.obstacle == Obstacle::Stamp { STAMP + 1 } else { STAMP };
         let edge = if self.obstacle == Obstacle::Window { 0 } else { 1 << 20 };
         let side =
-            TcpWindow { end: 1_000, ack: 1_000, edge, window: 1 << 20, shift: 0, fin: false };
+            TcpWindow { end: 1_000, ack: 1_000, edge, window: 1 << 20, ..TcpWindow::default() };
         let tcp = (self.packet.protocol == Protocol::Tcp).then_some([side; 2]);
         FlowEntry { stamp, keys, zones: [ZONE; 2], hops: [HOP; 2], tcp, legs: [None; 2] }
     }

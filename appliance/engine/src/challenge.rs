@@ -17,7 +17,7 @@ use std::time::Duration;
 use crate::address::SourceNetwork;
 use crate::hash::KeyedHash;
 use crate::packet::{Packet, Segment, TcpSegment};
-use crate::{DropReason, Engine, FlowKey, InterfaceId, Time};
+use crate::{DropReason, Engine, FlowKey, InterfaceId, Time, WorkerId};
 
 /// A number is good until the end of the epoch that follows its own: 8.6 s at least, and 17 s at most.
 const EPOCH_SHIFT: u32 = 33;
@@ -44,14 +44,17 @@ impl Challenges {
         if is_behind { number } else { number ^ HIGHEST }
     }
 
-    /// Whether a RST is the answer to a challenge.
+    /// Whether any has been sent that is good.
+    fn has_sent(&self, now: Time) -> bool {
+        self.sent.is_some_and(|sent| now.since(sent) <= GOOD_FOR)
+    }
+
+    /// Whether a RST has the number of a challenge.
     fn is_met(&self, now: Time, key: &FlowKey, sequence: u32) -> bool {
-        let is_asked = self.sent.is_some_and(|sent| now.since(sent) <= GOOD_FOR);
         let epoch = epoch(now);
-        is_asked
-            && [epoch, epoch.wrapping_sub(1)]
-                .into_iter()
-                .any(|epoch| self.number(epoch, key) == sequence & !HIGHEST)
+        [epoch, epoch.wrapping_sub(1)]
+            .into_iter()
+            .any(|epoch| self.number(epoch, key) == sequence & !HIGHEST)
     }
 
     /// Without its highest bit, which says on which side of the SYN it lies.
@@ -82,7 +85,7 @@ impl Engine {
     }
 
     /// Learns from the answer to a challenge that a source is there. It is no segment of a flow, though there may be one:
-    /// datapaths challenge SYNs that are repeated, too.
+    /// datapaths challenge SYNs that are repeated, too. Whoever decides the SYN is to know; that worker, if it is another.
     ///
     /// # Errors
     /// `ChallengeMet`: it was for the node.
@@ -91,13 +94,23 @@ impl Engine {
         now: Time,
         key: &FlowKey,
         packet: &Packet,
-    ) -> Result<(), DropReason> {
-        let Segment::Tcp(segment) = &packet.segment else { return Ok(()) };
-        if !segment.flags.rst || !self.half_open.challenges.is_met(now, key, segment.sequence) {
-            return Ok(());
+    ) -> Result<Option<WorkerId>, DropReason> {
+        let Segment::Tcp(segment) = &packet.segment else { return Ok(None) };
+        if !segment.flags.rst || !self.is_answered(now, key, segment.sequence) {
+            return Ok(None);
+        }
+        if let Some(worker) = self.other_worker_of_first(key) {
+            return Ok(Some(worker));
         }
         self.know_source(now, key.source.address.into());
         Err(DropReason::ChallengeMet)
+    }
+
+    fn is_answered(&self, now: Time, key: &FlowKey, sequence: u32) -> bool {
+        let challenges = &self.half_open.challenges;
+        let has_datapath_asked =
+            || self.offloading.table.as_ref().is_some_and(|table| table.may_have_challenged());
+        (challenges.has_sent(now) || has_datapath_asked()) && challenges.is_met(now, key, sequence)
     }
 
     /// A source has shown that it is there.
@@ -197,7 +210,10 @@ mod tests {
             destination: Endpoint { address: Address::from([10, 1, 0, 10]), port: 443 },
             protocol: 6,
         };
-        let number = Challenges::new([7; 16]).make(Time::ZERO, &key, &syn(1));
-        assert!(!Challenges::new([7; 16]).is_met(Time::ZERO, &key, number));
+        let mut challenges = Challenges::new([7; 16]);
+        assert!(!challenges.has_sent(Time::ZERO));
+        challenges.make(Time::ZERO, &key, &syn(1));
+        assert!(challenges.has_sent(Time::ZERO + GOOD_FOR));
+        assert!(!challenges.has_sent(Time::ZERO + GOOD_FOR + Duration::from_nanos(1)));
     }
 }

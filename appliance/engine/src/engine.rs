@@ -241,7 +241,9 @@ impl Engine {
         packet: &Packet,
     ) -> Result<Passage, Refusal> {
         let key = packet.key().ok_or(DropReason::FragmentInvalid)?;
-        self.hear_source(now, &key, packet)?;
+        if let Some(worker) = self.hear_source(now, &key, packet)? {
+            return Ok(Passage::Worker(worker));
+        }
         if let Some((slot, direction)) =
             self.flows.find(&key).or_else(|| self.adopt_for(now, &key, packet, None))
         {

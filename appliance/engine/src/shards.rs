@@ -12,6 +12,7 @@ use gabion_rules::FloodLimits;
 
 use crate::address::SourceNetwork;
 use crate::admit::begins_flow;
+use crate::challenge::Challenges;
 use crate::flows::Flow;
 use crate::fragments::KeptFragment;
 use crate::judge::Refusal;
@@ -41,6 +42,9 @@ pub trait Shards: Debug + Send {
 
     /// Where flows of a source begin: an address, or the first of the network that counts as one source.
     fn choose(&self, source: Address) -> WorkerId;
+
+    /// What the numbers of challenges are made of, by all engines of the node: the answer to one may come to any of them.
+    fn challenge_key(&self) -> [u8; 16];
 
     /// Hands a frame over, which the other engine takes by [`Engine::handle_from_worker`]; false where there is no room.
     fn hand_over(&mut self, to: WorkerId, from: InterfaceId, frame: &Frame<'_>) -> bool;
@@ -84,6 +88,7 @@ impl Engine {
         self.translator.deal_ports(me, workers);
         // No two flows of the node have one number.
         self.last_flow_id = u64::from(me.0);
+        self.half_open.challenges = Challenges::new(shards.challenge_key());
         self.sharding = Sharding { shards: Some(shards), is_taken_over: false };
     }
 
@@ -116,6 +121,12 @@ impl Engine {
         let Some(shards) = &self.sharding.shards else { return WorkerId(0) };
         let source = SourceNetwork::from(key.source.address).address();
         self.translator.worker_of(key).unwrap_or_else(|| shards.choose(source))
+    }
+
+    /// The engine that decides the first packet of a key; `None` for this one.
+    pub(crate) fn other_worker_of_first(&self, key: &FlowKey) -> Option<WorkerId> {
+        let shards = self.sharding.shards.as_ref().filter(|_| !self.sharding.is_taken_over)?;
+        Some(self.worker_of_first(key)).filter(|worker| *worker != shards.me())
     }
 
     /// The engine that knows what becomes of packets of a key.

@@ -105,6 +105,10 @@ impl FastPath for SharedTable {
         self.table.challenge(wire(destination), zone.0);
     }
 
+    fn may_have_challenged(&self) -> bool {
+        self.table.may_have_challenged()
+    }
+
     fn know(&mut self, source: Address) {
         self.table.know(source.to_ip());
     }

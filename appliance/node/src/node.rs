@@ -216,6 +216,7 @@ impl Prepared {
             readiness: Arc::clone(&readiness),
             recorder: recorder.clone(),
             neighbours,
+            challenge_key: random()?,
         };
         let (worker, packets) =
             crew.start(datapath, others, tables, links).map_err(StartError::Worker)?;

@@ -10,6 +10,9 @@ use super::mapping::SharedArray;
 use super::remains::{monotonic, units};
 use super::table::FlowTable;
 
+/// How long the number of a challenge may be good, in the same units: engine/src/challenge.rs.
+const GOOD_FOR: u32 = 16;
+
 /// How long a destination is under flood for the programs, in units of 2^30 ns: until the end of the next one. Then the
 /// next SYN comes to the engine, which says it again if it is so.
 const LASTS: u32 = 2;
@@ -30,12 +33,9 @@ impl FlowTable {
         }
     }
 
-    /// Has SYNs of unknown sources that come from a zone to `destination` challenged for a second or two.
+    /// Has SYNs of unknown sources that come from a zone to `destination` challenged for a second or two. All workers say so
+    /// in one table: where two write at once, somebody is challenged who need not be.
     pub fn challenge(&mut self, destination: WireEndpoint, zone: u16) {
-        // The answers to one worker's numbers come to all, each of which has numbers of its own.
-        if self.shards.workers() > 1 {
-            return;
-        }
         let until = units(monotonic()) + LASTS;
         let nobody = nobody(destination.address);
         let place = self.questions.hash(nobody, destination) as u32 % FLOODS;
@@ -58,6 +58,12 @@ impl FlowTable {
         if flood.until.swap(until, Release) != until {
             self.control[0].flooded.store(until, Release);
         }
+    }
+
+    /// Whether the programs may have challenged anybody, for any worker, so lately that the answer is good.
+    pub fn may_have_challenged(&self) -> bool {
+        let flooded = self.control[0].flooded.load(Relaxed);
+        flooded != 0 && units(monotonic()) <= flooded + GOOD_FOR
     }
 
     /// Has SYNs of a source come to the engine for ten minutes; of IPv6, of its /64.

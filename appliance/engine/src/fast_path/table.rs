@@ -46,6 +46,12 @@ pub trait FastPath: Debug + Send {
     /// no longer than two seconds.
     fn challenge(&mut self, _destination: Endpoint, _zone: ZoneId) {}
 
+    /// Whether it may have challenged somebody, for this engine or another of the node's, so lately that the answer is
+    /// good.
+    fn may_have_challenged(&self) -> bool {
+        false
+    }
+
     /// A source is known, for ten minutes; of IPv6, its /64.
     fn know(&mut self, _source: Address) {}
 

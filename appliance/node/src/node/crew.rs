@@ -24,6 +24,8 @@ pub(super) struct Crew {
     pub(super) readiness: Arc<Readiness>,
     pub(super) recorder: Recorder,
     pub(super) neighbours: mpsc::Sender<NeighbourWanted>,
+    /// Of challenges that several threads make.
+    pub(super) challenge_key: [u8; 16],
 }
 
 impl Crew {
@@ -43,7 +45,7 @@ impl Crew {
             std::iter::once(first.waker()).chain(others).collect::<Vec<_>>()
         };
         let shards = tables.first().filter(|_| !others.is_empty()).map(FlowTable::shards);
-        let company = shards.map(|shards| Company::of(&shards, wakers()));
+        let company = shards.map(|shards| Company::of(&shards, wakers(), self.challenge_key));
         let (handle, inboxes) = WorkerHandle::open(wakers());
         let mut company = company.into_iter().flatten();
         let mut tables = tables

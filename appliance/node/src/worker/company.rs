@@ -71,6 +71,7 @@ pub struct Company {
     handed: Receiver<Handed>,
     /// Where all wait before the first packet is decided: each may have flows of an earlier process.
     start: Meeting,
+    challenge_key: [u8; 16],
 }
 
 /// To one thread.
@@ -83,8 +84,12 @@ struct Way {
 }
 
 impl Company {
-    /// For so many threads as there are wakers, in their order.
-    pub fn of(shards: &ShardTable, wakers: impl IntoIterator<Item = Waker>) -> Vec<Self> {
+    /// For so many threads as there are wakers, in their order. Nobody else knows what challenges are made of.
+    pub fn of(
+        shards: &ShardTable,
+        wakers: impl IntoIterator<Item = Waker>,
+        challenge_key: [u8; 16],
+    ) -> Vec<Self> {
         let way = |waker| {
             let (queue, handed) = crossbeam_channel::bounded(HANDED_DEPTH);
             (Way { queue, waker, is_told: AtomicBool::new(false) }, handed)
@@ -97,6 +102,7 @@ impl Company {
             ways: Arc::clone(&ways),
             handed,
             start: start.clone(),
+            challenge_key,
         };
         (0..).zip(handed).map(place).collect()
     }
@@ -112,6 +118,7 @@ impl Company {
             me: self.me,
             table: self.shards.clone(),
             ways: Arc::clone(&self.ways),
+            challenge_key: self.challenge_key,
         })
     }
 
@@ -125,6 +132,7 @@ struct SharedShards {
     me: WorkerId,
     table: ShardTable,
     ways: Arc<[Way]>,
+    challenge_key: [u8; 16],
 }
 
 impl Shards for SharedShards {
@@ -134,6 +142,10 @@ impl Shards for SharedShards {
 
     fn workers(&self) -> u16 {
         self.table.workers()
+    }
+
+    fn challenge_key(&self) -> [u8; 16] {
+        self.challenge_key
     }
 
     fn claim(&mut self, keys: [&FlowKey; 2]) -> bool {

@@ -1,5 +1,6 @@
 //! Several workers of one node: whichever a packet comes to, it fares as if there were one.
 
+mod challenges;
 mod crew;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -104,3 +104,29 @@ fn each_worker_has_places_of_its_own_and_its_judgement_alone_counts_for_them() {
         assert_eq!(usage.packets, [4, 0]);
     }
 }
+
+/// Who says that a destination is flooded, and whom another knows, holds for all: it is one table.
+#[test]
+fn programs_challenge_for_whichever_worker_and_let_in_whom_any_of_them_knows() {
+    let Some(mut rig) = rig() else { return };
+    let [first, second, third] = rig.trial.tables() else { panic!("{WORKERS}") };
+    assert!(!first.may_have_challenged());
+    let address = |address: [u8; 4]| std::net::IpAddr::from(address);
+    let to = WireEndpoint { address: address([203, 0, 113, 7]), port: 443 };
+    second.set_challenge_state([1, 2, 3, 4]);
+    second.challenge(to, ZONES[0]);
+    third.know(address([198, 51, 100, 9]));
+    assert!(first.may_have_challenged() && third.may_have_challenged());
+    for (last, is_asked) in [(8, true), (9, false)] {
+        let builder = etherparse::PacketBuilder::ethernet2([2, 9, 9, 9, 9, 9], [0; 6])
+            .ipv4([198, 51, 100, last], [203, 0, 113, 7], 60)
+            .tcp(40_000, 443, 7, 64_000)
+            .syn();
+        let mut frame = Vec::new();
+        builder.write(&mut frame, &[]).unwrap();
+        let (verdict, _) = rig.run(ZONES[0], &frame);
+        let exit = if is_asked { Exit::Challenged } else { Exit::TcpFlags };
+        assert_eq!(verdict == REDIRECTED, is_asked, "{:?}", rig.exits());
+        assert!(rig.exits().contains(&(exit, 1)), "{:?}", rig.exits());
+    }
+}

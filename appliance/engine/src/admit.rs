@@ -239,21 +239,17 @@ impl Engine {
     }
 
     pub(crate) fn insert_flow(&mut self, now: Time, flow: &Flow) -> Result<Slot, DropReason> {
-        let is_claimed = self.sharding.claim(flow);
-        let slot = if is_claimed { self.flows.insert(flow) } else { None };
-        let Some(slot) = slot else {
-            // Not by count, but no place is left for one of its keys, or one of them is another worker's by now.
-            if is_claimed {
-                self.sharding.release(flow);
-            }
+        let slot = self.sharding.claim(flow).and_then(|()| {
+            // Not by count, but no place is left for one of its keys.
+            let slot = self.flows.insert(flow).ok_or(DropReason::FlowTableFull);
+            slot.inspect_err(|_| self.sharding.release(flow))
+        });
+        let slot = slot.inspect_err(|_| {
             self.translator.release(now, flow.lease, &flow.original, &flow.reply);
             if let Some(id) = flow.guest_of {
                 self.translator.exit(now, id, false);
             }
-            let reason =
-                if is_claimed { DropReason::FlowTableFull } else { DropReason::NatConflict };
-            return Err(reason);
-        };
+        })?;
         let source = flow.original.source.address.into();
         self.quotas.add_flow(now, source);
         if flow.half_open {

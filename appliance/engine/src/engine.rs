@@ -232,8 +232,7 @@ impl Engine {
         }
     }
 
-    /// The flow that a packet belongs to: a live one, one that the rules admit now, or one of another
-    /// node's.
+    /// A packet's flow: a live one, one that the rules admit now, or one of another node's.
     pub(crate) fn find_passage(
         &mut self,
         now: Time,

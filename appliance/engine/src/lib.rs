@@ -91,7 +91,7 @@ pub use judge::Outcome;
 pub use limits::Limits;
 pub use network::{Interface, Network, NextHop, Route};
 pub use packet::{Arp, Fragment, Homes, Packet, Parsed, Segment, TcpFlags, TcpSegment};
-pub use shards::{Shards, WorkerId};
+pub use shards::{NotClaimed, Shards, WorkerId};
 pub use tcp::TcpState;
 pub use time::Time;
 pub use verdict::{DropReason, Verdict};

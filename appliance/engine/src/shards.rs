@@ -23,6 +23,15 @@ use crate::{Address, DropReason, Engine, FlowKey, Frame, InterfaceId, Offload, T
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct WorkerId(pub u16);
 
+/// Why packets of two keys are not this engine's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NotClaimed {
+    #[error("one of the keys is another worker's")]
+    Taken,
+    #[error("the directory has no place for one of the keys")]
+    NoRoom,
+}
+
 /// The directory that the engines of a node share, and the ways between their threads. Calls return at once.
 pub trait Shards: Debug + Send {
     fn me(&self) -> WorkerId;
@@ -30,9 +39,11 @@ pub trait Shards: Debug + Send {
     /// How many engines there are, this one among them.
     fn workers(&self) -> u16;
 
-    /// Notes that packets of these keys are this engine's; false where one of them is another's, or where there is no
-    /// room, and nothing has changed.
-    fn claim(&mut self, keys: [&FlowKey; 2]) -> bool;
+    /// Notes that packets of these keys are this engine's.
+    ///
+    /// # Errors
+    /// Nothing has changed.
+    fn claim(&mut self, keys: [&FlowKey; 2]) -> Result<(), NotClaimed>;
 
     /// Forgets what was claimed.
     fn release(&mut self, keys: [&FlowKey; 2]);
@@ -63,9 +74,12 @@ impl Sharding {
         self.shards.as_ref().map_or(1, |shards| shards.workers())
     }
 
-    pub(crate) fn claim(&mut self, flow: &Flow) -> bool {
-        let claim = |shards: &mut Box<dyn Shards>| shards.claim([&flow.original, &flow.reply]);
-        self.shards.as_mut().is_none_or(claim)
+    pub(crate) fn claim(&mut self, flow: &Flow) -> Result<(), DropReason> {
+        let Some(shards) = &mut self.shards else { return Ok(()) };
+        shards.claim([&flow.original, &flow.reply]).map_err(|refused| match refused {
+            NotClaimed::Taken => DropReason::NatConflict,
+            NotClaimed::NoRoom => DropReason::FlowTableFull,
+        })
     }
 
     pub(crate) fn release(&mut self, flow: &Flow) {

@@ -40,7 +40,7 @@ pub use hook::{Hook, HookChoice};
 pub use pins::{OpenPinsError, Pins, detach};
 pub use program::{FastPathLimits, Program, Programs};
 pub use refusal::OpenFastPathError;
-pub use shards::ShardTable;
+pub use shards::{ClaimKeysError, ShardTable};
 pub use table::FlowTable;
 pub use trial::{TRIAL_INTERFACE, Trial, TrialResult};
 

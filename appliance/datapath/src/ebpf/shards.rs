@@ -22,6 +22,15 @@ const WORKER: u64 = 0xff;
 #[derive(Debug, Clone)]
 pub struct ShardTable(Claims<Arc<SharedArray<Bucket>>>);
 
+/// Why packets of two keys are not the worker's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ClaimKeysError {
+    #[error("one of the keys is another worker's")]
+    Taken,
+    #[error("both buckets of one of the keys are full")]
+    NoRoom,
+}
+
 /// The same in whatever memory.
 #[derive(Debug, Clone)]
 struct Claims<B> {
@@ -40,9 +49,12 @@ impl ShardTable {
         self.0.workers
     }
 
-    /// Notes that packets of both keys are the worker's; false where one of them is another's, or where there is no room,
-    /// and nothing has changed. Of two workers who want the same at the same time one or none gets it.
-    pub fn claim(&self, keys: [&WireKey; 2], worker: u16) -> bool {
+    /// Notes that packets of both keys are the worker's. Of two workers who want the same at the same time one or none gets
+    /// it.
+    ///
+    /// # Errors
+    /// Nothing has changed.
+    pub fn claim(&self, keys: [&WireKey; 2], worker: u16) -> Result<(), ClaimKeysError> {
         self.0.claim(keys, worker)
     }
 
@@ -69,16 +81,10 @@ impl ShardTable {
 }
 
 impl<B: Deref<Target: Deref<Target = [Bucket]>>> Claims<B> {
-    fn claim(&self, keys: [&WireKey; 2], worker: u16) -> bool {
+    fn claim(&self, keys: [&WireKey; 2], worker: u16) -> Result<(), ClaimKeysError> {
         let [first, second] = keys;
-        if !self.claim_one(first, worker) {
-            return false;
-        }
-        let is_all = self.claim_one(second, worker);
-        if !is_all {
-            self.release_one(first, worker);
-        }
-        is_all
+        self.claim_one(first, worker)?;
+        self.claim_one(second, worker).inspect_err(|_| self.release_one(first, worker))
     }
 
     fn release(&self, keys: [&WireKey; 2], worker: u16) {
@@ -102,13 +108,13 @@ impl<B: Deref<Target: Deref<Target = [Bucket]>>> Claims<B> {
         ((mixed * u64::from(self.workers)) >> 32) as u16
     }
 
-    fn claim_one(&self, key: &WireKey, worker: u16) -> bool {
+    fn claim_one(&self, key: &WireKey, worker: u16) -> Result<(), ClaimKeysError> {
         let hash = hash(&self.keys, key);
         let word = hash & !WORKER | u64::from(worker + 1);
         let is_placed = std::iter::from_fn(|| self.find_room(hash))
             .any(|way| way.compare_exchange(0, word, SeqCst, SeqCst).is_ok());
         if !is_placed {
-            return false;
+            return Err(ClaimKeysError::NoRoom);
         }
         // After the claim stands: whoever has written before is seen here, and whoever writes later sees it.
         let is_others = |way: &AtomicU64| {
@@ -118,8 +124,9 @@ impl<B: Deref<Target: Deref<Target = [Bucket]>>> Claims<B> {
         let is_contended = self.ways(hash).any(is_others);
         if is_contended {
             self.release_one(key, worker);
+            return Err(ClaimKeysError::Taken);
         }
-        !is_contended
+        Ok(())
     }
 
     fn release_one(&self, key: &WireKey, worker: u16) {
@@ -187,14 +194,16 @@ mod tests {
         for number in 0..500 {
             let worker = (number % 4) as u16;
             assert_eq!(table.find(&key(number)), None);
-            assert!(table.claim([&key(number), &reply(number)], worker));
+            table.claim([&key(number), &reply(number)], worker).unwrap();
         }
         for number in 0..500 {
             let worker = (number % 4) as u16;
             assert_eq!(table.find(&key(number)), Some(worker));
             assert_eq!(table.find(&reply(number)), Some(worker));
             // One of them is another's: neither changes hands.
-            assert!(!table.claim([&key(number + 1_000), &reply(number)], (worker + 1) % WORKERS));
+            let refused =
+                table.claim([&key(number + 1_000), &reply(number)], (worker + 1) % WORKERS);
+            assert_eq!(refused, Err(ClaimKeysError::Taken));
             assert_eq!(table.find(&key(number + 1_000)), None);
         }
         for number in 0..500 {
@@ -207,10 +216,11 @@ mod tests {
     #[test]
     fn a_full_bucket_refuses_and_keeps_what_it_has() {
         let table = table(1);
-        let claimed: Vec<u32> =
-            (0..20).filter(|&number| table.claim([&key(number), &reply(number)], 1)).collect();
+        let claim = |table: &Claims<_>, number| table.claim([&key(number), &reply(number)], 1);
+        let claimed: Vec<u32> = (0..20).filter(|&number| claim(&table, number).is_ok()).collect();
         assert_eq!(claimed, [0, 1, 2, 3]);
         assert!(claimed.iter().all(|&number| table.find(&reply(number)) == Some(1)));
+        assert_eq!(claim(&table, 4), Err(ClaimKeysError::NoRoom));
         assert_eq!(table.find(&key(4)), None);
     }
 
@@ -244,7 +254,7 @@ mod tests {
                             keys.reverse();
                         }
                         let [first, second] = &keys;
-                        if !table.claim([first, second], worker) {
+                        if table.claim([first, second], worker).is_err() {
                             continue;
                         }
                         let holder = &holders[number as usize];

@@ -5,10 +5,10 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender};
-use gabion_datapath::ebpf::ShardTable;
+use gabion_datapath::ebpf::{ClaimKeysError, ShardTable};
 use gabion_datapath::{Datapath, Port, Waker};
 use gabion_engine::{
-    Address, FlowKey, Frame, InterfaceId, Offload, Shards, Time, Verdict, WorkerId,
+    Address, FlowKey, Frame, InterfaceId, NotClaimed, Offload, Shards, Time, Verdict, WorkerId,
 };
 
 use super::Turns;
@@ -148,9 +148,12 @@ impl Shards for SharedShards {
         self.challenge_key
     }
 
-    fn claim(&mut self, keys: [&FlowKey; 2]) -> bool {
+    fn claim(&mut self, keys: [&FlowKey; 2]) -> Result<(), NotClaimed> {
         let [first, second] = keys.map(|key| wire_key(*key));
-        self.table.claim([&first, &second], self.me.0)
+        self.table.claim([&first, &second], self.me.0).map_err(|refused| match refused {
+            ClaimKeysError::Taken => NotClaimed::Taken,
+            ClaimKeysError::NoRoom => NotClaimed::NoRoom,
+        })
     }
 
     fn release(&mut self, keys: [&FlowKey; 2]) {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use gabion_engine::{
     Address, Engine, EngineConfig, Event, FlowKey, FlowReport, Frame, Generation, InterfaceId,
-    Limits, Neighbour, Offload, Shards, Time, Verdict, WorkerId,
+    Limits, Neighbour, NotClaimed, Offload, Shards, Time, Verdict, WorkerId,
 };
 use gabion_tests::network::{interface_id, network};
 use gabion_tests::words;
@@ -18,6 +18,7 @@ pub(super) struct Board {
     queue: VecDeque<(WorkerId, InterfaceId, Vec<u8>)>,
     /// Frames that a queue takes.
     pub(super) room: usize,
+    pub(super) places: usize,
 }
 
 #[derive(Debug)]
@@ -40,13 +41,16 @@ impl Shards for Place {
         [3; 16]
     }
 
-    fn claim(&mut self, keys: [&FlowKey; 2]) -> bool {
+    fn claim(&mut self, keys: [&FlowKey; 2]) -> Result<(), NotClaimed> {
         let mut board = self.board.lock().unwrap();
-        let is_free = keys.iter().all(|key| !board.keys.contains_key(key));
-        if is_free {
-            board.keys.extend(keys.map(|key| (*key, self.me)));
+        if keys.iter().any(|key| board.keys.contains_key(key)) {
+            return Err(NotClaimed::Taken);
         }
-        is_free
+        if board.keys.len() + 2 > board.places {
+            return Err(NotClaimed::NoRoom);
+        }
+        board.keys.extend(keys.map(|key| (*key, self.me)));
+        Ok(())
     }
 
     fn release(&mut self, keys: [&FlowKey; 2]) {
@@ -87,7 +91,8 @@ impl Crew {
     /// A node of so many workers with this policy, between the interfaces of most scenarios.
     pub(super) fn new(workers: u16, policy: &str) -> Self {
         let now = Time::from_nanos(1_000_000_000);
-        let board = Arc::new(Mutex::new(Board { room: 1_000, ..Board::default() }));
+        let board =
+            Arc::new(Mutex::new(Board { room: 1_000, places: usize::MAX, ..Board::default() }));
         let limits = Limits { flows: 1_024, mappings: 1_024, ..Limits::default() };
         let engine = |me| {
             let config = EngineConfig { limits, seed: [7; 32], cluster: None };

@@ -243,6 +243,21 @@ fn a_full_queue_is_a_drop_with_a_name() {
     assert!((1..10).contains(&sent), "{sent}");
 }
 
+/// It was `nat-conflict`, as if another worker had had the key.
+#[test]
+fn a_full_directory_was_a_conflict() {
+    let mut crew = Crew::new(2, POLICY);
+    crew.board.lock().unwrap().places = 2;
+    for client in [8, 9] {
+        let from = format!("198.51.100.{client}:4000");
+        let syn = build::tcp().from(&from).to("203.0.113.7:443").syn().seq(1).window(9).frame();
+        assert_eq!(crew.send(0, "ext", &syn).len(), 9 - client);
+    }
+    let full =
+        crew.engines.iter().map(|engine| engine.counters().dropped(DropReason::FlowTableFull));
+    assert_eq!(full.sum::<u64>(), 1);
+}
+
 #[test]
 fn each_worker_has_its_share_of_limits_that_are_the_nodes() {
     let default = "  default: { action: drop, log: sampled }";

@@ -44,7 +44,7 @@ fn what_nobody_has_goes_to_its_sources_worker_and_what_somebody_has_to_him() {
             prop_assume!(key.destination.port != 68 && key.destination.port != 546);
             prop_assume!(key.destination.port != 4480);
             prop_assert_eq!(door_of(&mut rig, &frame), shards.choose(key.source.address));
-            prop_assert!(shards.claim([&keys[0], &keys[1]], worker));
+            prop_assert_eq!(shards.claim([&keys[0], &keys[1]], worker), Ok(()));
             prop_assert_eq!(door_of(&mut rig, &frame), worker);
             shards.release([&keys[0], &keys[1]], worker);
             prop_assert_eq!(door_of(&mut rig, &frame), shards.choose(key.source.address));
@@ -60,7 +60,7 @@ fn what_opens_and_ends_connections_goes_to_who_has_them_and_fragments_to_the_sou
     let (keys, shards) = (case.keys(), rig.table().shards());
     let chosen = shards.choose(keys[0].source.address);
     let worker = (chosen + 1) % WORKERS;
-    assert!(shards.claim([&keys[0], &keys[1]], worker));
+    shards.claim([&keys[0], &keys[1]], worker).unwrap();
     for flags in [0x02, 0x12, 0x11, 0x04, 0x14] {
         let mut frame = case.arrives();
         frame[47] = flags;

@@ -155,6 +155,21 @@ int fast_path(struct __sk_buff *skb)
 /* So far headers reach: those between nodes, and the longest of IPv6 and TCP. */
 #define HEADERS_MAX (ETH_HLEN + OUTER_IPV6 + sizeof(struct ipv6hdr) + 60)
 
+/* Whether all headers stand where programs see them. TCP says how long they are: a host's own superframes have nothing
+ * else there, and to pull more of them is to copy all that is there into a larger place. */
+always_inline bool has_headers(struct __sk_buff *skb)
+{
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	__u8 *inside = data + ETH_HLEN + (outer_version == 4 ? OUTER_IPV4 : OUTER_IPV6);
+
+	if (data + HEADERS_MAX <= end || skb->data_end - skb->data >= skb->len)
+		return true;
+	if ((void *)(inside + sizeof(struct iphdr) + sizeof(struct tcphdr)) > end)
+		return false;
+	struct tcphdr *tcp = (void *)inside + (*inside >> 4 == 6 ? sizeof(struct ipv6hdr) : sizeof(struct iphdr));
+	return (void *)(tcp + 1) <= end && (void *)tcp + tcp->doff * 4 <= end;
+}
+
 /* Not an exit: of packets that are no business of the program's. */
 #define NOT_WRAPPED EXITS
 
@@ -205,7 +220,8 @@ always_inline int take_over(struct __sk_buff *skb, struct outer *outer, int *ver
 	if (!strip(skb, outer, &packet))
 		return EXIT_REFUSED;
 	__be16 ethertype = packet.version == 4 ? bpf_htons(ETH_P_IP) : bpf_htons(ETH_P_IPV6);
-	if (bpf_skb_store_bytes(skb, OUTER_AT, &ethertype, sizeof(ethertype), 0) ||
+	if ((packet.version != outer_version &&
+	     bpf_skb_store_bytes(skb, OUTER_AT, &ethertype, sizeof(ethertype), 0)) ||
 	    !write_packet(skb, &cover.rewrite, &packet, &cover.hop)) {
 		*verdict = TC_ACT_SHOT;
 		return EXIT_REFUSED;
@@ -234,7 +250,7 @@ int unwrap(struct __sk_buff *skb)
 	int verdict = TC_ACT_UNSPEC;
 
 	/* Cards leave as little as they like of a frame where programs see it. */
-	if (skb->data + HEADERS_MAX > skb->data_end && skb->data_end - skb->data < skb->len)
+	if (!has_headers(skb))
 		bpf_skb_pull_data(skb, skb->len < HEADERS_MAX ? skb->len : HEADERS_MAX);
 	__u32 exit = take_over(skb, &outer, &verdict);
 

@@ -133,7 +133,7 @@ fn measure(
             stolen = stolen.max(Ticks::now().stolen_since(ticks));
             let handed_over = arm.wrapped()? - wrapped;
             ensure!(
-                (handed_over > 1_000) == (arm.way == Way::Wrapped),
+                (handed_over > 1_000) == arm.way.is_wrapped(),
                 "{handed_over} packets were handed over in arm {}",
                 arm.way.label()
             );
@@ -194,6 +194,7 @@ impl Measured {
             }
         };
         say("wrapped / plain", self.ratio(Way::Wrapped, Way::Plain));
+        say("wide / plain", self.ratio(Way::WrappedWide, Way::Plain));
         say("control / plain", self.ratio(Way::Control, Way::Plain));
         say("wrapped / single", self.ratio(Way::Wrapped, Way::Single));
         say("plain / single", self.ratio(Way::Plain, Way::Single));

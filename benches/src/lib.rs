@@ -6,6 +6,7 @@
 mod flows;
 mod pair;
 mod policy;
+pub mod programs;
 pub mod rulesets;
 mod subject;
 

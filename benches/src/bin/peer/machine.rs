@@ -113,6 +113,9 @@ pub(crate) struct PacketThread {
     on_cpu_ns: u64,
     waiting_ns: u64,
     turns: u64,
+    /// Ticks.
+    in_user: u64,
+    in_kernel: u64,
 }
 
 /// The same for a span of time.
@@ -120,6 +123,8 @@ pub(crate) struct PacketThread {
 pub(crate) struct PacketThreadShare {
     /// Shares of the wall clock.
     pub(crate) on_cpu: f64,
+    /// A share of its time on the CPU: the engine's is what is left. System calls, and interrupts that came meanwhile.
+    pub(crate) in_kernel: f64,
     pub(crate) waiting_for_cpu: f64,
     pub(crate) scheduled_per_second: f64,
 }
@@ -132,10 +137,14 @@ impl PacketThread {
                 let text = fs::read_to_string(task.path().join("schedstat")).ok()?;
                 let mut numbers = text.split_whitespace().map_while(|n| n.parse().ok());
                 let [on_cpu_ns, waiting_ns, turns] = std::array::from_fn(|_| numbers.next());
+                let stat = fs::read_to_string(task.path().join("stat")).ok()?;
+                let [in_user, in_kernel] = ticks_of(&stat)?;
                 return Some(Self {
                     on_cpu_ns: on_cpu_ns?,
                     waiting_ns: waiting_ns?,
                     turns: turns?,
+                    in_user,
+                    in_kernel,
                 });
             }
         }
@@ -144,7 +153,10 @@ impl PacketThread {
 
     pub(crate) fn share_since(self, earlier: Self, seconds: f64) -> PacketThreadShare {
         let per_second = |now: u64, before: u64| now.saturating_sub(before) as f64 / seconds;
+        let [user, kernel] = [(self.in_user, earlier.in_user), (self.in_kernel, earlier.in_kernel)]
+            .map(|(now, before)| now.saturating_sub(before) as f64);
         PacketThreadShare {
+            in_kernel: if user + kernel > 0.0 { kernel / (user + kernel) } else { 0.0 },
             on_cpu: per_second(self.on_cpu_ns, earlier.on_cpu_ns) / 1e9,
             waiting_for_cpu: per_second(self.waiting_ns, earlier.waiting_ns) / 1e9,
             scheduled_per_second: per_second(self.turns, earlier.turns),
@@ -152,9 +164,23 @@ impl PacketThread {
     }
 }
 
+/// What a task has had of the CPU in either mode: the 14th and 15th field of its `stat`, of which the second may have
+/// anything in it.
+fn ticks_of(stat: &str) -> Option<[u64; 2]> {
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
+    Some([fields.next()?.parse().ok()?, fields.next()?.parse().ok()?])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_task_has_ticks_in_either_mode() {
+        let stat = "7 (a) b) S 1 7 7 0 -1 4194560 11 0 0 0 25 75 0 0 20 0 2 0 9";
+        assert_eq!(ticks_of(stat), Some([25, 75]));
+        assert_eq!(ticks_of("7 (packets"), None);
+    }
 
     #[test]
     fn steal_is_the_eighth_number_of_the_measured_cpu() {

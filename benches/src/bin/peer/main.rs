@@ -14,6 +14,7 @@ mod machine;
 mod measure;
 mod packets;
 mod process;
+mod profile;
 mod ratio;
 mod replace;
 mod report;
@@ -147,7 +148,11 @@ fn compare(
     for case in &cases {
         measured.extend(measure::measure(case, &arms, options, interrupt)?);
     }
+    let has_programs =
+        |kind: &ArmKind| matches!(kind.datapath(), Some(Datapath::Ebpf | Datapath::Xdp));
+    let stages = if kinds.iter().any(has_programs) { profile::stages()? } else { Vec::new() };
     let report = Report {
+        stages,
         machine,
         command: command(),
         load_after: machine::load(),

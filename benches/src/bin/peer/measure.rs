@@ -11,7 +11,7 @@ use crate::cases::Case;
 use crate::load::{Quantity, Ready};
 use crate::machine::{PacketThread, PacketThreadShare, Ticks};
 use crate::report::{Group, Measured};
-use crate::{Interrupt, Options};
+use crate::{Interrupt, Options, profile};
 
 type Shares = BTreeMap<String, Vec<PacketThreadShare>>;
 
@@ -55,9 +55,15 @@ pub(crate) fn measure(
         groups.push(group);
     }
     progress.end();
+    let mut programs = BTreeMap::new();
+    for (arm, ready) in &mut ready {
+        let shares = profile::of_arm(arm, ready, interrupt)?;
+        programs.insert(arm.kind.label(), shares);
+    }
     let measured = quantities.iter().enumerate().map(|(at, &quantity)| {
         let mut measured = Measured::new(case, at, quantity, &groups, &shares);
         measured.memory.clone_from(&memory);
+        measured.programs.clone_from(&programs);
         measured
     });
     Ok(measured.collect())

@@ -2,10 +2,8 @@
 
 use std::net::Ipv4Addr;
 
+use gabion_benches::programs::{Family, HOP, Packet, Protocol, STAMP, ZONE, sum_header, trial};
 use gabion_datapath::ebpf::{FlowEntry, Hook, WireEndpoint, WireKey};
-
-use crate::packet::{Family, Packet, Protocol, sum_header};
-use crate::{HOP, STAMP, ZONE};
 
 /// Packets that are run.
 const PACKETS: u32 = 100_000;
@@ -14,7 +12,7 @@ const STEP: u32 = 2_654_435_761;
 
 /// Runs packets of flows that leave by another port than they come from.
 pub(crate) fn measure(hook: Hook, flows: u32) -> anyhow::Result<Vec<u32>> {
-    let mut trial = crate::trial(flows)?;
+    let mut trial = trial(flows)?;
     for number in 0..flows {
         trial.table().install(&entry(number))?;
     }

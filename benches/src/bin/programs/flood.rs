@@ -3,10 +3,8 @@
 
 use std::net::Ipv4Addr;
 
+use gabion_benches::programs::{Family, Packet, Protocol, ZONE, sum_header, trial};
 use gabion_datapath::ebpf::{Hook, WireEndpoint};
-
-use crate::ZONE;
-use crate::packet::{Family, Packet, Protocol, sum_header};
 
 /// SYNs that are run.
 const SYNS: u32 = 100_000;
@@ -15,7 +13,7 @@ const DESTINATION: WireEndpoint =
 
 /// Runs SYNs that the program at tc answers, or leaves to the engine.
 pub(crate) fn measure(is_flood: bool) -> anyhow::Result<Vec<u32>> {
-    let mut trial = crate::trial(1_024)?;
+    let mut trial = trial(1_024)?;
     trial.table().set_challenge_state([1, 2, 3, 4]);
     let packet = Packet { family: Family::Ipv4, protocol: Protocol::Tcp, payload: 0, segment: 0 };
     let mut frame = packet.frame();

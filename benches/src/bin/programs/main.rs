@@ -8,16 +8,11 @@
 
 mod crowd;
 mod flood;
-mod packet;
 
 use anyhow::Context as _;
 use clap::Parser;
-use gabion_datapath::ebpf::{
-    FastPathLimits, FlowEntry, Hook, HopId, NextHop, TRIAL_INTERFACE, TcpWindow, Trial, WireKey,
-};
-use gabion_datapath::{LinkAddress, Port};
-
-use self::packet::{Family, Packet, Protocol};
+use gabion_benches::programs::{Family, Obstacle, Packet, Protocol, Subject};
+use gabion_datapath::ebpf::Hook;
 
 /// Measures the programs of the fast path
 #[derive(Debug, Parser)]
@@ -33,38 +28,17 @@ struct Options {
     only: String,
 }
 
-/// The hop limit allows no more of one packet.
-const REPEAT: u32 = 250;
-
-const STAMP: u32 = 1;
-const ZONE: u16 = 1;
-const HOP: HopId = HopId { place: 0, tenancy: 1 };
-const OURS: LinkAddress = LinkAddress([2, 0, 0, 0, 0, 1]);
-/// The loopback device's: what a packet has become is run again, and XDP looks at whom it is sent to.
-const NEXT: LinkAddress = LinkAddress([0; 6]);
-
-/// What stands between the packet and its way out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Obstacle {
-    None,
-    Flow,
-    Stamp,
-    Window,
-}
-
 /// One line of the report.
 #[derive(Debug)]
-struct Subject {
+struct Line {
     name: String,
-    packet: Packet,
-    nat: bool,
-    obstacle: Obstacle,
+    subject: Subject,
 }
 
-fn subjects() -> Vec<Subject> {
-    let mut subjects = Vec::new();
+fn lines() -> Vec<Line> {
+    let mut lines = Vec::new();
     let mut add = |name: String, packet, nat, obstacle| {
-        subjects.push(Subject { name, packet, nat, obstacle });
+        lines.push(Line { name, subject: Subject { packet, nat, obstacle } });
     };
     let small = |family, protocol| Packet { family, protocol, payload: 18, segment: 0 };
     let udp = small(Family::Ipv4, Protocol::Udp);
@@ -87,7 +61,7 @@ fn subjects() -> Vec<Subject> {
         let packet = Packet { payload: 3_000, segment: 1_448, ..tcp };
         add(format!("hit/tcp4-superframe/{kind}"), packet, nat, Obstacle::None);
     }
-    subjects
+    lines
 }
 
 fn main() -> anyhow::Result<()> {
@@ -95,8 +69,8 @@ fn main() -> anyhow::Result<()> {
     println!("{:40} {:>6} {:>6} {:>6}", "ns/action/family/case", "p10", "p50", "p90");
     let is_asked_for = |name: &String| name.contains(&options.only);
     for hook in [Hook::Tc, Hook::Xdp] {
-        for subject in subjects() {
-            let name = format!("{}/{}", hook.label(), subject.name);
+        for Line { name, subject } in lines() {
+            let name = format!("{}/{name}", hook.label());
             if is_asked_for(&name) && (hook == Hook::Tc || subject.packet.segment == 0) {
                 let times = subject.measure(hook, options.rounds);
                 print(&name, times.with_context(|| name.clone())?);
@@ -124,58 +98,4 @@ fn print(name: &str, mut times: Vec<u32>) {
     times.sort_unstable();
     let at = |share: usize| times[(times.len() - 1) * share / 100];
     println!("{name:40} {:>6} {:>6} {:>6}", at(10), at(50), at(90));
-}
-
-/// Programs with room for so many flows, and one next hop.
-fn trial(flows: u32) -> anyhow::Result<Trial> {
-    let mut trial = Trial::new(FastPathLimits { flows, relays: 0, hops: 1, workers: 1 }, [1, 2])?;
-    let table = trial.table();
-    let hop = NextHop { interface: TRIAL_INTERFACE, source: OURS, destination: NEXT, mtu: 1_500 };
-    table.set_hop(HOP, Some(hop));
-    table.set_zone(Port(0), Some(ZONE));
-    table.set_stamp(STAMP);
-    Ok(trial)
-}
-
-impl Subject {
-    fn measure(&self, hook: Hook, rounds: usize) -> anyhow::Result<Vec<u32>> {
-        let mut trial = trial(1_024)?;
-        if self.packet.family != Family::Arp && self.obstacle != Obstacle::Flow {
-            for entry in self.flows() {
-                trial.table().install(&entry)?;
-            }
-        }
-        let frame = self.packet.frame();
-        let covered = self.packet.family != Family::Arp && self.obstacle == Obstacle::None;
-        let expected = if covered { hook.sent() } else { hook.left() };
-        let mut times = Vec::with_capacity(rounds);
-        for _ in 0..rounds {
-            let result = trial.run(hook, &frame, self.packet.segment, REPEAT)?;
-            anyhow::ensure!(result.verdict == expected, "verdict {}", result.verdict);
-            times.push(result.nanoseconds);
-        }
-        Ok(times)
-    }
-
-    /// The flow of the packet, and if it is translated another one that turns it into what it was.
-    fn flows(&self) -> Vec<FlowEntry> {
-        let key = self.packet.key();
-        if !self.nat {
-            let reply = WireKey { source: key.destination, destination: key.source, ..key };
-            return vec![self.entry([key, reply])];
-        }
-        let (mut there, mut back) = (self.packet.translated(), key);
-        std::mem::swap(&mut there.source, &mut there.destination);
-        std::mem::swap(&mut back.source, &mut back.destination);
-        vec![self.entry([key, there]), self.entry([self.packet.translated(), back])]
-    }
-
-    fn entry(&self, keys: [WireKey; 2]) -> FlowEntry {
-        let stamp = if self.obstacle == Obstacle::Stamp { STAMP + 1 } else { STAMP };
-        let edge = if self.obstacle == Obstacle::Window { 0 } else { 1 << 20 };
-        let side =
-            TcpWindow { end: 1_000, ack: 1_000, edge, window: 1 << 20, ..TcpWindow::default() };
-        let tcp = (self.packet.protocol == Protocol::Tcp).then_some([side; 2]);
-        FlowEntry { stamp, keys, zones: [ZONE; 2], hops: [HOP; 2], tcp, legs: [None; 2] }
-    }
 }

@@ -14,6 +14,7 @@ use crate::cases::{Bound, Case};
 use crate::lab::{ArmKind, System};
 use crate::load::Quantity;
 use crate::machine::{Machine, PacketThreadShare};
+use crate::profile::{ProgramShare, Stage};
 use crate::ratio::{Interval, median};
 
 /// Pairs in which the hypervisor took more of the CPU than this are dropped.
@@ -40,6 +41,8 @@ pub(crate) struct Report {
     /// Other than the defaults.
     pub(crate) node_settings: Vec<String>,
     pub(crate) measured: Vec<Measured>,
+    /// Of the programs alone; none without an arm that has them.
+    pub(crate) stages: Vec<Stage>,
 }
 
 /// What came out for one quantity.
@@ -66,6 +69,8 @@ pub(crate) struct Measured {
     threads: BTreeMap<String, PacketThreadShare>,
     /// Bytes that each flow has taken, by arm, where there were enough to say.
     pub(crate) memory: BTreeMap<String, f64>,
+    /// What programs did by arm, in a sample beside those that count.
+    pub(crate) programs: BTreeMap<String, Vec<ProgramShare>>,
     samples: Vec<Group>,
     #[serde(skip)]
     decimals: usize,
@@ -163,6 +168,7 @@ impl Measured {
             gates: gates.collect(),
             threads: threads.collect(),
             memory: BTreeMap::new(),
+            programs: BTreeMap::new(),
             samples: samples.to_vec(),
             decimals: quantity.decimals,
             base,
@@ -190,6 +196,7 @@ fn middle_of(shares: &[PacketThreadShare]) -> Option<PacketThreadShare> {
     };
     Some(PacketThreadShare {
         on_cpu: middle(|share| share.on_cpu)?,
+        in_kernel: middle(|share| share.in_kernel)?,
         waiting_for_cpu: middle(|share| share.waiting_for_cpu)?,
         scheduled_per_second: middle(|share| share.scheduled_per_second)?,
     })
@@ -249,6 +256,7 @@ pub(crate) mod tests {
             load_after: 0.0,
             seconds_per_sample: 1,
             node_settings: Vec::new(),
+            stages: Vec::new(),
             measured: vec![Measured::new(&case, 0, quantity, groups, &BTreeMap::new())],
         }
     }

@@ -4,36 +4,38 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use gabion_datapath::ebpf::{WireEndpoint, WireKey};
 
+/// Of addresses, or of what is no IP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Family {
+pub enum Family {
     Arp,
     Ipv4,
     Ipv6,
 }
 
+/// What IP carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Protocol {
+pub enum Protocol {
     Udp,
     Tcp,
 }
 
 /// A packet, or a superframe whose segments carry `segment` bytes.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Packet {
-    pub(crate) family: Family,
-    pub(crate) protocol: Protocol,
-    pub(crate) payload: u16,
-    pub(crate) segment: u32,
+pub struct Packet {
+    pub family: Family,
+    pub protocol: Protocol,
+    pub payload: u16,
+    pub segment: u32,
 }
 
 impl Packet {
     /// What the packet shows.
-    pub(crate) fn key(&self) -> WireKey {
+    pub fn key(&self) -> WireKey {
         self.key_between(1, 2)
     }
 
     /// What it shows when it has been translated.
-    pub(crate) fn translated(&self) -> WireKey {
+    pub fn translated(&self) -> WireKey {
         self.key_between(3, 4)
     }
 
@@ -53,7 +55,7 @@ impl Packet {
     }
 
     /// To the loopback device's link address.
-    pub(crate) fn frame(&self) -> Vec<u8> {
+    pub fn frame(&self) -> Vec<u8> {
         let mut frame = vec![0, 0, 0, 0, 0, 0, 2, 9, 9, 9, 9, 9];
         let transport = self.transport();
         match self.family {
@@ -125,7 +127,7 @@ impl Packet {
 }
 
 /// Puts the checksum into an IPv4 header without options.
-pub(crate) fn sum_header(header: &mut [u8]) {
+pub fn sum_header(header: &mut [u8]) {
     header[10..12].fill(0);
     let words = header.chunks(2).map(|word| u32::from(u16::from_be_bytes([word[0], word[1]])));
     let sum: u32 = words.sum();

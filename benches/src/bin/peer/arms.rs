@@ -189,6 +189,22 @@ rules:
     )
 }
 
+/// A policy by which all may connect to the server, as to one that is published.
+pub(crate) fn open_to_all() -> String {
+    format!(
+        "apiVersion: gabion/v1
+zones:
+  outside: {{ interfaces: [int] }}
+  inside: {{ interfaces: [ext], networks: [203.0.113.0/24] }}
+settings:
+  default: {{ action: drop }}
+  flood: {{ flows-per-source: {FLOWS}, new-flows-per-source-per-second: {FLOWS} }}
+rules:
+  - {{ name: all, from: outside, to: inside, service: tcp/1-65535, action: allow }}
+"
+    )
+}
+
 /// A running gabiond with its policy in force.
 #[derive(Debug)]
 pub(crate) struct Gabiond {

@@ -189,7 +189,8 @@ fn clear() -> anyhow::Result<()> {
     Ok(())
 }
 
-fn build_arm(place: &Place) -> anyhow::Result<()> {
+/// A client, a node and a server in a row.
+pub(crate) fn build_arm(place: &Place) -> anyhow::Result<()> {
     for namespace in [&place.client, &place.node, &place.server] {
         add(namespace)?;
     }

@@ -214,6 +214,16 @@ fn round_trip(place: &Place, seconds: u32) -> anyhow::Result<Vec<f64>> {
 
 fn connections(place: &Place, seconds: u32) -> anyhow::Result<f64> {
     let server = Server::start(place, &CONNECTION_PORTS, CLIENTS)?;
+    let rate = connect_to(place, seconds);
+    server.stop()?;
+    rate
+}
+
+/// Connections a second to a server that is there.
+///
+/// # Errors
+/// When one fails.
+pub(crate) fn connect_to(place: &Place, seconds: u32) -> anyhow::Result<f64> {
     let failed = Arc::new(AtomicU64::new(0));
     let clients: Vec<_> = (0..CLIENTS)
         .map(|client| {
@@ -235,7 +245,6 @@ fn connections(place: &Place, seconds: u32) -> anyhow::Result<f64> {
         })
         .collect();
     let rates: Vec<anyhow::Result<f64>> = clients.into_iter().map(join).collect();
-    server.stop()?;
     let rate: f64 = rates.into_iter().sum::<anyhow::Result<f64>>()?;
     let failed = failed.load(Ordering::Relaxed);
     ensure!(failed == 0, "{failed} connections failed");
@@ -250,13 +259,14 @@ fn exchange(at: &SocketAddr) -> std::io::Result<()> {
 }
 
 /// Threads in an arm's server that send back what they get, byte by byte.
-struct Server {
+#[derive(Debug)]
+pub(crate) struct Server {
     listeners: Vec<Arc<TcpListener>>,
     threads: Vec<std::thread::JoinHandle<anyhow::Result<()>>>,
 }
 
 impl Server {
-    fn start(place: &Place, ports: &[u16], threads: usize) -> anyhow::Result<Self> {
+    pub(crate) fn start(place: &Place, ports: &[u16], threads: usize) -> anyhow::Result<Self> {
         let wanted = ports.to_vec();
         let listeners = join(spawn_in(&place.server, move || {
             wanted

@@ -7,6 +7,7 @@
 mod arms;
 mod cases;
 mod cluster;
+mod flood;
 mod forwarding;
 mod lab;
 mod load;
@@ -62,6 +63,10 @@ struct Options {
     /// Instead: a connection whose packets come to another node than its own, beside the same path without a cluster
     #[arg(long)]
     forwarding: bool,
+    /// Instead: SYNs at so many times the rate at which a core opens connections, and good clients meanwhile, beside
+    /// nftables' SYNPROXY
+    #[arg(long, value_name = "TIMES", num_args = 0..=1, default_missing_value = "5")]
+    flood: Option<f64>,
     /// A node of that comparison, in the namespace that this is run in
     #[arg(long, hide = true, value_enum)]
     as_node: Option<cluster::Kind>,
@@ -122,6 +127,10 @@ fn run(options: &Options) -> anyhow::Result<Outcome> {
     }
     if options.forwarding {
         return forwarding::compare(options, &machine, &appliance.with(datapath), &interrupt);
+    }
+    if let Some(times) = options.flood {
+        let appliance = appliance.with(datapath);
+        return flood::compare(times, options, &machine, &appliance, &interrupt);
     }
     compare(options, machine, &appliance, &interrupt)
 }

@@ -266,8 +266,7 @@ impl Engine {
 
 // The outside world.
 impl Engine {
-    /// An engine without rules: every frame is dropped as `not-ready` until `set_rules`,
-    /// `set_network` and `open` have been called.
+    /// One without rules: all is dropped as `not-ready` until `set_rules`, `set_network` and `open`.
     pub fn new(now: Time, config: EngineConfig) -> Self {
         let EngineConfig { limits, seed, cluster } = config;
         let translator = Translator::new(&limits, seed, subkey(&seed, 2), cluster.as_ref());
@@ -356,8 +355,7 @@ impl Engine {
         self.tell_judgement();
     }
 
-    /// Drops everything as `not-ready` until `open`, what waits for a neighbour too: the guard is
-    /// gone.
+    /// Drops everything as `not-ready` until `open`, what waits for a neighbour too: the guard is gone.
     pub fn close(&mut self) {
         self.open = false;
         self.tell_judgement();

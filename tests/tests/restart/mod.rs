@@ -51,6 +51,8 @@ fn established_flows_go_on_while_the_daemon_is_killed_and_started() {
     let mut stream = world.connected();
     transfer(&mut stream, 1, LENGTH);
     let before = world.flow("tcp");
+    assert!(world.done_by_kernel("forwarded") > 0, "{}", world.log());
+    assert!(world.done_by_kernel("tcp-flags") > 0, "a SYN is looked at");
     daemon.kill();
 
     transfer(&mut stream, 2, LENGTH);

@@ -231,6 +231,16 @@ impl World {
         interfaces.iter().map(|interface| interface["hooks"].clone()).collect()
     }
 
+    /// Frames with which programs have done this, as the operator is told.
+    pub(crate) fn done_by_kernel(&self, name: &str) -> u64 {
+        let output = self.gabion(&["show", "counters", "--json"]);
+        let counters: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let kernel = counters["kernel"].as_array().unwrap();
+        let one = kernel.iter().find(|one| one["name"] == name).unwrap();
+        assert!(one["help"].as_str().is_some_and(|help| help.ends_with('.')), "{one}");
+        one["value"].as_u64().unwrap()
+    }
+
     pub(crate) fn flows(&self) -> Vec<Value> {
         let output = self.gabion(&["show", "flows", "--json"]);
         serde_json::from_slice(&output.stdout).unwrap()

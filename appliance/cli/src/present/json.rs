@@ -120,6 +120,14 @@ pub(crate) struct InterfaceJson {
 }
 
 #[derive(Debug, Serialize)]
+pub(crate) struct KernelCounterJson {
+    pub(crate) name: String,
+    pub(crate) value: u64,
+    pub(crate) moved: bool,
+    pub(crate) help: String,
+}
+
+#[derive(Debug, Serialize)]
 pub(crate) struct CountersJson {
     pub(crate) verdicts: Vec<CounterJson>,
     pub(crate) drops: Vec<CounterJson>,
@@ -130,6 +138,7 @@ pub(crate) struct CountersJson {
     pub(crate) flows_evicted: u64,
     pub(crate) answers_sent: u64,
     pub(crate) answers_limited: u64,
+    pub(crate) kernel: Vec<KernelCounterJson>,
 }
 
 #[derive(Debug, Serialize)]
@@ -305,6 +314,12 @@ impl From<v1::CountersResponse> for CountersJson {
             ring_drops: interface.ring_drops,
             hooks: interface.hooks,
         };
+        let kernel = |v1::KernelCounter { name, help, value, moved }| KernelCounterJson {
+            name,
+            value,
+            moved,
+            help,
+        };
         Self {
             verdicts: counters.verdicts.into_iter().map(Into::into).collect(),
             drops: counters.drops.into_iter().map(Into::into).collect(),
@@ -315,6 +330,7 @@ impl From<v1::CountersResponse> for CountersJson {
             flows_evicted: counters.flows_evicted,
             answers_sent: counters.answers_sent,
             answers_limited: counters.answers_limited,
+            kernel: counters.kernel.into_iter().map(kernel).collect(),
         }
     }
 }

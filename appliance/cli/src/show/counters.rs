@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::Result;
 use gabion_api::v1::{
-    CountersRequest, CountersResponse, InterfaceCounters, RuleCounters, TableUse,
+    CountersRequest, CountersResponse, InterfaceCounters, KernelCounter, RuleCounters, TableUse,
 };
 
 use crate::connect::Connection;
@@ -14,7 +14,8 @@ use crate::present::{CountersJson, Grid, Tone, age, bytes, count, print_json, ri
 ///
 /// JSON: {"verdicts":[{"name","value","help"}],"drops":[{..}],"rules":[{"name","action","line",
 /// "hits","packets","bytes","last_hit"}],"tables":[{"name","used","limit"}],"interfaces":[{"name",
-/// "device","received","sent","ring_drops","hooks":["xdp","tc"]}],"events_lost","flows_evicted","answers_sent","answers_limited"}
+/// "device","received","sent","ring_drops","hooks":["xdp","tc"]}],"events_lost","flows_evicted","answers_sent","answers_limited",
+/// "kernel":[{"name","value","moved","help"}]}
 #[derive(Debug, clap::Args)]
 pub(crate) struct Counters {
     /// Shows what is 0 as well
@@ -42,6 +43,8 @@ impl Counters {
         self.verdicts(&counters).print_under("Verdicts")?;
         tables(&counters).print_under("Tables")?;
         interfaces(&counters).print_under("Interfaces")?;
+        self.kernel(&counters, true).print_under("Done by the kernel")?;
+        self.kernel(&counters, false).print_under("Left to gabiond, and why")?;
         if counters.flows_evicted > 0 {
             say(format_args!(
                 "{} flows that were over or had not shown that they live made room for others.",
@@ -99,6 +102,20 @@ impl Counters {
                 (Tone::Plain, drop.name.clone()),
                 (Tone::Plain, count(drop.value)),
                 help,
+            ]);
+        }
+        grid
+    }
+
+    fn kernel(&self, counters: &CountersResponse, moved: bool) -> Grid {
+        let first = if moved { "how" } else { "why" };
+        let mut grid = Grid::new([first.into(), right("frames"), "meaning".into()]);
+        let is_shown = |one: &&KernelCounter| one.moved == moved && (self.all || one.value > 0);
+        for one in counters.kernel.iter().filter(is_shown) {
+            grid.toned_row([
+                (Tone::Plain, one.name.clone()),
+                (Tone::Plain, count(one.value)),
+                (Tone::Faint, one.help.clone()),
             ]);
         }
         grid

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use gabion_api::v1;
+use gabion_datapath::ebpf::Exit;
 use gabion_engine::{DropReason, RuleCounters, Time};
 use gabion_rules::{Action, Diagnostic, Diagnostics, Lint, Loaded, Refused, Severity, TestOutcome};
 use prost::Message as _;
@@ -197,7 +198,13 @@ pub(super) fn counters(
         flows_evicted: counters.evicted,
         answers_sent: counters.answers_sent,
         answers_limited: counters.answers_limited,
+        kernel: snapshot.exits.iter().map(|(exit, value)| kernel_counter(*exit, *value)).collect(),
     }
+}
+
+fn kernel_counter(exit: Exit, value: u64) -> v1::KernelCounter {
+    let (name, help) = (exit.label().to_owned(), exit.help().to_owned());
+    v1::KernelCounter { name, help, value, moved: exit.is_moved() }
 }
 
 /// Of an interface; datapaths without programs have none for any.

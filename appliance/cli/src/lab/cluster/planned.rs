@@ -45,6 +45,7 @@ pub(super) fn drain(stage: &mut Stage, population: &Population, mode: Mode) -> R
 /// If the lab itself fails.
 pub(super) fn restart(stage: &mut Stage, population: &Population) -> Result<Findings> {
     under_load(stage, population, |stage, findings| {
+        let first = Instant::now();
         let mut took = Vec::new();
         for node in 0..stage.members.len() {
             let begin = Instant::now();
@@ -55,7 +56,8 @@ pub(super) fn restart(stage: &mut Stage, population: &Population) -> Result<Find
             took.push(begin.elapsed());
         }
         findings.time("restart_ms", percentile(&took, 100.0));
-        pause(SETTLE);
+        // What was lost at one node after the other, TCP says again after as long again.
+        pause(SETTLE.max(first.elapsed()));
         Ok(())
     })
 }

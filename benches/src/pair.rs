@@ -131,6 +131,7 @@ fn config(node: u8) -> ClusterConfig {
     ClusterConfig {
         node: NodeId(node),
         members: vec![NodeId(1), NodeId(2)],
+        machines: Vec::new(),
         incarnation: 1,
         secret: [9; 16],
         sync_mtu: 1_500,

@@ -14,6 +14,7 @@ fn member(now: Time) -> Engine {
     let cluster = ClusterConfig {
         node: NodeId(1),
         members: vec![NodeId(1), NodeId(2), NodeId(3)],
+        machines: Vec::new(),
         incarnation: 1,
         secret: [9; 16],
         sync_mtu: 1_500,

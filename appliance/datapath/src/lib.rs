@@ -27,8 +27,8 @@ pub use loopback::{Loopback, Wire};
 pub use memory::use_huge_pages;
 pub use pcap::{OpenPcapError, PcapDatapath, PcapReader, PcapWriter, ReadPcapError, Record};
 pub use peers::{
-    FromPeer, LocalInterface, PEER_BATCH, PeerCounters, PeerSockets, PeerTraffic, ToPeer,
-    interface_of,
+    FromPeer, LocalInterface, PEER_BATCH, PeerCounters, PeerPlace, PeerPorts, PeerSockets,
+    PeerTraffic, ToPeer, interface_of,
 };
 pub use userspace::{OpenDatapathError, UserspaceDatapath, UserspaceLimits};
 pub use vnet::VnetHeader;

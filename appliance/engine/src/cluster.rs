@@ -44,7 +44,7 @@ use crate::chains::Keyed;
 use crate::recent::Recent;
 use crate::{InterfaceId, Time};
 
-pub(crate) use rendezvous::{Rendezvous, View};
+pub(crate) use rendezvous::{Machines, Rendezvous, View};
 
 pub use unwrap::{Datagrams, Unwrapped};
 
@@ -72,6 +72,8 @@ pub struct ClusterConfig {
     pub node: NodeId,
     /// All members that are configured, this node among them; at most [`NodeId::MAX`].
     pub members: Vec<NodeId>,
+    /// Those of them that are workers of one machine, in their order, for each machine that has several.
+    pub machines: Vec<Vec<NodeId>>,
     /// Larger at every start of this node.
     pub incarnation: u64,
     /// Keys the choice of directors; the same at all members.
@@ -84,6 +86,14 @@ pub struct ClusterConfig {
     pub heartbeats_missed: u32,
     /// Whether TCP connections are reset one side of which sends by way of a machine that has gone.
     pub reset_lost: bool,
+}
+
+impl ClusterConfig {
+    /// The members that are workers of this one's machine, in their order, itself among them; nobody where it is the only one.
+    pub fn beside(&self) -> Vec<NodeId> {
+        let found = self.machines.iter().find(|members| members.contains(&self.node));
+        found.filter(|members| members.len() > 1).cloned().unwrap_or_default()
+    }
 }
 
 /// What the shell knows of its session with a peer.
@@ -139,6 +149,7 @@ const WRAPPED_MAX: usize = 4_096;
 pub(crate) struct Cluster {
     pub(crate) config: ClusterConfig,
     rendezvous: Rendezvous,
+    machines: Machines,
     /// Who is alive, this node among them.
     view: View,
     /// Those of them that are asked for keys: all that do not leave, unless all do.
@@ -234,6 +245,7 @@ impl Cluster {
         let others = configured.without(me).nodes();
         Self {
             rendezvous: Rendezvous::new(config.secret),
+            machines: Machines::new(&config.machines),
             view: View::NONE.with(me),
             directors: View::NONE.with(me),
             peers: others.map(|node| Peer::new(node, flows)).collect(),
@@ -298,6 +310,11 @@ impl Cluster {
     /// Which of its lives a peer is in.
     fn incarnation_of(&mut self, node: NodeId) -> u64 {
         self.peer(node).map_or(0, |peer| peer.incarnation)
+    }
+
+    /// Whether it is another worker of this machine.
+    fn is_beside(&self, node: NodeId) -> bool {
+        node != self.me() && self.machines.around(self.me()).contains(node)
     }
 
     fn director(&self, key: &Pair) -> NodeId {

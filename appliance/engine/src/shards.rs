@@ -96,10 +96,13 @@ impl Sharding {
 }
 
 impl Engine {
-    /// Has the engine be one of several of its node. To be called before it has a policy; not for a member of a cluster.
+    /// Has the engine be one of several of its node. To be called before it has a policy. In a cluster each is a member of
+    /// its own, and ports are dealt to members.
     pub fn join_shards(&mut self, shards: Box<dyn Shards>) {
         let (me, workers) = (shards.me(), shards.workers());
-        self.translator.deal_ports(me, workers);
+        if self.cluster.is_none() {
+            self.translator.deal_ports(me, workers);
+        }
         // No two flows of the node have one number.
         self.last_flow_id = u64::from(me.0);
         self.half_open.challenges = Challenges::new(shards.challenge_key());

@@ -108,8 +108,9 @@ impl Translator {
     /// Never gives out ports that are others' to use: on which the host itself answers, and those that
     /// destination NAT publishes.
     pub(crate) fn reserve(&mut self, own: &[Address], host: &[u16], rules: Option<&RuleSet>) {
-        let shared = if self.ports.is_dealt_to_workers() { own } else { &[] };
-        self.ports.share(nat::used_addresses(shared, rules));
+        let (shared, beside): (&[_], &[_]) =
+            if self.ports.is_dealt_to_workers() { (own, &[]) } else { (&[], own) };
+        self.ports.share(nat::used_addresses(shared, rules), nat::used_addresses(beside, None));
         self.ports.reserve(nat::reserved(own, host, rules));
     }
 
@@ -345,11 +346,8 @@ impl Translator {
     ) -> Result<Translated, DropReason> {
         candidates(&nat.address, key.source.address.family(), own, None, self.pick_address(key))?
             .map(|address| Endpoint { address, port: key.source.port })
-            .filter(|external| {
-                // Workers need no blocks for these: one key is one worker's, whoever comes first.
-                self.ports.is_dealt_to_workers()
-                    || self.ports.gives_out(external.address, external.port)
-            })
+            // Workers need no blocks for these: one key is one worker's, whoever comes first.
+            .filter(|external| self.ports.is_of_machine(external.address, external.port))
             .find(|external| flows.find(&key.reply_to(*external)).is_none())
             .map(|external| Translated { external, lease: Lease::Nothing })
             .ok_or(DropReason::NatConflict)

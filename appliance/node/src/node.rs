@@ -127,7 +127,9 @@ impl Prepared {
             Ok::<_, StartError>(PreparedCluster::new(&config, cluster, boot)?)
         });
         let mut cluster = cluster.transpose()?;
-        let sync = cluster.as_ref().map(PreparedCluster::sync_link);
+        // A header of the kernel's does not say which worker of a node it is for.
+        let alone = cluster.as_ref().filter(|_| config.node.workers == 1);
+        let sync = alone.map(PreparedCluster::sync_link);
         let api = control::bind(&config.api)?;
         let fast = match config.node.datapath {
             DatapathKind::Ebpf => Some(open_fast_path(&config, sync)?),
@@ -208,7 +210,8 @@ impl Prepared {
         let (recorder, records) = Recorder::start(&config.log, reader)?;
         let (neighbours, wanted) = mpsc::channel(NEIGHBOURS_DEPTH);
         let engine = engine(&config, self.cluster.as_ref(), 1 + others.len())?;
-        let (links, membership) = self.cluster.map(PreparedCluster::split).unzip();
+        let secret = random()?;
+        let (links, membership) = self.cluster.map(|cluster| cluster.split(secret)).unzip();
         let crew = Crew {
             engine,
             interfaces: interfaces.clone(),

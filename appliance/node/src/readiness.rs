@@ -3,13 +3,15 @@
 //! One value, written by whoever knows (policy, guard, network, packet thread, shutdown) and read by
 //! the health endpoint, the API, metrics and systemd's watchdog.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use gabion_engine::{ClusterStatus, DropReason, NodeState, Presence, WorkerId};
 use tokio::sync::watch;
+
+use crate::cluster::add_status;
 
 /// What stands in the way of readiness.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,7 +78,7 @@ pub struct Readiness {
     heartbeats: Box<[AtomicU64]>,
     paths: Mutex<Paths>,
     /// How far the node is in its cluster; `None` where it is ready, or stands alone.
-    cluster: Mutex<Option<Obstacle>>,
+    cluster: Mutex<Workers>,
     /// Limits that are reached now: the node is ready, and somebody should know.
     limits: Mutex<BTreeSet<(DropReason, WorkerId)>>,
     changes: watch::Sender<()>,
@@ -143,11 +145,19 @@ impl Readiness {
 
     /// How far the node is in its cluster.
     pub fn cluster(&self, status: Option<&ClusterStatus>) {
-        let found = status.and_then(what_is_missing);
-        let mut last = self.cluster.lock().unwrap_or_else(PoisonError::into_inner);
+        for worker in (0..).map(WorkerId).take(self.heartbeats.len()) {
+            self.cluster_of(worker, status.cloned().unwrap_or_default());
+        }
+    }
+
+    /// How far one packet thread is: the node is as far as all are.
+    pub fn cluster_of(&self, worker: WorkerId, status: ClusterStatus) {
+        let mut known = self.cluster.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = known.obstacle();
+        known.0.insert(worker, status);
         let label = |obstacle: &Option<Obstacle>| obstacle.as_ref().map(Obstacle::label);
-        let has_changed = label(&last) != label(&found);
-        *last = found;
+        let has_changed = label(&before) != label(&known.obstacle());
+        drop(known);
         if has_changed {
             self.changes.send_replace(());
         }
@@ -218,7 +228,7 @@ impl Readiness {
             (!self.guard.load(Ordering::Acquire)).then_some(Obstacle::GuardMissing),
             datapath.map(Obstacle::DatapathNotProved),
             (!self.worker_turns()).then_some(Obstacle::WorkerStalled),
-            self.cluster.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            self.cluster.lock().unwrap_or_else(PoisonError::into_inner).obstacle(),
             self.stopping.load(Ordering::Acquire).then_some(Obstacle::Stopping),
         ]
         .into_iter()
@@ -242,6 +252,19 @@ impl Readiness {
     /// To be told of changes from now on.
     pub fn changes(&self) -> Changes {
         Changes { changes: self.changes.subscribe(), stall: self.stall }
+    }
+}
+
+/// How far each packet thread is in its cluster; of a node that stands alone, nothing.
+#[derive(Debug, Default)]
+struct Workers(BTreeMap<WorkerId, ClusterStatus>);
+
+impl Workers {
+    fn obstacle(&self) -> Option<Obstacle> {
+        let mut statuses = self.0.values();
+        let mut whole = statuses.next()?.clone();
+        statuses.for_each(|status| add_status(&mut whole, status));
+        what_is_missing(&whole)
     }
 }
 

@@ -2,6 +2,7 @@
 //! their clocks, in one thread and in virtual time. All of it follows from one seed.
 
 mod balancer;
+mod company;
 mod conversation;
 mod host;
 mod invariants;
@@ -35,9 +36,14 @@ pub struct Report {
 /// Seeds with this bit are of nodes whose kernel moves settled flows by itself.
 pub const FAST_PATH: u64 = 1 << 40;
 
-/// The seeds that a hunt goes through: every second one is of nodes with a fast path.
+/// Seeds with this bit are of nodes some of which have several workers.
+pub const WORKERS: u64 = 1 << 41;
+
+/// The seeds that a hunt goes through: every second one is of nodes with a fast path, every third one of workers.
 pub fn seed_of(number: u64) -> u64 {
-    if number.is_multiple_of(2) { number | FAST_PATH } else { number }
+    let fast = if number.is_multiple_of(2) { FAST_PATH } else { 0 };
+    let workers = if number.is_multiple_of(3) { WORKERS } else { 0 };
+    number | fast | workers
 }
 
 /// Runs one schedule.
@@ -88,10 +94,10 @@ fn run(schedule: &Schedule, company: Company) -> Result<Report, String> {
     let what = world.run().err().unwrap_or_else(|| "not the same again".to_owned());
     let shown = std::env::var(SHOWN_VARIABLE).ok().and_then(|text| text.parse().ok());
     let told = &world.told[world.told.len().saturating_sub(shown.unwrap_or(SHOWN))..];
-    let (nodes, mode, severity) = (schedule.nodes, schedule.mode, schedule.severity);
+    let (nodes, mode, severity) = (&schedule.workers, schedule.mode, schedule.severity);
     let at = world.now as f64 / 1e9;
     Err(format!(
-        "{severity:?} {mode:?} {nodes} nodes at {at:.6} s: {what}\nfaults {:?}\n{}",
+        "{severity:?} {mode:?} workers of nodes {nodes:?} at {at:.6} s: {what}\nfaults {:?}\n{}",
         schedule.faults,
         told.join("\n")
     ))

@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use gabion_engine::{
     ClusterConfig, Engine, EngineConfig, Event, Frame, Generation, InterfaceId, Limits, Neighbour,
-    NodeId, NodeState, Offload, Session, Time, Verdict, WRAPPED_FRAME, Wrapped,
+    NodeId, NodeState, Offload, Session, Time, Verdict, WRAPPED_FRAME, WorkerId, Wrapped,
 };
 
 use crate::fast_path::{ModelTable, Moved};
 use crate::words;
 
+use super::company::{Board, Place};
 use super::{Company, policy};
 
 const LIMITS: Limits = Limits {
@@ -36,6 +37,11 @@ const RING: usize = 512;
 
 pub(super) struct Node {
     pub(super) index: usize,
+    /// The machine that it is a worker of, and its place there.
+    pub(super) machine: usize,
+    worker: usize,
+    /// All machines' members.
+    machines: Vec<Vec<NodeId>>,
     pub(super) engine: Option<Engine>,
     /// A machine that runs refuses what comes for a process that does not.
     pub(super) is_on: bool,
@@ -83,6 +89,11 @@ pub(super) enum Input {
         from: InterfaceId,
         bytes: Vec<u8>,
     },
+    /// By another worker of the machine.
+    Handed {
+        from: InterfaceId,
+        bytes: Vec<u8>,
+    },
     Sync {
         from: usize,
         session: u64,
@@ -122,9 +133,21 @@ pub(super) enum Output {
 const BETWEEN: std::time::Duration = std::time::Duration::from_millis(400);
 
 impl Node {
-    pub(super) fn new(index: usize, nodes: usize, has_fast_path: bool) -> Self {
+    /// The worker of a machine that has this index of all members'.
+    pub(super) fn new(index: usize, workers: &[usize], has_fast_path: bool) -> Self {
+        let mut members = (1..).map(NodeId);
+        let machines: Vec<Vec<_>> =
+            workers.iter().map(|count| members.by_ref().take(*count).collect()).collect();
+        let place = |(machine, members): (usize, &Vec<NodeId>)| {
+            let worker = members.iter().position(|id| usize::from(id.0) == index + 1)?;
+            Some((machine, worker))
+        };
+        let (machine, worker) = machines.iter().enumerate().find_map(place).unwrap();
         Self {
             index,
+            machine,
+            worker,
+            machines,
             engine: None,
             is_on: true,
             is_paused: false,
@@ -137,7 +160,7 @@ impl Node {
             busy_until: 0,
             is_slow: false,
             wakes_at: u64::MAX,
-            sessions: vec![None; nodes],
+            sessions: vec![None; workers.iter().sum()],
             corrupt: 0,
             fast: has_fast_path.then(ModelTable::default),
             takes_over: false,
@@ -149,7 +172,13 @@ impl Node {
     }
 
     /// A process begins, with nothing but its configuration and the policy on its disk.
-    pub(super) fn start(&mut self, now: u64, company: Company, random: &mut crate::random::Random) {
+    pub(super) fn start(
+        &mut self,
+        now: u64,
+        company: Company,
+        board: &Board,
+        random: &mut crate::random::Random,
+    ) {
         let ten_years = 10 * 365 * 86_400 * 1_000_000_000;
         self.clock = Clock {
             booted: now,
@@ -164,6 +193,7 @@ impl Node {
         let cluster = ClusterConfig {
             node: self.id(),
             members,
+            machines: self.machines.clone(),
             incarnation: self.incarnation,
             secret: [7; 16],
             sync_mtu: 1_500,
@@ -174,7 +204,12 @@ impl Node {
         let cluster = (company == Company::Peers).then_some(cluster);
         let config = EngineConfig { limits: LIMITS, seed, cluster };
         let mut engine = Engine::new(self.time(now), config);
-        engine.set_network(policy::network(self.id().0));
+        let workers = self.machines[self.machine].len() as u16;
+        if workers > 1 {
+            let (me, board) = (WorkerId(self.worker as u16), board.clone());
+            engine.join_shards(Box::new(Place { me, workers, board }));
+        }
+        engine.set_network(policy::network(self.machine as u8 + 1));
         self.generation += 1;
         engine.set_rules(Generation(self.generation), policy::rules(self.policy));
         engine.open();
@@ -249,7 +284,8 @@ impl Node {
             Input::Wrapped { from, bytes, .. } => {
                 table.unwrap(time, NodeId(*from as u8 + 1), bytes)?
             }
-            Input::Sync { .. }
+            Input::Handed { .. }
+            | Input::Sync { .. }
             | Input::Up { .. }
             | Input::Lost { .. }
             | Input::Policy(_)
@@ -287,6 +323,14 @@ impl Node {
                 let Some(engine) = &mut self.engine else { return Ok(Vec::new()) };
                 let mut frame = Frame { bytes: &mut bytes, offload: Offload::default() };
                 if let Verdict::Forward { out } = engine.handle_frame(time, from, &mut frame) {
+                    forwarded = Some(Output::Frame { out, bytes });
+                }
+            }
+            Input::Handed { from, mut bytes } => {
+                let Some(engine) = &mut self.engine else { return Ok(Vec::new()) };
+                let mut frame = Frame { bytes: &mut bytes, offload: Offload::default() };
+                if let Verdict::Forward { out } = engine.handle_from_worker(time, from, &mut frame)
+                {
                     forwarded = Some(Output::Frame { out, bytes });
                 }
             }

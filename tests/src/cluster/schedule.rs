@@ -63,6 +63,11 @@ pub(super) enum Fault {
     /// Starts what is not running; a node that joins is one that did not run from the start.
     Start(usize),
     Pause(usize),
+    /// One worker of a node.
+    Hang {
+        node: usize,
+        worker: usize,
+    },
     Resume(usize),
     Cut {
         from: usize,
@@ -92,6 +97,8 @@ pub(super) enum Fault {
 pub(super) struct Schedule {
     pub(super) seed: u64,
     pub(super) nodes: usize,
+    /// How many workers each has: these are the cluster's members.
+    pub(super) workers: Vec<usize>,
     pub(super) mode: Mode,
     pub(super) severity: Severity,
     pub(super) weathers: Vec<Weather>,
@@ -115,6 +122,7 @@ impl Schedule {
         let mut schedule = Self {
             seed,
             nodes,
+            workers: vec![1; nodes],
             mode: random.pick(&[Mode::Pin, Mode::Steer]),
             severity,
             weathers: vec![weather(&mut random, severity)],
@@ -133,6 +141,9 @@ impl Schedule {
         }
         schedule.faults.sort_by_key(|(at, _)| *at);
         schedule.draw_plans(&mut random);
+        if seed & super::WORKERS != 0 {
+            schedule.draw_workers(&mut random);
+        }
         schedule
     }
 
@@ -142,6 +153,7 @@ impl Schedule {
         let mut schedule = Self {
             seed,
             nodes: 1,
+            workers: vec![1],
             mode: Mode::Steer,
             severity: Severity::Calm,
             weathers: vec![Weather::FAIR],
@@ -151,6 +163,25 @@ impl Schedule {
         };
         schedule.draw_plans(&mut random);
         schedule
+    }
+
+    /// Some nodes have several workers, one of which may stand still while the others go on.
+    fn draw_workers(&mut self, random: &mut Random) {
+        for workers in &mut self.workers {
+            *workers = random.pick(&[1, 2, 2, 3]);
+        }
+        let node = random.below(self.nodes as u64) as usize;
+        self.workers[node] = random.pick(&[2, 3]);
+        if self.severity == Severity::Harsh {
+            for _ in 0..random.below(3) {
+                let worker = random.below(self.workers[node] as u64) as usize;
+                let at = random.between(FAULTS_FROM, FAULTS_UNTIL - 5 * SECOND);
+                let lasts = random.between(100 * MILLISECOND, 4 * SECOND);
+                self.faults.push((at, Fault::Hang { node, worker }));
+                self.faults.push((at + lasts, Fault::Resume(node)));
+            }
+            self.faults.sort_by_key(|(at, _)| *at);
+        }
     }
 
     fn draw_single(&mut self, random: &mut Random) {

@@ -1,6 +1,7 @@
 //! Virtual time, and everything that happens in it, one thing after the other.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 use gabion_engine::Wrapped;
 
@@ -10,6 +11,7 @@ use crate::words;
 
 use super::Company;
 use super::balancer::Balancer;
+use super::company::Board;
 use super::conversation::Course;
 use super::host::Host;
 use super::invariants::{HANGS, Watch};
@@ -40,7 +42,10 @@ pub(super) enum Event {
 pub(super) struct World {
     pub(super) now: u64,
     pub(super) schedule: Schedule,
+    /// The members: workers of the machines, one after the other.
     pub(super) nodes: Vec<Node>,
+    /// By machine: what its workers share.
+    pub(super) boards: Vec<Board>,
     pub(super) courses: Vec<Course>,
     pub(super) watch: Watch,
     pub(super) tracing: bool,
@@ -65,6 +70,9 @@ pub(super) fn client_port(conversation: usize) -> u16 {
     20_000 + conversation as u16
 }
 
+/// So long something is on its way from one worker of a machine to another.
+const BESIDE: u64 = 10_000;
+
 /// Ports of strangers who belong to no conversation.
 pub(super) const STRANGERS: u16 = 40_000;
 
@@ -75,7 +83,10 @@ impl World {
         let has_fast_path = schedule.seed & super::FAST_PATH != 0;
         let mut world = Self {
             now: MILLISECOND,
-            nodes: (0..nodes).map(|index| Node::new(index, nodes, has_fast_path)).collect(),
+            nodes: (0..schedule.workers.iter().sum())
+                .map(|index| Node::new(index, &schedule.workers, has_fast_path))
+                .collect(),
+            boards: (0..nodes).map(|_| Board::default()).collect(),
             courses: vec![Course::default(); schedule.plans.len()],
             watch: Watch::new(nodes, schedule.plans.len()),
             tracing: false,
@@ -114,14 +125,15 @@ impl World {
                     self.hosts[side].listen(port);
                 }
             }
-            for node in 0..self.nodes.len() {
+            for node in 0..self.schedule.nodes {
                 self.at(self.now + self.random.clone().below(SECOND), Event::Probe { side, node });
             }
         }
         for node in 0..self.nodes.len() {
-            if self.schedule.starts[node] {
+            let machine = self.nodes[node].machine;
+            if self.schedule.starts[machine] {
                 let mut random = Random::new(self.random.next());
-                self.nodes[node].start(self.now, company, &mut random);
+                self.nodes[node].start(self.now, company, &self.boards[machine], &mut random);
                 self.at(self.now, Event::NodeWakes(node));
             }
             for other in node + 1..self.nodes.len() {
@@ -189,7 +201,8 @@ impl World {
             Event::ToNode { node, input } => self.give(node, input)?,
             Event::ToHost { side, frame } => self.arrive(side, frame)?,
             Event::Probe { side, node } => {
-                let is_well = self.nodes[node].is_ready(self.now);
+                let is_well =
+                    self.workers_of(node).all(|worker| self.nodes[worker].is_ready(self.now));
                 let was = self.balancers[side].is_up(node);
                 self.balancers[side].probed(node, is_well);
                 if was != self.balancers[side].is_up(node) {
@@ -236,17 +249,26 @@ impl World {
         self.watch.steered(self.now, node, &seen.key);
         let from = if side == 0 { EXT } else { INT };
         let at = self.now + 50_000 + self.random.below(100_000);
-        self.at(at, Event::ToNode { node, input: Input::Frame { from, bytes: frame } });
+        let doors = self.workers_of(node);
+        let door = match doors.len() as u64 {
+            1 => doors.start,
+            workers => doors.start + self.random.below(workers) as usize,
+        };
+        self.at(at, Event::ToNode { node: door, input: Input::Frame { from, bytes: frame } });
     }
 
     pub(super) fn give(&mut self, index: usize, input: Input) -> Result<(), String> {
-        let node = &mut self.nodes[index];
-        if !node.is_on {
+        if !self.nodes[index].is_on {
             return Ok(());
         }
-        if let Some(output) = node.pass(self.now, &input) {
-            return self.leave(index, output);
+        // The kernel is the machine's.
+        let passed = self
+            .workers_of(self.nodes[index].machine)
+            .find_map(|worker| Some((worker, self.nodes[worker].pass(self.now, &input)?)));
+        if let Some((worker, output)) = passed {
+            return self.leave(worker, output);
         }
+        let node = &mut self.nodes[index];
         if node.engine.is_none() {
             return Ok(());
         }
@@ -281,8 +303,31 @@ impl World {
         for output in outputs {
             self.leave(index, output)?;
         }
+        let machine = self.nodes[index].machine;
+        let first = self.workers_of(machine).start;
+        while let Some((to, from, bytes)) = self.boards[machine].take_handed() {
+            let node = first + usize::from(to.0);
+            self.tell(|| format!("node {} hands to {}: {}", index + 1, node + 1, say(&bytes)));
+            let input = Input::Handed { from, bytes };
+            self.at(self.now + BESIDE, Event::ToNode { node, input });
+        }
         self.wake(index);
         Ok(())
+    }
+
+    /// The members that are workers of a machine.
+    pub(super) fn workers_of(&self, machine: usize) -> Range<usize> {
+        let first = self.schedule.workers[..machine].iter().sum();
+        first..first + self.schedule.workers[machine]
+    }
+
+    /// Whether nothing gets from one to the other.
+    pub(super) fn is_cut(&self, from: usize, to: usize) -> bool {
+        self.cut[self.nodes[from].machine][self.nodes[to].machine]
+    }
+
+    pub(super) fn is_beside(&self, one: usize, other: usize) -> bool {
+        self.nodes[one].machine == self.nodes[other].machine
     }
 
     fn wake(&mut self, index: usize) {
@@ -342,8 +387,15 @@ impl World {
         bytes: &[u8],
         input: impl Fn(Vec<u8>, bool) -> Input,
     ) {
+        if self.is_beside(from, to) {
+            let input = input(bytes.to_vec(), false);
+            self.at(self.now + BESIDE, Event::ToNode { node: to, input });
+            return;
+        }
         let weather = self.weather;
-        if self.cut[from][to] || bytes.len() + 28 > weather.mtu || self.random.happens(weather.loss)
+        if self.is_cut(from, to)
+            || bytes.len() + 28 > weather.mtu
+            || self.random.happens(weather.loss)
         {
             return;
         }
@@ -389,9 +441,9 @@ impl World {
 
     fn tell_input(&mut self, index: usize, input: &Input) {
         let what = match input {
-            Input::Frame { .. } => return,
-            Input::Sync { .. } => return,
-            Input::Timer => return,
+            Input::Frame { .. } | Input::Handed { .. } | Input::Sync { .. } | Input::Timer => {
+                return;
+            }
             Input::Wrapped { from, bytes, is_corrupt } => {
                 format!(
                     "a packet wrapped by {}: {} bytes, corrupt {is_corrupt}",

@@ -125,6 +125,21 @@ fn a_cluster_with_programs() {
     }
 }
 
+/// The same with two packet threads on each of three nodes, each of which is a member: answers come by any of six, and a
+/// node dies with both of its own.
+#[test]
+fn a_cluster_with_workers() {
+    let workers = ["--datapath", "ebpf", "--workers", "2", "--nodes", "3"];
+    let with = |options: &[&'static str]| [&workers[..], options].concat();
+    let asymmetric = run("asymmetric", &with(&["--connections", "200"]), 3);
+    assert!(asymmetric.is_none_or(|report| report["slow"].as_u64().unwrap() < 20));
+    for by in ["kill", "power-off"] {
+        let options = with(&["--balancer", "steer", "--connections", "40", "--by", by]);
+        let Some((report, said, _)) = report("failover", &options) else { return };
+        assert_eq!(report["survived"], 40, "{report:#}\n{said}");
+    }
+}
+
 /// Delay of 0 to 20 ms and 5 % loss between the nodes.
 ///
 /// A known gap: packets that a port block sends to their owner are not kept until they have arrived, so that some

@@ -80,7 +80,7 @@ pub(crate) struct Common {
     #[arg(long, value_enum, default_value_t = Datapath::Userspace)]
     datapath: Datapath,
 
-    /// Packet threads of the node; several need --datapath ebpf, and one node
+    /// Packet threads of each node; several need --datapath ebpf
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=16))]
     workers: u16,
 }
@@ -174,11 +174,6 @@ fn run_cluster(scenario: cluster::Scenario, run: &Run) -> Result<()> {
             .next("leave out --keep and --only")
             .into());
     }
-    if run.common.workers > 1 {
-        return Err(Failure::new("a member of a cluster has one worker as yet")
-            .next("leave out --workers")
-            .into());
-    }
     let name = match &run.common.name {
         Some(name) => checked_name(name)?,
         None => format!("{}{}", scenario.name(), std::process::id()),
@@ -189,6 +184,7 @@ fn run_cluster(scenario: cluster::Scenario, run: &Run) -> Result<()> {
         bin_dir: run.common.bin_dir.clone(),
         offloads: run.common.offloads,
         datapath: run.common.datapath,
+        workers: run.common.workers,
         json: run.json.as_deref(),
         options: &run.cluster,
     };

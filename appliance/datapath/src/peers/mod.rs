@@ -64,6 +64,20 @@ pub struct FromPeer<'a> {
     pub segment: Option<u16>,
 }
 
+/// Where a peer is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PeerPlace {
+    pub address: IpAddr,
+    pub ports: PeerPorts,
+}
+
+/// The UDP ports of one end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PeerPorts {
+    pub sync: u16,
+    pub wrapped: u16,
+}
+
 /// What one of the sockets has done since it was opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct PeerCounters {
@@ -89,8 +103,6 @@ pub struct PeerSockets {
 struct Channel {
     socket: OwnedFd,
     peers: Vec<Address>,
-    /// Of both ends.
-    port: u16,
     arrivals: Arrivals,
     counters: PeerCounters,
     /// The kernel takes superframes; if the device cannot, it refuses and they are cut here.
@@ -109,20 +121,41 @@ impl PeerSockets {
         sync_port: u16,
         wrapped_port: u16,
     ) -> Result<Self, (PeerTraffic, io::Error)> {
-        let open = |traffic, port, arrivals| {
-            Channel::open(local, peers, port, arrivals).map_err(|error| (traffic, error))
+        let ports = PeerPorts { sync: sync_port, wrapped: wrapped_port };
+        let peers: Vec<_> =
+            peers.iter().map(|address| PeerPlace { address: *address, ports }).collect();
+        Self::open_at(PeerPlace { address: local, ports }, &peers)
+    }
+
+    /// The same where several share an address, and have ports of their own.
+    ///
+    /// # Errors
+    /// As [`PeerSockets::open`].
+    pub fn open_at(
+        local: PeerPlace,
+        peers: &[PeerPlace],
+    ) -> Result<Self, (PeerTraffic, io::Error)> {
+        let open = |traffic, of: fn(PeerPorts) -> u16, arrivals| {
+            let at = |place: &PeerPlace| SocketAddr::new(place.address, of(place.ports));
+            let peers = peers.iter().map(|peer| Address::new(at(peer))).collect();
+            Channel::open(at(&local), peers, arrivals).map_err(|error| (traffic, error))
         };
+        let local_ip = local.address;
         let mut sockets = Self {
-            sync: open(PeerTraffic::Sync, sync_port, Arrivals::new(PEER_BATCH, SYNC_BYTES, 0))?,
+            sync: open(
+                PeerTraffic::Sync,
+                |ports| ports.sync,
+                Arrivals::new(PEER_BATCH, SYNC_BYTES, 0),
+            )?,
             wrapped: open(
                 PeerTraffic::Wrapped,
-                wrapped_port,
+                |ports| ports.wrapped,
                 Arrivals::new(WRAPPED_BATCH, WRAPPED_BYTES, CONTINUED_BYTES),
             )?,
         };
         // A kernel without it hands over each datagram by itself.
         sockets.wrapped.segments = socket::join_segments(&sockets.wrapped.socket).is_ok();
-        if local.is_ipv6() {
+        if local_ip.is_ipv6() {
             // Members' programs make no checksums (RFC 6936 section 5).
             socket::take_without_checksum(&sockets.wrapped.socket)
                 .map_err(|error| (PeerTraffic::Wrapped, error))?;
@@ -175,15 +208,14 @@ impl PeerSockets {
 }
 
 impl Channel {
-    fn open(local: IpAddr, peers: &[IpAddr], port: u16, arrivals: Arrivals) -> io::Result<Self> {
-        let socket = socket::open(SocketAddr::new(local, port), BUFFER_BYTES)?;
-        let peers = peers.iter().map(|peer| Address::new(SocketAddr::new(*peer, port))).collect();
+    fn open(local: SocketAddr, peers: Vec<Address>, arrivals: Arrivals) -> io::Result<Self> {
+        let socket = socket::open(local, BUFFER_BYTES)?;
         let counters = PeerCounters::default();
-        Ok(Self { socket, peers, port, arrivals, counters, segments: false })
+        Ok(Self { socket, peers, arrivals, counters, segments: false })
     }
 
     fn receive(&mut self, budget: u32, handle: &mut dyn FnMut(FromPeer<'_>)) -> io::Result<u32> {
-        let Self { socket, peers, port, arrivals, counters, .. } = self;
+        let Self { socket, peers, arrivals, counters, .. } = self;
         let mut handled = 0;
         while handled < budget {
             let count = arrivals.receive(socket)?;
@@ -193,12 +225,12 @@ impl Channel {
                     counters.truncated += 1;
                     continue;
                 }
-                let Some(peer) = peers.iter().position(|peer| peer.is(arrival.from)) else {
+                let Some(peer) = socket::find(peers, arrival.from, arrival.port) else {
                     counters.strangers += 1;
                     continue;
                 };
                 let segment = arrival.stride.is_none().then_some(arrival.port);
-                let segment = segment.filter(|&segment| segment != *port);
+                let segment = segment.filter(|&segment| segment != peers[peer].port());
                 let socket::Arrival { buffer, length, stride, .. } = arrival;
                 let stride = stride.unwrap_or(length).max(1);
                 let count = length.div_ceil(stride);

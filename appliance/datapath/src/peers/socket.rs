@@ -69,6 +69,7 @@ fn switch_on(socket: &OwnedFd, option: libc::c_int) -> io::Result<()> {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Address {
     ip: IpAddr,
+    port: u16,
     raw: RawAddress,
 }
 
@@ -96,12 +97,11 @@ impl Address {
                 sin6_scope_id: address.scope_id(),
             }),
         };
-        Self { ip: address.ip(), raw }
+        Self { ip: address.ip(), port: address.port(), raw }
     }
 
-    /// The port does not matter: what is sealed says who has sent it.
-    pub(super) fn is(&self, from: Option<IpAddr>) -> bool {
-        from == Some(self.ip)
+    pub(super) const fn port(&self) -> u16 {
+        self.port
     }
 
     fn pointer(&self) -> (*const libc::c_void, libc::socklen_t) {
@@ -110,6 +110,16 @@ impl Address {
             RawAddress::V6(raw) => ((&raw const *raw).cast(), size_of_val(raw) as libc::socklen_t),
         }
     }
+}
+
+/// Whose address this is. Peers that have one address are told apart by their ports; elsewhere the port does not matter:
+/// what is sealed says who has sent it.
+pub(super) fn find(peers: &[Address], from: Option<IpAddr>, port: u16) -> Option<usize> {
+    let is_there = |peer: &Address| Some(peer.ip) == from;
+    let place = peers.iter().position(is_there)?;
+    let is_alone = !peers[place + 1..].iter().any(is_there);
+    let at_port = || peers.iter().position(|peer| is_there(peer) && peer.port == port);
+    is_alone.then_some(place).or_else(at_port)
 }
 
 /// What became of some datagrams.

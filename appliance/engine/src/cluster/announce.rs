@@ -9,8 +9,8 @@ use super::ports::Ends;
 use super::record::{Record, Translation};
 use super::rendezvous::Pair;
 use super::share::{
-    self, AWAITED, COVERED, ESTABLISHED, RECORD_WAITS, REGISTER_WAITS, REGISTERED, REPLICATED,
-    SIDES, Share, Shares,
+    self, AWAITED, COVERED, ESTABLISHED, KEY_OF_SIDE, RECORD_WAITS, REGISTER_WAITS, REGISTERED,
+    REPLICATED, SIDES, Share, Shares,
 };
 use super::{Cluster, NodeId};
 use crate::event::FlowState;
@@ -103,8 +103,9 @@ impl Engine {
         let Share { birth, term, .. } = share;
         let is_over = rank_of(&flow.tracker) == Rank::Closed;
         let end = End { birth, term, is_over };
-        for (key, holder) in [first, second, second].into_iter().zip(share.holders) {
+        for (side, holder) in KEY_OF_SIDE.into_iter().zip(share.holders) {
             if let Some(holder) = holder {
+                let key = if side == 0 { first } else { second };
                 cluster.tell(holder, Message::Gone { key, end });
             }
         }
@@ -172,7 +173,8 @@ impl Cluster {
         let Some(key) = key_of(flows, slot, side) else { return };
         let holder = match side {
             2 => self.giver_of(translator, &flows.key(slot, Direction::Reply)),
-            _ => self.rendezvous.holder(&key, self.directors, self.me()),
+            side if share::BESIDE.contains(&side) => self.holder_beside(&key),
+            _ => self.holder_elsewhere(&key),
         };
         let at = usize::from(side);
         let bit = digests::bit(self.shares.get(slot).term);
@@ -201,11 +203,24 @@ impl Cluster {
         }
     }
 
+    /// Whom this node tells of a key so that its machine can go: the director, if that is elsewhere, and him who
+    /// becomes it.
+    pub(super) fn holder_elsewhere(&self, key: &Pair) -> Option<NodeId> {
+        self.rendezvous.director(key, self.directors.without_all(self.machines.around(self.me())))
+    }
+
+    /// The director where that is another worker of this machine: whoever claims the key too is told of there.
+    fn holder_beside(&self, key: &Pair) -> Option<NodeId> {
+        let holder = self.rendezvous.holder(key, self.directors, self.me());
+        holder.filter(|holder| self.is_beside(*holder))
+    }
+
     /// The flow has been taken over: copies of the last owner's, wherever they are, are old.
     fn replace_copies(&mut self, slot: Slot, key: Pair) {
         let share = self.shares.get(slot);
         let others = self.view.without(self.me()).nodes();
-        for peer in others.filter(|peer| Some(*peer) != share.holders[0]) {
+        let [elsewhere, _, _, beside, _] = share.holders;
+        for peer in others.filter(|peer| ![elsewhere, beside].contains(&Some(*peer))) {
             self.tell(peer, Message::Elsewhere { key, term: share.term });
         }
     }
@@ -345,10 +360,10 @@ impl Cluster {
     }
 
     fn add_to_digests(&mut self, share: &Share) {
-        let [_, second, giver] = share.holders;
+        let [_, second, giver, _, beside] = share.holders;
         for (side, holder) in share.holders.into_iter().enumerate() {
             // One who is asked for the key and gave out its port is told once.
-            let is_told = side == 2 && giver == second;
+            let is_told = side == 2 && [second, beside].contains(&giver);
             if let Some(peer) = holder.filter(|_| !is_told).and_then(|node| self.peer(node)) {
                 peer.sums.add(share.term, side > 0);
             }
@@ -401,9 +416,11 @@ pub(super) fn slot_of(flows: &FlowTable, key: &Pair) -> Option<Slot> {
 /// The first or the second key; no second one where both are the same.
 pub(crate) fn key_of(flows: &FlowTable, slot: Slot, side: u8) -> Option<Pair> {
     let key = |way| Pair::from(flows.key(slot, way));
-    match side {
-        0 => Some(key(Direction::Original)),
-        _ => Some(key(Direction::Reply)).filter(|second| *second != key(Direction::Original)),
+    match KEY_OF_SIDE.get(usize::from(side)) {
+        Some(0) => Some(key(Direction::Original)),
+        Some(_) | None => {
+            Some(key(Direction::Reply)).filter(|second| *second != key(Direction::Original))
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use super::message::{Claim, End, Heartbeat, Message, Rank, Registration, message
 use super::pass::Sweep;
 use super::record::Record;
 use super::rendezvous::Pair;
+use super::share::SIDES;
 use super::{Cluster, NodeId};
 use crate::event::CloseReason;
 use crate::flows::Slot;
@@ -232,7 +233,7 @@ impl Engine {
     /// A flow of this node's has ended at another owner's.
     fn end_with(&mut self, now: Time, slot: Slot, end: End) {
         let Self { cluster: Some(cluster), flows, .. } = self else { return };
-        let keys = [0, 1, 1].map(|side| key_of(flows, slot, side));
+        let keys: [_; SIDES] = std::array::from_fn(|side| key_of(flows, slot, side as u8));
         for (key, holder) in keys.into_iter().zip(cluster.shares.get(slot).holders) {
             if let Some((key, holder)) = key.zip(holder) {
                 cluster.tell(holder, Message::Gone { key, end });

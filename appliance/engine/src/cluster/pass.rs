@@ -127,11 +127,12 @@ impl Cluster {
             }
             let record = replica.record;
             let first = record.first();
-            if self.director(&first) == self.me() {
-                let next = self.rendezvous.holder(&first, self.directors, self.me());
-                if let Some(next) = next {
-                    self.tell(next, Message::Record(record));
-                }
+            // Other workers of his machine may be there still, and keep none.
+            let left = self.directors.without_all(self.machines.around(replica.owner));
+            if self.rendezvous.director(&first, left) == Some(self.me())
+                && let Some(next) = self.holder_elsewhere(&first)
+            {
+                self.tell(next, Message::Record(record));
             }
             self.register_orphan(translator, &record);
         }

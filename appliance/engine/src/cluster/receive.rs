@@ -9,7 +9,7 @@ use super::message::{Birth, Claim, Message, Rank, Registration};
 use super::rendezvous::Pair;
 use super::waiting::Asked;
 use super::wrap::{Flags, Refused, Wrapping};
-use super::{Cluster, NodeId, NodeState, Wrapped};
+use super::{Cluster, NodeId, NodeState, View, Wrapped};
 use crate::admit::{begins_flow, is_opening};
 use crate::event::CloseReason;
 use crate::flows::Slot;
@@ -180,7 +180,6 @@ impl Engine {
         let Some(cluster) = &mut self.cluster else { return Err(DropReason::NoOwner.into()) };
         let Arrived { by, from, wrapping } = *arrived;
         let wrapping = &wrapping;
-        let me = cluster.me();
         let known = cluster.known_owner(now, &key).map(|(owner, _)| owner);
         let others = |node: &NodeId| ![wrapping.origin, by].contains(node);
         if let Some(owner) = known.filter(others) {
@@ -197,7 +196,10 @@ impl Engine {
         if let Some(better) = cluster.better_informed(&key, wrapping).filter(others) {
             return cluster.pass_to(better, wrapping, frame, packet);
         }
-        let is_director = cluster.director(&key) == me || cluster.director_but(&key, by) == me;
+        let is_director = cluster.is_director_for(&key, by);
+        if let Some(elsewhere) = cluster.asked_too(&key, &arrived.wrapping, by) {
+            return cluster.pass_to(elsewhere, wrapping, frame, packet);
+        }
         if wrapping.flags.has(Flags::MINE)
             && is_director
             && let Some(end) = cluster.directory.ended(now, &key)
@@ -372,15 +374,24 @@ impl Cluster {
     /// Whom a node asks that has not yet been told all that it is to know, or was asked by mistake.
     fn better_informed(&self, key: &Pair, wrapping: &Wrapping) -> Option<NodeId> {
         let director = match self.state {
-            NodeState::Joining => self.rendezvous.holder(key, self.directors, self.me()),
+            NodeState::Joining => self.holder_elsewhere(key),
             NodeState::Ready | NodeState::Draining => Some(self.director(key)),
         };
         director.filter(|director| *director != self.me() && wrapping.hops < HOPS_MAX)
     }
 
-    /// The director of a key as a node sees it that takes itself for no member.
-    fn director_but(&self, key: &Pair, by: NodeId) -> NodeId {
-        self.rendezvous.holder(key, self.directors, by).unwrap_or(self.me())
+    /// Whether this node is a key's director, or is one for a node that takes itself for no member, or no worker of its
+    /// machine's.
+    fn is_director_for(&self, key: &Pair, by: NodeId) -> bool {
+        let left = [View::NONE, View::NONE.with(by), self.machines.around(by)];
+        let mut views = left.map(|left| self.directors.without_all(left)).into_iter();
+        views.any(|view| self.rendezvous.director(key, view).is_none_or(|node| node == self.me()))
+    }
+
+    /// Who else is asked for another worker of this machine that has stood still: the machine may have, as a whole.
+    fn asked_too(&self, key: &Pair, wrapping: &Wrapping, by: NodeId) -> Option<NodeId> {
+        let is_doubted = wrapping.flags.has(Flags::MINE) && self.is_beside(by);
+        is_doubted.then(|| self.holder_elsewhere(key)).flatten()
     }
 
     /// A process that begins anew numbers what it asks anew.

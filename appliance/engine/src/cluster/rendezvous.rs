@@ -54,6 +54,11 @@ impl View {
         Self(self.0 & !bit(node))
     }
 
+    #[must_use]
+    pub(crate) const fn without_all(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
     pub(crate) const fn contains(self, node: NodeId) -> bool {
         self.0 & bit(node) != 0
     }
@@ -89,6 +94,22 @@ impl fmt::Debug for View {
     }
 }
 
+/// Which members are workers of one machine, and go with it. Whoever is named with nobody is alone on his.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Machines(Vec<View>);
+
+impl Machines {
+    pub(crate) fn new(machines: &[Vec<NodeId>]) -> Self {
+        Self(machines.iter().map(|members| members.iter().copied().collect()).collect())
+    }
+
+    /// The members on the machine of one, which is among them.
+    pub(crate) fn around(&self, node: NodeId) -> View {
+        let found = self.0.iter().find(|members| members.contains(node));
+        found.copied().unwrap_or(View::NONE.with(node))
+    }
+}
+
 /// What the weights of a key's nodes follow from: the key, hashed under the cluster's secret.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Digest(pub(crate) u64);
@@ -111,7 +132,8 @@ impl Rendezvous {
         self.heaviest(self.digest(pair), view)
     }
 
-    /// The member at which `owner` registers the key: the director, or the next where that is `owner`.
+    /// The member at which `owner` registers the key: the director, or the next where that is `owner`. It is one more
+    /// where this one would go with the owner's machine.
     pub(crate) fn holder(self, pair: &Pair, view: View, owner: NodeId) -> Option<NodeId> {
         self.director(pair, view.without(owner))
     }

@@ -196,20 +196,27 @@ impl PortAllocator {
         self.idle += usize::from(pool.is_idle());
     }
 
-    /// Whether workers share the node's own addresses.
+    /// Whether nobody but this machine's workers, who are told of each other's keys, uses the port of the address.
+    pub(crate) fn is_of_machine(&self, address: Address, port: u16) -> bool {
+        self.blocks.as_ref().is_none_or(|blocks| blocks.is_of_machine(address, port))
+    }
+
+    /// Whether nobody but this node's workers share addresses.
     pub(crate) fn is_dealt_to_workers(&self) -> bool {
         self.blocks.as_ref().is_some_and(Blocks::are_of_worker)
     }
 
-    /// Says which addresses all members of the cluster use, or all workers, in place of those before.
-    pub(crate) fn share(&mut self, addresses: Vec<RangeInclusive<Address>>) {
+    /// Says which addresses all members of the cluster use, or all workers, and which all workers of a member's machine,
+    /// in place of those before.
+    pub(crate) fn share(
+        &mut self,
+        addresses: Vec<RangeInclusive<Address>>,
+        own: Vec<RangeInclusive<Address>>,
+    ) {
         let Some(blocks) = &mut self.blocks else { return };
-        blocks.set_shared(addresses);
-        if blocks.are_of_worker() {
-            return;
-        }
+        blocks.set_shared(addresses, own);
         for ((address, _), pool) in &mut self.pools {
-            if blocks.is_shared(*address) != pool.owned.is_some() {
+            if !blocks.is_as_before(*address, pool.owned.as_deref()) {
                 pool.owned = blocks.owned(*address);
                 pool.orders.clear();
             }

@@ -41,6 +41,8 @@ pub(super) struct Hello {
     pub(super) reach: Reach,
     /// Whether its datapath takes what another's has wrapped.
     pub(super) unwraps: bool,
+    /// How many of its members there are.
+    pub(super) workers: u8,
 }
 
 const CLUSTER: u8 = 129;
@@ -49,6 +51,8 @@ const NODE: u8 = 131;
 const INCARNATION: u8 = 132;
 const BOOT: u8 = 133;
 const EPOCH: u8 = 134;
+/// One byte; not said of one, as members of before have.
+const WORKERS: u8 = 135;
 pub(super) const POLICY: u8 = 1;
 const REACH: u8 = 2;
 /// One byte, not zero. Members of before do not say it.
@@ -68,13 +72,16 @@ impl Hello {
         put(&mut bytes, POLICY, &self.policy.encode());
         put(&mut bytes, REACH, &self.reach.encode());
         put(&mut bytes, UNWRAPS, &[self.unwraps.into()]);
+        if self.workers != 1 {
+            put(&mut bytes, WORKERS, &[self.workers]);
+        }
         bytes
     }
 
     pub(super) fn decode(bytes: &[u8]) -> Result<Self, Refusal> {
         let (mut cluster, mut versions, mut node, mut incarnation) = (None, None, None, None);
         let (mut boot, mut epoch, mut policy, mut reach) = (None, None, None, None);
-        let mut unwraps = false;
+        let (mut unwraps, mut workers) = (false, 1);
         for field in fields(bytes) {
             let (kind, value) = field?;
             match kind {
@@ -87,6 +94,7 @@ impl Hello {
                 POLICY => policy = PolicyMark::decode(value),
                 REACH => reach = Reach::decode(value),
                 UNWRAPS => unwraps = value.first().is_some_and(|said| *said != 0),
+                WORKERS => workers = value.first().copied().unwrap_or(0),
                 other if other < MUST_UNDERSTAND => {}
                 _ => return Err(Refusal::Malformed("a field of an unknown kind in HELLO")),
             }
@@ -102,6 +110,7 @@ impl Hello {
                 policy: policy.unwrap_or_default(),
                 reach: reach.unwrap_or_default(),
                 unwraps,
+                workers,
             })
         };
         hello().ok_or(Refusal::Malformed("a HELLO that lacks a field"))
@@ -112,6 +121,9 @@ impl Hello {
         if theirs.cluster != self.cluster {
             let (ours, theirs) = (self.cluster.clone(), theirs.cluster.clone());
             return Err(Refusal::Cluster { ours, theirs });
+        }
+        if theirs.workers != self.workers {
+            return Err(Refusal::Workers { ours: self.workers, theirs: theirs.workers });
         }
         let lowest = self.versions.0.max(theirs.versions.0);
         let highest = self.versions.1.min(theirs.versions.1);
@@ -221,7 +233,16 @@ mod tests {
             policy: PolicyMark { revision: 3, digest: [5; 32] },
             reach: Reach { port: 6_084, addresses: vec![[192, 0, 2, 1].into()] },
             unwraps: true,
+            workers: 1,
         }
+    }
+
+    #[test]
+    fn all_nodes_have_as_many_workers() {
+        let two = Hello { workers: 2, ..hello((1, 1)) };
+        assert_eq!(two.agree(&two), Ok(1));
+        assert_eq!(two.agree(&hello((1, 1))), Err(Refusal::Workers { ours: 2, theirs: 1 }));
+        assert_eq!(Hello::decode(&two.encode()), Ok(two));
     }
 
     #[test]
@@ -282,12 +303,12 @@ mod tests {
             (versions, node, epoch) in (any::<(u8, u8)>(), any::<u8>(), any::<u8>()),
             (revision, digest) in any::<(u64, [u8; 32])>(),
             (port, addresses) in (any::<u16>(), prop::collection::vec(any::<IpAddr>(), 0..64)),
-            unwraps in any::<bool>(),
+            (unwraps, workers) in any::<(bool, u8)>(),
         ) {
             let hello = Hello {
                 cluster, versions, node: NodeId(node), incarnation, boot, epoch,
                 policy: PolicyMark { revision, digest },
-                reach: Reach { port, addresses }, unwraps,
+                reach: Reach { port, addresses }, unwraps, workers,
             };
             prop_assert_eq!(Hello::decode(&hello.encode()), Ok(hello));
         }

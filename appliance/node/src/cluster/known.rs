@@ -112,6 +112,10 @@ impl Known {
         Self { own, incarnation, peers }
     }
 
+    pub const fn own(&self) -> NodeId {
+        self.own
+    }
+
     /// In the order of their numbers.
     pub fn reports(&self) -> Vec<PeerReport> {
         let report = |(node, peer): (&NodeId, &Peer)| {

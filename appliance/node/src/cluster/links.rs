@@ -13,10 +13,12 @@ use gabion_engine::{
     Unwrapped, Verdict, Wrapped,
 };
 
+use super::beside::Beside;
 use super::known::Known;
 use super::machine::Hearing;
 use super::seal::{OpenError, Opener, RENEW_AFTER, Sealer, epoch_of};
-use super::sessions::SessionChange;
+use super::sessions::{Local, SessionChange};
+use super::workers::Workers;
 
 /// Datagrams of each kind that a turn takes.
 const DATAGRAMS_PER_TURN: u32 = 256;
@@ -34,6 +36,12 @@ pub struct Links {
     /// In the order in which the sockets were given them.
     links: Vec<Link>,
     known: Arc<Known>,
+    /// The member that this worker is, and how many there are of each node.
+    me: NodeId,
+    workers: Workers,
+    /// The process's life, and its keys between its own workers.
+    incarnation: u64,
+    beside: Option<Beside>,
     /// After how much silence a peer is lost.
     patience: Duration,
     /// Buffers, kept for their capacity.
@@ -58,7 +66,10 @@ pub struct Leaving<'a> {
 
 #[derive(Debug)]
 struct Link {
+    /// The member.
     node: NodeId,
+    /// The node that it is a worker of, whose session it is.
+    session: NodeId,
     incarnation: u64,
     sealing: Option<Sealer>,
     /// The keys of a renewed session, until they are used.
@@ -106,15 +117,29 @@ pub struct ClusterSnapshot {
 }
 
 impl Links {
-    /// `peers` in the order in which `sockets` were given them.
+    /// Of the only worker of a node. `peers` in the order in which `sockets` were given them.
     pub fn new(
         sockets: PeerSockets,
         peers: &[NodeId],
         known: Arc<Known>,
         patience: Duration,
     ) -> Self {
+        let me = known.own();
+        Self::of_worker(sockets, peers, known, patience, Workers(1), me)
+    }
+
+    /// Of one of several workers, which is the member `me`; its `peers` are all other members.
+    pub(super) fn of_worker(
+        sockets: PeerSockets,
+        peers: &[NodeId],
+        known: Arc<Known>,
+        patience: Duration,
+        workers: Workers,
+        me: NodeId,
+    ) -> Self {
         let link = |node: &NodeId| Link {
             node: *node,
+            session: workers.node_of(*node),
             incarnation: 0,
             sealing: None,
             next: None,
@@ -128,12 +153,22 @@ impl Links {
             sockets,
             links: peers.iter().map(link).collect(),
             known,
+            me,
+            workers,
+            incarnation: 0,
+            beside: None,
             patience,
             records: Vec::new(),
             sealed: vec![Vec::new(); PEER_BATCH],
             wrapped: Vec::with_capacity(PEER_BATCH),
             failing: false,
         }
+    }
+
+    /// Has it speak with the other workers of its node, in this life of the process.
+    pub(super) fn speak_beside(mut self, incarnation: u64, beside: Beside) -> Self {
+        (self.incarnation, self.beside) = (incarnation, Some(beside));
+        self
     }
 
     /// Handles to be waited for.
@@ -149,23 +184,35 @@ impl Links {
         let (SessionChange::Up { peer, .. }
         | SessionChange::Lost { peer }
         | SessionChange::Gone { peer }) = *change;
-        let Some(link) = self.links.iter_mut().find(|link| link.node == peer) else { return };
-        let session = match *change {
-            SessionChange::Up { incarnation, version, epoch, keys, unwraps, .. } => {
-                let sealer = Sealer::new(version, epoch, &keys.sync_send);
-                let opener = Opener::new(version, epoch, &keys.sync_receive);
-                link.take(now, incarnation, sealer, opener);
-                let (send, receive) = (keys.wrapped_send, keys.wrapped_receive);
-                Session::Up { incarnation, epoch, send, receive, unwraps }
-            }
-            SessionChange::Lost { .. } => {
-                link.forget();
-                Session::Lost
-            }
-            // Its keys stay: what comes of it all the same is authentic.
-            SessionChange::Gone { .. } => Session::Gone,
+        for link in self.links.iter_mut().filter(|link| link.session == peer) {
+            let (own, theirs) =
+                (self.workers.worker_of(self.me), self.workers.worker_of(link.node));
+            let Some(session) = link.change(now, change, own, theirs) else { continue };
+            engine.handle_session(now, link.node, session);
+        }
+    }
+
+    /// New keys between this worker and the others of its node, when it is time.
+    fn renew_beside(&mut self, now: Time, engine: &mut Engine) {
+        let Self { beside: Some(beside), links, me, workers, incarnation, .. } = self else {
+            return;
         };
-        engine.handle_session(now, peer, session);
+        let Some(number) = beside.turn(now) else { return };
+        let node = workers.node_of(*me);
+        for link in links.iter_mut().filter(|link| link.session == node) {
+            let change = SessionChange::Up {
+                peer: node,
+                incarnation: *incarnation,
+                version: Local::VERSIONS.1,
+                epoch: number as u8,
+                keys: beside.keys(number, *me, link.node).into(),
+                // The kernel is the same.
+                unwraps: false,
+            };
+            if let Some(session) = link.change(now, &change, 0, 0) {
+                engine.handle_session(now, link.node, session);
+            }
+        }
     }
 
     /// Hands what has come to the engine; `leave` sends a frame that is to be forwarded. Returns whether more may wait.
@@ -224,6 +271,7 @@ impl Links {
 
     /// Sends what the engine has for its peers.
     pub fn send(&mut self, now: Time, engine: &mut Engine) {
+        self.renew_beside(now, engine);
         self.send_sync(now, engine);
         self.send_wrapped(engine);
     }
@@ -283,12 +331,19 @@ impl Links {
         }
     }
 
+    /// How the nodes are, as this worker sees them.
+    pub fn status(&self, now: Time, engine: &Engine) -> ClusterStatus {
+        self.workers.status_of_nodes(engine.cluster_status(now).unwrap_or_default())
+    }
+
     /// What the engine and this know at the moment.
     pub fn snapshot(&self, now: Time, engine: &Engine) -> ClusterSnapshot {
         let counts = |link: &Link| (link.node, link.counts);
         ClusterSnapshot {
-            status: engine.cluster_status(now).unwrap_or_default(),
-            links: self.links.iter().map(counts).collect(),
+            status: self.status(now, engine),
+            links: self
+                .workers
+                .counts_of_nodes(self.workers.node_of(self.me), self.links.iter().map(counts)),
             sync: self.sockets.counters(PeerTraffic::Sync),
             wrapped: self.sockets.counters(PeerTraffic::Wrapped),
         }
@@ -306,6 +361,33 @@ fn send_sealed(sockets: &mut PeerSockets, peers: &[usize], sealed: &[Vec<u8>]) {
 }
 
 impl Link {
+    /// What has become of the session, for the engine.
+    fn change(
+        &mut self,
+        now: Time,
+        change: &SessionChange,
+        own: u8,
+        theirs: u8,
+    ) -> Option<Session> {
+        Some(match change {
+            SessionChange::Up { incarnation, version, epoch, keys, unwraps, .. } => {
+                let keys = keys.of(own, theirs)?;
+                let (incarnation, epoch) = (*incarnation, *epoch);
+                let sealer = Sealer::new(*version, epoch, &keys.sync_send);
+                let opener = Opener::new(*version, epoch, &keys.sync_receive);
+                self.take(now, incarnation, sealer, opener);
+                let (send, receive) = (keys.wrapped_send, keys.wrapped_receive);
+                Session::Up { incarnation, epoch, send, receive, unwraps: *unwraps }
+            }
+            SessionChange::Lost { .. } => {
+                self.forget();
+                Session::Lost
+            }
+            // Its keys stay: what comes of it all the same is authentic.
+            SessionChange::Gone { .. } => Session::Gone,
+        })
+    }
+
     fn take(&mut self, now: Time, incarnation: u64, sealer: Sealer, opener: Opener) {
         if incarnation != self.incarnation {
             // Nothing of an earlier incarnation is authentic any more.
@@ -356,7 +438,7 @@ impl Link {
     /// Once for each session; the one who opens sessions acts on it.
     fn ask_renewal(&mut self, known: &Known) {
         if !std::mem::replace(&mut self.renewal_asked, true) {
-            known.renew(self.node);
+            known.renew(self.session);
         }
     }
 

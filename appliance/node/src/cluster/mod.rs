@@ -16,6 +16,8 @@ mod sessions;
 mod machine;
 
 pub mod seal;
+mod workers;
+mod beside;
 mod links;
 mod start;
 
@@ -26,6 +28,7 @@ pub use known::{Known, PeerReport};
 pub use links::{ClusterSnapshot, Leaving, LinkCounts, Links};
 pub use machine::{Hearing, Machine};
 pub use refusal::Refusal;
-pub use session::Keys;
+pub use session::{Keys, KeysOfWorkers};
 pub use sessions::{Local, OpenSessionsError, SessionChange, Sessions, Told, bind};
 pub use start::{Member, Membership, PreparedCluster, StartClusterError};
+pub use workers::{PORT_STEP, Workers, add_snapshot, add_status};

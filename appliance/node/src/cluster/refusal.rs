@@ -17,6 +17,10 @@ pub enum Refusal {
     )]
     Incompatible { ours: (u8, u8), theirs: (u8, u8) },
     #[error(
+        "it has {theirs} workers, this node {ours}: all members have as many, so set node.workers there or here"
+    )]
+    Workers { ours: u8, theirs: u8 },
+    #[error(
         "node {node} is there already, with incarnation {seen}, and this one has {theirs}: two machines have one cluster.node, or one has lost its node.state_dir and is to be restarted"
     )]
     Duplicate { node: NodeId, seen: u64, theirs: u64 },
@@ -38,7 +42,7 @@ impl Refusal {
         match self {
             Self::Certificate(_) => Self::LABELS[0],
             Self::Cluster { .. } => Self::LABELS[1],
-            Self::Incompatible { .. } => Self::LABELS[2],
+            Self::Incompatible { .. } | Self::Workers { .. } => Self::LABELS[2],
             Self::Duplicate { .. } => Self::LABELS[3],
             Self::Malformed(_) => Self::LABELS[4],
         }

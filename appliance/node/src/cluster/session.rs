@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use gabion_engine::NodeId;
@@ -16,6 +17,7 @@ use super::identity::{Identity, is_about_certificates, name_of, node_of, reason}
 use super::message::{Message, ReadMessageError};
 use super::refusal::Refusal;
 use super::seal;
+use super::workers::Workers;
 
 /// By when a session stands, or never.
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -39,6 +41,22 @@ impl std::fmt::Debug for Keys {
     }
 }
 
+/// Those of each worker here with each worker there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeysOfWorkers(Arc<[Vec<Keys>]>);
+
+impl KeysOfWorkers {
+    pub fn of(&self, own: u8, peer: u8) -> Option<&Keys> {
+        self.0.get(usize::from(own))?.get(usize::from(peer))
+    }
+}
+
+impl From<Keys> for KeysOfWorkers {
+    fn from(keys: Keys) -> Self {
+        Self([vec![keys]].into())
+    }
+}
+
 /// A session that stands.
 #[derive(Debug)]
 pub(super) struct Session {
@@ -47,7 +65,7 @@ pub(super) struct Session {
     /// The protocol's, as agreed.
     pub(super) version: u8,
     pub(super) epoch: u8,
-    pub(super) keys: Keys,
+    pub(super) keys: KeysOfWorkers,
 }
 
 /// Why no session stands.
@@ -89,7 +107,7 @@ pub(super) async fn open(
     let handshake = async {
         let name = ServerName::try_from(name_of(peer, &ours.cluster))
             .map_err(|_| Refusal::Malformed("a name that is none"))?;
-        let connector = TlsConnector::from(std::sync::Arc::clone(&identity.client));
+        let connector = TlsConnector::from(Arc::clone(&identity.client));
         let mut stream = TlsStream::from(connector.connect(name, stream).await.map_err(tls_error)?);
         Message::Hello(ours.encode()).write(&mut stream).await?;
         let theirs = hear(&mut stream).await?;
@@ -109,7 +127,7 @@ pub(super) async fn accept(
     taken: impl AsyncFnOnce(&Session),
 ) -> Result<Session, OpenSessionError> {
     let handshake = async {
-        let acceptor = TlsAcceptor::from(std::sync::Arc::clone(&identity.server));
+        let acceptor = TlsAcceptor::from(Arc::clone(&identity.server));
         let mut stream = TlsStream::from(acceptor.accept(stream).await.map_err(tls_error)?);
         let named = of_certificate(&stream, &ours.cluster)?;
         let theirs = hear(&mut stream).await?;
@@ -187,8 +205,13 @@ async fn settle(
             return Err(refusal.into());
         }
     };
-    let keys = keys(&stream, ours.node, theirs.node)
-        .map_err(|error| OpenSessionError::Io(io::Error::other(error)))?;
+    let workers = Workers(ours.workers);
+    let of_worker = |own| {
+        workers.members(theirs.node).map(|peer| keys(&stream, own, peer)).collect::<Result<_, _>>()
+    };
+    let keys: Result<Arc<[_]>, rustls::Error> = workers.members(ours.node).map(of_worker).collect();
+    let keys = keys.map_err(|error| OpenSessionError::Io(io::Error::other(error)))?;
+    let keys = KeysOfWorkers(keys);
     Ok(Session { stream, peer: theirs, version, epoch, keys })
 }
 

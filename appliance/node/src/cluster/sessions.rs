@@ -23,7 +23,8 @@ use super::hello::{Hello, PolicyMark, Reach};
 use super::identity::Identity;
 use super::known::Known;
 use super::message::{Message, ReadMessageError};
-use super::session::{self, Keys, OpenSessionError, Session};
+use super::session::{self, KeysOfWorkers, OpenSessionError, Session};
+use super::workers::Workers;
 
 /// The pause before a peer is tried again: doubled each time, and spread so that nodes do not go in step.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
@@ -53,6 +54,7 @@ pub struct Local {
     pub reach: watch::Receiver<Reach>,
     /// Whether this node's datapath takes what another's has wrapped.
     pub unwraps: bool,
+    pub workers: Workers,
 }
 
 impl Local {
@@ -64,7 +66,14 @@ impl Local {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SessionChange {
     /// It stands, with these keys; the ones before are taken for a while longer.
-    Up { peer: NodeId, incarnation: u64, version: u8, epoch: u8, keys: Keys, unwraps: bool },
+    Up {
+        peer: NodeId,
+        incarnation: u64,
+        version: u8,
+        epoch: u8,
+        keys: KeysOfWorkers,
+        unwraps: bool,
+    },
     /// The peer's process has gone.
     Lost { peer: NodeId },
     /// The peer's machine has.
@@ -273,7 +282,8 @@ impl<T: Told> Sessions<T> {
     }
 
     async fn take(&self, session: &Session) -> u64 {
-        let Session { ref peer, version, epoch, keys, .. } = *session;
+        let Session { ref peer, version, epoch, ref keys, .. } = *session;
+        let keys = keys.clone();
         let (number, is_news) = self.known.up(session);
         let Hello { node, incarnation, policy, unwraps, .. } = *peer;
         self.known.reaches(node, peer.reach.clone());
@@ -412,6 +422,7 @@ impl<T: Told> Sessions<T> {
             policy: *local.policy.borrow(),
             reach: local.reach.borrow().clone(),
             unwraps: local.unwraps,
+            workers: local.workers.0,
         }
     }
 }

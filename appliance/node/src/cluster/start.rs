@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use gabion_datapath::ebpf::SyncLink;
-use gabion_datapath::{LocalInterface, PeerSockets, PeerTraffic, interface_of};
+use gabion_datapath::{LocalInterface, PeerPlace, PeerSockets, PeerTraffic, interface_of};
 use gabion_engine::{ClusterConfig, NodeId};
 use rustls::time_provider::DefaultTimeProvider;
 use tokio::sync::watch;
 
+use super::beside::Beside;
 use super::hello::{PolicyMark, Reach};
 use super::identity::{Identity, IdentityError};
 use super::incarnation::{Incarnation, IncarnationError};
@@ -19,6 +20,7 @@ use super::known::Known;
 use super::links::Links;
 use super::machine::Machines;
 use super::sessions::{self, Local, OpenSessionsError, SessionChange, Sessions, Told};
+use super::workers::Workers;
 use crate::config::{self, Config};
 use crate::policy::{Policies, Surroundings};
 use crate::readiness::Readiness;
@@ -73,7 +75,8 @@ pub struct PreparedCluster {
     interface: String,
     /// Whether the datapath takes what another's has wrapped.
     unwraps: bool,
-    sockets: PeerSockets,
+    /// One for each worker.
+    sockets: Vec<PeerSockets>,
     listener: std::net::TcpListener,
 }
 
@@ -102,17 +105,8 @@ impl PreparedCluster {
             (None, mtu) => u16::try_from(mtu.min(SYNC_MTU_MAX)).unwrap_or(u16::MAX),
         };
         let listener = sessions::bind(address, settings.ports.session)?;
-        let peers: Vec<IpAddr> = peers(&settings).map(|(_, address)| address).collect();
-        let ports = settings.ports;
-        let sockets = PeerSockets::open(address, &peers, ports.sync, ports.wrapped).map_err(
-            |(traffic, source)| {
-                let (setting, port) = match traffic {
-                    PeerTraffic::Sync => ("sync_port", ports.sync),
-                    PeerTraffic::Wrapped => ("wrapped_port", ports.wrapped),
-                };
-                StartClusterError::Socket { setting, port, address, source }
-            },
-        )?;
+        let workers = (0..settings.workers.0).map(|worker| open_sockets(&settings, worker));
+        let sockets = workers.collect::<Result<_, _>>()?;
         // Last: a start that fails has not been one.
         let incarnation = Incarnation::next(Disk, &config.node.state_dir)?;
         let interface = interface.name;
@@ -150,11 +144,16 @@ impl PreparedCluster {
         self.settings.heartbeat * self.settings.heartbeats_missed
     }
 
-    /// What the engine is told.
+    /// What the first worker's engine is told; each other one is the member of its place in `machines`.
     pub fn engine(&self) -> ClusterConfig {
+        let Workers(count) = self.settings.workers;
+        let nodes = self.settings.members.keys();
+        let machines: Vec<Vec<_>> =
+            nodes.map(|node| self.settings.workers.members(*node).collect()).collect();
         ClusterConfig {
-            node: self.settings.node,
-            members: self.settings.members.keys().copied().collect(),
+            node: self.settings.workers.member(self.settings.node, 0),
+            members: machines.iter().flatten().copied().collect(),
+            machines: if count > 1 { machines } else { Vec::new() },
             incarnation: self.incarnation.number(),
             secret: self.identity.secret(),
             sync_mtu: self.sync_mtu,
@@ -164,15 +163,24 @@ impl PreparedCluster {
         }
     }
 
-    /// The packet thread's side, and what starts the rest once that runs.
-    pub fn split(self) -> (Links, Membership) {
+    /// The packet threads' side, one for each, and what starts the rest once they run. `secret` is drawn anew at every
+    /// start.
+    pub fn split(self, secret: [u8; 32]) -> (Vec<Links>, Membership) {
         let patience = self.patience();
         let Self { settings, identity, incarnation, boot, sync_mtu, unwraps, .. } = self;
         let (sockets, listener) = (self.sockets, self.listener);
         let number = incarnation.number();
         let known = Arc::new(Known::new(settings.node, number, &settings.members));
-        let nodes: Vec<NodeId> = peers(&settings).map(|(node, _)| node).collect();
-        let links = Links::new(sockets, &nodes, Arc::clone(&known), patience);
+        let beside = Beside::new(secret, settings.renew);
+        let links = (0..).zip(sockets).map(|(worker, sockets)| {
+            let workers = settings.workers;
+            let me = workers.member(settings.node, worker);
+            let members: Vec<_> = peers_of(&settings, worker).map(|(member, _)| member).collect();
+            let known = Arc::clone(&known);
+            let links = Links::of_worker(sockets, &members, known, patience, workers, me);
+            links.speak_beside(number, beside.clone())
+        });
+        let links = links.collect();
         let membership = Membership {
             settings,
             identity,
@@ -187,7 +195,33 @@ impl PreparedCluster {
     }
 }
 
-/// In the order in which the sockets are given them.
+fn open_sockets(settings: &config::Cluster, worker: u8) -> Result<PeerSockets, StartClusterError> {
+    let address = settings.address();
+    let ports = Workers::ports(settings.ports, worker);
+    let peers: Vec<_> = peers_of(settings, worker).map(|(_, place)| place).collect();
+    PeerSockets::open_at(PeerPlace { address, ports }, &peers).map_err(|(traffic, source)| {
+        let (setting, port) = match traffic {
+            PeerTraffic::Sync => ("sync_port", ports.sync),
+            PeerTraffic::Wrapped => ("wrapped_port", ports.wrapped),
+        };
+        StartClusterError::Socket { setting, port, address, source }
+    })
+}
+
+/// All members but one worker of this node, in the order in which its sockets are given them.
+fn peers_of(settings: &config::Cluster, worker: u8) -> impl Iterator<Item = (NodeId, PeerPlace)> {
+    let (workers, ports) = (settings.workers, settings.ports);
+    let me = workers.member(settings.node, worker);
+    let members = settings.members.iter().flat_map(move |(node, address)| {
+        workers.members(*node).map(move |member| {
+            let ports = Workers::ports(ports, workers.worker_of(member));
+            (member, PeerPlace { address: *address, ports })
+        })
+    });
+    members.filter(move |(member, _)| *member != me)
+}
+
+/// The other nodes.
 fn peers(settings: &config::Cluster) -> impl Iterator<Item = (NodeId, IpAddr)> {
     let members = settings.members.iter().map(|(node, address)| (*node, *address));
     members.filter(|(node, _)| *node != settings.node)
@@ -293,6 +327,7 @@ impl Membership {
             policy: receiver,
             reach: own.clone(),
             unwraps,
+            workers: settings.workers,
         };
         let incarnation = Mutex::new(incarnation);
         let told = Arc::new(Daemon { worker, recorder, incarnation });

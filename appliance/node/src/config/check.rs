@@ -56,8 +56,8 @@ impl Checker<'_> {
         let interfaces = self.interfaces(written);
         let management = self.management(written, &interfaces);
         let health = self.health(&written.health);
-        let cluster = self.cluster(&written.cluster, health);
         let node = self.node(&written.node);
+        let cluster = self.cluster(&written.cluster, health, node.workers);
         self.workers(&written.node, &node, cluster.is_some());
         Config {
             node,
@@ -128,13 +128,9 @@ impl Checker<'_> {
         if workers == 1 {
             return;
         }
-        if is_member {
-            let message = format!(
-                "node.workers = {workers}: a member of a cluster has one worker as yet; set node.workers = 1, or take [cluster] out"
-            );
-            self.problem(span(&written.workers), message);
-        }
-        if matches!(node.datapath, DatapathKind::Userspace | DatapathKind::Null) {
+        // Who falls back to one is another member than the rest of the cluster takes it for.
+        let is_auto = is_member && node.datapath == DatapathKind::Auto;
+        if is_auto || matches!(node.datapath, DatapathKind::Userspace | DatapathKind::Null) {
             let message = format!(
                 "node.workers = {workers}: more than one needs the programs; set node.datapath = \"ebpf\", or node.workers = 1"
             );

@@ -12,6 +12,7 @@ use toml::Spanned;
 use super::Health;
 use super::check::{Checker, span};
 use super::written::{Written, WrittenCluster};
+use crate::cluster::{PORT_STEP, Workers};
 
 /// The cluster that the node is a member of.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +21,8 @@ pub struct Cluster {
     pub node: NodeId,
     /// This node among them, all of one family, no two the same.
     pub members: BTreeMap<NodeId, IpAddr>,
+    /// Of each node.
+    pub workers: Workers,
     pub ca: PathBuf,
     pub certificate: PathBuf,
     pub key: PathBuf,
@@ -55,7 +58,12 @@ impl Cluster {
 const LABEL_BYTES: usize = 63;
 
 impl Checker<'_> {
-    pub(super) fn cluster(&mut self, written: &WrittenCluster, health: Health) -> Option<Cluster> {
+    pub(super) fn cluster(
+        &mut self,
+        written: &WrittenCluster,
+        health: Health,
+        workers: u16,
+    ) -> Option<Cluster> {
         let node = self.optional_number(&written.node, "cluster.node");
         let node = node.and_then(|node| u8::try_from(node).ok()).map(NodeId);
         let sync_mtu = self.optional_number(&written.sync_mtu, "cluster.sync_mtu");
@@ -81,6 +89,7 @@ impl Checker<'_> {
             self.missing(place.clone(), "cluster.members", advice);
         }
         self.machine_port(written, ports, health);
+        self.workers_of_members(written, &members, ports, workers);
         let mut file = |value: &Written<String>, key: &str| {
             if value.is_none() {
                 self.missing(place.clone(), key, "`gabion pki init --cluster` makes certificates");
@@ -95,6 +104,7 @@ impl Checker<'_> {
             // A wrong or missing one has been noted.
             node: node.unwrap_or_default(),
             members,
+            workers: Workers(u8::try_from(workers).unwrap_or(1).max(1)),
             ports,
             sync_mtu: sync_mtu.and_then(|mtu| u16::try_from(mtu).ok()),
             heartbeat: Duration::from_millis(heartbeat),
@@ -120,6 +130,38 @@ impl Checker<'_> {
             self.problem(place, message);
         }
         ports
+    }
+
+    /// Each worker of each node is a member to the engines, and has ports of its own.
+    fn workers_of_members(
+        &mut self,
+        written: &WrittenCluster,
+        members: &BTreeMap<NodeId, IpAddr>,
+        ports: ClusterPorts,
+        workers: u16,
+    ) {
+        let last = members.keys().next_back().copied().unwrap_or_default();
+        if workers <= 1 {
+            return;
+        }
+        let most = u16::from(NodeId::MAX) / u16::from(last.0).max(1);
+        if workers > most {
+            let message = format!(
+                "node.workers = {workers} and cluster.members goes up to {last}: a cluster has {} workers in all, so set node.workers = {most} at all members, or give them lower numbers",
+                NodeId::MAX
+            );
+            self.problem(span(&written.name), message);
+        }
+        let more = (workers - 1).saturating_mul(PORT_STEP);
+        let is_step = ports.sync.abs_diff(ports.wrapped).is_multiple_of(PORT_STEP);
+        let highest = ports.sync.max(ports.wrapped);
+        if is_step || highest.checked_add(more).is_none() {
+            let message = format!(
+                "cluster.sync_port {} and cluster.wrapped_port {}: each worker of {workers} has them {PORT_STEP} higher than the one before; choose others",
+                ports.sync, ports.wrapped
+            );
+            self.problem(span(&written.sync_port).or(span(&written.name)), message);
+        }
     }
 
     /// Nobody may listen at the machine's port.

@@ -143,7 +143,7 @@ pub const SETTINGS: &[Setting] = &[
         1,
         (1, 16),
         "threads",
-        "Packet threads, each with its part of the flows and of `limits`. What the kernel does not move by itself is spread over them: a flow is one thread's, both directions of it, and what one source may have is counted by one. More than one needs the datapath `ebpf`, and no `[cluster]` as yet. Another number than before a restart has established flows begin anew.",
+        "Packet threads, each with its part of the flows and of `limits`. What the kernel does not move by itself is spread over them: a flow is one thread's, both directions of it, and what one source may have is counted by one. More than one needs the datapath `ebpf`. In a cluster all nodes have as many, 16 in all, and each worker has UDP ports of its own: `sync_port` and `wrapped_port`, 16 higher than those of the one before. Another number than before a restart has established flows begin anew.",
     ),
     setting(
         "interfaces.*",

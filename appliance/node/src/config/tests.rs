@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
+use crate::cluster::Workers;
 
 const SMALLEST: &str = "[interfaces]\next = \"eth1\"\n";
 
@@ -202,7 +203,7 @@ fn half_a_cluster_says_what_is_missing() {
 }
 
 #[test]
-fn several_workers_need_programs_and_no_cluster() {
+fn several_workers_need_programs() {
     let config = |node: &str| format!("{SMALLEST}[node]\n{node}\n");
     let workers = |text: &str| Config::parse(text, "gabiond.toml").unwrap().node.workers;
     assert_eq!(workers(SMALLEST), 1);
@@ -213,8 +214,16 @@ fn several_workers_need_programs_and_no_cluster() {
         assert!(message.starts_with("gabiond.toml:5: node.workers = 2:"), "{message}");
         assert!(message.contains("\"ebpf\"") && message.contains("node.workers = 1"), "{message}");
     }
-    let clustered = clustered("2", "[\"1 = 192.0.2.1\", \"2=192.0.2.2\"]");
-    let message = problems(&format!("{clustered}[node]\nworkers = 2\n"));
-    assert!(message.contains("node.workers = 2: a member of a cluster"), "{message}");
-    assert!(message.contains("[cluster]") && message.contains("node.workers = 1"), "{message}");
+}
+
+#[test]
+fn workers_of_a_cluster_are_sixteen_at_most_and_never_fewer_than_they_say() {
+    let clustered = clustered("2", "[\"1 = 192.0.2.1\", \"3=192.0.2.2\", \"2=192.0.2.3\"]");
+    let config = |node: &str| format!("{clustered}[node]\n{node}\n");
+    let fits = Config::parse(&config("workers = 5\ndatapath = \"ebpf\""), "gabiond.toml").unwrap();
+    assert_eq!(fits.cluster.unwrap().workers, Workers(5));
+    let message = problems(&config("workers = 6\ndatapath = \"ebpf\""));
+    assert!(message.contains("node.workers = 6") && message.contains("= 5 at all"), "{message}");
+    let message = problems(&config("workers = 2\ndatapath = \"auto\""));
+    assert!(message.contains("set node.datapath = \"ebpf\""), "{message}");
 }

@@ -38,7 +38,7 @@ impl Crew {
         first: D,
         others: Vec<DoorsDatapath>,
         tables: Vec<FlowTable>,
-        links: Option<Links>,
+        links: Option<Vec<Links>>,
     ) -> std::io::Result<(WorkerHandle, Vec<JoinHandle<()>>)> {
         let wakers = || {
             let others = others.iter().map(Datapath::waker);
@@ -53,10 +53,11 @@ impl Crew {
             .map(|table| -> Box<dyn FastPath> { Box::new(SharedTable::new(table)) });
         let mut inboxes = inboxes.into_iter();
         let inbox = inboxes.next().ok_or(std::io::ErrorKind::InvalidInput)?;
-        let worker = self.worker(first, tables.next(), company.next(), links);
+        let mut links = links.into_iter().flatten();
+        let worker = self.worker(first, tables.next(), company.next(), links.next());
         let mut threads = vec![worker.spawn_at(inbox)?];
         for (datapath, inbox) in others.into_iter().zip(inboxes) {
-            let worker = self.worker(datapath, tables.next(), company.next(), None);
+            let worker = self.worker(datapath, tables.next(), company.next(), links.next());
             threads.push(worker.spawn_at(inbox)?);
         }
         Ok((handle, threads))
@@ -73,6 +74,11 @@ impl Crew {
         // Each chooses in an order of its own.
         let me = company.as_ref().map_or(0, |company| company.me().0);
         engine.seed[0] ^= me as u8;
+        // And is a member of its own.
+        if let Some(cluster) = &mut engine.cluster {
+            let members = cluster.beside();
+            cluster.node = members.get(usize::from(me)).copied().unwrap_or(cluster.node);
+        }
         Worker {
             engine,
             datapath,

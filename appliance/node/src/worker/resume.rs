@@ -30,8 +30,9 @@ impl<D: Datapath> Turns<D> {
         let Some(table) = self.fast_path.take() else { return };
         follow_gate(&self.gate, &mut self.open, &mut self.engine);
         let resumed = self.engine.resume_fast_path(now, table, || self.readiness.beat_of(self.me));
-        if let Some(company) = &self.company {
-            // Nobody decides a packet before all have said which flows are theirs.
+        // Nobody decides a packet before all have said which flows are theirs. In a cluster packets are decided by then, and
+        // who waits is dead to others.
+        if let Some(company) = self.company.as_ref().filter(|_| self.links.is_none()) {
             company.wait_for_all();
         }
         if resumed != Resumed::default() {

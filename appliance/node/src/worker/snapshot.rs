@@ -4,7 +4,7 @@ use gabion_datapath::PortCounters;
 use gabion_datapath::ebpf::{Exit, Hook};
 use gabion_engine::{Counters, Generation, RuleCounters, TableUse};
 
-use crate::cluster::ClusterSnapshot;
+use crate::cluster::{ClusterSnapshot, add_snapshot};
 
 /// All counters at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,6 +56,9 @@ impl Snapshot {
             }
             for (sum, port) in whole.ports.iter_mut().zip(one.ports) {
                 add_port(sum, &port);
+            }
+            if let Some((sum, one)) = whole.cluster.as_mut().zip(one.cluster.as_ref()) {
+                add_snapshot(sum, one);
             }
             whole.shares.extend(one.shares);
         }

@@ -93,6 +93,7 @@ impl Wall {
         let cluster = ClusterConfig {
             node: NodeId(node),
             members,
+            machines: Vec::new(),
             incarnation: self.incarnations[place],
             secret: [9; 16],
             sync_mtu: 1_500,

@@ -71,7 +71,7 @@ enum Firewall {
 /// # Errors
 /// If a file cannot be written.
 pub(crate) fn prepare(lab: &Lab, setup: &Setup<'_>, bin_dir: &Path) -> Result<Vec<Member>> {
-    let Setup { nodes, together, mode, datapath, .. } = *setup;
+    let Setup { nodes, together, mode, datapath, workers, .. } = *setup;
     if let Together::Instead(words) = together {
         return (0..nodes).map(|number| other(lab, number, nodes, words)).collect();
     }
@@ -86,7 +86,7 @@ pub(crate) fn prepare(lab: &Lab, setup: &Setup<'_>, bin_dir: &Path) -> Result<Ve
                 interfaces: &[("ext", EXT), ("int", INT)],
                 more: Cow::Owned(more),
             };
-            let moving = Moving { datapath, workers: 1 };
+            let moving = Moving { datapath, workers };
             let place = NodePlace::prepare(lab, plan, moving, bin_dir)?;
             Ok(Member {
                 number,

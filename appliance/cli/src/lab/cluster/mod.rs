@@ -204,6 +204,7 @@ pub(crate) struct Wanted<'a> {
     pub(crate) bin_dir: Option<PathBuf>,
     pub(crate) offloads: Offloads,
     pub(crate) datapath: Datapath,
+    pub(crate) workers: u16,
     pub(crate) json: Option<&'a Path>,
     pub(crate) options: &'a Options,
 }
@@ -345,6 +346,7 @@ fn setup<'a>(scenario: Scenario, wanted: &Wanted<'a>) -> Setup<'a> {
         nodes: wanted.nodes,
         offloads: wanted.offloads,
         datapath: wanted.datapath,
+        workers: wanted.workers,
         bin_dir: wanted.bin_dir.clone(),
         together: match options.instead.as_slice() {
             [] if options.alone => Together::Alone,
@@ -372,6 +374,7 @@ fn about(wanted: &Wanted<'_>) -> Map<String, Value> {
         ("by", json!(label(format!("{by:?}")))),
         ("seed", json!(seed)),
         ("datapath", json!(wanted.datapath.setting())),
+        ("workers", json!(wanted.workers)),
         ("alone", json!(wanted.options.alone)),
     ];
     about.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()

@@ -30,6 +30,7 @@ pub(crate) struct Setup<'a> {
     pub(crate) nodes: u8,
     pub(crate) offloads: Offloads,
     pub(crate) datapath: Datapath,
+    pub(crate) workers: u16,
     pub(crate) bin_dir: Option<PathBuf>,
     pub(crate) together: Together<'a>,
     pub(crate) mode: Mode,

@@ -48,6 +48,7 @@ impl Node {
         let cluster = ClusterConfig {
             node: NodeId(number),
             members: (1..=members).map(NodeId).collect(),
+            machines: Vec::new(),
             incarnation: 1,
             secret: [9; 16],
             sync_mtu: 1_500,

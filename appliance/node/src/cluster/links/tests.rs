@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::atomic::{AtomicU8, Ordering};
 
+use gabion_datapath::PeerPlace;
 use gabion_engine::{ClusterConfig, EngineConfig, Limits, Presence};
 
 use super::*;
 use crate::cluster::seal::Key;
 use crate::cluster::session::Keys;
+use crate::config::ClusterPorts;
 
 const SYNC: u16 = 26_082;
 const WRAPPED: u16 = 26_081;
@@ -31,7 +33,7 @@ fn up(peer: u8, incarnation: u64, session: u8) -> SessionChange {
         incarnation,
         version: 1,
         epoch: session,
-        keys: keys(session, peer == 2),
+        keys: keys(session, peer == 2).into(),
     }
 }
 
@@ -52,6 +54,7 @@ impl Pair {
             let config = ClusterConfig {
                 node: NodeId(node),
                 members: vec![NodeId(1), NodeId(2)],
+                machines: Vec::new(),
                 incarnation: 1,
                 secret: [7; 16],
                 sync_mtu: 1_500,
@@ -207,4 +210,65 @@ fn keys_of_an_earlier_incarnation_open_nothing() {
     first.forget();
     assert!(!first.seal(seconds(2), b"records", &mut old, &known));
     assert_eq!(first.counts.unsent, 1);
+}
+
+/// Two workers of node 1 and one of node 2's, which are the members 1, 2 and 3.
+#[test]
+fn workers_of_one_node_hear_each_other_without_a_session() {
+    let process = (std::process::id() % 250 + 1) as u8;
+    let [here, there] = [1, 2].map(|node| IpAddr::V4(Ipv4Addr::new(127, process, 199, node)));
+    let workers = Workers(2);
+    let ports = ClusterPorts { sync: SYNC, session: 0, wrapped: WRAPPED, machine: 0 };
+    let place = |member: NodeId| PeerPlace {
+        address: if workers.node_of(member) == NodeId(1) { here } else { there },
+        ports: Workers::ports(ports, workers.worker_of(member)),
+    };
+    let known = Arc::new(Known::new(NodeId(1), 1, &BTreeMap::from([(NodeId(2), there)])));
+    let members = [1, 2, 3].map(NodeId);
+    let beside = Beside::new([7; 32], Duration::from_secs(2));
+    let mut nodes: Vec<(Engine, Links)> = workers
+        .members(NodeId(1))
+        .map(|me| {
+            let peers: Vec<_> = members.into_iter().filter(|member| *member != me).collect();
+            let places: Vec<_> = peers.iter().map(|peer| place(*peer)).collect();
+            let sockets = PeerSockets::open_at(place(me), &places).unwrap();
+            let patience = Duration::from_millis(400);
+            let links = Links::of_worker(sockets, &peers, known.clone(), patience, workers, me);
+            let config = ClusterConfig {
+                node: me,
+                members: members.to_vec(),
+                machines: vec![vec![NodeId(1), NodeId(2)]],
+                incarnation: 1,
+                secret: [7; 16],
+                sync_mtu: 1_500,
+                heartbeat: Duration::from_millis(100),
+                heartbeats_missed: 4,
+                reset_lost: true,
+            };
+            let limits = Limits { flows: 64, ..Limits::default() };
+            let config = EngineConfig { limits, seed: [me.0; 32], cluster: Some(config) };
+            (Engine::new(Time::ZERO, config), links.speak_beside(1, beside.clone()))
+        })
+        .collect();
+    // Longer than keys live, and each turn before the next.
+    for turn in 0..700 {
+        let now = Time::from_nanos(turn * 10_000_000);
+        for (engine, links) in &mut nodes {
+            links.receive(now, engine, &mut |_| ());
+            if engine.poll_timeout().is_some_and(|due| due <= now) {
+                engine.handle_timeout(now);
+            }
+            links.send(now, engine);
+        }
+        let presence = |at: usize| nodes[at].0.cluster_status(now).unwrap().members[0].presence;
+        assert!(turn < 20 || [presence(0), presence(1)] == [Presence::Alive; 2], "turn {turn}");
+    }
+    let (engine, links) = &nodes[0];
+    let snapshot = links.snapshot(Time::ZERO, engine);
+    // Whoever looks at a node sees other nodes.
+    assert_eq!(snapshot.status.node, NodeId(1));
+    let shown: Vec<_> = snapshot.status.members.iter().map(|member| member.node).collect();
+    assert_eq!(shown, [NodeId(2)]);
+    assert_eq!(snapshot.links.iter().map(|(node, _)| *node).collect::<Vec<_>>(), [NodeId(2)]);
+    assert_eq!(links.links.iter().map(|link| link.counts.refused()).sum::<u64>(), 0);
 }

@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::*;
-use crate::cluster::seal;
+use crate::cluster::{Keys, seal};
 use crate::config::{Cluster, ClusterPorts};
 
 const PORT: u16 = 26_083;
@@ -163,6 +163,7 @@ fn settings(plan: &Plan, directory: &Path) -> Cluster {
         ca: directory.join("ca.pem"),
         certificate: directory.join(format!("{own}.pem")),
         key: directory.join(format!("{own}.key")),
+        workers: Workers(1),
         ports: ClusterPorts { sync: 0, session: PORT, wrapped: 0, machine: 0 },
         sync_mtu: None,
         heartbeat: Duration::from_millis(100),
@@ -194,6 +195,7 @@ impl Plan {
             policy: receiver,
             reach: watch::channel(Reach { port: 6_084, addresses: vec![self.net.address(9)] }).1,
             unwraps: true,
+            workers: Workers(1),
         };
         let known = Arc::new(Known::new(local.node, local.incarnation, &local.members));
         let listener = bind(self.net.address(self.node), PORT).unwrap();
@@ -215,7 +217,7 @@ impl Node {
         loop {
             match self.next().await {
                 Heard::Session(SessionChange::Up { keys, epoch, version, incarnation, .. }) => {
-                    return (keys, epoch, version, incarnation);
+                    return (*keys.of(0, 0).unwrap(), epoch, version, incarnation);
                 }
                 Heard::Session(change) => panic!("{change:?}"),
                 Heard::Event(_) | Heard::Outgrown(_) => {}
@@ -384,6 +386,7 @@ async fn a_certificate_of_another_member_does_not_speak_for_this_one() {
         policy: PolicyMark::default(),
         reach: Reach::default(),
         unwraps: false,
+        workers: 1,
     };
     Message::Hello(hello.encode()).write(&mut stream).await.unwrap();
     two.event("is node 1's address").await;

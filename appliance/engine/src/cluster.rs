@@ -21,6 +21,7 @@ mod wrap;
 
 // What the engine does about it, in the order of a flow's life.
 mod announce;
+mod word;
 mod strict;
 mod consult;
 mod hand_over;

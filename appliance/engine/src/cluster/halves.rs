@@ -1,10 +1,10 @@
 //! A connection that two nodes have had for a while, each a half of it: what the one has seen that gives way,
 //! the other is told. Neither could see alone that it has ended.
 
-use super::announce::rank_of;
 use super::message::{Message, Rank};
 use super::record::Record;
 use super::share::{REFUTED, REPLICATED};
+use super::word::rank_of;
 use super::{Cluster, NodeId};
 use crate::flows::{FlowTable, Slot, Tracker};
 use crate::packet::{Packet, Segment};

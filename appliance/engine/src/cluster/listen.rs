@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::announce::{key_of, rank_of, slot_of};
+use super::announce::{key_of, slot_of};
 use super::consult::Question;
 use super::directory::{Hint, Registered, Replica};
 use super::message::{Claim, End, Heartbeat, Message, Rank, Registration, messages};
@@ -10,6 +10,7 @@ use super::pass::Sweep;
 use super::record::Record;
 use super::rendezvous::Pair;
 use super::share::SIDES;
+use super::word::rank_of;
 use super::{Cluster, NodeId};
 use crate::event::CloseReason;
 use crate::flows::Slot;

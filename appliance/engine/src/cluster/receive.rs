@@ -1,13 +1,14 @@
 //! A packet that another node hands over: it is this node's, or somebody's of whom this one knows, or it
 //! waits until somebody registers its key.
 
-use super::announce::{rank_of, slot_of};
+use super::announce::slot_of;
 use super::consult::FindPassage;
 use super::directory::GRANTED;
 use super::hand_over::NotWrapped;
 use super::message::{Birth, Claim, Message, Rank, Registration};
 use super::rendezvous::Pair;
 use super::waiting::Asked;
+use super::word::rank_of;
 use super::wrap::{Flags, Refused, Wrapping};
 use super::{Cluster, NodeId, NodeState, View, Wrapped};
 use crate::admit::{begins_flow, is_opening};

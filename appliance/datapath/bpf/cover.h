@@ -137,9 +137,11 @@ always_inline int check_cover(struct cover *cover, const struct packet *packet, 
 	if (!fits(frame, packet, hop.mtu))
 		return EXIT_TOO_BIG;
 	if (packet->protocol == IPPROTO_TCP) {
-		if (is_finished(flow))
+		bool is_due = packet->syn ? is_answer(flow, direction, packet)
+					  : window_of(&flow->sides[1]) && !is_finished(flow);
+		if (!is_due)
 			return EXIT_TCP_FLAGS;
-		if (!is_in_window(flow, direction, packet))
+		if (!packet->syn && !is_in_window(flow, direction, packet))
 			return EXIT_TCP_WINDOW;
 	}
 	if (!read_rewrite(&cover->rewrite, flow, direction))
@@ -157,7 +159,9 @@ always_inline int check_cover(struct cover *cover, const struct packet *packet, 
 /* The packet is on its way. */
 always_inline void note_packet(const struct cover *cover, const struct packet *packet, const struct frame *frame)
 {
-	if (packet->protocol == IPPROTO_TCP)
+	if (packet->protocol == IPPROTO_TCP && packet->syn)
+		note_answer(cover->flow, cover->slot, packet);
+	else if (packet->protocol == IPPROTO_TCP)
 		note_segment(cover->flow, cover->direction, packet);
 	count(cover->flow, cover->direction, packet, frame->segment);
 }

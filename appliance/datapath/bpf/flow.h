@@ -128,6 +128,14 @@ always_inline __u32 window_of(const struct side *side)
 	return *(volatile __u32 *)&side->window & ~SENT_FIN;
 }
 
+/* Whether this is the first answer to the originator's SYN, which acknowledges that and nothing else. */
+always_inline bool is_answer(const struct flow *flow, __u32 direction, const struct packet *packet)
+{
+	const volatile struct side *originator = &flow->sides[0], *replier = &flow->sides[1];
+
+	return direction & 1 && !replier->window && !packet->payload && packet->acknowledgement == originator->end;
+}
+
 /* Whether both sides have acknowledged the other's FIN: what follows is judged by rules of its own. */
 always_inline bool is_finished(const struct flow *flow)
 {
@@ -196,7 +204,8 @@ always_inline void widen(__u32 *field, __u32 window)
 always_inline void note_segment(struct flow *flow, __u32 direction, const struct packet *packet)
 {
 	struct side *sender = &flow->sides[direction & 1];
-	__u32 window = packet->window << (flow->shifts[direction & 1] & 15);
+	__u8 unscaled = (flow->shifts[0] | flow->shifts[1]) & UNSCALED;
+	__u32 window = packet->window << (unscaled ? 0 : flow->shifts[direction & 1] & 15);
 
 	/* A byte may always probe (RFC 9293 section 3.8.6.1). */
 	if (!window)
@@ -207,6 +216,26 @@ always_inline void note_segment(struct flow *flow, __u32 direction, const struct
 	widen(&sender->window, window);
 	if (packet->fin)
 		__sync_fetch_and_or(&sender->window, SENT_FIN);
+}
+
+/* Of the replier's SYN, `Side::opened` of the engine. Two processors may have one each: the first counts. */
+always_inline void note_answer(struct flow *flow, __u32 slot, const struct packet *packet)
+{
+	struct side *originator = &flow->sides[0], *replier = &flow->sides[1];
+	struct past *past = bpf_map_lookup_elem(&pasts, &slot);
+	__u32 first = packet->sequence + 1, window = packet->window ? packet->window : 1;
+
+	/* It has no window yet, so nobody else passes meanwhile. */
+	if (!past || __sync_val_compare_and_swap(&replier->window, 0, SENT_FIN))
+		return;
+	past->sequence = packet->sequence;
+	replier->end = first;
+	replier->ack = packet->acknowledgement;
+	replier->edge = packet->acknowledgement + window;
+	originator->ack = first;
+	originator->edge = first + window_of(originator);
+	flow->shifts[1] = ANSWERED | (packet->shift == NO_SHIFT ? UNSCALED : packet->shift);
+	__sync_lock_test_and_set(&replier->window, window);
 }
 
 /* To whom DHCP replies (RFC 2131 section 4.1, RFC 8415 section 7.2). */

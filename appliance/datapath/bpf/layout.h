@@ -17,7 +17,7 @@ struct side {
 	__u32 end;
 	__u32 ack;
 	__u32 edge;
-	/* 2^30 at most, and SENT_FIN. */
+	/* 2^30 at most, and SENT_FIN; zero while nothing is known of the side. */
 	__u32 window;
 };
 
@@ -42,7 +42,8 @@ struct flow {
 	__u16 port_delta;
 	__u8 version;
 	__u8 protocol;
-	/* By how much announced windows are shifted, 14 at most; and in the first one KIND and OPENING. */
+	/* By how much announced windows are shifted, 14 at most, and UNSCALED; in the first one KIND and OPENING, in the
+	 * second ANSWERED. The programs write the second, once, with the replier's SYN. */
 	__u8 shifts[2];
 	/* In units of 2^30 ns of CLOCK_MONOTONIC: the programs write these and what follows. */
 	__u32 last_seen[2];
@@ -57,6 +58,10 @@ struct flow {
 
 /* Of the originator nothing but its SYN was known to have been sent. */
 #define OPENING 0x80
+/* This side has not offered to scale windows, so that nobody does (RFC 7323 section 2.2). */
+#define UNSCALED 0x10
+/* The programs have seen the replier's SYN: `past.sequence`. */
+#define ANSWERED 0x20
 
 /* Whose packets a flow's are, by how it comes. */
 #define KIND 0x60
@@ -174,7 +179,7 @@ struct challenge_state {
 	__u64 words[4];
 };
 
-/* What a later process wants to know of a flow: the node's alone. */
+/* What a later process wants to know of a flow: the node's alone, but for the last. */
 struct past {
 	/* Nanoseconds of CLOCK_MONOTONIC. */
 	__u64 opened;
@@ -184,6 +189,9 @@ struct past {
 	/* What is not in the flow's own counters. */
 	__u64 packets[2];
 	__u64 bytes[2];
+	/* Of the replier's SYN. */
+	__u32 sequence;
+	__u32 unused;
 };
 
 _Static_assert(sizeof(struct bucket) == 64, "a line of the cache");
@@ -195,7 +203,7 @@ _Static_assert(sizeof(struct peer) == 64, "a line of the cache");
 _Static_assert(sizeof(struct hop) == 24, "three words");
 _Static_assert(sizeof(struct port) == 80, "ten words");
 _Static_assert(sizeof(struct control) == 64, "a line of the cache");
-_Static_assert(sizeof(struct past) == 56, "seven words");
+_Static_assert(sizeof(struct past) == 64, "a line of the cache");
 _Static_assert(sizeof(struct flood) == 24, "three words");
 _Static_assert(sizeof(struct challenge_state) == 32, "four words");
 

@@ -155,8 +155,8 @@ always_inline int hand_over(struct __sk_buff *skb, const struct cover *cover, co
 
 	if (!known || !heading)
 		return EXIT_NO_PEER;
-	/* The engine notes how a connection ends on its way to the owner. */
-	if (packet->protocol == IPPROTO_TCP && packet->fin)
+	/* How a connection begins and ends is for the engine. */
+	if (packet->protocol == IPPROTO_TCP && (packet->syn || packet->fin))
 		return EXIT_TCP_FLAGS;
 	__u64 head[] = { heading->words[direction][0], heading->words[direction][1], heading->words[direction][2],
 			 heading->words[direction][3] };

@@ -38,6 +38,9 @@ struct packet {
 	__u32 window;
 	/* Zero or one: it counts as a byte behind the payload. */
 	__u32 fin;
+	/* With an acknowledgement; and the scale that it offers. */
+	__u32 syn;
+	__u32 shift;
 };
 
 always_inline __u16 fold(__u64 sum)
@@ -94,6 +97,58 @@ always_inline int read_ipv6(struct packet *packet, struct ipv6hdr *ip, void *end
 
 #define OPTIONS_MAX 10
 
+/* No scale is offered. */
+#define NO_SHIFT 0xff
+/* RFC 7323 section 2.3: larger ones are taken for this. */
+#define MAX_SHIFT 14
+
+/* Options of a SYN, as words of the header: the largest segment, a scale behind a filler, selective acknowledgements
+ * behind two, and those together with timestamps, of which two words follow. */
+#define IS_MSS(word) (((word) & bpf_htonl(0xffff0000)) == bpf_htonl(0x02040000))
+#define IS_SCALE(word) (((word) & bpf_htonl(0xffffff00)) == bpf_htonl(0x01030300))
+#define SACK bpf_htonl(0x01010402)
+#define SACK_AND_TIMESTAMPS bpf_htonl(0x0402080a)
+
+/* The options of a SYN with an acknowledgement, in the orders in which Linux, BSD and Windows send them: any order
+ * would take a loop whose every turn the verifier follows to the program's end. */
+always_inline int read_offers(struct packet *packet, __u32 *words, __u32 count, void *end)
+{
+	__u32 scale = 0;
+
+	packet->shift = NO_SHIFT;
+	if (!count)
+		return 0;
+	if ((void *)(words + count) > end || (void *)(words + 1) > end || !IS_MSS(words[0]))
+		return EXIT_TCP_OPTIONS;
+	if (count == 2) {
+		if ((void *)(words + 2) > end)
+			return EXIT_TCP_OPTIONS;
+		if (words[1] != SACK)
+			scale = words[1];
+	} else if (count == 3) {
+		if ((void *)(words + 3) > end)
+			return EXIT_TCP_OPTIONS;
+		scale = words[1] == SACK ? words[2] : words[2] == SACK ? words[1] : 1;
+	} else if (count == 4) {
+		if ((void *)(words + 4) > end || words[1] != SACK_AND_TIMESTAMPS)
+			return EXIT_TCP_OPTIONS;
+	} else if (count == 5) {
+		if ((void *)(words + 5) > end)
+			return EXIT_TCP_OPTIONS;
+		scale = words[1] == SACK_AND_TIMESTAMPS ? words[4] : words[2] == SACK_AND_TIMESTAMPS ? words[1] : 1;
+	} else if (count > 5) {
+		return EXIT_TCP_OPTIONS;
+	}
+	if (!scale)
+		return 0;
+	if (!IS_SCALE(scale))
+		return EXIT_TCP_OPTIONS;
+	packet->shift = bpf_ntohl(scale) & 0xff;
+	if (packet->shift > MAX_SHIFT)
+		packet->shift = MAX_SHIFT;
+	return 0;
+}
+
 /* Options of an established connection: timestamps and selective acknowledgements (RFC 7323, RFC 2018). */
 always_inline int check_options(__u8 *at, __u8 *options_end, void *end)
 {
@@ -127,9 +182,14 @@ always_inline int read_tcp(struct packet *packet, struct tcphdr *tcp, void *end)
 	__u32 network = packet->transport - ETH_HLEN;
 	if (header < sizeof(*tcp) || network + header > packet->length)
 		return EXIT_HEADER;
-	if (!tcp->ack || tcp->syn || tcp->rst)
+	if (!tcp->ack || tcp->rst || (tcp->syn && (tcp->fin || tcp->urg)))
 		return EXIT_TCP_FLAGS;
-	if (header > sizeof(*tcp)) {
+	packet->syn = tcp->syn;
+	if (tcp->syn) {
+		int wrong = read_offers(packet, (__u32 *)(tcp + 1), tcp->doff - 5, end);
+		if (wrong)
+			return wrong;
+	} else if (header > sizeof(*tcp)) {
 		__u8 *options = (__u8 *)(tcp + 1);
 		int wrong = check_options(options, (__u8 *)tcp + header, end);
 		if (wrong)

@@ -22,8 +22,8 @@ use crate::{Address, Direction, Engine, InterfaceId, Time, Usage};
 
 pub use resume::{FastRemains, Resumed};
 pub use table::{
-    FastFlow, FastHop, FastLeg, FastPast, FastPath, FastPlace, FastRelay, FastUsage, FastWay,
-    FastWindow, FastWrap,
+    FastAnswer, FastFlow, FastHop, FastLeg, FastPast, FastPath, FastPlace, FastRelay, FastUsage,
+    FastWay, FastWindow, FastWrap,
 };
 
 /// The engine's side of the table.
@@ -105,14 +105,17 @@ impl Engine {
             return;
         }
         for direction in Direction::BOTH {
-            // Who is not known already is asked for by the next packet.
-            let next = self.way_out(slot, direction).ok();
-            let known = next.and_then(|next| self.neighbours.find(next.out, next.address));
-            if let Some(hop) = known {
-                self.flows[slot].set_hop(direction, hop);
-            }
+            self.find_hop(slot, direction);
         }
         self.offer(now, slot);
+    }
+
+    /// Where packets of the direction would go; who is not there already is asked for by the next packet.
+    fn find_hop(&mut self, slot: Slot, direction: Direction) -> Option<NeighbourId> {
+        let next = self.way_out(slot, direction).ok()?;
+        let hop = self.neighbours.find(next.out, next.address)?;
+        self.flows[slot].set_hop(direction, hop);
+        Some(hop)
     }
 
     /// Which judgement is in force, and which interfaces are in which zones under it.
@@ -151,8 +154,17 @@ impl Engine {
         if self.is_draining() {
             return None;
         }
+        let tracker = self.flows[slot].tracker();
+        if matches!(tracker, Tracker::Tcp(tcp) if tcp.state() == TcpState::SynSent) {
+            // By whom the answer comes is not known in a cluster.
+            if self.cluster.is_some() {
+                return None;
+            }
+            let hop = self.find_hop(slot, Direction::Reply)?;
+            self.neighbours.known(hop)?;
+        }
         let flow = &self.flows[slot];
-        let tcp = match flow.tracker() {
+        let tcp = match tracker {
             Tracker::Tcp(tcp) => Some(tcp.settled()?),
             Tracker::Udp { replied: true } => None,
             Tracker::Udp { replied: false }
@@ -213,8 +225,9 @@ impl Engine {
         effect: TcpEffect,
     ) {
         let Tracker::Tcp(tcp) = tracker else { return };
-        // Its numbers are others then.
-        let begins_anew = matches!(effect, TcpEffect::Moved { to: TcpState::SynReceived, .. });
+        // Its numbers are others then, or may be.
+        let begins_anew = matches!(effect, TcpEffect::Moved { to: TcpState::SynReceived, .. })
+            || tcp.state() == TcpState::SynSent;
         if begins_anew || tcp.settled().is_none() {
             self.withdraw(now, slot);
         }
@@ -270,7 +283,7 @@ impl Engine {
         }
         let mut tracker = self.flows[slot].tracker();
         let effect = match &mut tracker {
-            Tracker::Tcp(tcp) => tcp.note_moved(&usage.tcp, has_moved),
+            Tracker::Tcp(tcp) => tcp.note_moved(usage, has_moved),
             Tracker::Udp { .. }
             | Tracker::Icmp { .. }
             | Tracker::Association { .. }
@@ -299,7 +312,7 @@ impl Engine {
 
     /// Packets that the datapath has moved have opened a connection, or closed it.
     fn note_state(&mut self, seen: Time, slot: Slot, tracker: &Tracker, to: TcpState) {
-        if self.flows[slot].is_half_open() {
+        if self.flows[slot].is_half_open() && to != TcpState::SynReceived {
             // Whatever has become of it since, its handshake was completed.
             let source = self.flows.key(slot, Direction::Original).source.address.into();
             self.know_source(seen, source);

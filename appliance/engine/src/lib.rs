@@ -83,8 +83,8 @@ pub use event::{
 };
 pub use explain::{Explanation, Probe, Step};
 pub use fast_path::{
-    FastFlow, FastHop, FastLeg, FastPast, FastPath, FastPlace, FastRelay, FastRemains, FastUsage,
-    FastWay, FastWindow, FastWrap, Resumed,
+    FastAnswer, FastFlow, FastHop, FastLeg, FastPast, FastPath, FastPlace, FastRelay, FastRemains,
+    FastUsage, FastWay, FastWindow, FastWrap, Resumed,
 };
 pub use frame::{Checksum, Frame, Offload, SegmentKind, Segments};
 pub use judge::Outcome;

@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use gabion_datapath::ebpf::{
-    FlowEntry, FlowPlace, FlowTable, HopId, NextHop, Past, RelayEntry, TcpWindow, WireEndpoint,
-    WireKey,
+    FlowEntry, FlowPlace, FlowTable, HopId, NextHop, Past, RelayEntry, TcpAnswer, TcpWindow,
+    WireEndpoint, WireKey,
 };
 use gabion_datapath::{LinkAddress, Port};
 use gabion_engine::{
-    Address, Endpoint, FastFlow, FastHop, FastPast, FastPath, FastPlace, FastRelay, FastRemains,
-    FastUsage, FastWay, FastWindow, FlowKey, InterfaceId, NodeId, Time, Usage,
+    Address, Endpoint, FastAnswer, FastFlow, FastHop, FastPast, FastPath, FastPlace, FastRelay,
+    FastRemains, FastUsage, FastWay, FastWindow, FlowKey, InterfaceId, NodeId, Time, Usage,
 };
 use gabion_rules::ZoneId;
 
@@ -144,12 +144,13 @@ fn usage(usage: &gabion_datapath::ebpf::FlowUsage) -> FastUsage {
         moved: [0, 1].map(|at: usize| Usage { packets: usage.packets[at], bytes: usage.bytes[at] }),
         seen: usage.last_seen.map(time),
         tcp: usage.tcp.map(fast_window),
+        answer: usage.answer.map(|TcpAnswer { sequence, shift }| FastAnswer { sequence, shift }),
     }
 }
 
 fn fast_window(window: TcpWindow) -> FastWindow {
-    let TcpWindow { end, ack, edge, window, shift, fin, opening } = window;
-    FastWindow { end, ack, edge, window, shift, fin, opening }
+    let TcpWindow { end, ack, edge, window, shift, fin, opening, unscaled } = window;
+    FastWindow { end, ack, edge, window, shift, fin, opening, unscaled }
 }
 
 fn past(past: &FastPast) -> Past {
@@ -178,8 +179,8 @@ fn entry(flow: &FastFlow) -> FlowEntry {
         hop.map_or(NOBODY, |hop| HopId { place: hop.place, tenancy: hop.tenancy })
     };
     let window = |window: FastWindow| {
-        let FastWindow { end, ack, edge, window, shift, fin, opening } = window;
-        TcpWindow { end, ack, edge, window, shift, fin, opening }
+        let FastWindow { end, ack, edge, window, shift, fin, opening, unscaled } = window;
+        TcpWindow { end, ack, edge, window, shift, fin, opening, unscaled }
     };
     FlowEntry {
         stamp: flow.stamp,

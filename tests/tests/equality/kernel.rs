@@ -242,19 +242,20 @@ struct Seen {
     ran: [Time; 2],
 }
 
-/// What the programs have moved of the beginnings and ends of connections: first segments behind a SYN, FINs, and what
-/// followed one.
+/// What the programs have moved of the beginnings and ends of connections: answers to SYNs, first segments behind a SYN,
+/// FINs, and what followed one.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Ends {
+    pub(crate) answers: u64,
     pub(crate) handshakes: u64,
     pub(crate) fins: u64,
     pub(crate) half_closed: u64,
 }
 
 /// Of a packet that the programs move, which has neither options nor extension headers.
-fn has_fin(frame: &[u8]) -> bool {
+fn has_flag(frame: &[u8], flag: u8) -> bool {
     let (protocol, flags) = if frame[14] == 0x45 { (frame[23], 47) } else { (frame[20], 67) };
-    protocol == 6 && frame[flags] & 1 != 0
+    protocol == 6 && frame[flags] & flag != 0
 }
 
 impl Table {
@@ -271,7 +272,8 @@ impl Places {
             if let Some(direction) = flow.keys.iter().position(|key| *key == seen.key) {
                 flow.last[direction] = now;
                 flow.ran[direction] = ran;
-                let fin = has_fin(frame);
+                let (syn, fin) = (has_flag(frame, 2), has_flag(frame, 1));
+                self.ends.answers += u64::from(syn);
                 let opens = direction == 0 && std::mem::take(&mut flow.is_opening);
                 self.ends.handshakes += u64::from(opens);
                 self.ends.half_closed += u64::from(flow.has_fin);

@@ -42,6 +42,7 @@ fn both_datapaths_do_the_same() {
         let ends = kernel.ends();
         println!("{ends:?}");
         assert!(ends.handshakes > 5 * SEEDS && 2 * ends.fins > SEEDS, "{ends:?}");
+        assert!(ends.answers > 2 * SEEDS, "{ends:?}");
         assert!(ends.half_closed > 5 * SEEDS, "{ends:?}");
         let all = kernel.exits().len();
         // All but `Refused`, which is for want of memory, `Unconfirmed`, which is for want of a process, `Challenged`, which

@@ -225,10 +225,26 @@ impl Talk {
     }
 }
 
+/// Options of a SYN: the largest segment, selective acknowledgements, a scale, and timestamps.
+fn offers(order: u32, shift: u8) -> Vec<u8> {
+    let (mss, scale, sack) = ([2, 4, 5, 0xb4], [1, 3, 3, shift], [1, 1, 4, 2]);
+    match order {
+        1 => [mss, sack, scale].concat(),
+        2 => [mss, scale, sack].concat(),
+        _ => [mss, [4, 2, 8, 10], [0, 0, 0, 9], [0, 0, 0, 0], scale].concat(),
+    }
+}
+
 /// A SYN, or the answer to one.
 fn opening(quiet: Sending, own: Host, other: Host) -> Sending {
-    let builder = quiet.builder.clone().syn().seq(own.first).mss(1_460);
-    let builder = if own.has_scale { builder.wscale(own.shift) } else { builder };
+    let builder = quiet.builder.clone().syn().seq(own.first);
+    let builder = match (own.has_scale, own.first % 4) {
+        (true, 0) => builder.mss(1_460).wscale(own.shift),
+        // As hosts send them.
+        (true, order) => builder.tcp_options(&offers(order, own.shift)),
+        (false, 0) => builder,
+        (false, _) => builder.mss(1_460),
+    };
     let window = u32::from(own.window);
     let (builder, edge) = if quiet.side == 0 {
         (builder, other.first.wrapping_add(1).wrapping_add(window))

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use gabion_engine::{
-    DropReason, FastFlow, FastHop, FastPath, FastPlace, FastRemains, FastUsage, FastWay,
-    FastWindow, InterfaceId, Neighbour, Resumed, Time, Usage, build,
+    DropReason, FastAnswer, FastFlow, FastHop, FastPath, FastPlace, FastRemains, FastUsage,
+    FastWay, FastWindow, InterfaceId, Neighbour, Resumed, Time, Usage, build,
 };
 use gabion_rules::ZoneId;
 
@@ -210,7 +210,6 @@ fn opening() -> (Dialogue, Table) {
     let table = Table::default();
     let mut dialogue = Dialogue::offloading(POLICY, Box::new(table.clone()));
     dialogue.send("ext", &client().syn().seq(1_000).frame());
-    assert_eq!(table.flow(), None, "the server's number is not known");
     dialogue.send("int", &server().syn().seq(5_000).ack(1_001).frame());
     (dialogue, table)
 }
@@ -239,6 +238,70 @@ fn a_handshake_is_handed_over_with_the_answer_to_its_syn() {
     assert_eq!(row(&dialogue), "established");
     assert!(!table.flow().unwrap().tcp.unwrap()[0].opening);
     assert_eq!(table.moves(), [true; 2]);
+}
+
+/// A client's SYN, with which a scale is offered or not.
+fn asking(scale: Option<u8>) -> (Dialogue, Table) {
+    let table = Table::default();
+    let mut dialogue = Dialogue::new(POLICY);
+    // Who is on the way back is known by another connection.
+    let other = build::tcp().from("198.51.100.9:40001").to(SERVER).syn().seq(7_000).frame();
+    dialogue.send("ext", &other);
+    let other = build::tcp().from(SERVER).to("198.51.100.9:40001").syn().seq(8_000).ack(7_001);
+    dialogue.send("int", &other.frame());
+    dialogue.engine.use_fast_path(Box::new(table.clone()));
+    let syn = client().syn().seq(1_000);
+    let syn = if let Some(scale) = scale { syn.wscale(scale) } else { syn };
+    dialogue.send("ext", &syn.frame());
+    (dialogue, table)
+}
+
+#[test]
+fn the_answer_to_a_syn_is_left_to_the_datapath() {
+    for (offered, answered, window) in
+        [(Some(7), Some(3), 100 << 7), (Some(7), None, 100), (None, Some(3), 100)]
+    {
+        let (mut dialogue, table) = asking(offered);
+        assert_eq!(table.moves(), [true; 2]);
+        let [initiator, responder] = table.flow().unwrap().tcp.unwrap();
+        let expected = (1_001, offered.unwrap_or(0), true, offered.is_none());
+        let FastWindow { end, shift, opening, unscaled, .. } = initiator;
+        assert_eq!((end, shift, opening, unscaled), expected);
+        assert_eq!(responder, FastWindow::default());
+        for (_, usage) in table.0.lock().unwrap().flows.values_mut() {
+            usage.answer = Some(FastAnswer { sequence: 5_000, shift: answered });
+        }
+        table.follows(dialogue.now, [0, 1], |sides| {
+            sides[1] =
+                FastWindow { end: 5_001, ack: 1_001, edge: 9_001, window: 8_000, ..sides[1] };
+        });
+        dialogue.wait(Duration::from_millis(10), &[], &[]);
+        let state = |dialogue: &Dialogue| dialogue.engine.flows(1, 1).0[0].state.label();
+        assert_eq!(state(&dialogue), "syn-received");
+        // The SYN-ACK again is the same one, and the client's windows are scaled if both have offered it.
+        let again = server().syn().seq(5_000).ack(1_001);
+        let again = if let Some(scale) = answered { again.wscale(scale) } else { again };
+        dialogue.send("int", &again.frame());
+        dialogue.send("ext", &client().seq(1_001).ack(5_001).window(100).frame());
+        assert_eq!(state(&dialogue), "established");
+        let edge = table.flow().unwrap().tcp.unwrap()[0].edge;
+        assert_eq!(edge, 5_001 + window.max(64_000));
+    }
+}
+
+#[test]
+fn a_syn_that_nobody_has_answered_is_not_taken_over() {
+    let (dialogue, table) = asking(None);
+    assert_eq!(resumed(POLICY, &table, dialogue.now).1, ENDED);
+    assert_eq!(table.flow(), None);
+}
+
+#[test]
+fn a_syn_with_data_is_left_to_the_engine() {
+    let table = Table::default();
+    let mut dialogue = Dialogue::offloading(POLICY, Box::new(table.clone()));
+    dialogue.send("ext", &client().syn().seq(1_000).payload(b"early").frame());
+    assert_eq!(table.flow(), None);
 }
 
 /// Else `gabion show flows` had a connection as it was a moment ago.

@@ -62,6 +62,16 @@ pub struct TcpWindow {
     /// Of the originator: nothing but its SYN is known to have been sent. What it sends next begins at `end` and
     /// acknowledges `ack`, or more.
     pub opening: bool,
+    /// Of an originator that nobody has answered: it has not offered to scale windows.
+    pub unscaled: bool,
+}
+
+/// The replier's SYN, as the programs have seen it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TcpAnswer {
+    pub sequence: u32,
+    /// The scale that it offers.
+    pub shift: Option<u8>,
 }
 
 /// A flow to be moved without asking. Pairs are in the order original, reply.
@@ -74,7 +84,7 @@ pub struct FlowEntry {
     /// Zones that packets of each direction come from.
     pub zones: [u16; 2],
     pub hops: [HopId; 2],
-    /// For TCP: the windows of the initiator and of the responder.
+    /// For TCP: the windows of the initiator and of the responder; that of one who has not answered yet is empty.
     pub tcp: Option<[TcpWindow; 2]>,
     /// What stands before packets of a direction that another node hands over; its number is in it.
     pub legs: [Option<Head>; 2],
@@ -107,6 +117,7 @@ pub struct FlowUsage {
     /// CLOCK_MONOTONIC at the last packet, or up to 1.1 s later; zero before the first.
     pub last_seen: [Duration; 2],
     pub tcp: [TcpWindow; 2],
+    pub answer: Option<TcpAnswer>,
 }
 
 /// Where a flow is installed.

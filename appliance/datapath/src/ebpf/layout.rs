@@ -28,6 +28,10 @@ pub(super) const WORKER_SHIFT: u32 = 28;
 pub(super) const HOST_PORTS: usize = 8;
 /// Of the first of `Flow::shifts`: of the originator nothing but its SYN was known to have been sent.
 pub(super) const OPENING: u8 = 0x80;
+/// Of `Flow::shifts`: the side has not offered to scale windows.
+pub(super) const UNSCALED: u8 = 0x10;
+/// Of the second of `Flow::shifts`: the programs have seen the replier's SYN.
+pub(super) const ANSWERED: u8 = 0x20;
 /// Of `Side::window`: the side has sent its FIN.
 pub(super) const SENT_FIN: u32 = 1 << 31;
 /// Counters of IPv4 identifications, of which the programs alone know.
@@ -173,6 +177,9 @@ pub(super) struct Past {
     pub(super) ingress: [AtomicU32; 2],
     pub(super) packets: [AtomicU64; 2],
     pub(super) bytes: [AtomicU64; 2],
+    /// Of the replier's SYN, where the programs have seen it.
+    pub(super) sequence: AtomicU32,
+    pub(super) unused: AtomicU32,
 }
 
 /// What `bpf/layout.h` and `bpf/flow.h` say, as a number: tables of a process that was built from others mean nothing here.
@@ -191,7 +198,7 @@ const _: () = {
     assert!(size_of::<Hop>() == 24);
     assert!(size_of::<PortPlace>() == 80);
     assert!(size_of::<Control>() == 64);
-    assert!(size_of::<Past>() == 56);
+    assert!(size_of::<Past>() == 64);
     assert!(size_of::<Flood>() == 24);
     assert!(size_of::<ChallengeState>() == 32);
     assert!(size_of::<Mark>() == 8);

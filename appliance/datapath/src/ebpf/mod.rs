@@ -34,7 +34,7 @@ pub use doors::DoorsDatapath;
 pub use exits::Exit;
 pub use flow::{
     FlowEntry, FlowPlace, FlowRemains, FlowUsage, Head, HopId, InstallFlowError, NextHop, Past,
-    RelayEntry, TcpWindow, WireEndpoint, WireKey,
+    RelayEntry, TcpAnswer, TcpWindow, WireEndpoint, WireKey,
 };
 pub use hook::{Hook, HookChoice};
 pub use pins::{OpenPinsError, Pins, detach};

@@ -13,13 +13,13 @@ use std::time::{Duration, Instant};
 
 use super::between::Peers;
 use super::flow::{
-    FlowEntry, FlowPlace, FlowUsage, Head, HopId, InstallFlowError, NextHop, RelayEntry, TcpWindow,
-    WireEndpoint, WireKey,
+    FlowEntry, FlowPlace, FlowUsage, Head, HopId, InstallFlowError, NextHop, RelayEntry, TcpAnswer,
+    TcpWindow, WireEndpoint, WireKey,
 };
 use super::index::{Index, Refused, words};
 use super::layout::{
-    self, Control, Flow, HOST_PORTS, Hop, KIND_LEGS, KIND_OWN, KIND_RELAY, OPENING, Past, SENT_FIN,
-    SHIFT, WORKER_SHIFT, Wide, ZONE_OF_PEERS,
+    self, ANSWERED, Control, Flow, HOST_PORTS, Hop, KIND_LEGS, KIND_OWN, KIND_RELAY, OPENING, Past,
+    SENT_FIN, SHIFT, UNSCALED, WORKER_SHIFT, Wide, ZONE_OF_PEERS,
 };
 use super::mapping::SharedArray;
 use super::ports::{NO_ZONE, Ports};
@@ -99,8 +99,9 @@ struct Content<'a> {
 
 impl Content<'_> {
     fn opening(&self) -> u8 {
-        let is_opening = self.tcp.is_some_and(|[originator, _]| originator.opening);
-        if is_opening { OPENING } else { 0 }
+        let Some([originator, _]) = self.tcp else { return 0 };
+        let bit = |is: bool, bit: u8| if is { bit } else { 0 };
+        bit(originator.opening, OPENING) | bit(originator.unscaled, UNSCALED)
     }
 }
 
@@ -229,7 +230,10 @@ impl FlowTable {
         flow.turn.store(turn | 1, Relaxed);
         fence(Release);
         self.write_judgement(self.slot(place) as u32, content);
-        for (side, window) in flow.sides.iter().zip(content.tcp.iter().flatten()) {
+        // Programs may know more of one who has not answered, for all that the node knows.
+        let is_answered = content.tcp.is_some_and(|[_, replier]| replier.window > 0);
+        let windows = content.tcp.iter().flatten().filter(|_| is_answered);
+        for (side, window) in flow.sides.iter().zip(windows) {
             advance(&side.end, window.end);
             advance(&side.ack, window.ack);
             advance(&side.edge, window.edge);
@@ -288,13 +292,18 @@ impl FlowTable {
         if packets != [0, 0] {
             self.pasts[self.slot(place)].add(packets, bytes);
         }
+        let shifts = flow.shifts.each_ref().map(|shift| shift.load(Relaxed));
+        let is_unscaled = (shifts[0] | shifts[1]) & UNSCALED != 0;
         FlowUsage {
             packets,
             bytes,
+            answer: (shifts[1] & ANSWERED != 0).then(|| TcpAnswer {
+                sequence: self.pasts[self.slot(place)].sequence.load(Relaxed),
+                shift: (shifts[1] & UNSCALED == 0).then_some(shifts[1] & SHIFT),
+            }),
             last_seen: [0, 1].map(seen),
             tcp: [0, 1].map(|direction: usize| {
                 let side = &flow.sides[direction];
-                let shift = flow.shifts[direction].load(Relaxed);
                 // A FIN is written behind its end.
                 let window = side.window.load(Acquire);
                 TcpWindow {
@@ -302,9 +311,10 @@ impl FlowTable {
                     ack: side.ack.load(Relaxed),
                     edge: side.edge.load(Relaxed),
                     window: window & !SENT_FIN,
-                    shift: shift & SHIFT,
+                    shift: if is_unscaled { 0 } else { shifts[direction] & SHIFT },
                     fin: window & SENT_FIN != 0,
-                    opening: direction == 0 && shift & OPENING != 0 && packets[0] == 0,
+                    opening: direction == 0 && shifts[0] & OPENING != 0 && packets[0] == 0,
+                    unscaled: false,
                 }
             }),
         }

@@ -199,7 +199,7 @@ fn what_a_flow_does_not_cover_goes_to_the_engine_untouched() {
         frame[22] = 1;
         sum_header(frame);
     });
-    for flags in [0x12, 0x13, 0x14, 0x04, 0x02, 0x08, 0x01, 0x00] {
+    for flags in [0x13, 0x14, 0x04, 0x02, 0x08, 0x01, 0x00] {
         assert_missed(Exit::TcpFlags, |_, _, frame| frame[47] = flags);
     }
     // A length beyond the header's, one too short to be, and an option that only a SYN carries.
@@ -426,6 +426,96 @@ fn behind_a_syn_nothing_lies_below_and_what_passes_is_noted() {
         assert_eq!(rig.run(ZONES[0], &case.arrives()).0, REDIRECTED);
         rig.table().remove(place);
     }
+}
+
+/// The answer to a SYN, with a scale of 5 or without one.
+fn answer(case: &Case, scale: bool) -> Vec<u8> {
+    let mut frame = case.arrives();
+    frame[47] = 0x12;
+    // In the place of two fillers and timestamps.
+    let options: [u8; 12] = [2, 4, 5, 0xb4, 1, 1, 4, 2, 1, 3, 3, 5];
+    frame[54..66].copy_from_slice(&options);
+    if scale { frame } else { without_option(frame) }
+}
+
+/// Without the last word of its header.
+fn without_option(mut frame: Vec<u8>) -> Vec<u8> {
+    frame.drain(62..66);
+    frame[46] -= 0x10;
+    let length = frame.len() as u16 - 14;
+    frame[16..18].copy_from_slice(&length.to_be_bytes());
+    sum_header(&mut frame);
+    frame
+}
+
+/// The flow of an answer, before it.
+fn asked(case: &Case, unscaled: bool) -> FlowEntry {
+    let mut entry = entry(case);
+    let end = case.acknowledgement;
+    let asking =
+        TcpWindow { end, window: 500, shift: 7, opening: true, unscaled, ..TcpWindow::default() };
+    entry.tcp = Some([asking, TcpWindow::default()]);
+    entry
+}
+
+#[test]
+fn the_answer_to_a_syn_passes_once_and_says_how_windows_are_scaled() {
+    let Some(mut rig) = Rig::new() else { return };
+    let case = Case { direction: 1, payload: vec![], ..good() };
+    let (isn, ack) = (case.sequence, case.acknowledgement);
+    for (unscaled, scale) in [(false, true), (false, false), (true, true)] {
+        let place = rig.table().install(&asked(&case, unscaled)).unwrap();
+        // Nothing else passes before.
+        assert_eq!(rig.run(ZONES[1], &case.arrives()).0, TO_STACK);
+        assert_eq!(rig.run(ZONES[1], &answer(&case, scale)).0, REDIRECTED, "{:?}", rig.exits());
+        let FlowUsage { tcp: [originator, replier], answer: seen, .. } =
+            rig.table().take_usage(place);
+        assert_eq!(seen, Some(TcpAnswer { sequence: isn, shift: scale.then_some(5) }));
+        let shifts = if scale && !unscaled { [7, 5] } else { [0, 0] };
+        assert_eq!([originator.shift, replier.shift], shifts);
+        assert_eq!(
+            (originator.ack, originator.edge, originator.opening),
+            (isn + 1, isn + 501, true)
+        );
+        let window = replier.window;
+        assert_eq!((replier.end, replier.ack, replier.edge), (isn + 1, ack, ack + window));
+        // Again it is for the engine to see which it is.
+        assert_eq!(rig.run(ZONES[1], &answer(&case, scale)).0, TO_STACK);
+        rig.table().remove(place);
+    }
+    assert_eq!(rig.exits(), [(Exit::Forwarded, 3), (Exit::TcpFlags, 6)]);
+}
+
+#[test]
+fn what_is_no_plain_answer_to_the_syn_goes_to_the_engine() {
+    let Some(mut rig) = Rig::new() else { return };
+    let case = Case { direction: 1, payload: vec![], ..good() };
+    let place = rig.table().install(&asked(&case, false)).unwrap();
+    let good = answer(&case, true);
+    let changed = |change: &dyn Fn(&mut Vec<u8>)| {
+        let mut frame = good.clone();
+        change(&mut frame);
+        frame
+    };
+    let others: [(Exit, Vec<u8>); 7] = [
+        // It acknowledges something else, with a FIN or urgent data, or carries data.
+        (Exit::TcpFlags, changed(&|frame| frame[45] ^= 1)),
+        (Exit::TcpFlags, changed(&|frame| frame[47] |= FIN)),
+        (Exit::TcpFlags, changed(&|frame| frame[47] |= 0x20)),
+        (Exit::TcpFlags, answer(&Case { payload: vec![1; 4], ..case.clone() }, true)),
+        // Two scales, another order, and an option that says nothing to the programs.
+        (Exit::TcpOptions, changed(&|frame| frame[58..62].copy_from_slice(&[1, 3, 3, 2]))),
+        (Exit::TcpOptions, changed(&|frame| frame[54..66].rotate_left(4))),
+        (Exit::TcpOptions, changed(&|frame| frame[58..62].copy_from_slice(&[34, 2, 1, 1]))),
+    ];
+    for (exit, frame) in others {
+        let before = rig.exits();
+        assert_eq!(rig.run(ZONES[1], &frame).0, TO_STACK);
+        assert_ne!(rig.exits(), before);
+        assert!(rig.exits().iter().any(|(seen, _)| *seen == exit), "{exit:?}: {:?}", rig.exits());
+        assert_eq!(rig.table().take_usage(place).answer, None);
+    }
+    assert_eq!(rig.run(ZONES[1], &good).0, REDIRECTED);
 }
 
 #[test]

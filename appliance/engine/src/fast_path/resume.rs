@@ -105,6 +105,8 @@ impl Engine {
 
     fn flow_of_remains(&mut self, remains: &FastRemains) -> Option<Flow> {
         let tracker = match &remains.tcp {
+            // Its originator sends its SYN again.
+            Some([_, replier]) if replier.window == 0 => return None,
             Some(windows) => Tracker::Tcp(TcpTracker::settled_at(windows)),
             None => Tracker::Udp { replied: true },
         };

@@ -89,7 +89,7 @@ pub struct FastFlow {
     pub zones: [ZoneId; 2],
     /// `None` where packets of a direction are to come to the engine.
     pub hops: [Option<FastHop>; 2],
-    /// Of TCP.
+    /// Of TCP; that of a replier who has not answered yet is empty.
     pub tcp: Option<[FastWindow; 2]>,
     pub past: FastPast,
     /// Who hands packets of each direction over; `None` where they come in by an interface here.
@@ -167,6 +167,16 @@ pub struct FastWindow {
     /// Of the originator: nothing but its SYN is known to have been sent. What it sends next begins at `end` and
     /// acknowledges `ack`, or more.
     pub opening: bool,
+    /// Of an originator that nobody has answered: it has not offered to scale windows.
+    pub unscaled: bool,
+}
+
+/// The replier's SYN, as the datapath has seen it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FastAnswer {
+    pub sequence: u32,
+    /// The scale that it offers.
+    pub shift: Option<u8>,
 }
 
 /// What was done for a flow.
@@ -176,4 +186,6 @@ pub struct FastUsage {
     /// No later than this was the last packet of each direction; the epoch before the first.
     pub seen: [Time; 2],
     pub tcp: [FastWindow; 2],
+    /// Of a connection that was handed over before it was answered.
+    pub answer: Option<FastAnswer>,
 }

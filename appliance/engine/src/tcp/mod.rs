@@ -20,7 +20,7 @@ use std::time::Duration;
 use gabion_rules::Timeouts;
 
 use crate::address::Direction;
-use crate::fast_path::FastWindow;
+use crate::fast_path::{FastUsage, FastWindow};
 use crate::packet::TcpSegment;
 use crate::verdict::DropReason;
 
@@ -130,10 +130,17 @@ impl TcpTracker {
     }
 
     /// What both sides have sent and granted, of a connection whose next segments need nothing else to be judged by,
-    /// unless they are SYNs or RSTs: from the replier's SYN on, until both have acknowledged the other's FIN.
+    /// unless they are SYNs or RSTs: until both have acknowledged the other's FIN. The first answer to the originator's SYN
+    /// needs no more either.
     pub(crate) fn settled(&self) -> Option<[FastWindow; 2]> {
-        let Self { state, originator, replier: Some(replier), pending, learning, .. } = self else {
-            return None;
+        let Self { state, originator, replier, pending, learning, .. } = self;
+        let is_settled = *pending == Pending::Nothing && *learning == Learning::Done;
+        let Some(replier) = replier.as_ref().filter(|_| is_settled) else {
+            let is_asked = is_settled && *state == TcpState::SynSent;
+            return originator
+                .asking()
+                .filter(|_| is_asked)
+                .map(|side| [side, FastWindow::default()]);
         };
         let is_open = match state {
             // The originator has yet to acknowledge the other's SYN.
@@ -143,8 +150,7 @@ impl TcpTracker {
             TcpState::Established | TcpState::Closing => true,
             TcpState::SynSent | TcpState::Closed => false,
         };
-        let is_settled = is_open && *pending == Pending::Nothing && *learning == Learning::Done;
-        is_settled.then(|| [originator.settled(replier), replier.settled(originator)])
+        is_open.then(|| [originator.settled(replier), replier.settled(originator)])
     }
 
     /// The tracker of a settled connection of which only the windows are known.
@@ -168,14 +174,20 @@ impl TcpTracker {
     }
 
     /// Learns what both sides have sent and granted since, if they have.
-    pub(crate) fn note_moved(&mut self, windows: &[FastWindow; 2], moved: [bool; 2]) -> TcpEffect {
+    pub(crate) fn note_moved(&mut self, usage: &FastUsage, moved: [bool; 2]) -> TcpEffect {
+        let (from, windows) = (self.state, &usage.tcp);
+        if let (TcpState::SynSent, Some(answer), [_, true]) = (from, usage.answer, moved) {
+            self.replier = Some(Side::answered(&answer, &windows[1]));
+            self.advance(Event::Answered);
+        }
         let sides = [Some(&mut self.originator), self.replier.as_mut()];
         for ((side, window), moved) in sides.into_iter().zip(windows).zip(moved) {
             if let Some(side) = side {
                 side.note_moved(window, moved);
             }
         }
-        self.settle()
+        self.settle();
+        self.moved(from)
     }
 
     pub(crate) fn state(&self) -> TcpState {

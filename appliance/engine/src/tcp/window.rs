@@ -1,6 +1,6 @@
 //! Windows: what each side has sent, and how far the other has let it go.
 
-use crate::fast_path::FastWindow;
+use crate::fast_path::{FastAnswer, FastWindow};
 use crate::packet::TcpSegment;
 use crate::verdict::DropReason;
 
@@ -144,14 +144,32 @@ impl Side {
             shift,
             fin: self.fin.is_some(),
             opening: self.grant.is_none(),
+            unscaled: false,
         }
+    }
+
+    /// The same of one whom nobody has answered; `None` where it has sent more than its SYN.
+    pub(super) fn asking(&self) -> Option<FastWindow> {
+        (self.end == self.isn.wrapping_add(1)).then(|| FastWindow {
+            end: self.end,
+            window: self.window,
+            shift: self.scale.map_or(0, |shift| shift.min(MAX_SHIFT)),
+            opening: true,
+            unscaled: self.scale.is_none(),
+            ..FastWindow::default()
+        })
+    }
+
+    /// One of whom such a table has seen the SYN, and perhaps more.
+    pub(super) fn answered(answer: &FastAnswer, seen: &FastWindow) -> Self {
+        Self { isn: answer.sequence, scale: answer.shift, ..Self::settled_at(seen) }
     }
 
     /// A side of an established connection of which only this is known: its SYN is long gone.
     pub(super) fn settled_at(seen: &FastWindow) -> Self {
         /// Where no segment can be taken for the SYN: farther back than any window reaches (RFC 7323 section 2.3).
         const LONG_GONE: u32 = 1 << 30;
-        let FastWindow { end, ack, edge, window, shift, fin, opening: _ } = *seen;
+        let FastWindow { end, ack, edge, window, shift, fin, .. } = *seen;
         Self {
             isn: end.wrapping_sub(LONG_GONE),
             end,

@@ -185,16 +185,15 @@ impl Stage {
         Ok(peers.map(|peer| peer.wrapped_out).sum())
     }
 
-    /// The share of established flows that another node keeps a copy of.
+    /// How many of how many established flows another node keeps a copy of.
     ///
     /// # Errors
     /// If a node does not answer.
-    pub(crate) fn coverage(&self) -> Result<Option<f64>> {
+    pub(crate) fn coverage(&self) -> Result<[u64; 2]> {
         let statuses = self.statuses()?;
-        let [covered, established] = statuses.iter().fold([0, 0], |[covered, all], status| {
+        Ok(statuses.iter().fold([0, 0], |[covered, all], status| {
             [covered + status.covered, all + status.established]
-        });
-        Ok((established > 0).then(|| covered as f64 / established as f64))
+        }))
     }
 
     /// Waits until all nodes see each other and keep copies of each other's flows. Returns how long it took, if it

@@ -27,6 +27,7 @@ mod remains;
 mod shards;
 mod table;
 mod trial;
+mod usage;
 
 pub use between::SyncLink;
 pub use datapath::{Afterlife, EbpfDatapath, OpenedWorkers};

@@ -8,18 +8,18 @@ use std::net::IpAddr;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, fence};
+use std::sync::atomic::{AtomicU16, fence};
 use std::time::{Duration, Instant};
 
 use super::between::Peers;
 use super::flow::{
-    FlowEntry, FlowPlace, FlowUsage, Head, HopId, InstallFlowError, NextHop, RelayEntry, TcpAnswer,
-    TcpWindow, WireEndpoint, WireKey,
+    FlowEntry, FlowPlace, FlowUsage, Head, HopId, InstallFlowError, NextHop, RelayEntry, TcpWindow,
+    WireEndpoint, WireKey,
 };
 use super::index::{Index, Refused, words};
 use super::layout::{
-    self, ANSWERED, Control, Flow, HOST_PORTS, Hop, KIND_LEGS, KIND_OWN, KIND_RELAY, OPENING, Past,
-    SENT_FIN, SHIFT, UNSCALED, WORKER_SHIFT, Wide, ZONE_OF_PEERS,
+    self, Control, Flow, HOST_PORTS, Hop, KIND_LEGS, KIND_OWN, KIND_RELAY, OPENING, Past, SHIFT,
+    UNSCALED, WORKER_SHIFT, Wide, ZONE_OF_PEERS,
 };
 use super::mapping::SharedArray;
 use super::ports::{NO_ZONE, Ports};
@@ -187,7 +187,7 @@ impl FlowTable {
         flow.turn.store(turn, Relaxed);
         fence(Release);
         write_keys(flow, &self.wide[wide as usize], content.keys, is_wide, wide);
-        write_start(flow, content.tcp);
+        flow.start(content.tcp);
         self.write_judgement(slot, content);
         flow.turn.store(turn.wrapping_add(1), Release);
         match self.lead(content.keys, slot) {
@@ -230,18 +230,7 @@ impl FlowTable {
         flow.turn.store(turn | 1, Relaxed);
         fence(Release);
         self.write_judgement(self.slot(place) as u32, content);
-        // Programs may know more of one who has not answered, for all that the node knows.
-        let is_answered = content.tcp.is_some_and(|[_, replier]| replier.window > 0);
-        let windows = content.tcp.iter().flatten().filter(|_| is_answered);
-        for (side, window) in flow.sides.iter().zip(windows) {
-            advance(&side.end, window.end);
-            advance(&side.ack, window.ack);
-            advance(&side.edge, window.edge);
-            widen(&side.window, window.window);
-            if window.fin {
-                side.window.fetch_or(SENT_FIN, Release);
-            }
-        }
+        flow.move_on(content.tcp);
         flow.turn.store(turn.wrapping_add(2), Release);
     }
 
@@ -281,43 +270,8 @@ impl FlowTable {
 
     /// What was done for the flow since this was asked last, and where its windows stand.
     pub fn take_usage(&mut self, place: FlowPlace) -> FlowUsage {
-        let flow = &self.flows[self.slot(place)];
-        let seen = |direction: usize| {
-            let units = u64::from(flow.last_seen[direction].load(Relaxed));
-            // The end of the unit: nothing is given up too early.
-            Duration::from_nanos(if units == 0 { 0 } else { (units + 1) << SEEN_SHIFT })
-        };
-        let packets = [0, 1].map(|direction: usize| take(&flow.packets[direction]));
-        let bytes = [0, 1].map(|direction: usize| take(&flow.bytes[direction]));
-        if packets != [0, 0] {
-            self.pasts[self.slot(place)].add(packets, bytes);
-        }
-        let shifts = flow.shifts.each_ref().map(|shift| shift.load(Relaxed));
-        let is_unscaled = (shifts[0] | shifts[1]) & UNSCALED != 0;
-        FlowUsage {
-            packets,
-            bytes,
-            answer: (shifts[1] & ANSWERED != 0).then(|| TcpAnswer {
-                sequence: self.pasts[self.slot(place)].sequence.load(Relaxed),
-                shift: (shifts[1] & UNSCALED == 0).then_some(shifts[1] & SHIFT),
-            }),
-            last_seen: [0, 1].map(seen),
-            tcp: [0, 1].map(|direction: usize| {
-                let side = &flow.sides[direction];
-                // A FIN is written behind its end.
-                let window = side.window.load(Acquire);
-                TcpWindow {
-                    end: side.end.load(Relaxed),
-                    ack: side.ack.load(Relaxed),
-                    edge: side.edge.load(Relaxed),
-                    window: window & !SENT_FIN,
-                    shift: if is_unscaled { 0 } else { shifts[direction] & SHIFT },
-                    fin: window & SENT_FIN != 0,
-                    opening: direction == 0 && shifts[0] & OPENING != 0 && packets[0] == 0,
-                    unscaled: false,
-                }
-            }),
-        }
+        let slot = self.slot(place);
+        self.flows[slot].take_usage(&self.pasts[slot])
     }
 
     /// From now on, flows of this judgement only are used; with zero, none.
@@ -517,40 +471,6 @@ fn write_keys(flow: &Flow, wide: &Wide, keys: &[WireKey; 2], is_wide: bool, plac
     flow.port_delta.store(delta(from.map(ports), to.map(ports)), Relaxed);
     flow.version.store(if is_wide { 6 } else { 4 }, Relaxed);
     flow.protocol.store(original.protocol, Relaxed);
-}
-
-fn write_start(flow: &Flow, tcp: Option<[TcpWindow; 2]>) {
-    for direction in 0..2 {
-        let window = tcp.map(|windows| windows[direction]).unwrap_or_default();
-        let side = &flow.sides[direction];
-        side.end.store(window.end, Relaxed);
-        side.ack.store(window.ack, Relaxed);
-        side.edge.store(window.edge, Relaxed);
-        let fin = if window.fin { SENT_FIN } else { 0 };
-        side.window.store(window.window | fin, Relaxed);
-        flow.shifts[direction].store(window.shift, Relaxed);
-        flow.packets[direction].store(0, Relaxed);
-        flow.bytes[direction].store(0, Relaxed);
-        flow.last_seen[direction].store(0, Relaxed);
-    }
-}
-
-/// Empties a counter. Most are empty, and a load costs less.
-fn take(counter: &AtomicU64) -> u64 {
-    if counter.load(Relaxed) == 0 { 0 } else { counter.swap(0, Relaxed) }
-}
-
-/// Moves a sequence number forward; the programs do at the same time.
-fn advance(field: &AtomicU32, value: u32) {
-    let is_later = |seen: u32| value.wrapping_sub(seen).cast_signed() > 0;
-    let _ = field.fetch_update(Relaxed, Relaxed, |seen| is_later(seen).then_some(value));
-}
-
-/// Notes a larger window, beside which the programs may note a FIN.
-fn widen(field: &AtomicU32, window: u32) {
-    let _ = field.fetch_update(Relaxed, Relaxed, |seen| {
-        (window > seen & !SENT_FIN).then_some(window | seen & SENT_FIN)
-    });
 }
 
 fn octets(endpoint: WireEndpoint) -> Vec<u8> {

@@ -8,7 +8,7 @@ TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 BIN        := $(TARGET_DIR)/$(if $(filter dev test,$(PROFILE)),debug,$(PROFILE))
 BINARIES   := -p gabion -p gabiond -p gabion-guard
 
-.PHONY: help demo build test check bench bench-cluster bench-sync bench-rules bench-tables bench-programs fuzz simulate equality lab-down clean setup-build setup-lab
+.PHONY: help demo build test check check-deploy bench bench-cluster bench-sync bench-rules bench-tables bench-programs fuzz simulate equality lab-down clean setup-build setup-lab
 .DEFAULT_GOAL := help
 
 help: ## Lists what make can do here
@@ -33,6 +33,10 @@ check: setup-build ## Formatting, lints, licences
 	$(CARGO) fmt --all -- --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	if command -v cargo-deny >/dev/null; then $(CARGO) deny --locked check bans licenses sources; fi
+
+check-deploy: ## Checks the templates for Azure against each other and against our settings: docs/deploy-azure.md
+	@setup/install deploy
+	image/deploy/check
 
 bench: setup-build setup-lab ## Compares the appliance with the kernel's firewall: 40 minutes on an idle machine (root)
 	$(CARGO) build --locked --profile $(PROFILE) $(BINARIES) -p gabion-benches

@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shutil
 import subprocess
 import tempfile
 import unittest
@@ -12,9 +14,13 @@ import pycep
 import tree_sitter
 import tree_sitter_bicep
 
+import cloud
 import schema
 from bicep import Bicep
-from templates import HERE, Templates
+from compare import differences
+from rules import first_boot, machines
+from templates import GIVEN, HERE, SCENARIOS, Templates
+from terraform import Module, Plan
 from test_templates import BICEP, FEW, TERRAFORM, replaced
 from translate import translate
 
@@ -61,6 +67,52 @@ class ParsersTest(unittest.TestCase):
         self.assertNotEqual(bicep_errors(replaced(BICEP, "param nodes int = 2", "param nodes int = = 2")), [])
         with self.assertRaises(Exception):
             hcl2.loads(replaced(TERRAFORM["nodes.tf"], "boot_diagnostics {}", "boot_diagnostics {"))
+
+
+class TerraformTest(unittest.TestCase):
+    def test_terraform_evaluates_as_we_do(self):
+        """Where there is a terraform: the module's locals, without provider, and so without what Azure alone knows."""
+        terraform = shutil.which("terraform")
+        if not terraform:
+            self.skipTest("no terraform")
+        module = Module(HERE / "terraform")
+        known = {"data.azurerm_resource_group.group.id": cloud.GROUP["id"], "azurerm_public_ip.in.ip_address": "198.18.0.1"}
+        wanted = "jsonencode({" + ", ".join(f"{name} = local.{name}" for name in module.locals) + "})\n"
+        with tempfile.TemporaryDirectory() as folder:
+            for name in ("variables.tf", "locals.tf"):
+                text = TERRAFORM[name].replace("  sensitive   = true\n", "")
+                text = re.sub(r'data "azurerm_resource_group".*?\n}\n', "", text, flags=re.DOTALL)
+                for unknown, value in known.items():
+                    text = text.replace(unknown, f'"{value}"')
+                (Path(folder) / name).write_text(text.replace("${path.module}", str(HERE / "terraform")))
+            for name in SCENARIOS:
+                with self.subTest(name):
+                    given = Templates.variables(GIVEN | SCENARIOS[name])
+                    (Path(folder) / "given.tfvars.json").write_text(json.dumps(given))
+                    command = [terraform, "console", "-var-file=given.tfvars.json"]
+                    done = subprocess.run(command, cwd=folder, input=wanted, capture_output=True, text=True, check=False)
+                    self.assertEqual(done.returncode, 0, done.stderr)
+                    theirs = json.loads(json.loads(done.stdout.strip().splitlines()[-1]))
+                    plan = Plan(module, given)
+                    plan.scope["azurerm_public_ip"] = {"in": {"ip_address": known["azurerm_public_ip.in.ip_address"]}}
+                    self.assertEqual(differences(theirs, {local: plan.scope["local"][local] for local in module.locals}), [])
+
+
+class ProvisionTest(unittest.TestCase):
+    def test_the_node_takes_its_custom_data(self):
+        """By the program that reads it at the first boot, where GABION_PROVISION and GABIOND name it and the daemon."""
+        provision, gabiond = os.environ.get("GABION_PROVISION"), os.environ.get("GABIOND")
+        if not provision or not gabiond:
+            self.skipTest("GABION_PROVISION and GABIOND are not set")
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "custom-data"
+            for name, (_, arm, _) in Templates().made.items():
+                if "own policy" in name:
+                    continue
+                for machine, _ in machines(arm):
+                    file.write_text(json.dumps(first_boot(machine), separators=(",", ":")))
+                    done = subprocess.run([provision, "--gabiond", gabiond, "check", file], capture_output=True, text=True, check=False)
+                    self.assertEqual(done.returncode, 0, f"{name}: {done.stdout}{done.stderr}")
 
 
 class SchemaTest(unittest.TestCase):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import unittest
@@ -9,7 +10,7 @@ import unittest
 import rules
 from bicep import Bicep
 from expression import TemplateError
-from templates import HERE, Templates
+from templates import HERE, REPOSITORY, Templates
 from translate import translate
 
 BICEP = (HERE / "bicep/main.bicep").read_text()
@@ -53,6 +54,28 @@ class PoliciesTest(unittest.TestCase):
                 document = rules.first_boot(machine)
                 done = subprocess.run([gabion, "check", "-"], input=document["policy"], capture_output=True, text=True, check=False)
                 self.assertEqual(done.returncode, 0, name + done.stdout + done.stderr)
+
+
+class GuideTest(unittest.TestCase):
+    GUIDE = (REPOSITORY / "docs/deploy-azure.md").read_text()
+
+    def test_the_guide_names_every_parameter(self):
+        table = self.GUIDE.split("### What the parameters mean")[1].split("### ")[0]
+        named = set(re.findall(r"`(\w+)`", "".join(line.split("|")[1] for line in table.splitlines() if line.startswith("| `"))))
+        self.assertEqual(named, Templates(FEW).bicep.parameters.keys() - {"location"})
+
+    def test_its_parameters_file_is_enough(self):
+        [text] = re.findall(r"```json\n(.*?)```", self.GUIDE, re.DOTALL)
+        given = {name: one["value"] for name, one in json.loads(text)["parameters"].items()}
+        self.assertTrue(Templates(FEW).arm.deploy(given))
+
+    def test_its_module_is_enough(self):
+        [text] = re.findall(r"```hcl\n(.*?)```", self.GUIDE, re.DOTALL)
+        names = set(re.findall(r"^  (\w+) +=", text, re.MULTILINE)) - {"source"}
+        variables = Templates(FEW).module.variables
+        required = {name for name, block in variables.items() if "default" not in block.attributes}
+        self.assertLessEqual(required, names)
+        self.assertLessEqual(names, variables.keys())
 
 
 # What is broken in main.bicep (and so in the ARM template made of it), and who must say so.

@@ -870,11 +870,6 @@ resource machines 'Microsoft.Compute/virtualMachines@2024-07-01' = [for i in ran
           node: {
             workers: workers
           }
-          api: {
-            listen: [
-              '${mgmtAddresses[i]}:${ports.api}'
-            ]
-          }
           health: {
             port: ports.health
             tcp_port: ports.healthTcp

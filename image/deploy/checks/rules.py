@@ -206,7 +206,6 @@ def first_boot_problems(data, given, number, nodes, machine, made, resources):
     document = json.loads(data)
     policy = document.pop("policy", "")
     inside = given.get("spokePrefixes", ["10.1.0.0/16"]) + given.get("onPremisesPrefixes", [])
-    management = address(made[number - 1][1][0])
     wanted = {
         "apiVersion": "gabion/first-boot/v1",
         "node": {"name": machine["name"], "number": number},
@@ -218,7 +217,6 @@ def first_boot_problems(data, given, number, nodes, machine, made, resources):
         },
         "settings": {
             "node": {"workers": given.get("workers", 1)},
-            "api": {"listen": [f"{management}:4450"]},
             "health": {"port": 4480, "tcp_port": 4481},
         },
         "trust": {"token": given["tokens"][str(number)]},

@@ -60,7 +60,6 @@ locals {
     cluster    = { name = var.name, members = local.members }
     settings = {
       node   = { workers = var.workers }
-      api    = { listen = ["${local.mgmt_addresses[i]}:${local.ports.api}"] }
       health = { port = local.ports.health, tcp_port = local.ports.health_tcp }
     }
     trust  = { token = var.tokens[tostring(i + 1)] }

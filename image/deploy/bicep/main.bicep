@@ -867,9 +867,11 @@ resource machines 'Microsoft.Compute/virtualMachines@2024-07-01' = [for i in ran
           number: i + 1
         } : {})
         settings: {
-          node: {
+          node: union({
             workers: workers
-          }
+          }, workers > 1 ? {
+            datapath: 'ebpf'
+          } : {})
           health: {
             port: ports.health
             tcp_port: ports.healthTcp

@@ -216,7 +216,8 @@ def first_boot_problems(data, given, number, nodes, machine, made, resources):
             "members": [f"{i}={address(interfaces[0])}" for i, (_, interfaces) in enumerate(made, 1)],
         },
         "settings": {
-            "node": {"workers": given.get("workers", 1)},
+            # Several workers are for the programs in the kernel alone.
+            "node": {"workers": 1} if given.get("workers", 1) == 1 else {"workers": given["workers"], "datapath": "ebpf"},
             "health": {"port": 4480, "tcp_port": 4481},
         },
         "trust": {"token": given["tokens"][str(number)]},

@@ -100,7 +100,7 @@ class TerraformTest(unittest.TestCase):
 
 class ProvisionTest(unittest.TestCase):
     def test_the_node_takes_its_custom_data(self):
-        """By the program that reads it at the first boot, where GABION_PROVISION and GABIOND name it and the daemon."""
+        """By the program that reads it at the first boot, where that and the daemon are built."""
         provision, gabiond = os.environ.get("GABION_PROVISION"), os.environ.get("GABIOND")
         if not provision or not gabiond:
             self.skipTest("GABION_PROVISION and GABIOND are not set")

@@ -59,7 +59,7 @@ locals {
     node       = { for key, value in { name = "${var.name}-${i + 1}", number = i + 1 } : key => value if key != "number" || var.nodes > 1 }
     cluster    = { name = var.name, members = local.members }
     settings = {
-      node   = { workers = var.workers }
+      node   = { for key, value in { workers = var.workers, datapath = "ebpf" } : key => value if key != "datapath" || var.workers > 1 }
       health = { port = local.ports.health, tcp_port = local.ports.health_tcp }
     }
     trust  = { token = var.tokens[tostring(i + 1)] }

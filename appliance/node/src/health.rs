@@ -49,15 +49,17 @@ pub enum BindProbeError {
 pub struct Health {
     settings: config::Health,
     readiness: Arc<Readiness>,
-    /// Data and management devices, and the loopback.
-    wanted: Vec<String>,
+    /// Data and management devices, and the loopback; `None`: every device there is.
+    wanted: Option<Vec<String>>,
 }
 
 impl Health {
     pub fn new(config: &config::Config, readiness: Arc<Readiness>) -> Self {
         let data = config.interfaces.iter().map(|interface| interface.device.clone());
         let wanted = data.chain(config.management.iter().cloned()).chain(["lo".to_owned()]);
-        Self { settings: config.health, readiness, wanted: wanted.collect() }
+        // Why a node is held is to be heard, also where nobody knows which interfaces are whose.
+        let wanted = config.node.hold.is_none().then(|| wanted.collect());
+        Self { settings: config.health, readiness, wanted }
     }
 
     /// Whether both ports are free on the loopback, so that a port in use is found at start.
@@ -78,10 +80,8 @@ impl Health {
         loop {
             let there = devices.borrow_and_update().clone();
             listeners.retain(|device, (index, _)| there.get(device) == Some(index));
-            for device in &health.wanted {
-                if let Some(index) = there.get(device)
-                    && !listeners.contains_key(device)
-                {
+            for (device, index) in &there {
+                if health.wants(device) && !listeners.contains_key(device) {
                     let mut tasks = JoinSet::new();
                     for mode in [Mode::Http, Mode::Tcp] {
                         tasks.spawn(listen(Arc::clone(&health), mode, device.clone()));
@@ -94,6 +94,10 @@ impl Health {
                 std::future::pending::<()>().await;
             }
         }
+    }
+
+    fn wants(&self, device: &String) -> bool {
+        self.wanted.as_ref().is_none_or(|wanted| wanted.contains(device))
     }
 
     /// A socket for a port of one device, both families, not listening yet.

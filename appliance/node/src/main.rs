@@ -26,8 +26,11 @@ struct Options {
     /// Checks the settings, changes nothing and exits: 0 when they are right, 1 when not.
     #[arg(long)]
     check_config: bool,
+    /// As --check-config, and reads the certificates and the first policy that they name.
+    #[arg(long)]
+    check_files: bool,
     /// Ends what the kernel still moves after the daemon has stopped, and exits.
-    #[arg(long, conflicts_with = "check_config")]
+    #[arg(long, conflicts_with_all = ["check_config", "check_files"])]
     detach: bool,
     /// Prints docs/configuration.md and exits.
     #[arg(long, exclusive = true)]
@@ -64,7 +67,10 @@ fn with_causes(error: &anyhow::Error) -> String {
 
 fn start(options: &Options) -> anyhow::Result<()> {
     let config = Config::read(&options.config)?;
-    if options.check_config {
+    if options.check_files {
+        gabiond::node::check_files(&config)?;
+    }
+    if options.check_config || options.check_files {
         println!("{}: no mistakes found", options.config.display());
         return Ok(());
     }

@@ -21,12 +21,13 @@ use gabion_datapath::ebpf::{
 use gabion_datapath::netlink::{NetworkWatch, StartNetworkWatchError};
 use gabion_datapath::{Datapath, Loopback, OpenDatapathError, UserspaceDatapath, UserspaceLimits};
 use gabion_engine::{ClusterStatus, EngineConfig, Interface, Network};
+use rustls::time_provider::DefaultTimeProvider;
 use tokio::sync::{Mutex, Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 
 use self::crew::{Crew, part_of};
 use crate::clock::Clock;
-use crate::cluster::{Member, PreparedCluster, StartClusterError};
+use crate::cluster::{Identity, Member, PreparedCluster, StartClusterError};
 use crate::config::{Config, DatapathKind};
 use crate::control::{self, ApiListeners, Control, ListenError, ServeError};
 use crate::generations::Generations;
@@ -34,7 +35,7 @@ use crate::guard::{Guard, GuardProgramError, GuardState};
 use crate::health::{BindProbeError, Devices, Health};
 use crate::metrics::{self, ListenMetricsError, Metrics};
 use crate::network::{Follower, Picture};
-use crate::policy::{Policies, Surroundings};
+use crate::policy::{self, FirstPolicy, Policies, Surroundings};
 use crate::readiness::Readiness;
 use crate::record::{OpenLogError, Reader, Recorder};
 use crate::store::{Disk, LockStateError, Notice, OpenStoreError, StateLock, Store, Stored};
@@ -65,6 +66,8 @@ pub enum StartError {
         "interface {name}: device {device} does not exist; check [interfaces] or wait longer with node.device_wait_ms"
     )]
     NoDevice { name: String, device: String },
+    #[error("{0}")]
+    FirstPolicy(String),
     #[error(transparent)]
     Cluster(#[from] StartClusterError),
     #[error(transparent)]
@@ -85,6 +88,18 @@ pub enum StartError {
     Stopping(#[from] WorkerGone),
 }
 
+/// Reads the files that a configuration names and that a start would read.
+///
+/// # Errors
+/// The first that is not as it must be; of the first policy, everything that is wrong with it.
+pub fn check_files(config: &Config) -> Result<(), StartError> {
+    control::check_tls(&config.api)?;
+    if let Some(cluster) = &config.cluster {
+        Identity::read(cluster, Arc::new(DefaultTimeProvider)).map_err(StartClusterError::from)?;
+    }
+    policy::check_first(config).map_err(StartError::FirstPolicy)
+}
+
 fn cause(error: &dyn std::error::Error) -> String {
     error.source().map_or_else(String::new, |source| format!(": {source}"))
 }
@@ -96,6 +111,7 @@ pub struct Prepared {
     _lock: StateLock,
     store: Store,
     stored: Option<Stored>,
+    first_policy: Option<FirstPolicy>,
     notices: Vec<Notice>,
     api: ApiListeners,
     metrics: Option<std::net::TcpListener>,
@@ -117,12 +133,17 @@ impl Prepared {
         let (store, stored, notices) =
             Store::open(Disk, &config.node.state_dir, config.node.revisions_kept)?;
         Health::new(&config, Arc::new(Readiness::new(config.node.stall))).check_ports()?;
-        if config.node.datapath != DatapathKind::Null {
+        if config.moves() {
             guard(&config).check_program()?;
             wait_for_devices(&config)?;
         }
         let metrics = config.metrics.map(metrics::bind).transpose()?;
-        let cluster = config.cluster.clone().map(|cluster| {
+        // What is damaged is not replaced by what was in force long before it.
+        let first_policy =
+            (stored.is_none() && notices.is_empty()).then(|| FirstPolicy::read(&config));
+        // Others are not to count on a node that is held.
+        let cluster = config.cluster.clone().filter(|_| config.node.hold.is_none());
+        let cluster = cluster.map(|cluster| {
             let boot = random()?;
             Ok::<_, StartError>(PreparedCluster::new(&config, cluster, boot)?)
         });
@@ -132,6 +153,7 @@ impl Prepared {
         let sync = alone.map(PreparedCluster::sync_link);
         let api = control::bind(&config.api)?;
         let fast = match config.node.datapath {
+            _ if !config.moves() => None,
             DatapathKind::Ebpf => Some(open_fast_path(&config, sync)?),
             DatapathKind::Auto => open_fast_path(&config, sync)
                 .inspect_err(|error| {
@@ -153,8 +175,9 @@ impl Prepared {
                 config.node.workers
             );
         }
-        let readiness = Arc::new(Readiness::of_workers(config.node.stall, workers));
-        if config.cluster.is_some() {
+        let readiness = Readiness::of_workers(config.node.stall, workers);
+        let readiness = Arc::new(readiness.held(config.node.hold.clone()));
+        if cluster.is_some() {
             // Until the engine says otherwise.
             readiness.cluster(Some(&ClusterStatus::default()));
         }
@@ -164,6 +187,7 @@ impl Prepared {
             _lock,
             store,
             stored,
+            first_policy: first_policy.flatten(),
             notices,
             api,
             metrics,
@@ -184,6 +208,11 @@ impl Prepared {
             return self.start_with(first, others, tables).await;
         }
         match self.config.node.datapath {
+            _ if !self.config.moves() => {
+                let ports = u16::try_from(devices.len()).unwrap_or(u16::MAX);
+                let (datapath, _) = Loopback::new(ports).map_err(StartError::Worker)?;
+                self.start_with(datapath, Vec::new(), Vec::new()).await
+            }
             DatapathKind::Userspace | DatapathKind::Auto | DatapathKind::Ebpf => {
                 let datapath = UserspaceDatapath::open(&devices, rings(&self.config))?;
                 self.start_with(datapath, Vec::new(), Vec::new()).await
@@ -245,7 +274,7 @@ impl Prepared {
         let addresses = node.connect(&config, wanted).await?;
         // Waits for the packet thread, which makes large tables for seconds; probes are answered
         // meanwhile. Nothing passes without a policy.
-        policies.restore(self.stored, &self.notices).await?;
+        policies.restore(self.stored, self.first_policy, &self.notices).await?;
         let member = membership.map(|membership| {
             let (member, running) = membership.start(&around, Arc::clone(&policies), addresses);
             node.tasks.spawn(async { running.await.map_err(ServeError::from) });
@@ -365,6 +394,11 @@ impl Node {
             }
             readiness.guard_in_place(now);
         };
+        if config.interfaces.is_empty() {
+            // Held, and nobody knows which interfaces are ours.
+            self.readiness.guard_in_place(true);
+            return Ok(known_addresses);
+        }
         let guard = guard(config);
         self.tasks.spawn(async move {
             guard.supervise(report).await;

@@ -12,17 +12,19 @@
 //!
 //! Commits take turns. One that has begun goes on when its client hangs up.
 
+use std::io;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwapOption;
 use gabion_engine::Generation;
 use gabion_rules::{
-    Diagnostic, Diagnostics, LintGroup, Loaded, Refused, load_and_lint, load_and_test,
+    Diagnostic, Diagnostics, LintGroup, Loaded, Refused, Severity, load_and_lint, load_and_test,
 };
 use time::{Date, OffsetDateTime};
 use tokio::sync::Semaphore;
 
-use crate::config::DataInterface;
+use crate::config::{Config, DataInterface};
 use crate::generations::Generations;
 use crate::readiness::Readiness;
 use crate::record::{PolicyChange, Recorder};
@@ -35,6 +37,8 @@ use crate::worker::{LiveFlows, WorkerGone, WorkerHandle};
 const LOADS_AT_A_TIME: usize = 2;
 /// Longest comment, so that a list of revisions stays small.
 const COMMENT_BYTES_MAX: usize = 1_024;
+/// Who commits a node's first policy.
+const FIRST_BOOT: &str = "first-boot";
 /// What diagnostics call a text that came over the API.
 const FILE: &str = "policy";
 
@@ -62,6 +66,13 @@ impl Proposal {
     fn has_fit_comment(&self) -> bool {
         self.comment.len() <= COMMENT_BYTES_MAX && !self.comment.contains(char::is_control)
     }
+}
+
+/// What becomes of a commit while the packet thread does not turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum WhenStalled {
+    Refuse,
+    Wait,
 }
 
 /// What a commit has done.
@@ -124,6 +135,21 @@ fn summary(diagnostics: &Diagnostics) -> String {
     }
 }
 
+/// What comes into force on a node that has never had a policy.
+#[derive(Debug)]
+pub struct FirstPolicy {
+    path: PathBuf,
+    text: io::Result<String>,
+}
+
+impl FirstPolicy {
+    /// Reads it while the process may still read everything. A node that is held gets it later.
+    pub fn read(config: &Config) -> Option<Self> {
+        let path = config.node.first_policy.clone().filter(|_| config.node.hold.is_none())?;
+        Some(Self { text: std::fs::read_to_string(&path), path })
+    }
+}
+
 /// The policy in force, its revisions, and the turn of those who change them.
 #[derive(Debug)]
 pub struct Policies {
@@ -165,7 +191,7 @@ impl Policies {
         }
     }
 
-    /// Brings the revision that was found on the disk into force. One that is no longer understood, or
+    /// Brings the revision that was found on the disk into force, or the first policy where there is none. One that is no longer understood, or
     /// names interfaces that the node no longer has, leaves the node without a policy: it is not ready
     /// and passes nothing until one is committed.
     ///
@@ -174,13 +200,19 @@ impl Policies {
     pub async fn restore(
         &self,
         stored: Option<Stored>,
+        first: Option<FirstPolicy>,
         notices: &[Notice],
     ) -> Result<(), WorkerGone> {
         for notice in notices {
             tracing::error!("{notice}");
             self.recorder.node(notice.to_string());
         }
-        let Some(stored) = stored else { return Ok(()) };
+        let Some(stored) = stored else {
+            return match first {
+                Some(first) => self.begin(first).await,
+                None => Ok(()),
+            };
+        };
         let mut turn = self.turn.lock().await;
         let loaded = match self.check(stored.policy.clone()).await {
             Ok(loaded) => loaded,
@@ -194,6 +226,35 @@ impl Policies {
         };
         let in_force = InForce::new(stored.revision, stored.policy, loaded);
         self.publish(&mut turn, in_force).await?;
+        Ok(())
+    }
+
+    /// Commits the first policy of a node. One that is refused leaves the node without any.
+    ///
+    /// # Errors
+    /// When the node is already stopping.
+    async fn begin(&self, first: FirstPolicy) -> Result<(), WorkerGone> {
+        let path = first.path.display();
+        let refused = match first.text {
+            Err(error) => error.to_string(),
+            Ok(text) => {
+                let proposal = Proposal {
+                    text,
+                    expected_revision: 0,
+                    author: FIRST_BOOT.to_owned(),
+                    comment: String::new(),
+                };
+                // The packet thread may still be taking memory: this waits for it.
+                match self.commit_and_record("commit", proposal, WhenStalled::Wait).await {
+                    Ok(_) => return Ok(()),
+                    Err(CommitError::Stopping) => return Err(WorkerGone),
+                    Err(error) => error.to_string(),
+                }
+            }
+        };
+        let message = format!("the first policy {path} cannot come into force: {refused}");
+        tracing::error!("{message}");
+        self.recorder.node(message);
         Ok(())
     }
 
@@ -278,7 +339,9 @@ impl Policies {
         proposal: Proposal,
     ) -> Result<Committed, CommitError> {
         let policies = Arc::clone(self);
-        let task = tokio::spawn(async move { policies.commit_and_record(action, proposal).await });
+        let task = tokio::spawn(async move {
+            policies.commit_and_record(action, proposal, WhenStalled::Refuse).await
+        });
         task.await.expect("a commit does not panic")
     }
 
@@ -286,6 +349,7 @@ impl Policies {
         &self,
         action: &'static str,
         proposal: Proposal,
+        when_stalled: WhenStalled,
     ) -> Result<Committed, CommitError> {
         let mut change = PolicyChange {
             action,
@@ -301,7 +365,7 @@ impl Policies {
             new_digest: String::new(),
             result: String::new(),
         };
-        let result = self.try_commit(proposal, &mut change).await;
+        let result = self.try_commit(proposal, &mut change, when_stalled).await;
         change.result = match &result {
             Ok(_) => "done".to_owned(),
             Err(error) => format!("refused: {error}"),
@@ -314,6 +378,7 @@ impl Policies {
         &self,
         proposal: Proposal,
         change: &mut PolicyChange,
+        when_stalled: WhenStalled,
     ) -> Result<Committed, CommitError> {
         let mut turn = self.turn.lock().await;
         if let Some(old) = self.in_force() {
@@ -330,7 +395,7 @@ impl Policies {
         }
         let loaded = self.check(proposal.text.clone()).await?;
         change.new_digest = digest(&loaded);
-        if !self.readiness.worker_turns() {
+        if when_stalled == WhenStalled::Refuse && !self.readiness.worker_turns() {
             return Err(CommitError::Stalled);
         }
         let revision = self.store().commit(NewRevision {
@@ -348,16 +413,7 @@ impl Policies {
 
     async fn check(&self, text: String) -> Result<Loaded, CommitError> {
         let loaded = self.load(text).await.map_err(|refused| CommitError::of(*refused))?;
-        for zone in loaded.rule_set.zones() {
-            let has = |name: &String| self.interfaces.iter().any(|known| known.name == *name);
-            if let Some(interface) = zone.interfaces.iter().find(|name| !has(name)) {
-                return Err(CommitError::UnknownInterface {
-                    zone: zone.name.clone(),
-                    interface: interface.clone(),
-                    known: self.interfaces.iter().map(|known| known.name.clone()).collect(),
-                });
-            }
-        }
+        fits(&loaded, &self.interfaces)?;
         Ok(loaded)
     }
 
@@ -421,6 +477,40 @@ impl Policies {
     fn store(&self) -> MutexGuard<'_, Store> {
         self.store.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Looks whether a node has the interfaces that a policy names.
+fn fits(loaded: &Loaded, interfaces: &[DataInterface]) -> Result<(), CommitError> {
+    for zone in loaded.rule_set.zones() {
+        let has = |name: &String| interfaces.iter().any(|known| known.name == *name);
+        if let Some(interface) = zone.interfaces.iter().find(|name| !has(name)) {
+            return Err(CommitError::UnknownInterface {
+                zone: zone.name.clone(),
+                interface: interface.clone(),
+                known: interfaces.iter().map(|known| known.name.clone()).collect(),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Looks whether the first policy could come into force; says everything that is wrong with it, one problem a line.
+///
+/// # Errors
+/// When it could not.
+pub fn check_first(config: &Config) -> Result<(), String> {
+    let Some(path) = &config.node.first_policy else { return Ok(()) };
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| format!("node.first_policy {}: {error}", path.display()))?;
+    let loaded = load_and_test(FILE, &text, Some(today())).map_err(|refused| {
+        let errors = refused.diagnostics.0.iter().filter(|d| d.severity == Severity::Error);
+        let line = |problem: &Diagnostic| match problem.help.as_str() {
+            "" => problem.to_string(),
+            help => format!("{problem} ({help})"),
+        };
+        errors.map(line).collect::<Vec<_>>().join("\n")
+    })?;
+    fits(&loaded, &config.interfaces).map_err(|error| format!("{FILE}: {error}"))
 }
 
 impl InForce {

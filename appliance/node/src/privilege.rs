@@ -74,6 +74,7 @@ pub fn drop_privileges(config: &Config) -> Result<Option<&'static str>, DropPriv
 
 fn needed(config: &Config) -> CapsHashSet {
     let mut needed = CapsHashSet::new();
+    // Of a node that is held, the guard needs them.
     if config.node.datapath != DatapathKind::Null {
         needed.extend([Capability::CAP_NET_RAW, Capability::CAP_NET_ADMIN]);
     }

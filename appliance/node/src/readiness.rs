@@ -16,6 +16,8 @@ use crate::cluster::add_status;
 /// What stands in the way of readiness.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Obstacle {
+    /// By its configuration, with the reason.
+    Held(String),
     NoPolicy,
     GuardMissing,
     /// With the interface and what is wrong with it.
@@ -32,6 +34,7 @@ impl Obstacle {
     /// The name in the API, in metrics and in the body of a probe's answer.
     pub const fn label(&self) -> &'static str {
         match self {
+            Self::Held(_) => "held",
             Self::NoPolicy => "no-policy",
             Self::GuardMissing => "guard-missing",
             Self::DatapathNotProved(_) => "datapath-not-proved",
@@ -43,7 +46,8 @@ impl Obstacle {
     }
 
     /// Every label, for metrics.
-    pub const LABELS: [&'static str; 7] = [
+    pub const LABELS: [&'static str; 8] = [
+        "held",
         "no-policy",
         "guard-missing",
         "datapath-not-proved",
@@ -58,7 +62,10 @@ impl Obstacle {
         match self {
             Self::NoPolicy => "no policy is in force: gabion push",
             Self::GuardMissing => "the guard of the host's stack is not in place",
-            Self::DatapathNotProved(why) | Self::Syncing(why) | Self::Draining(why) => why,
+            Self::Held(why)
+            | Self::DatapathNotProved(why)
+            | Self::Syncing(why)
+            | Self::Draining(why) => why,
             Self::WorkerStalled => "a packet thread does not turn",
             Self::Stopping => "the node is stopping",
         }
@@ -70,6 +77,8 @@ impl Obstacle {
 pub struct Readiness {
     started: Instant,
     stall: Duration,
+    /// Why the node is held, from its start to its end.
+    hold: Option<String>,
     policy: AtomicBool,
     guard: AtomicBool,
     stopping: AtomicBool,
@@ -100,6 +109,7 @@ impl Readiness {
         Self {
             started: Instant::now(),
             stall,
+            hold: None,
             policy: AtomicBool::new(false),
             guard: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
@@ -112,6 +122,17 @@ impl Readiness {
             limits: Mutex::default(),
             changes: watch::Sender::new(()),
         }
+    }
+
+    /// Of a node that is never ready if there is a reason.
+    #[must_use]
+    pub fn held(self, hold: Option<String>) -> Self {
+        Self { hold, ..self }
+    }
+
+    /// Why the node is held, if it is.
+    pub fn hold(&self) -> Option<&str> {
+        self.hold.as_deref()
     }
 
     pub fn policy_in_force(&self) {
@@ -224,6 +245,7 @@ impl Readiness {
     pub fn obstacles(&self) -> Vec<Obstacle> {
         let datapath = self.what_is_wrong_with_paths();
         [
+            self.hold.clone().map(Obstacle::Held),
             (!self.policy.load(Ordering::Acquire)).then_some(Obstacle::NoPolicy),
             (!self.guard.load(Ordering::Acquire)).then_some(Obstacle::GuardMissing),
             datapath.map(Obstacle::DatapathNotProved),
@@ -310,9 +332,9 @@ mod tests {
     #[test]
     fn ready_takes_all_and_each_alone_is_in_the_way() {
         let readiness = Readiness::new(Duration::from_secs(3600));
-        assert_eq!(labels(&readiness), &Obstacle::LABELS[..3]);
+        assert_eq!(labels(&readiness), &Obstacle::LABELS[1..4]);
         readiness.policy_in_force();
-        assert_eq!(labels(&readiness), &Obstacle::LABELS[1..3]);
+        assert_eq!(labels(&readiness), &Obstacle::LABELS[2..4]);
         readiness.guard_in_place(true);
         readiness.network(Ok(()));
         readiness.datapath(Ok(()));
@@ -326,6 +348,18 @@ mod tests {
         readiness.datapath(Ok(()));
         readiness.stop();
         assert_eq!(labels(&readiness), ["stopping"]);
+    }
+
+    #[test]
+    fn what_is_held_is_never_ready() {
+        let readiness = Readiness::new(Duration::from_secs(3600)).held(Some("no data".into()));
+        readiness.policy_in_force();
+        readiness.guard_in_place(true);
+        readiness.network(Ok(()));
+        readiness.datapath(Ok(()));
+        readiness.beat();
+        assert_eq!(readiness.obstacles(), [Obstacle::Held("no data".into())]);
+        assert!(!readiness.is_ready());
     }
 
     #[test]

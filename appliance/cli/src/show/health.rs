@@ -14,7 +14,7 @@ use crate::present::{Paint, Tone, duration, print_json, say};
 ///
 /// Exit status 0 if it is ready, 1 if not.
 /// JSON: {"node","ready","reasons","version","revision","uptime_seconds",
-/// "limits_reached"}
+/// "limits_reached","hold"}
 #[derive(Debug, clap::Args)]
 pub(crate) struct Health {
     /// Prints JSON
@@ -34,6 +34,8 @@ struct HealthJson {
     revision: u64,
     uptime_seconds: f64,
     limits_reached: Vec<String>,
+    /// Why the node is held; empty when it is not.
+    hold: String,
 }
 
 impl Health {
@@ -50,6 +52,7 @@ impl Health {
             revision: status.revision,
             uptime_seconds: uptime.as_secs_f64(),
             limits_reached: status.limits_reached,
+            hold: status.hold,
         };
         if self.json {
             print_json(&health)?;
@@ -72,7 +75,10 @@ fn show(health: &HealthJson, uptime: Duration) -> std::io::Result<()> {
     let state = paint.apply(tone, state);
     say(format_args!("{node} is {state}: {policy}, up for {uptime}, version {version}"))?;
     for reason in &health.reasons {
-        say(format_args!("  {reason}: {}", advice(reason)))?;
+        match reason.as_str() {
+            "held" => say(format_args!("  held: {}", health.hold))?,
+            reason => say(format_args!("  {reason}: {}", advice(reason)))?,
+        }
     }
     for limit in &health.limits_reached {
         let degraded = paint.apply(Tone::Warning, "degraded");

@@ -20,6 +20,8 @@ use super::{Api, ApiTls, Config, DataInterface, DatapathKind, Health, Log, Node,
 const DEVICE_NAME_BYTES: usize = 15;
 /// RFC 1035 section 2.3.4.
 const NODE_NAME_BYTES: usize = 63;
+/// A line that fits a probe's answer and a terminal.
+const HOLD_CHARACTERS: usize = 1_000;
 /// sun_path of unix(7) without the terminating zero.
 const SOCKET_PATH_BYTES: usize = 107;
 
@@ -99,8 +101,16 @@ impl Checker<'_> {
                 HookChoice::Tc
             }
         };
+        let hold = self.optional(&written.hold, "node.hold");
+        if let Some(reason) = hold.as_deref().filter(|reason| !is_reason(reason)) {
+            self.refuse(span(&written.hold), "node.hold", &reason.escape_debug().to_string());
+        }
         Node {
             name,
+            hold,
+            first_policy: self
+                .optional(&written.first_policy, "node.first_policy")
+                .map(PathBuf::from),
             state_dir: self.path(&written.state_dir, "node.state_dir"),
             revisions_kept: self.size(&written.revisions, "node.revisions"),
             stall: Duration::from_millis(self.number(&written.stall_ms, "node.stall_ms")),
@@ -139,7 +149,8 @@ impl Checker<'_> {
     }
 
     fn interfaces(&mut self, written: &WrittenConfig) -> Vec<DataInterface> {
-        if written.interfaces.is_empty() {
+        // A node is held because nobody knows its interfaces, perhaps.
+        if written.interfaces.is_empty() && written.node.hold.is_none() {
             self.problem(
                 None,
                 "no data interface: add a section [interfaces] with lines such as `ext = \"eth1\"`"
@@ -420,6 +431,11 @@ pub(super) fn span<T>(written: &Written<T>) -> Option<Range<usize>> {
 fn is_logical_name(name: &str) -> bool {
     (1..=32).contains(&name.len())
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+}
+
+/// Whether it fits a line of a probe's answer. An empty one has been refused.
+fn is_reason(text: &str) -> bool {
+    text.chars().count() <= HOLD_CHARACTERS && !text.contains(char::is_control)
 }
 
 fn host_name() -> String {

@@ -40,6 +40,10 @@ pub struct Config {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Node {
     pub name: String,
+    /// Why nothing may pass whatever else is configured.
+    pub hold: Option<String>,
+    /// What comes into force where there has never been a policy.
+    pub first_policy: Option<PathBuf>,
     pub state_dir: PathBuf,
     pub revisions_kept: usize,
     /// How long the packet thread may stand still before the node is not ready.
@@ -160,6 +164,11 @@ impl Config {
     /// Everything that is wrong with it.
     pub fn parse(text: &str, file: &str) -> Result<Self, ConfigError> {
         check::check(text, file).map_err(ConfigError::Invalid)
+    }
+
+    /// Whether the node has anything to do with packets.
+    pub fn moves(&self) -> bool {
+        self.node.datapath != DatapathKind::Null && self.node.hold.is_none()
     }
 
     /// The TCP ports on which load balancers' probes are answered.

@@ -79,6 +79,16 @@ pub const SETTINGS: &[Setting] = &[
         Kind::Optional { form: "1 to 63 letters, digits, - or ." },
         "The node's name in logs, metrics and status. Absent: the host's name.",
     ),
+    setting(
+        "node.hold",
+        Kind::Optional { form: "one line of 1 to 1,000 characters" },
+        "Why the node is held. It then moves nothing and is never ready, whatever its policy says; the reason stands in the probe's answer, on every interface, and in `gabion show health`. Such a node may be without [interfaces]. `gabion-provision` writes it where first-boot data is wrong or missing (docs/first-boot.md); take it out and restart gabiond once that is mended. Absent: the node is not held.",
+    ),
+    setting(
+        "node.first_policy",
+        Kind::Optional { form: "path of a policy" },
+        "A policy that comes into force at the start of a node that has never had one. Absent: such a node waits for `gabion push`.",
+    ),
     text("node.state_dir", "/var/lib/gabion", "absolute path", "Where policy revisions are kept."),
     number(
         "node.revisions",

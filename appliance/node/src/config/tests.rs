@@ -114,6 +114,18 @@ fn text_that_is_not_toml_is_one_line_with_its_place() {
 }
 
 #[test]
+fn a_held_node_needs_no_interface_and_its_reason_is_one_line() {
+    let config = Config::parse("[node]\nhold = \"no data\"\n", "gabiond.toml").unwrap();
+    assert_eq!(config.node.hold.as_deref(), Some("no data"));
+    assert!(!config.moves());
+    for wrong in [String::new(), "a\\nb".into(), "x".repeat(1_001)] {
+        let message = problems(&format!("[node]\nhold = \"{wrong}\"\n"));
+        assert!(message.starts_with("gabiond.toml:2: node.hold"), "{message}");
+        assert_eq!(message.lines().count(), 1, "{message}");
+    }
+}
+
+#[test]
 fn no_interface_at_all_says_what_to_write() {
     assert!(problems("").contains("ext = \"eth1\""));
 }

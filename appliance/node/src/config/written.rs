@@ -26,6 +26,8 @@ pub(super) struct WrittenConfig {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct WrittenNode {
     pub(super) name: Written<String>,
+    pub(super) hold: Written<String>,
+    pub(super) first_policy: Written<String>,
     pub(super) state_dir: Written<String>,
     pub(super) revisions: Written<i64>,
     pub(super) stall_ms: Written<i64>,

@@ -36,7 +36,7 @@ use crate::worker::{WorkerGone, WorkerHandle};
 pub(crate) use cluster::state as state_label;
 pub(crate) use convert::action;
 use identity::{Peer, Role};
-pub use serve::{ApiListeners, ListenError, ServeError, bind};
+pub use serve::{ApiListeners, ListenError, ServeError, bind, check_tls};
 
 /// Flows that are asked of the packet thread at a time: some tens of microseconds of its time.
 const FLOWS_PER_PAGE: u32 = 256;
@@ -254,6 +254,7 @@ impl Firewall for Control {
                 .iter()
                 .map(|limit| limit.label().to_owned())
                 .collect(),
+            hold: self.readiness.hold().unwrap_or_default().to_owned(),
         }))
     }
 

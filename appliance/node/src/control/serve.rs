@@ -80,6 +80,14 @@ pub fn bind(settings: &Api) -> Result<ApiListeners, ListenError> {
     Ok(ApiListeners { unix, tcp, tls, settings: settings.clone() })
 }
 
+/// Reads the certificates, and opens nothing.
+///
+/// # Errors
+/// [`ListenError`].
+pub fn check_tls(settings: &Api) -> Result<(), ListenError> {
+    settings.tls.as_ref().map_or(Ok(()), |tls| read_tls(tls).map(drop))
+}
+
 fn bind_unix(path: &Path) -> Result<UnixListener, ListenError> {
     let error = |source| ListenError::Socket { path: path.to_owned(), source };
     if let Some(directory) = path.parent() {

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod cluster;
+mod held;
 mod identity;
 mod partition;
 mod policy;

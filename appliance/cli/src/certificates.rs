@@ -1,12 +1,13 @@
 //! `gabion pki`: the command line of [`pki`].
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use serde::Serialize;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use crate::enrol::{Enrol, print_token};
 use crate::pki::{self, Client, ClusterName, Existing, Node, Subjects, Summary};
 use crate::present::{print_json, say};
 
@@ -16,6 +17,9 @@ pub(crate) enum Pki {
     Init(Issue),
     /// Makes further certificates with the authority of a directory
     Issue(Issue),
+    /// Prints a new token, with which a node waits for its certificate
+    Token,
+    Enrol(Enrol),
 }
 
 /// JSON: {"files":[..],"certificates_end"}
@@ -57,28 +61,34 @@ impl Pki {
     /// # Errors
     /// If a file is there already or cannot be written, or there is no authority to issue with.
     pub(crate) fn run(&self) -> Result<()> {
-        let make = match self {
-            Self::Init(_) => pki::init,
-            Self::Issue(_) => pki::issue,
-        };
-        let (Self::Init(issue) | Self::Issue(issue)) = self;
-        let mut nodes = issue.node.clone();
-        if let Some(cluster) = &issue.cluster {
-            for node in &mut nodes {
-                node.join(cluster)?;
-            }
+        match self {
+            Self::Init(what) => issue(what, pki::init),
+            Self::Issue(what) => issue(what, pki::issue),
+            Self::Token => print_token(),
+            Self::Enrol(enrol) => enrol.run(),
         }
-        let subjects = Subjects { nodes, clients: issue.client.clone() };
-        let existing = if issue.overwrite { Existing::Overwrite } else { Existing::Refuse };
-        let summary = make(&issue.dir, &subjects, existing, OffsetDateTime::now_utc())?;
-        if issue.json {
-            let certificates_end = summary.leaves_end.format(&Rfc3339)?;
-            print_json(&IssuedJson { files: summary.files, certificates_end })?;
-        } else {
-            show(&summary, &subjects)?;
-        }
-        Ok(())
     }
+}
+
+type Make = fn(&Path, &Subjects, Existing, OffsetDateTime) -> Result<Summary, pki::PkiError>;
+
+fn issue(issue: &Issue, make: Make) -> Result<()> {
+    let mut nodes = issue.node.clone();
+    if let Some(cluster) = &issue.cluster {
+        for node in &mut nodes {
+            node.join(cluster)?;
+        }
+    }
+    let subjects = Subjects { nodes, clients: issue.client.clone() };
+    let existing = if issue.overwrite { Existing::Overwrite } else { Existing::Refuse };
+    let summary = make(&issue.dir, &subjects, existing, OffsetDateTime::now_utc())?;
+    if issue.json {
+        let certificates_end = summary.leaves_end.format(&Rfc3339)?;
+        print_json(&IssuedJson { files: summary.files, certificates_end })?;
+    } else {
+        show(&summary, &subjects)?;
+    }
+    Ok(())
 }
 
 fn show(summary: &Summary, subjects: &Subjects) -> std::io::Result<()> {

@@ -3,6 +3,7 @@
 
 mod check;
 mod diagnose;
+mod enrol;
 
 mod connect;
 mod explain;

@@ -14,8 +14,8 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, SanType,
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
 };
 use time::{Duration, OffsetDateTime};
 
@@ -242,6 +242,60 @@ pub(crate) fn issue(
     write_all(directory, files, existing, leaves_end)
 }
 
+/// Looks whether there is a CA to sign with.
+///
+/// # Errors
+/// [`PkiError`].
+pub(crate) fn check_ca(directory: &Path, now: OffsetDateTime) -> Result<(), PkiError> {
+    load_ca(directory, now).map(drop)
+}
+
+/// Signs a node's request (PKCS #10, DER), whose key never leaves the node; [`keep`] writes the certificate.
+///
+/// # Errors
+/// [`PkiError`]; nothing is written.
+pub(crate) fn sign(
+    directory: &Path,
+    node: &Node,
+    request: &[u8],
+    existing: Existing,
+    now: OffsetDateTime,
+) -> Result<Signed, PkiError> {
+    let ca = load_ca(directory, now)?;
+    let path = directory.join(&node.name.0).with_added_extension("pem");
+    if existing == Existing::Refuse && path.symlink_metadata().is_ok() {
+        return Err(PkiError::Exists(path));
+    }
+    let made = |source| PkiError::Make { name: node.name.0.clone(), source };
+    // Its signature is verified here; of all that it says, its key alone is taken.
+    let request = CertificateSigningRequestParams::from_der(&request.into()).map_err(made)?;
+    let until = ca.until.min(now + Duration::days(LEAF_DAYS));
+    let params = node_params(node, now, until);
+    let certificate = params.signed_by(&request.public_key, &ca.issuer).map_err(made)?.pem();
+    Ok(Signed { certificate, ca: ca.certificate_pem, path, until })
+}
+
+/// Writes a certificate that its node has taken.
+///
+/// # Errors
+/// [`PkiError`].
+pub(crate) fn keep(signed: Signed) -> Result<Summary, PkiError> {
+    let Signed { certificate, path, until, .. } = signed;
+    let directory = path.parent().unwrap_or(Path::new(".")).to_owned();
+    let file = NewFile { path, mode: 0o644, text: certificate };
+    write_all(&directory, vec![file], Existing::Overwrite, until)
+}
+
+/// A certificate that is not written yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Signed {
+    /// In PEM, as the CA's.
+    pub(crate) certificate: String,
+    pub(crate) ca: String,
+    path: PathBuf,
+    until: OffsetDateTime,
+}
+
 const CA: &str = "ca";
 /// Members of a cluster have the numbers 1 to this: docs/cluster.md section 1.
 const MEMBERS_MAX: u8 = 16;
@@ -369,11 +423,7 @@ fn make_leaves(
     let until = ca.until.min(now + Duration::days(LEAF_DAYS));
     let mut files = Vec::new();
     for node in &subjects.nodes {
-        let mut params = leaf_params(&node.name, "node", now, until);
-        params.subject_alt_names.clone_from(&node.alternatives);
-        params.extended_key_usages =
-            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-        files.extend(make_leaf(directory, ca, &node.name, &params)?);
+        files.extend(make_leaf(directory, ca, &node.name, &node_params(node, now, until))?);
     }
     for client in &subjects.clients {
         let mut params = leaf_params(&client.name, client.role.label(), now, until);
@@ -381,6 +431,14 @@ fn make_leaves(
         files.extend(make_leaf(directory, ca, &client.name, &params)?);
     }
     Ok((files, until))
+}
+
+fn node_params(node: &Node, now: OffsetDateTime, until: OffsetDateTime) -> CertificateParams {
+    let mut params = leaf_params(&node.name, "node", now, until);
+    params.subject_alt_names.clone_from(&node.alternatives);
+    params.extended_key_usages =
+        vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+    params
 }
 
 fn leaf_params(

@@ -10,14 +10,15 @@ use super::sources::root;
 use super::{Finding, none};
 
 /// Which of our crates a crate may use; tests and benches may use any.
-const ARROWS: [(&str, &[&str]); 7] = [
+const ARROWS: [(&str, &[&str]); 8] = [
     ("gabion-rules", &[]),
     ("gabion-engine", &["gabion-rules"]),
     ("gabion-datapath", &[]),
     ("gabion-api", &[]),
     ("gabiond", &["gabion-rules", "gabion-engine", "gabion-datapath", "gabion-api"]),
-    ("gabion", &["gabion-rules", "gabion-api", "gabion-datapath"]),
+    ("gabion", &["gabion-rules", "gabion-api", "gabion-datapath", "gabion-enrol"]),
     ("gabion-guard", &[]),
+    ("gabion-enrol", &[]),
 ];
 const FREE: [&str; 3] = ["gabion-tests", "gabion-benches", "gabion-fuzz"];
 

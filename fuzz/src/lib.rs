@@ -28,7 +28,7 @@ const fn target(name: &'static str, input: &'static str, run: fn(&[u8])) -> Targ
 }
 
 /// Every target; its corpus is in the folder of its name.
-pub const TARGETS: [Target; 15] = [
+pub const TARGETS: [Target; 16] = [
     target("frame", "a virtio header and a frame", frames::frame),
     target("fragments", "datagrams, cut and mixed", fragments::fragments),
     target("quote", "an ICMP error about a live flow", quotes::quote),
@@ -39,6 +39,7 @@ pub const TARGETS: [Target; 15] = [
     target("policy", "a policy", texts::policy),
     target("packet", "a packet as `gabion explain` takes it", texts::packet),
     target("config", "a node's configuration", texts::config),
+    target("first-boot", "what an instance is told at first boot", texts::first_boot),
     target("guard", "a line of the guard's", texts::guard),
     target("http", "a request's head", texts::http),
     target("pcap", "a capture", files::pcap),

@@ -1,5 +1,10 @@
 //! Texts that people and programs write.
 
+use std::path::Path;
+
+use gabion_provision::document::{FirstBoot, Trust};
+use gabion_provision::network::Platform;
+use gabion_provision::plan::{self, Devices, Given};
 use gabion_rules::{PacketText, Query, Transport, ZoneId};
 use gabiond::config::Config;
 
@@ -64,6 +69,46 @@ fn queries(from: ZoneId, to: ZoneId) -> Vec<Query> {
             })
         })
         .collect()
+}
+
+/// First-boot data is refused with places in it, or becomes files of which gabiond understands the first; what an
+/// operator has yet to enrol moves nothing.
+pub(crate) fn first_boot(bytes: &[u8]) {
+    let lines = bytes.split(|byte| *byte == b'\n').count() as u64;
+    let first = match FirstBoot::read(bytes) {
+        Ok(first) => first,
+        Err(problems) => {
+            assert!(!problems.is_empty(), "refused without a reason");
+            for problem in &problems {
+                assert!(
+                    problem.place.is_none_or(|(line, _)| (1..=lines).contains(&line)),
+                    "{problem}"
+                );
+            }
+            let files =
+                plan::held(&problems[0].to_string(), &Given::default(), Path::new(DIRECTORY));
+            assert!(!configuration(&files).unwrap().moves());
+            return;
+        }
+    };
+    let is_waiting = matches!(first.trust, Some(Trust::Token(_)));
+    let (given, devices) = (Given::default(), Devices::new());
+    let planned = plan::plan(&first, &given, Path::new(DIRECTORY), &devices, Platform::Azure);
+    if let Ok(files) = planned
+        && let Some(config) = configuration(&files)
+    {
+        assert!(!is_waiting || !config.moves());
+        assert_eq!(config.management.len(), first.host.len());
+    }
+    let _ = gabion_provision::ovf::read(bytes);
+}
+
+const DIRECTORY: &str = "/var/lib/gabion/etc";
+
+/// `None`: gabiond refuses it.
+fn configuration(files: &[plan::File]) -> Option<Config> {
+    let file = files.iter().find(|file| file.path == Path::new(plan::CONFIG)).unwrap();
+    Config::parse(&file.text, plan::CONFIG).ok()
 }
 
 /// A packet's text is refused at a place within it, or printed so that it is read again as the same.

@@ -95,6 +95,11 @@ fn configurations_are_sound_or_refused() {
 }
 
 #[test]
+fn first_boot_data_holds_the_node_or_becomes_its_files() {
+    replay("first-boot");
+}
+
+#[test]
 fn only_the_guards_word_means_that_it_is_in_place() {
     replay("guard");
 }

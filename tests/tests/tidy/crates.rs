@@ -10,7 +10,7 @@ use super::sources::root;
 use super::{Finding, none};
 
 /// Which of our crates a crate may use; tests and benches may use any.
-const ARROWS: [(&str, &[&str]); 8] = [
+const ARROWS: [(&str, &[&str]); 9] = [
     ("gabion-rules", &[]),
     ("gabion-engine", &["gabion-rules"]),
     ("gabion-datapath", &[]),
@@ -19,6 +19,7 @@ const ARROWS: [(&str, &[&str]); 8] = [
     ("gabion", &["gabion-rules", "gabion-api", "gabion-datapath", "gabion-enrol"]),
     ("gabion-guard", &[]),
     ("gabion-enrol", &[]),
+    ("gabion-provision", &["gabion-enrol"]),
 ];
 const FREE: [&str; 3] = ["gabion-tests", "gabion-benches", "gabion-fuzz"];
 

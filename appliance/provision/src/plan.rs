@@ -11,6 +11,8 @@ use crate::network::{self, Platform};
 
 /// Where the API is served; the guard keeps it off data interfaces.
 const API_LISTEN: &str = "[::]:4450";
+/// Less than the service manager gives gabiond's start.
+const DEVICE_WAIT_MS: i64 = 20_000;
 /// What a node says that waits for its certificates.
 const WAITS: &str =
     "waits for its certificates: gabion pki enrol ADDRESS --token-file FILE --ca DIRECTORY";
@@ -205,6 +207,8 @@ fn config(
         node.insert("name".into(), name.into());
     }
     node.insert("state_dir".into(), state_directory(directory).into());
+    // A member cannot start before DHCP has given it the address that it has among them.
+    node.insert("device_wait_ms".into(), DEVICE_WAIT_MS.into());
     if first.policy.is_some() {
         node.insert("first_policy".into(), path(POLICY));
     }

@@ -32,6 +32,7 @@ fn what_is_written_of_one_node_is_what_gabiond_reads() {
     assert_eq!(config.node.state_dir, Path::new("/var/lib/gabion"));
     assert_eq!(config.node.first_policy.unwrap(), Path::new("/var/lib/gabion/etc/policy.yaml"));
     assert_eq!(config.management, ["eth0"]);
+    assert_eq!(config.node.device_wait.as_secs(), 20);
     let data: Vec<&str> = config.interfaces.iter().map(|i| i.device.as_str()).collect();
     assert_eq!(data, ["eth1", "eth2"]);
     assert_eq!(config.api.tls.unwrap().listen[0].port(), 4450);

@@ -8,7 +8,7 @@ TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 BIN        := $(TARGET_DIR)/$(if $(filter dev test,$(PROFILE)),debug,$(PROFILE))
 BINARIES   := -p gabion -p gabiond -p gabion-guard
 
-.PHONY: help demo build test check check-deploy bench bench-cluster bench-sync bench-rules bench-tables bench-programs fuzz simulate equality lab-down clean setup-build setup-lab
+.PHONY: image image-boot help demo build test check check-deploy bench bench-cluster bench-sync bench-rules bench-tables bench-programs fuzz simulate equality lab-down clean setup-build setup-lab
 .DEFAULT_GOAL := help
 
 help: ## Lists what make can do here
@@ -83,6 +83,14 @@ simulate: setup-build ## Runs the cluster's simulator: SECONDS=600, or SEED=7 fo
 equality: setup-build ## Gives both datapaths the same fresh packets: SECONDS=600, or SEED=7 for one sequence again (root)
 	GABION_NETNS=1 GABION_EQUALITY_SECONDS=$(SECONDS) $(if $(SEED),GABION_EQUALITY_SEED=$(SEED)) \
 		$(CARGO) test --locked -p gabion-tests --test main equality -- --nocapture
+
+image: build ## Builds the VM image, its upgrade bundle and its SBOM into target/image (root); docs/image.md
+	@setup/install image
+	$(CARGO) build --locked --profile $(PROFILE) -p gabion-provision -p gabion-image
+	@$(BIN)/image build --binaries $(BIN) --out $(TARGET_DIR)/image $(IMAGE)
+
+image-boot: ## Boots the last image in QEMU and says when gabiond is up
+	@$(BIN)/image boot --out $(TARGET_DIR)/image $(IMAGE)
 
 lab-down: ## Removes what an interrupted lab has left behind (root)
 	$(BIN)/gabion lab down

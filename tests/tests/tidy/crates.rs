@@ -10,7 +10,7 @@ use super::sources::root;
 use super::{Finding, none};
 
 /// Which of our crates a crate may use; tests and benches may use any.
-const ARROWS: [(&str, &[&str]); 9] = [
+const ARROWS: [(&str, &[&str]); 10] = [
     ("gabion-rules", &[]),
     ("gabion-engine", &["gabion-rules"]),
     ("gabion-datapath", &[]),
@@ -20,6 +20,7 @@ const ARROWS: [(&str, &[&str]); 9] = [
     ("gabion-guard", &[]),
     ("gabion-enrol", &[]),
     ("gabion-provision", &["gabion-enrol"]),
+    ("gabion-image", &[]),
 ];
 const FREE: [&str; 3] = ["gabion-tests", "gabion-benches", "gabion-fuzz"];
 

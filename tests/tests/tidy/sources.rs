@@ -53,7 +53,7 @@ pub(super) fn root() -> PathBuf {
 pub(super) fn all() -> &'static [Source] {
     static ALL: LazyLock<Vec<Source>> = LazyLock::new(|| {
         let mut found = Vec::new();
-        for folder in ["rules", "appliance", "tests", "benches", "fuzz"] {
+        for folder in ["rules", "appliance", "image", "tests", "benches", "fuzz"] {
             collect(&root().join(folder), &mut found);
         }
         found.sort_by(|a, b| a.path.cmp(&b.path));

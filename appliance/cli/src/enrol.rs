@@ -70,10 +70,12 @@ impl Enrol {
         };
         let address = resolve(&self.address)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let enrolled = runtime.block_on(tokio::time::timeout(TIMEOUT, async {
+        let attempt = async {
             let stream = TcpStream::connect(address).await?;
             gabion_enrol::enrol(stream, &token, sign).await
-        }));
+        };
+        // A deadline is made where there is a runtime to keep it.
+        let enrolled = runtime.block_on(async { tokio::time::timeout(TIMEOUT, attempt).await });
         match enrolled {
             Ok(enrolled) => enrolled.with_context(|| format!("{address}"))?,
             Err(_) => {
@@ -113,6 +115,50 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
+
+    #[test]
+    fn a_node_that_waits_gets_its_certificate_and_it_is_kept() {
+        let directory = tempfile::tempdir().unwrap();
+        let dir = directory.path().join("pki");
+        let subjects = pki::Subjects::default();
+        pki::init(&dir, &subjects, Existing::Refuse, OffsetDateTime::now_utc()).unwrap();
+        let token = Token::generate().unwrap();
+        let token_file = directory.path().join("token");
+        std::fs::write(&token_file, &token).unwrap();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let node = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.unwrap().block_on(async {
+                listener.set_nonblocking(true).unwrap();
+                let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+                let node = gabion_enrol::Node::new(Token::parse(&token).unwrap()).unwrap();
+                let mut taken = None;
+                let (stream, _) = listener.accept().await.unwrap();
+                let take = |granted: &Granted| {
+                    taken = Some(granted.clone());
+                    Ok(())
+                };
+                node.serve(stream, take).await.unwrap();
+                taken.unwrap()
+            })
+        });
+        let node_name = "node-1=192.0.2.1".parse().unwrap();
+        let cluster = Some("fw".parse().unwrap());
+        let enrol = Enrol {
+            address,
+            node: node_name,
+            cluster,
+            token_file,
+            dir: dir.clone(),
+            overwrite: false,
+        };
+        enrol.run().unwrap();
+        let granted = node.join().unwrap();
+        assert_eq!(std::fs::read_to_string(dir.join("node-1.pem")).unwrap(), granted.certificate);
+        assert_eq!(std::fs::read_to_string(dir.join("ca.pem")).unwrap(), granted.ca);
+        assert!(!dir.join("node-1.key").exists(), "the node keeps it");
+    }
 
     #[test]
     fn the_port_is_the_apis_unless_written() {

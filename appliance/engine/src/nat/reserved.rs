@@ -15,8 +15,12 @@ pub(crate) struct Reserved {
     pub ports: RangeInclusive<u16>,
 }
 
-/// The ports on which the host itself answers at its `own` addresses, and those that destination NAT
-/// publishes on addresses which source NAT uses.
+/// What Azure's hosts drop, from whichever address it comes. One port of 64,512 is left out everywhere: rules need not say
+/// where the node is. (Azure, virtual network FAQ: "UDP source port 65330 which is reserved for the host".)
+const AZURE_HOSTS_PORT: u16 = 65_330;
+
+/// The ports on which the host itself answers at its `own` addresses, those that destination NAT
+/// publishes on addresses which source NAT uses, and what nobody may send from on Azure.
 pub(crate) fn reserved(own: &[Address], host: &[u16], rules: Option<&RuleSet>) -> Vec<Reserved> {
     let used = used_addresses(own, rules);
     let host = own.iter().flat_map(|address| {
@@ -38,7 +42,12 @@ pub(crate) fn reserved(own: &[Address], host: &[u16], rules: Option<&RuleSet>) -
             ports: published.ports,
         })
     });
-    host.chain(published).collect()
+    let azure = used.iter().map(|addresses| Reserved {
+        addresses: addresses.clone(),
+        protocol: protocol::UDP,
+        ports: AZURE_HOSTS_PORT..=AZURE_HOSTS_PORT,
+    });
+    host.chain(published).chain(azure).collect()
 }
 
 /// The node's `own` addresses and all pools, sorted and apart.

@@ -23,6 +23,26 @@ fn the_class_of_a_port_is_kept() {
     }
 }
 
+/// Azure's hosts drop what comes from it.
+#[test]
+fn udp_port_65330_is_given_to_nobody() {
+    for mapping in ["endpoint-independent", "symmetric"] {
+        let how = format!("address: 203.0.113.16, ports: 65326-65333, mapping: {mapping}");
+        let mut probe = Probe::new(&out(&how));
+        let mut given = |protocol| {
+            let asked = (0..8).filter_map(|number| {
+                let from = format!("10.1.0.{}:65330", 10 + number);
+                probe.outward(protocol, &from, SERVER).map(|seen| port(&seen))
+            });
+            let mut given: Vec<u16> = asked.collect();
+            given.sort_unstable();
+            given
+        };
+        assert_eq!(given(Protocol::Udp), [65_326, 65_327, 65_328, 65_329, 65_331, 65_332, 65_333]);
+        assert_eq!(given(Protocol::Tcp), (65_326..=65_333).collect::<Vec<_>>());
+    }
+}
+
 /// The pool of one host is not another's: who opens a thousand sockets does not take the others'.
 ///
 /// Covers: 6888-4

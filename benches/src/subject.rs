@@ -122,5 +122,6 @@ pub fn network() -> Network {
         ],
         host_addresses: Vec::new(),
         host_ports: vec![4_480],
+        host_services: Vec::new(),
     }
 }

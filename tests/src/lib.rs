@@ -4,6 +4,7 @@
 
 pub mod cluster;
 pub mod fast_path;
+pub mod metadata;
 pub mod network;
 pub mod random;
 pub mod walk;

@@ -85,6 +85,7 @@ pub fn network() -> Network {
         ],
         host_addresses: vec!["192.168.9.9".parse().unwrap()],
         host_ports: vec![4_480],
+        host_services: Vec::new(),
     }
 }
 

@@ -1,5 +1,6 @@
 //! One binary for all integration tests.
 
+mod azure;
 mod cluster;
 mod cluster_model;
 mod equality;

@@ -242,8 +242,12 @@ always_inline void note_answer(struct flow *flow, __u32 slot, const struct packe
 #define DHCP_CLIENT 68
 #define DHCPV6_CLIENT 546
 
+/* Azure's own services (docs/azure-node.md), of which the guard leaves the host the answers where it is told to. */
+#define AZURE_SERVICES 0xa83f8110 /* 168.63.129.16 */
+#define AZURE_METADATA 0xa9fea9fe /* 169.254.169.254 */
+
 /* Whether the guard keeps a frame from the host's stack wherever it is sent: of IP it leaves the host neighbour
- * discovery, DHCP replies and TCP to a few ports (appliance/guard/src/rules.rs). Reads headers anew, as only what has
+ * discovery, DHCP replies, TCP to a few ports, and answers of the platform's services (appliance/guard/src/rules.rs). Reads headers anew, as only what has
  * been missed gets here. Rather too seldom than too often. */
 always_inline bool is_for_engine_alone(void *data, void *end)
 {
@@ -264,6 +268,8 @@ always_inline bool is_for_engine_alone(void *data, void *end)
 		ports = (__u16 *)(ipv4 + 1);
 		if (protocol != IPPROTO_TCP && protocol != IPPROTO_UDP)
 			return true;
+		if (ipv4->saddr == bpf_htonl(AZURE_SERVICES) || ipv4->saddr == bpf_htonl(AZURE_METADATA))
+			return false;
 	} else if (ethernet->h_proto == bpf_htons(ETH_P_IPV6) && (void *)(ipv6 + 1) <= end) {
 		protocol = ipv6->nexthdr;
 		ports = (__u16 *)(ipv6 + 1);

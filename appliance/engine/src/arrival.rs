@@ -64,14 +64,22 @@ impl Engine {
         }
     }
 
-    /// What the guard lets through to the host's own stack: health probes and DHCP replies.
+    /// What the guard lets through to the host's own stack: health probes, DHCP replies, and what the platform's services
+    /// answer.
     pub(crate) fn is_for_host(
         &self,
+        source: Address,
         destination: Address,
         protocol: u8,
         ports: Option<(u16, u16)>,
     ) -> bool {
+        let is_answer = || {
+            matches!(protocol, protocol::TCP | protocol::UDP)
+                && self.topology.is_host_service(source)
+                && self.topology.is_own(destination)
+        };
         match (protocol, ports) {
+            (_, Some(_)) if is_answer() => true,
             (protocol::TCP, Some((_, port))) => {
                 self.topology.is_host_port(port) && self.topology.is_own(destination)
             }

@@ -180,7 +180,7 @@ impl Engine {
             | Segment::Other { .. }
             | Segment::Later => None,
         };
-        if self.is_for_host(packet.destination, packet.protocol, ports) {
+        if self.is_for_host(packet.source, packet.destination, packet.protocol, ports) {
             return Verdict::Local;
         }
         if let Err(reason) = self.check(from, frame.bytes, packet) {

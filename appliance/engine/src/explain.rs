@@ -95,7 +95,12 @@ impl Engine {
             );
             return Err(DropReason::NotReady.into());
         }
-        if self.is_for_host(key.destination.address, key.protocol, ports_of(probe)) {
+        if self.is_for_host(
+            key.source.address,
+            key.destination.address,
+            key.protocol,
+            ports_of(probe),
+        ) {
             steps.step("zone", Outcome::Pass, format_args!("the host's own stack answers"));
             let (rule, query, translated) = (None, None, None);
             let (steps, verdict) = (Vec::new(), Verdict::Local);

@@ -18,6 +18,9 @@ pub struct Network {
     pub host_addresses: Vec<IpAddr>,
     /// TCP ports on which the host itself answers on data interfaces (health).
     pub host_ports: Vec<u16>,
+    /// Whose TCP and UDP to the node's addresses is the host's: the services of a cloud's platform, which the guard lets it
+    /// speak with.
+    pub host_services: Vec<IpAddr>,
 }
 
 /// A data interface.
@@ -65,6 +68,7 @@ pub(crate) struct Topology {
     /// Those of them that are in a pool of source NAT.
     pooled: Vec<Address>,
     host_ports: Vec<u16>,
+    host_services: Vec<Address>,
     routes_v4: PrefixMap<Ipv4Net, Hop>,
     routes_v6: PrefixMap<Ipv6Net, Hop>,
 }
@@ -88,6 +92,7 @@ impl Topology {
             own: own_addresses(network),
             broadcasts: broadcasts(network),
             host_ports: network.host_ports.clone(),
+            host_services: network.host_services.iter().copied().map(Address::from).collect(),
             ..Self::default()
         };
         topology.proxied = rules.map(|rules| topology.proxied_addresses(rules)).unwrap_or_default();
@@ -165,6 +170,10 @@ impl Topology {
 
     pub(crate) fn is_host_port(&self, port: u16) -> bool {
         self.host_ports.contains(&port)
+    }
+
+    pub(crate) fn is_host_service(&self, source: Address) -> bool {
+        self.host_services.contains(&source)
     }
 
     pub(crate) fn host_ports(&self) -> &[u16] {

@@ -12,6 +12,7 @@ use serde::Deserialize;
 pub(crate) struct Configuration {
     devices: BTreeSet<DeviceName>,
     ports: BTreeSet<NonZeroU16>,
+    azure_services: bool,
 }
 
 impl Configuration {
@@ -37,7 +38,17 @@ impl Configuration {
         if ports.len() > PORTS_MAX {
             return Err(ConfigurationError::Ports(ports.len()));
         }
-        Ok(Self { devices, ports })
+        Ok(Self { devices, ports, azure_services: false })
+    }
+
+    /// The same, and the host may speak with Azure's services over data devices.
+    pub(crate) const fn with_azure_services(mut self, azure_services: bool) -> Self {
+        self.azure_services = azure_services;
+        self
+    }
+
+    pub(crate) const fn azure_services(&self) -> bool {
+        self.azure_services
     }
 
     pub(crate) fn devices(&self) -> impl Iterator<Item = &DeviceName> {
@@ -55,13 +66,18 @@ impl Configuration {
 pub(crate) struct WrittenConfiguration {
     data_devices: Vec<String>,
     tcp_ports: Vec<u16>,
+    /// A daemon of before did not say.
+    #[serde(default)]
+    azure_services: bool,
 }
 
 impl TryFrom<WrittenConfiguration> for Configuration {
     type Error = ConfigurationError;
 
     fn try_from(written: WrittenConfiguration) -> Result<Self, Self::Error> {
-        Self::new(written.data_devices.iter().map(String::as_str), written.tcp_ports)
+        let devices = written.data_devices.iter().map(String::as_str);
+        let configuration = Self::new(devices, written.tcp_ports)?;
+        Ok(configuration.with_azure_services(written.azure_services))
     }
 }
 

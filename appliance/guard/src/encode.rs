@@ -1,11 +1,11 @@
 //! The rules as one netlink batch: the kernel takes all of it or none.
 
 use std::ffi::CString;
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 
 use nftnl::expr::{
-    Cmp, CmpOp, Counter, Expression, Icmpv6HeaderField, InterfaceName, Ipv6HeaderField, Meta,
-    NetworkHeaderField, Payload, TcpHeaderField, TransportHeaderField,
+    Cmp, CmpOp, Counter, Expression, Icmpv6HeaderField, InterfaceName, Ipv4HeaderField,
+    Ipv6HeaderField, Meta, NetworkHeaderField, Payload, TcpHeaderField, TransportHeaderField,
 };
 use nftnl::{Batch, ChainType, FinalizedBatch, MsgType, Policy, ProtoFamily};
 
@@ -145,6 +145,16 @@ fn add_match(rule: &mut nftnl::Rule<'_>, condition: &Match) {
         // TCP and UDP have their ports in the same place.
         Match::SourcePort(port) => equal(rule, &ports(TcpHeaderField::Sport), port.to_be()),
         Match::DestinationPort(port) => equal(rule, &ports(TcpHeaderField::Dport), port.to_be()),
+        Match::Source(address) => {
+            let field = NetworkHeaderField::Ipv4(Ipv4HeaderField::Saddr);
+            equal(rule, &Payload::Network(field), *address);
+        }
+        Match::Destination(address) => {
+            let field = NetworkHeaderField::Ipv4(Ipv4HeaderField::Daddr);
+            equal(rule, &Payload::Network(field), *address);
+        }
+        Match::SourcePorts(range) => within(rule, &ports(TcpHeaderField::Sport), range),
+        Match::DestinationPorts(range) => within(rule, &ports(TcpHeaderField::Dport), range),
         Match::HopLimit(limit) => {
             let field = NetworkHeaderField::Ipv6(Ipv6HeaderField::HopLimit);
             equal(rule, &Payload::Network(field), *limit);
@@ -161,6 +171,13 @@ fn add_match(rule: &mut nftnl::Rule<'_>, condition: &Match) {
 fn equal(rule: &mut nftnl::Rule<'_>, field: &impl Expression, value: impl nftnl::expr::ToSlice) {
     rule.add_expr(field);
     rule.add_expr(&Cmp::new(CmpOp::Eq, value));
+}
+
+fn within(rule: &mut nftnl::Rule<'_>, field: &impl Expression, range: &RangeInclusive<u16>) {
+    rule.add_expr(field);
+    // Compared byte by byte, as on the wire.
+    rule.add_expr(&Cmp::new(CmpOp::Gte, range.start().to_be()));
+    rule.add_expr(&Cmp::new(CmpOp::Lte, range.end().to_be()));
 }
 
 /// For names and labels of this program, none of which can hold a NUL.

@@ -4,9 +4,12 @@
 //! prerouting   iifname DEVICE -> from_data    every data device
 //! forward      iifname DEVICE -> drop, oifname DEVICE -> drop
 //! output       oifname DEVICE -> to_data
-//! from_data    ND, TCP to the ports, DHCP replies: accept; the rest: drop
-//! to_data      ND, TCP from the ports, DHCP requests: accept; the rest: drop
+//! from_data    ND, TCP to the ports, DHCP replies, answers of Azure's services: accept; the rest: drop
+//! to_data      ND, TCP from the ports, DHCP requests, questions to Azure's services: accept; the rest: drop
 //! ```
+//!
+//! *Azure's services* are let through only where the daemon says that this is one of Azure's VMs, whose hosts let nobody else send
+//! from their addresses. Answers go to the ports that Linux gives to clients, so no server of the host's is reached.
 //!
 //! ARP is no business of `inet` tables and so reaches the host. Other devices meet no rule that
 //! matches. Rules match device names, not indices: a device that is made anew is guarded at once.
@@ -16,6 +19,7 @@
 //! one hook later by `forward`, and whatever the host might say to it by `to_data`.
 //! Fragments other than the first carry no ports and are dropped, so the host reassembles nothing.
 
+use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
 
 use crate::configuration::{Configuration, ConfigurationError, DeviceName};
@@ -66,6 +70,11 @@ pub(crate) enum Match {
     Transport(Transport),
     SourcePort(u16),
     DestinationPort(u16),
+    Source(Ipv4Addr),
+    Destination(Ipv4Addr),
+    /// A port of a client's, on the side that is the host's.
+    SourcePorts(RangeInclusive<u16>),
+    DestinationPorts(RangeInclusive<u16>),
     HopLimit(u8),
     Icmpv6Type(RangeInclusive<u8>),
 }
@@ -128,15 +137,16 @@ pub(crate) fn chains(configuration: &Configuration) -> Vec<Chain> {
 pub(crate) fn configuration<'a>(
     labels: impl IntoIterator<Item = (&'a str, &'a str)>,
 ) -> Result<Configuration, ConfigurationError> {
-    let (mut devices, mut ports) = (Vec::new(), Vec::new());
+    let (mut devices, mut ports, mut azure_services) = (Vec::new(), Vec::new(), false);
     for (chain, label) in labels {
         if chain == PREROUTING {
             devices.extend(label.strip_prefix(FROM));
         } else if chain == FROM_DATA {
             ports.extend(label.strip_prefix(TCP).and_then(|port| port.parse::<u16>().ok()));
+            azure_services |= label.starts_with(AZURE);
         }
     }
-    Configuration::new(devices, ports)
+    Ok(Configuration::new(devices, ports)?.with_azure_services(azure_services))
 }
 
 pub(crate) const PREROUTING: &str = "prerouting";
@@ -155,6 +165,51 @@ const NEIGHBOUR_DISCOVERY_HOP_LIMIT: u8 = 255;
 const DHCP_REPLY: [(IpVersion, u16, u16); 2] = [(IpVersion::V4, 67, 68), (IpVersion::V6, 547, 546)];
 const DHCP_REQUEST: [(IpVersion, u16, u16); 2] =
     [(IpVersion::V4, 68, 67), (IpVersion::V6, 546, 547)];
+
+/// Linux's own choice (`ip_local_port_range`).
+const CLIENT_PORTS: RangeInclusive<u16> = 32_768..=60_999;
+
+/// What each VM of Azure's may ask, and where: DNS, wire server and guest agent, metadata.
+const AZURE_SERVICES: [(Ipv4Addr, Transport, u16); 6] = [
+    (AZURE_HOST, Transport::Udp, 53),
+    (AZURE_HOST, Transport::Tcp, 53),
+    (AZURE_HOST, Transport::Tcp, 80),
+    (AZURE_HOST, Transport::Tcp, 443),
+    (AZURE_HOST, Transport::Tcp, 32_526),
+    (Ipv4Addr::new(169, 254, 169, 254), Transport::Tcp, 80),
+];
+const AZURE_HOST: Ipv4Addr = Ipv4Addr::new(168, 63, 129, 16);
+const AZURE: &str = "azure ";
+
+/// The answers, in the chain of what comes in, or the questions.
+fn azure(name: &str) -> impl Iterator<Item = (String, Vec<Match>)> {
+    let is_inbound = name == FROM_DATA;
+    AZURE_SERVICES.into_iter().map(move |(address, transport, port)| {
+        let (ends, word) = if is_inbound {
+            let ends = [
+                Match::Source(address),
+                Match::SourcePort(port),
+                Match::DestinationPorts(CLIENT_PORTS),
+            ];
+            (ends, "from")
+        } else {
+            let ends = [
+                Match::Destination(address),
+                Match::DestinationPort(port),
+                Match::SourcePorts(CLIENT_PORTS),
+            ];
+            (ends, "to")
+        };
+        let head = [Match::Ip(IpVersion::V4), Match::Transport(transport)];
+        let name = match transport {
+            Transport::Tcp => "tcp",
+            Transport::Udp => "udp",
+            Transport::Icmpv6 => "icmpv6",
+        };
+        let label = format!("{AZURE}{name} {word} {address}:{port}");
+        (label, head.into_iter().chain(ends).collect())
+    })
+}
 
 fn inner(
     name: &'static str,
@@ -190,6 +245,9 @@ fn inner(
             ],
         )
     }));
+    if configuration.azure_services() {
+        rules.extend(azure(name).map(|(label, matches)| accept(label, matches)));
+    }
     rules.push(Rule { label: "the rest".to_owned(), matches: vec![], verdict: Verdict::Drop });
     Chain { name, hook: None, rules }
 }

@@ -53,6 +53,8 @@ pub struct Guard {
 struct Configuration {
     data_devices: Vec<String>,
     tcp_ports: Vec<u16>,
+    /// Whether the host may speak with Azure's services over data devices.
+    azure_services: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -70,8 +72,14 @@ enum Answer {
 }
 
 impl Guard {
-    pub fn new(program: &Path, data_devices: Vec<String>, tcp_ports: &[u16]) -> Self {
-        let configuration = Configuration { data_devices, tcp_ports: tcp_ports.to_vec() };
+    pub fn new(
+        program: &Path,
+        data_devices: Vec<String>,
+        tcp_ports: &[u16],
+        azure_services: bool,
+    ) -> Self {
+        let tcp_ports = tcp_ports.to_vec();
+        let configuration = Configuration { data_devices, tcp_ports, azure_services };
         Self { program: program.to_owned(), configuration }
     }
 

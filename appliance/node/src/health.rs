@@ -130,6 +130,9 @@ impl Health {
         for limit in self.readiness.limits_reached() {
             body += &format!("degraded: {} reached\n", limit.label());
         }
+        for notice in self.readiness.notices() {
+            body += &format!("planned: {}\n", notice.text);
+        }
         Response { status, content_type: http::TEXT, body }
     }
 }

@@ -26,6 +26,9 @@ pub mod policy;
 
 pub mod cluster;
 
+pub mod drain;
+pub mod azure;
+
 pub mod control;
 pub mod health;
 pub mod http;

@@ -21,6 +21,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{Mutex, Semaphore};
 use tokio::time::Instant;
 
+use crate::azure::{self, Counts, Notice};
 use crate::cluster::Member;
 use crate::config::DataInterface;
 use crate::control::{ServeError, action};
@@ -63,6 +64,8 @@ pub struct Metrics {
     pub policies: Arc<Policies>,
     /// `None`: the node stands alone.
     pub member: Option<Member>,
+    /// `None`: nobody asks what the platform has planned.
+    pub events: Option<Arc<Counts>>,
     /// The last snapshot, and when it was taken.
     pub last: Mutex<Option<(Instant, Arc<Snapshot>)>>,
 }
@@ -113,6 +116,8 @@ impl Metrics {
             limits: self.around.readiness.limits_reached(),
             uptime: self.around.readiness.uptime(),
             member: self.member.clone(),
+            events: self.events.clone(),
+            planned: self.around.readiness.notices(),
         }));
         let mut body = String::new();
         text::encode(&mut body, &registry).expect("writing to a text does not fail");
@@ -143,6 +148,8 @@ struct Page {
     limits: Vec<DropReason>,
     uptime: Duration,
     member: Option<Member>,
+    events: Option<Arc<Counts>>,
+    planned: Vec<Notice>,
 }
 
 impl Collector for Page {
@@ -154,7 +161,8 @@ impl Collector for Page {
         self.tables(&mut out)?;
         self.workers(&mut out)?;
         self.interfaces(&mut out)?;
-        self.cluster(&mut out)
+        self.cluster(&mut out)?;
+        self.events(&mut out)
     }
 }
 
@@ -252,6 +260,19 @@ impl Page {
             out.counter(name, help, shares(value))?;
         }
         out.gauge("gabion_worker_flows", "Flows of a worker", shares(|share| share.flows))
+    }
+
+    fn events(&self, out: &mut Out<'_, '_>) -> fmt::Result {
+        let Some(counts) = &self.events else { return Ok(()) };
+        let planned = azure::tally(&self.planned).into_iter().map(|(kind, is_own, count)| {
+            ([("type", kind), ("vm", if is_own { "this" } else { "other" })], count)
+        });
+        out.gauge("gabion_scheduled_events", "Events that Azure has planned", planned)?;
+        let help = "Events that this node has acknowledged, so that they may begin";
+        let acknowledged = counts.acknowledged();
+        out.one_counter("gabion_scheduled_events_acknowledged", help, acknowledged)?;
+        let asked = counts.asked().map(|(outcome, count)| ([("outcome", outcome)], count));
+        out.counter("gabion_metadata_requests", "Questions to the metadata service", asked)
     }
 
     fn interfaces(&self, out: &mut Out<'_, '_>) -> fmt::Result {

@@ -21,6 +21,7 @@ use crate::readiness::Readiness;
 use crate::worker::{Command, NeighbourWanted, WorkerGone, WorkerHandle};
 
 pub use picture::Picture;
+pub(crate) use picture::half;
 
 /// The task's state.
 #[derive(Debug)]
@@ -96,7 +97,13 @@ impl Follower {
 
     /// Tells the engine, the health endpoint and readiness what has changed.
     async fn publish(&mut self) -> Result<(), WorkerGone> {
-        let Some(network) = self.picture.network() else { return Ok(()) };
+        let Some(network) = self.picture.network() else {
+            // What is wrong with a device need not be of the engine's network.
+            if self.picture.is_whole() {
+                self.readiness.network(self.picture.missing().map_or(Ok(()), Err));
+            }
+            return Ok(());
+        };
         let addresses = global_addresses(&network);
         self.addresses.send_if_modified(|last| {
             let is_news = *last != addresses;

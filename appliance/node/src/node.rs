@@ -8,6 +8,7 @@
 //! in place; the gate closes the moment it says otherwise.
 
 mod crew;
+mod devices;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -26,10 +27,14 @@ use tokio::sync::{Mutex, Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 
 use self::crew::{Crew, part_of};
+use self::devices::wait_for_devices;
+use crate::azure::metadata::Metadata;
+use crate::azure::{Counts, Pace, ScheduledEvents};
 use crate::clock::Clock;
 use crate::cluster::{Identity, Member, PreparedCluster, StartClusterError};
 use crate::config::{Config, DatapathKind};
 use crate::control::{self, ApiListeners, Control, ListenError, ServeError};
+use crate::drain::Drain;
 use crate::generations::Generations;
 use crate::guard::{Guard, GuardProgramError, GuardState};
 use crate::health::{BindProbeError, Devices, Health};
@@ -68,6 +73,8 @@ pub enum StartError {
     NoDevice { name: String, device: String },
     #[error("{0}")]
     FirstPolicy(String),
+    #[error("{0}")]
+    HalfADevice(String),
     #[error(transparent)]
     Cluster(#[from] StartClusterError),
     #[error(transparent)]
@@ -281,17 +288,16 @@ impl Prepared {
             member
         });
         node.member.clone_from(&member);
+        let drain = Arc::new(Drain::new(&around, member.is_some()));
+        let counts = node.follow_events(&config, &around, &drain, clock);
         if let Some(listener) = self.metrics {
-            let metrics = Metrics {
-                around: around.clone(),
-                policies: Arc::clone(&policies),
-                member: member.clone(),
-                last: Mutex::default(),
-            };
+            let (around, policies) = (around.clone(), Arc::clone(&policies));
+            let (member, events, last) = (member.clone(), counts, Mutex::default());
+            let metrics = Metrics { around, policies, member, events, last };
             node.tasks.spawn(metrics.serve(listener));
         }
         node.tasks.spawn(follow_calendar(Arc::clone(&policies)));
-        let control = control(config, around, policies, member, clock);
+        let control = control(config, around, policies, member, drain, clock);
         node.api.spawn(self.api.serve(control));
         Ok(node)
     }
@@ -302,6 +308,7 @@ fn control(
     around: Surroundings,
     policies: Arc<Policies>,
     member: Option<Member>,
+    drain: Arc<Drain>,
     clock: Clock,
 ) -> Control {
     let Surroundings { interfaces, generations, worker, recorder, readiness } = around;
@@ -315,6 +322,7 @@ fn control(
         readiness,
         watchers: Arc::new(Semaphore::new(config.api.watchers)),
         clock,
+        drain,
         member,
     }
 }
@@ -359,7 +367,8 @@ impl Node {
             return Ok(known_addresses);
         }
         let (watch, events) = NetworkWatch::start().await?;
-        let picture = Picture::new(config.interfaces.clone(), config.host_ports());
+        let picture =
+            Picture::new(config.interfaces.clone(), config.host_ports(), config.host_services());
         let follower = Follower {
             picture,
             worker: self.worker.clone(),
@@ -405,6 +414,34 @@ impl Node {
             Ok(())
         });
         Ok(known_addresses)
+    }
+
+    /// Follows what Azure has planned for this machine, if that is wanted.
+    fn follow_events(
+        &mut self,
+        config: &Config,
+        around: &Surroundings,
+        drain: &Arc<Drain>,
+        clock: Clock,
+    ) -> Option<Arc<Counts>> {
+        let address = config.azure.scheduled_events?;
+        let counts = Arc::new(Counts::default());
+        let events = ScheduledEvents {
+            metadata: Metadata { address },
+            pace: Pace::AZURE,
+            clock,
+            worker: around.worker.clone(),
+            drain: Arc::clone(drain),
+            member: self.member.clone(),
+            readiness: Arc::clone(&around.readiness),
+            recorder: around.recorder.clone(),
+            counts: Arc::clone(&counts),
+        };
+        self.tasks.spawn(async move {
+            events.run().await;
+            Ok(())
+        });
+        Some(counts)
     }
 
     pub fn readiness(&self) -> Arc<Readiness> {
@@ -457,23 +494,7 @@ impl Node {
 
 fn guard(config: &Config) -> Guard {
     let devices = config.interfaces.iter().map(|interface| interface.device.clone()).collect();
-    Guard::new(&config.guard_program, devices, &config.host_ports())
-}
-
-fn wait_for_devices(config: &Config) -> Result<(), StartError> {
-    let mut left = config.node.device_wait;
-    let pause = Duration::from_millis(50);
-    for interface in &config.interfaces {
-        while !std::path::Path::new("/sys/class/net").join(&interface.device).exists() {
-            if left.is_zero() {
-                let (name, device) = (interface.name.clone(), interface.device.clone());
-                return Err(StartError::NoDevice { name, device });
-            }
-            std::thread::sleep(pause.min(left));
-            left = left.saturating_sub(pause);
-        }
-    }
-    Ok(())
+    Guard::new(&config.guard_program, devices, &config.host_ports(), config.azure.host_services)
 }
 
 /// Interfaces without devices, for a node that moves no packets.

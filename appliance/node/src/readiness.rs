@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use gabion_engine::{ClusterStatus, DropReason, NodeState, Presence, WorkerId};
 use tokio::sync::watch;
 
+use crate::azure::Notice;
 use crate::cluster::add_status;
 
 /// What stands in the way of readiness.
@@ -82,6 +83,8 @@ pub struct Readiness {
     policy: AtomicBool,
     guard: AtomicBool,
     stopping: AtomicBool,
+    /// A node that stands alone has its probes sent away.
+    withdrawn: AtomicBool,
     /// Nanoseconds from `started` to each packet thread's last turn. Before the first it has as long as
     /// for any other; what it has proved by then is another matter.
     heartbeats: Box<[AtomicU64]>,
@@ -90,6 +93,8 @@ pub struct Readiness {
     cluster: Mutex<Workers>,
     /// Limits that are reached now: the node is ready, and somebody should know.
     limits: Mutex<BTreeSet<(DropReason, WorkerId)>>,
+    /// What is planned for this machine and others of its set.
+    planned: Mutex<Vec<Notice>>,
     changes: watch::Sender<()>,
 }
 
@@ -113,6 +118,7 @@ impl Readiness {
             policy: AtomicBool::new(false),
             guard: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
+            withdrawn: AtomicBool::new(false),
             heartbeats: (0..workers).map(|_| AtomicU64::new(0)).collect(),
             paths: Mutex::new(Paths {
                 network: Err("the network is not known yet".to_owned()),
@@ -120,6 +126,7 @@ impl Readiness {
             }),
             cluster: Mutex::default(),
             limits: Mutex::default(),
+            planned: Mutex::default(),
             changes: watch::Sender::new(()),
         }
     }
@@ -202,6 +209,22 @@ impl Readiness {
         reached
     }
 
+    /// A node that stands alone wants no more traffic, or wants it again.
+    pub fn withdraw(&self, withdrawn: bool) {
+        self.withdrawn.store(withdrawn, Ordering::Release);
+        self.changes.send_replace(());
+    }
+
+    /// What is planned from now on; none of it makes the node less ready by itself.
+    pub fn planned(&self, notices: Vec<Notice>) {
+        *self.planned.lock().unwrap_or_else(PoisonError::into_inner) = notices;
+    }
+
+    /// What is planned for this machine and others of its set.
+    pub fn notices(&self) -> Vec<Notice> {
+        self.planned.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     pub fn stop(&self) {
         self.stopping.store(true, Ordering::Release);
         self.changes.send_replace(());
@@ -251,6 +274,9 @@ impl Readiness {
             datapath.map(Obstacle::DatapathNotProved),
             (!self.worker_turns()).then_some(Obstacle::WorkerStalled),
             self.cluster.lock().unwrap_or_else(PoisonError::into_inner).obstacle(),
+            self.withdrawn.load(Ordering::Acquire).then(|| {
+                Obstacle::Draining("new connections go elsewhere until it is over".to_owned())
+            }),
             self.stopping.load(Ordering::Acquire).then_some(Obstacle::Stopping),
         ]
         .into_iter()

@@ -129,5 +129,6 @@ fn network() -> Network {
         ],
         host_addresses: Vec::new(),
         host_ports: Vec::new(),
+        host_services: Vec::new(),
     }
 }

@@ -71,5 +71,6 @@ pub(super) fn network(node: u8) -> Network {
         ],
         host_addresses: Vec::new(),
         host_ports: Vec::new(),
+        host_services: Vec::new(),
     }
 }

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod workers;
-mod world;
+pub(crate) mod world;
 
 use std::io::{BufRead as _, BufReader};
 use std::net::UdpSocket;

@@ -20,9 +20,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) const SERVER: &str = "192.0.2.2:7000";
 
-const CLIENT: &str = "client";
-const NODE: &str = "node";
-const OUTSIDE: &str = "server";
+pub(crate) const CLIENT: &str = "client";
+pub(crate) const NODE: &str = "node";
+pub(crate) const OUTSIDE: &str = "server";
 
 /// Namespaces, a folder and a bpf file system, which all go with this.
 pub(crate) struct World {
@@ -85,7 +85,8 @@ impl World {
         self.ip(NODE, &format!("link show {interface}")).contains("xdp")
     }
 
-    fn ip(&self, name: &str, words: &str) -> String {
+    /// Has `ip` do something in a namespace.
+    pub(crate) fn ip(&self, name: &str, words: &str) -> String {
         let namespace = self.namespace(name);
         run("ip", &[&["-n", &namespace], &*words.split(' ').collect::<Vec<_>>()].concat())
     }
@@ -99,7 +100,7 @@ impl World {
     }
 
     /// Runs `work` in a thread of its own, in a namespace.
-    fn spawn<T: Send + 'static>(
+    pub(crate) fn spawn<T: Send + 'static>(
         &self,
         name: &str,
         work: impl FnOnce() -> T + Send + 'static,
@@ -219,7 +220,7 @@ impl World {
         }
     }
 
-    fn health(&self) -> Option<Value> {
+    pub(crate) fn health(&self) -> Option<Value> {
         serde_json::from_slice(&self.gabion(&["show", "health", "--json"]).stdout).ok()
     }
 

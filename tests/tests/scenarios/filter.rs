@@ -1,6 +1,7 @@
 //! What rules decide, and what is dropped before they are asked.
 
-use gabion_engine::{DropReason, Event, build};
+use gabion_engine::{DropReason, Event, Network, build};
+use gabion_tests::network::network;
 
 use super::POLICY;
 use super::dialogue::Dialogue;
@@ -162,6 +163,27 @@ fn health_probes_and_dhcp_are_the_hosts() {
     dialogue.step("ext", &solicit, &[], &["drop:martian-source"]);
     let offer = build::udp().from("203.0.113.254:67").to("203.0.113.1:68").frame();
     dialogue.step("ext", &offer, &[], &["local"]);
+}
+
+/// On Azure: what its services answer to the node's own addresses is the host's, whatever the policy says; what goes by the node
+/// is not.
+#[test]
+fn answers_of_the_platforms_services_are_the_hosts() {
+    let drop_all = POLICY.replace("action: allow", "action: drop");
+    let mut dialogue = Dialogue::new(&drop_all);
+    let name = build::udp().from("168.63.129.16:53").to("203.0.113.1:40000").frame();
+    let wire = build::tcp().from("168.63.129.16:80").to("203.0.113.1:40000").syn().ack(1).frame();
+    let probe = build::tcp().from("168.63.129.16:50000").to("10.1.0.1:4480").syn().frame();
+    dialogue.step("ext", &name, &[], &["drop:to-node"]);
+    dialogue.step("ext", &wire, &[], &["drop:tcp-not-syn"]);
+    let services = vec!["168.63.129.16".parse().unwrap()];
+    dialogue.engine.set_network(Network { host_services: services, ..network() });
+    for frame in [&name, &wire] {
+        dialogue.step("ext", frame, &[], &["local"]);
+    }
+    dialogue.step("int", &probe, &[], &["local"]);
+    let through = build::udp().from("168.63.129.16:53").to("10.1.0.10:40000").frame();
+    dialogue.step("ext", &through, &[], &["drop:rule-drop"]);
 }
 
 #[test]

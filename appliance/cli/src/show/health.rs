@@ -14,7 +14,7 @@ use crate::present::{Paint, Tone, duration, print_json, say};
 ///
 /// Exit status 0 if it is ready, 1 if not.
 /// JSON: {"node","ready","reasons","version","revision","uptime_seconds",
-/// "limits_reached","hold"}
+/// "limits_reached","hold","planned"}
 #[derive(Debug, clap::Args)]
 pub(crate) struct Health {
     /// Prints JSON
@@ -36,6 +36,7 @@ struct HealthJson {
     limits_reached: Vec<String>,
     /// Why the node is held; empty when it is not.
     hold: String,
+    planned: Vec<String>,
 }
 
 impl Health {
@@ -53,6 +54,7 @@ impl Health {
             uptime_seconds: uptime.as_secs_f64(),
             limits_reached: status.limits_reached,
             hold: status.hold,
+            planned: status.planned,
         };
         if self.json {
             print_json(&health)?;
@@ -83,6 +85,10 @@ fn show(health: &HealthJson, uptime: Duration) -> std::io::Result<()> {
     for limit in &health.limits_reached {
         let degraded = paint.apply(Tone::Warning, "degraded");
         say(format_args!("  {degraded}: {limit} reached: gabion show counters"))?;
+    }
+    for planned in &health.planned {
+        let word = paint.apply(Tone::Warning, "planned");
+        say(format_args!("  {word}: {planned}"))?;
     }
     Ok(())
 }

@@ -44,6 +44,9 @@ pub struct Link {
     pub mtu: u32,
     /// Administratively up, with a carrier.
     pub up: bool,
+    /// The link that takes this one's frames before the host's stack sees them: a bridge, a bond, or what is before a
+    /// virtual function.
+    pub above: Option<LinkIndex>,
 }
 
 /// An address of the host. IPv6 addresses appear when duplicate detection has let them through.

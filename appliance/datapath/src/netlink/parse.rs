@@ -59,6 +59,7 @@ pub(super) fn link(message: &LinkMessage) -> Option<Link> {
         mac: None,
         mtu: 0,
         up: message.header.flags.contains(LinkFlags::Up | LinkFlags::LowerUp),
+        above: None,
     };
     for attribute in &message.attributes {
         if let LinkAttribute::IfName(name) = attribute {
@@ -67,6 +68,8 @@ pub(super) fn link(message: &LinkMessage) -> Option<Link> {
             link.mtu = *mtu;
         } else if let LinkAttribute::Address(bytes) = attribute {
             link.mac = bytes.as_slice().try_into().ok().map(LinkAddress);
+        } else if let LinkAttribute::Controller(index) = attribute {
+            link.above = Some(LinkIndex(*index)).filter(|above| above.0 != 0);
         }
     }
     (!link.name.is_empty()).then_some(link)

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -20,6 +21,8 @@ pub struct Known {
     incarnation: u64,
     /// Fixed at start: all members but this node.
     peers: BTreeMap<NodeId, Peer>,
+    /// A machine that is silent may be frozen: nothing is done about it that cannot be taken back.
+    resets_held: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -109,7 +112,7 @@ impl Known {
             (*node, peer)
         };
         let peers = members.iter().filter(|(node, _)| **node != own).map(peer).collect();
-        Self { own, incarnation, peers }
+        Self { own, incarnation, peers, resets_held: AtomicBool::new(false) }
     }
 
     pub const fn own(&self) -> NodeId {
@@ -195,6 +198,15 @@ impl Known {
             let mut state = peer.lock();
             (state.answering, state.not_asked) = (answering, not_asked);
         }
+    }
+
+    /// A machine may be frozen for a while, from now on or no longer: it is not taken for gone.
+    pub fn hold_resets(&self, held: bool) {
+        self.resets_held.store(held, Ordering::Release);
+    }
+
+    pub(super) fn are_resets_held(&self) -> bool {
+        self.resets_held.load(Ordering::Acquire)
     }
 
     /// Where sessions are held with the peers.

@@ -44,20 +44,23 @@ pub enum Machine {
     Alive,
     /// It answers on data interfaces alone.
     CutOff,
+    /// It answers nowhere, while some machine may be frozen: soon it is as if nothing had been.
+    Frozen,
     /// It answers nowhere.
     Gone,
 }
 
 impl Machine {
     /// Every label, for metrics.
-    pub const LABELS: [&'static str; 4] = ["unknown", "alive", "cut off", "gone"];
+    pub const LABELS: [&'static str; 5] = ["unknown", "alive", "cut off", "frozen", "gone"];
 
     pub const fn label(self) -> &'static str {
         match self {
             Self::Unknown => Self::LABELS[0],
             Self::Alive => Self::LABELS[1],
             Self::CutOff => Self::LABELS[2],
-            Self::Gone => Self::LABELS[3],
+            Self::Frozen => Self::LABELS[3],
+            Self::Gone => Self::LABELS[4],
         }
     }
 }
@@ -163,7 +166,8 @@ impl<T: Told> Machines<T> {
         loop {
             let begun = Instant::now();
             let machine = self.look(peer, sync, answering).await;
-            if machine == Machine::Gone && *hearing.borrow_and_update() == Hearing::Silent {
+            let is_silent = matches!(machine, Machine::Gone | Machine::Frozen);
+            if is_silent && *hearing.borrow_and_update() == Hearing::Silent {
                 // It may be late: its death is noticed when it is lost, soon.
                 let _ = hearing.wait_for(|hearing| *hearing != Hearing::Silent).await;
             }
@@ -189,6 +193,9 @@ impl<T: Told> Machines<T> {
                 self.told.session(SessionChange::Gone { peer }).await;
                 "its machine answers on no link: it is taken for gone"
             }
+            Machine::Frozen => {
+                "its machine answers on no link and may be frozen: none of its connections is reset while that may be"
+            }
             Machine::Unknown => {
                 "its machine cannot be asked on data interfaces, so none of its connections is reset"
             }
@@ -210,6 +217,8 @@ impl<T: Told> Machines<T> {
             Machine::Alive
         } else if answers.iter().any(|(_, answer)| *answer == Answer::Some) {
             Machine::CutOff
+        } else if answers.iter().any(is_silent) && self.known.are_resets_held() {
+            Machine::Frozen
         } else if answers.iter().any(is_silent) {
             Machine::Gone
         } else {

@@ -10,11 +10,14 @@ use gabion_datapath::ebpf::HookChoice;
 use gabion_engine::Limits;
 use toml::Spanned;
 
+use crate::azure::is_azure;
+
 use super::settings::{self, Kind, grouped};
 use super::written::{
-    Written, WrittenApi, WrittenConfig, WrittenHealth, WrittenLimits, WrittenLog, WrittenNode,
+    Choice, Written, WrittenApi, WrittenAzure, WrittenConfig, WrittenHealth, WrittenLimits,
+    WrittenLog, WrittenNode,
 };
-use super::{Api, ApiTls, Config, DataInterface, DatapathKind, Health, Log, Node, Problem};
+use super::{Api, ApiTls, Azure, Config, DataInterface, DatapathKind, Health, Log, Node, Problem};
 
 /// Linux's IFNAMSIZ without the terminating zero.
 const DEVICE_NAME_BYTES: usize = 15;
@@ -71,6 +74,7 @@ impl Checker<'_> {
             limits: self.limits(&written.limits),
             log: self.log(&written.log),
             cluster,
+            azure: self.azure(&written.azure),
             guard_program: self.path(&written.guard.program, "guard.program"),
         }
     }
@@ -276,6 +280,29 @@ impl Checker<'_> {
             return None;
         }
         self.socket_address(&text, span(written).unwrap_or(0..0), "metrics.listen")
+    }
+
+    fn azure(&mut self, written: &WrittenAzure) -> Azure {
+        let asks = self.on_azure(&written.scheduled_events, "azure.scheduled_events");
+        let host_services = self.on_azure(&written.host_services, "azure.host_services");
+        let text = self.text(&written.metadata, "azure.metadata");
+        let span = span(&written.metadata).unwrap_or(0..0);
+        let metadata = self.socket_address(&text, span, "azure.metadata");
+        Azure { scheduled_events: metadata.filter(|_| asks), host_services }
+    }
+
+    /// What is so on Azure's VMs, unless it is said.
+    fn on_azure(&mut self, written: &Written<Choice>, key: &str) -> bool {
+        match written.as_ref().map(Spanned::get_ref) {
+            Some(Choice::Plain(choice)) => *choice,
+            None => is_azure(),
+            Some(Choice::Word(word)) if word == "auto" => is_azure(),
+            Some(Choice::Word(other)) => {
+                let other = other.clone();
+                self.refuse(span(written), key, &other);
+                false
+            }
+        }
     }
 
     fn limits(&mut self, written: &WrittenLimits) -> Limits {

@@ -9,12 +9,14 @@ mod settings;
 mod written;
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use gabion_datapath::ebpf::HookChoice;
 use gabion_engine::Limits;
+
+use crate::azure;
 
 pub use cluster::{Cluster, ClusterPorts};
 pub use settings::{Kind, SETTINGS, Setting, reference};
@@ -34,6 +36,7 @@ pub struct Config {
     pub log: Log,
     /// `None`: the node stands alone.
     pub cluster: Option<Cluster>,
+    pub azure: Azure,
     pub guard_program: PathBuf,
 }
 
@@ -116,6 +119,15 @@ pub struct Log {
     pub level: tracing::Level,
 }
 
+/// What the node does because it is on Azure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Azure {
+    /// Where it asks what is planned; `None`: nowhere.
+    pub scheduled_events: Option<SocketAddr>,
+    /// Whether the host speaks with the platform's services over data interfaces too.
+    pub host_services: bool,
+}
+
 /// Why a configuration is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -174,6 +186,12 @@ impl Config {
     /// The TCP ports on which load balancers' probes are answered.
     pub fn probe_ports(&self) -> [u16; 2] {
         [self.health.http_port, self.health.tcp_port]
+    }
+
+    /// Whose answers are the host's on data interfaces.
+    pub fn host_services(&self) -> Vec<IpAddr> {
+        let services = if self.azure.host_services { &azure::SERVICES[..] } else { &[] };
+        services.iter().copied().map(IpAddr::V4).collect()
     }
 
     /// The TCP ports on which the host itself answers on data interfaces.

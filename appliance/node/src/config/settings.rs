@@ -437,6 +437,24 @@ pub const SETTINGS: &[Setting] = &[
         "How long the keys of a session between members are used; the lower number's setting counts.",
     ),
     text(
+        "azure.scheduled_events",
+        "auto",
+        "`true`, `false` or `\"auto\"`",
+        "Whether the node asks Azure's metadata service once a second what is planned for this VM, drains before a reboot, redeployment or eviction, and acknowledges it (docs/azure-node.md). `auto`: if the firmware says that this is one of Azure's VMs.",
+    ),
+    text(
+        "azure.metadata",
+        "169.254.169.254:80",
+        "ADDRESS:PORT",
+        "Azure's metadata service. Never asked over a proxy.",
+    ),
+    text(
+        "azure.host_services",
+        "auto",
+        "`true`, `false` or `\"auto\"`",
+        "Whether the host may speak with Azure's own services (168.63.129.16: DNS, wire server; 169.254.169.254: metadata) over data interfaces too, as it has to where one of these is the VM's primary interface. `auto`: if the firmware says that this is one of Azure's VMs. Elsewhere these are anybody's addresses.",
+    ),
+    text(
         "guard.program",
         "/usr/libexec/gabion/gabion-guard",
         "absolute path",

@@ -162,7 +162,7 @@ fn clustered(node: &str, members: &str) -> String {
 fn a_cluster_has_its_members_by_number_and_the_defaults_of_the_list() {
     let text = clustered("2", "[\"1 = 192.0.2.1\", \"2=192.0.2.2\"]");
     let cluster = Config::parse(&text, "gabiond.toml").unwrap().cluster.unwrap();
-    assert_eq!(cluster.address(), std::net::IpAddr::from([192, 0, 2, 2]));
+    assert_eq!(cluster.address(), IpAddr::from([192, 0, 2, 2]));
     assert_eq!((cluster.members.len(), cluster.ports.sync), (2, 6_082));
     assert_eq!(cluster.heartbeat * cluster.heartbeats_missed, Duration::from_millis(400));
     assert_eq!(Config::parse(SMALLEST, "gabiond.toml").unwrap().cluster, None);

@@ -19,6 +19,7 @@ pub(super) struct WrittenConfig {
     pub(super) limits: WrittenLimits,
     pub(super) log: WrittenLog,
     pub(super) cluster: WrittenCluster,
+    pub(super) azure: WrittenAzure,
     pub(super) guard: WrittenGuard,
 }
 
@@ -118,6 +119,22 @@ pub(super) struct WrittenCluster {
     pub(super) heartbeats_missed: Written<i64>,
     pub(super) reset_lost: Written<bool>,
     pub(super) renew_s: Written<i64>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct WrittenAzure {
+    pub(super) scheduled_events: Written<Choice>,
+    pub(super) metadata: Written<String>,
+    pub(super) host_services: Written<Choice>,
+}
+
+/// Yes, no, or a word that says by what it is decided.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(untagged)]
+pub(super) enum Choice {
+    Plain(bool),
+    Word(String),
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -24,6 +24,7 @@ use tonic::{Request, Response, Status};
 use crate::clock::Clock;
 use crate::cluster::Member;
 use crate::config::DataInterface;
+use crate::drain::Drain;
 use crate::explain::{ExplainPacketError, explain_live, explain_text};
 use crate::flow::Flow;
 use crate::generations::{Generations, Names};
@@ -56,6 +57,7 @@ pub struct Control {
     pub readiness: Arc<Readiness>,
     pub watchers: Arc<Semaphore>,
     pub clock: Clock,
+    pub drain: Arc<Drain>,
     /// `None`: the node stands alone.
     pub member: Option<Member>,
 }
@@ -255,6 +257,7 @@ impl Firewall for Control {
                 .map(|limit| limit.label().to_owned())
                 .collect(),
             hold: self.readiness.hold().unwrap_or_default().to_owned(),
+            planned: self.readiness.notices().into_iter().map(|notice| notice.text).collect(),
         }))
     }
 
@@ -275,7 +278,7 @@ impl Firewall for Control {
         if self.member.is_some() {
             let what = if draining { "drain" } else { "stop draining" };
             self.recorder.node(format!("{author} has this node {what}"));
-            self.worker.set_draining(draining).await.map_err(|WorkerGone| stopping())?;
+            self.drain.for_operator(draining).await.map_err(|WorkerGone| stopping())?;
         }
         self.cluster().await
     }

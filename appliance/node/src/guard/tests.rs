@@ -22,7 +22,7 @@ fn script(body: &str) -> Script {
 
 /// Supervises a script and gives its reports one by one.
 fn supervise(script: &Script) -> (mpsc::Receiver<GuardState>, tokio::task::JoinHandle<()>) {
-    let guard = Guard::new(&script.path, vec!["eth1".into()], &[4480, 4481]);
+    let guard = Guard::new(&script.path, vec!["eth1".into()], &[4480, 4481], false);
     guard.check_program().unwrap();
     let (sender, receiver) = mpsc::channel(64);
     let report = move |state| sender.try_send(state).unwrap();
@@ -47,7 +47,7 @@ fn is_missing(state: &GuardState, with: &str) -> bool {
 async fn it_is_told_what_to_guard_and_its_word_opens() {
     let script = script(
         r#"read line
-if [ "$line" = '{"configure":{"data_devices":["eth1"],"tcp_ports":[4480,4481]}}' ]
+if [ "$line" = '{"configure":{"data_devices":["eth1"],"tcp_ports":[4480,4481],"azure_services":false}}' ]
 then echo '{"event":"installed"}'; else echo '{"event":"error","message":"other"}'; fi
 read line"#,
     );
@@ -90,7 +90,7 @@ async fn nonsense_is_no_guard() {
 
 #[test]
 fn a_program_that_is_not_there_is_named() {
-    let guard = Guard::new(Path::new("/nowhere/gabion-guard"), vec![], &[]);
+    let guard = Guard::new(Path::new("/nowhere/gabion-guard"), vec![], &[], false);
     let message = guard.check_program().unwrap_err().to_string();
     assert!(
         message.contains("/nowhere/gabion-guard") && message.contains("guard.program"),

@@ -1,6 +1,7 @@
 //! What the kernel has told of links, addresses and routes, and the engine's view of it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use gabion_datapath::netlink::{
     InterfaceAddress, Link, LinkIndex, NetworkEvent, Route, RouteTarget,
@@ -19,6 +20,7 @@ const MTU_UNKNOWN: u32 = 1_500;
 pub struct Picture {
     wanted: Vec<DataInterface>,
     host_ports: Vec<u16>,
+    host_services: Vec<IpAddr>,
     links: BTreeMap<LinkIndex, Link>,
     addresses: BTreeSet<InterfaceAddress>,
     routes: BTreeSet<Route>,
@@ -28,10 +30,15 @@ pub struct Picture {
 }
 
 impl Picture {
-    pub fn new(wanted: Vec<DataInterface>, host_ports: Vec<u16>) -> Self {
+    pub fn new(
+        wanted: Vec<DataInterface>,
+        host_ports: Vec<u16>,
+        host_services: Vec<IpAddr>,
+    ) -> Self {
         Self {
             wanted,
             host_ports,
+            host_services,
             links: BTreeMap::new(),
             addresses: BTreeSet::new(),
             routes: BTreeSet::new(),
@@ -52,6 +59,11 @@ impl Picture {
             NetworkEvent::Resynced => self.whole = true,
             NetworkEvent::Neighbour { .. } => {}
         }
+    }
+
+    /// Whether all that the kernel knew at first has been told.
+    pub const fn is_whole(&self) -> bool {
+        self.whole
     }
 
     /// The network, if it is known and not what this last returned.
@@ -87,6 +99,7 @@ impl Picture {
             routes: self.routes.iter().filter_map(|route| self.route(route)).collect(),
             host_addresses: self.addresses.iter().filter(elsewhere).map(|a| a.ip).collect(),
             host_ports: self.host_ports.clone(),
+            host_services: self.host_services.clone(),
         }
     }
 
@@ -134,10 +147,24 @@ impl Picture {
                 Some(link) if !link.up => {
                     Some(format!("interface {name}: device {device} is down or has no carrier"))
                 }
-                Some(_) => None,
+                Some(link) => self.half_of(link).map(|whole| half(name, device, &whole.name)),
             }
         })
     }
+
+    /// The device before one that is only its half: on Azure a virtual function and the synthetic device have one address, and
+    /// the kernel hands what comes in by either to the synthetic one.
+    fn half_of(&self, link: &Link) -> Option<&Link> {
+        let whole = self.links.get(&link.above?)?;
+        (whole.mac == link.mac).then_some(whole)
+    }
+}
+
+/// What is said of a data device that is another's half.
+pub(crate) fn half(name: &str, device: &str, whole: &str) -> String {
+    format!(
+        "interface {name}: device {device} is a half of {whole}, which gets its packets and may lose it any time (a virtual function of accelerated networking comes and goes); write {name} = \"{whole}\" under [interfaces]"
+    )
 }
 
 fn prefix(address: &InterfaceAddress) -> Option<IpNet> {
@@ -159,7 +186,15 @@ mod tests {
             mac: Some(LinkAddress([2, 0, 0, 0, 0, index as u8])),
             mtu: 9_000,
             up: true,
+            above: None,
         })
+    }
+
+    /// A virtual function of the device `whole`.
+    fn function(index: u32, name: &str, whole: u32) -> NetworkEvent {
+        let NetworkEvent::LinkChanged(link) = link(whole, name) else { unreachable!() };
+        let (index, above) = (LinkIndex(index), Some(LinkIndex(whole)));
+        NetworkEvent::LinkChanged(Link { index, above, ..link })
     }
 
     fn address(index: u32, ip: &str, prefix_length: u8) -> NetworkEvent {
@@ -182,7 +217,7 @@ mod tests {
     fn picture(events: Vec<NetworkEvent>) -> Picture {
         let wanted = [("ext", "eth1"), ("int", "eth2")]
             .map(|(name, device)| DataInterface { name: name.into(), device: device.into() });
-        let mut picture = Picture::new(wanted.to_vec(), vec![4480]);
+        let mut picture = Picture::new(wanted.to_vec(), vec![4480], Vec::new());
         events.into_iter().for_each(|event| picture.apply(event));
         picture
     }
@@ -235,6 +270,29 @@ mod tests {
                 ("10.9.0.0/16".to_owned(), None, None),
             ]
         );
+    }
+
+    #[test]
+    fn a_virtual_function_that_comes_and_goes_changes_nothing() {
+        let all = [link(2, "eth1"), link(3, "eth2"), NetworkEvent::Resynced];
+        let mut picture = picture(all.to_vec());
+        assert!(picture.network().is_some());
+        for _ in 0..3 {
+            picture.apply(function(7, "enP1s1", 2));
+            assert_eq!((picture.network(), picture.missing()), (None, None));
+            picture.apply(NetworkEvent::LinkGone(LinkIndex(7)));
+            assert_eq!((picture.network(), picture.missing()), (None, None));
+        }
+        assert_eq!(picture.link(InterfaceId(0)), Some(LinkIndex(2)));
+    }
+
+    #[test]
+    fn a_virtual_function_is_no_data_interface_and_the_whole_is_named() {
+        let all = [link(8, "hv1"), function(2, "eth1", 8), link(3, "eth2"), NetworkEvent::Resynced];
+        let picture = picture(all.to_vec());
+        let missing = picture.missing().unwrap();
+        assert!(missing.contains("device eth1 is a half of hv1"), "{missing}");
+        assert!(missing.ends_with("write ext = \"hv1\" under [interfaces]"), "{missing}");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! that these tests need no privilege; everything else is as in production.
 #![allow(clippy::unwrap_used)]
 
+mod azure;
 mod cluster;
 mod held;
 mod identity;

@@ -8,7 +8,14 @@ use crate::netlink::RouteTarget;
 
 fn link(index: u32, up: bool) -> Link {
     let name = format!("eth{index}");
-    Link { index: LinkIndex(index), name, mac: Some(LinkAddress([2; 6])), mtu: 1500, up }
+    Link {
+        index: LinkIndex(index),
+        name,
+        mac: Some(LinkAddress([2; 6])),
+        mtu: 1500,
+        up,
+        above: None,
+    }
 }
 
 fn route(last: u8, metric: u32, link: u32) -> Route {

@@ -130,6 +130,19 @@ async fn a_machine_that_answers_nowhere_has_gone() {
 }
 
 #[tokio::test]
+async fn a_machine_that_may_be_frozen_has_gone_only_when_that_is_over() {
+    let mut node = Node::start();
+    node.hears_of(&[12], 1).await;
+    let _links = [silent(node.address(2), SESSIONS).await, silent(node.address(12), PORT).await];
+    node.known.hold_resets(true);
+    node.loses();
+    assert!(node.event().await.contains("may be frozen"));
+    assert_eq!(node.machine(), Machine::Frozen);
+    node.known.hold_resets(false);
+    assert_eq!(node.next().await, Err(PEER));
+}
+
+#[tokio::test]
 async fn a_machine_that_is_cut_off_and_dies_later_has_gone_then_and_only_then() {
     let mut node = Node::start();
     node.hears_of(&[12, 22], 2).await;

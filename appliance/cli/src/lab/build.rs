@@ -230,7 +230,7 @@ fn prepare(role: Role) -> Result<()> {
     set("ipv6/conf/default/router_solicitations", "0")?;
     let forwarding = match role {
         Role::Router | Role::Node => "1",
-        Role::End | Role::Switch | Role::Balancer => "0",
+        Role::End | Role::Switch | Role::Balancer | Role::Machine => "0",
     };
     set("ipv4/ip_forward", forwarding)?;
     set("ipv6/conf/all/forwarding", forwarding)?;
@@ -259,7 +259,7 @@ fn ip(arguments: &[&str]) -> Result<()> {
 }
 
 /// Runs many `ip` commands in one process, which stops at the first that fails.
-fn ip_batch(namespace: Option<&Namespace>, batch: &str) -> Result<()> {
+pub(crate) fn ip_batch(namespace: Option<&Namespace>, batch: &str) -> Result<()> {
     let mut command = Command::new("ip");
     if let Some(namespace) = namespace {
         command.args(["-n", namespace.name()]);

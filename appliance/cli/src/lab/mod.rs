@@ -26,6 +26,10 @@ mod flood;
 
 mod cluster;
 
+mod boot;
+mod machine;
+mod report;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -36,6 +40,7 @@ use crate::present::{Grid, print_json, say};
 
 use build::Offloads;
 use flood::Load;
+use machine::{Direct, Image};
 use namespace::Lifetime;
 use node::Datapath;
 use registry::{Record, labs};
@@ -51,7 +56,7 @@ pub(crate) enum Command {
     /// Lists the labs on this machine
     Status(Status),
     /// Runs a scenario: builds its lab, checks what becomes of real traffic, removes the lab
-    Run(Run),
+    Run(Box<Run>),
 }
 
 #[derive(Debug, clap::Args)]
@@ -135,7 +140,48 @@ pub(crate) struct Run {
     seconds: u64,
 
     #[command(flatten)]
+    image: ImageOptions,
+
+    #[command(flatten)]
     cluster: cluster::Options,
+}
+
+/// Nodes that are virtual machines.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Virtual machines")]
+struct ImageOptions {
+    /// The appliance's image, qcow2 or raw: each node is a machine that boots it, in QEMU
+    #[arg(long, value_name = "FILE")]
+    image: Option<PathBuf>,
+
+    /// Boots this kernel, without firmware and boot loader
+    #[arg(long, value_name = "FILE", requires_all = ["image", "initrd", "append"])]
+    kernel: Option<PathBuf>,
+
+    /// That kernel's first file system
+    #[arg(long, value_name = "FILE", requires = "kernel")]
+    initrd: Option<PathBuf>,
+
+    /// That kernel's command line
+    #[arg(long, value_name = "TEXT", requires = "kernel", allow_hyphen_values = true)]
+    append: Option<String>,
+
+    /// `boot` alone: no more than the first boot, the policy and traffic
+    #[arg(long, requires = "image")]
+    quick: bool,
+}
+
+impl ImageOptions {
+    fn image(&self) -> Option<Image> {
+        let direct = || {
+            Some(Direct {
+                kernel: self.kernel.clone()?,
+                initrd: self.initrd.clone()?,
+                command_line: self.append.clone()?,
+            })
+        };
+        Some(Image { disk: self.image.clone()?, direct: direct() })
+    }
 }
 
 /// Runs a subcommand.
@@ -148,6 +194,9 @@ pub(crate) fn run(command: Command) -> Result<()> {
         Command::Down(down) => take_down(down.name.as_deref()),
         Command::Status(status) => list(&status),
         Command::Run(run) => {
+            if run.common.scenario == boot::NAME {
+                return run_boot(&run);
+            }
             if let Some(scenario) = cluster::Scenario::find(&run.common.scenario) {
                 return run_cluster(scenario, &run);
             }
@@ -164,7 +213,12 @@ const SCENARIOS: [&Scenario; 2] = [&path::SCENARIO, &flood::SCENARIO];
 
 fn names() -> Vec<&'static str> {
     let with_balancers = cluster::Scenario::ALL.map(cluster::Scenario::name);
-    SCENARIOS.map(|scenario| scenario.name).into_iter().chain(with_balancers).collect()
+    SCENARIOS
+        .map(|scenario| scenario.name)
+        .into_iter()
+        .chain(with_balancers)
+        .chain([boot::NAME])
+        .collect()
 }
 
 fn run_cluster(scenario: cluster::Scenario, run: &Run) -> Result<()> {
@@ -185,10 +239,30 @@ fn run_cluster(scenario: cluster::Scenario, run: &Run) -> Result<()> {
         offloads: run.common.offloads,
         datapath: run.common.datapath,
         workers: run.common.workers,
+        image: run.image.image(),
         json: run.json.as_deref(),
         options: &run.cluster,
     };
     cluster::run(scenario, &wanted)
+}
+
+fn run_boot(run: &Run) -> Result<()> {
+    must_be_root()?;
+    let image = run.image.image().ok_or_else(|| {
+        Failure::new("`boot` boots an image, and none is given")
+            .next("make image; gabion lab run boot --image target/image/gabion.qcow2")
+    })?;
+    let name = match &run.common.name {
+        Some(name) => checked_name(name)?,
+        None => format!("{}{}", boot::NAME, std::process::id()),
+    };
+    boot::run(&boot::Wanted {
+        name,
+        image,
+        is_quick: run.image.quick,
+        json: run.json.as_deref(),
+        bin_dir: run.common.bin_dir.clone(),
+    })
 }
 
 fn find(name: &str) -> Result<&'static Scenario> {

@@ -212,7 +212,7 @@ program = "{guard}"
     }
 }
 
-fn lacks_only_policy(status: &StatusResponse) -> bool {
+pub(crate) fn lacks_only_policy(status: &StatusResponse) -> bool {
     status.reasons.iter().all(|reason| reason == "no-policy")
 }
 

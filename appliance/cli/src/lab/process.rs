@@ -71,7 +71,19 @@ impl Running {
     ///
     /// # Errors
     /// If the program ends before, or takes longer than [`START`]; with the end of what it printed.
-    pub(crate) fn wait_until(&mut self, mut is_ready: impl FnMut() -> bool) -> Result<Duration> {
+    pub(crate) fn wait_until(&mut self, is_ready: impl FnMut() -> bool) -> Result<Duration> {
+        self.wait_within(START, is_ready)
+    }
+
+    /// The same, with another time than [`START`].
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) fn wait_within(
+        &mut self,
+        limit: Duration,
+        mut is_ready: impl FnMut() -> bool,
+    ) -> Result<Duration> {
         let begin = Instant::now();
         loop {
             if is_ready() {
@@ -80,8 +92,8 @@ impl Running {
             if let Some(status) = self.child.try_wait()? {
                 bail!("{} ended at once ({status}):\n{}", self.name, self.last_words());
             }
-            if begin.elapsed() > START {
-                bail!("{} is not ready after {START:?}:\n{}", self.name, self.last_words());
+            if begin.elapsed() > limit {
+                bail!("{} is not ready after {limit:?}:\n{}", self.name, self.last_words());
             }
             std::thread::sleep(PAUSE);
         }

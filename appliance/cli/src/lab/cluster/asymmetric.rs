@@ -5,9 +5,9 @@ use std::time::Duration;
 use anyhow::Result;
 
 use super::balancer::{Balancer, Transport};
-use super::report::{Findings, percentile};
 use super::stage::Stage;
 use super::traffic::{Errand, Told};
+use crate::lab::report::{Findings, percentile};
 
 /// A connection that took longer lost a packet of its handshake: Linux repeats after one second.
 const SLOW: Duration = Duration::from_millis(500);

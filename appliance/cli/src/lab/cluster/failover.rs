@@ -6,9 +6,9 @@ use anyhow::Result;
 
 use super::balancer::Mode;
 use super::member::Failing;
-use super::report::{Findings, percentile};
 use super::stage::Stage;
 use super::survey::{Alive, Fate, Part, Population, Survey, pause, sorts};
+use crate::lab::report::{Findings, percentile};
 
 /// Records of connections are copied once they are a second old.
 const SETTLE: Duration = Duration::from_millis(2_500);

@@ -8,20 +8,34 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail, ensure};
 use gabion_api::v1::{
     ClusterStatusRequest, ClusterStatusResponse, CommitRequest, CountersRequest, GetRequest,
-    SetDrainingRequest,
+    SetDrainingRequest, StatusRequest,
 };
 use rustix::process::{Signal, kill_process};
+use serde_json::json;
 use tonic::Code;
 
 use super::balancer::Mode;
 use super::network::{self, EXT, INT, NODES, PEERS};
 use super::stage::Setup;
+use crate::connect::Node;
 use crate::lab::build::Lab;
-use crate::lab::node::{Moving, NodePlace, NodePlan, PKI, look_for_binaries, make_certificates};
+use crate::lab::machine::{BOOT, CustomData, Image, Machine, Membership, Nic};
+use crate::lab::node::{
+    Moving, NodePlace, NodePlan, PKI, lacks_only_policy, look_for_binaries, make_certificates,
+};
 use crate::lab::process::Running;
 
 /// The policy that all nodes have.
 pub(crate) const POLICY: &str = include_str!("policy.yaml");
+
+/// Switches it on and waits until it lacks nothing but a policy.
+fn start_machine(machine: &Machine, lab: &Lab) -> Result<Running> {
+    let mut running = machine.start(lab)?;
+    let answers = || machine.status().is_ok_and(|status| lacks_only_policy(&status));
+    let came = running.wait_within(BOOT, answers);
+    came.with_context(|| format!("its console:\n{}", machine.console().last_words()))?;
+    Ok(running)
+}
 
 /// How long a node may take to be ready, its join included.
 const READY: Duration = Duration::from_secs(30);
@@ -61,6 +75,8 @@ pub(crate) struct Member {
 #[derive(Debug)]
 enum Firewall {
     Gabiond(NodePlace),
+    /// The same in a virtual machine that boots the image.
+    Machine(Box<Machine>),
     /// Another program, to compare with: run with the node's number, how many there are, and a folder of its own. It
     /// is a firewall once it answers probes, and stays in the foreground.
     Other(Vec<String>),
@@ -75,9 +91,12 @@ pub(crate) fn prepare(lab: &Lab, setup: &Setup<'_>, bin_dir: &Path) -> Result<Ve
     if let Together::Instead(words) = together {
         return (0..nodes).map(|number| other(lab, number, nodes, words)).collect();
     }
-    look_for_binaries(bin_dir)?;
     let names: Vec<_> = (0..nodes).map(certified_as).collect();
     make_certificates(&lab.directory().join(PKI), &names)?;
+    if let Some(image) = &setup.image {
+        return (0..nodes).map(|number| machine(lab, setup, image, number)).collect();
+    }
+    look_for_binaries(bin_dir)?;
     (0..nodes)
         .map(|number| {
             let more = configuration(lab, number, nodes, (together, mode));
@@ -88,12 +107,7 @@ pub(crate) fn prepare(lab: &Lab, setup: &Setup<'_>, bin_dir: &Path) -> Result<Ve
             };
             let moving = Moving { datapath, workers };
             let place = NodePlace::prepare(lab, plan, moving, bin_dir)?;
-            Ok(Member {
-                number,
-                firewall: Firewall::Gabiond(place),
-                running: None,
-                is_stopped: false,
-            })
+            Ok(Member::new(number, Firewall::Gabiond(place)))
         })
         .collect()
 }
@@ -102,7 +116,41 @@ fn other(lab: &Lab, number: u8, nodes: u8, words: &[String]) -> Result<Member> {
     let directory = lab.make_directory(NODES[usize::from(number)])?.display().to_string();
     let more = [(number + 1).to_string(), nodes.to_string(), directory];
     let words = words.iter().cloned().chain(more).collect();
-    Ok(Member { number, firewall: Firewall::Other(words), running: None, is_stopped: false })
+    Ok(Member::new(number, Firewall::Other(words)))
+}
+
+/// Where the API of a machine is served: at its address between the nodes.
+const API_PORT: u16 = 4450;
+
+/// A machine has its interfaces in this order, the one to the other nodes first.
+const NICS: [&str; 3] = [PEERS, EXT, INT];
+
+fn machine(lab: &Lab, setup: &Setup<'_>, image: &Image, number: u8) -> Result<Member> {
+    let name = NODES[usize::from(number)];
+    let nics =
+        NICS.iter().map(|device| Nic::in_place_of(lab, name, device)).collect::<Result<_>>()?;
+    let at = network::peer_address(number);
+    // Asked from the namespace that its cables go through.
+    let machine = Machine::prepare(lab, name, nics, image.clone(), (name, (at, API_PORT).into()))?;
+    let members = (0..setup.nodes).map(|node| (node + 1, network::peer_address(node))).collect();
+    let data = CustomData {
+        name,
+        membership: (setup.together == Together::Cluster).then_some(Membership {
+            cluster: CLUSTER,
+            number: number + 1,
+            members,
+        }),
+        api: format!("{at}:{API_PORT}"),
+        pki: &lab.directory().join(PKI),
+        policy: None,
+        settings: json!({
+            "limits": { "flows": 65_536, "mappings": 65_536 },
+            // Translated instructions take their time, and two machines share two processors.
+            "cluster": { "reset_lost": setup.mode == Mode::Pin, "heartbeat_ms": 500 },
+        }),
+    };
+    machine.provide(&format!("lab-{}", number + 1), Some(&data.text()?))?;
+    Ok(Member::new(number, Firewall::Machine(Box::new(machine))))
 }
 
 /// The cluster's name, in certificates too.
@@ -151,6 +199,19 @@ reset_lost = {pins}
 }
 
 impl Member {
+    const fn new(number: u8, firewall: Firewall) -> Self {
+        Self { number, firewall, running: None, is_stopped: false }
+    }
+
+    /// Its API; `None` for a firewall that is none of ours.
+    fn connect(&self) -> Result<Option<Node>> {
+        match &self.firewall {
+            Firewall::Gabiond(place) => Ok(Some(place.connect()?)),
+            Firewall::Machine(machine) => Ok(Some(machine.connect()?)),
+            Firewall::Other(_) => Ok(None),
+        }
+    }
+
     pub(crate) fn name(&self) -> &'static str {
         NODES[usize::from(self.number)]
     }
@@ -168,6 +229,7 @@ impl Member {
         ensure!(self.running.is_none(), "{} is running already", self.name());
         let running = match &self.firewall {
             Firewall::Gabiond(place) => place.start(lab)?.0,
+            Firewall::Machine(machine) => start_machine(machine, lab)?,
             Firewall::Other(words) => {
                 let words: Vec<_> = words.iter().map(String::as_str).collect();
                 Running::start(lab, self.name(), self.name(), &words)?
@@ -182,8 +244,7 @@ impl Member {
     /// # Errors
     /// If the node refuses it.
     pub(crate) fn push(&self) -> Result<()> {
-        let Firewall::Gabiond(place) = &self.firewall else { return Ok(()) };
-        let mut node = place.connect()?;
+        let Some(mut node) = self.connect()? else { return Ok(()) };
         let there = node.ask(async |api| api.get(GetRequest { revision: None }).await);
         if there.is_ok() {
             return Ok(());
@@ -203,9 +264,9 @@ impl Member {
     /// If it takes too long, with its reasons.
     pub(crate) fn wait_ready(&self) -> Result<Duration> {
         let begin = Instant::now();
-        let Firewall::Gabiond(place) = &self.firewall else { return Ok(begin.elapsed()) };
         loop {
-            let status = place.status()?;
+            let Some(mut node) = self.connect()? else { return Ok(begin.elapsed()) };
+            let status = node.call(async |api| api.status(StatusRequest {}).await)?;
             if status.ready {
                 return Ok(begin.elapsed());
             }
@@ -220,10 +281,8 @@ impl Member {
     /// # Errors
     /// If it does not answer.
     pub(crate) fn cluster(&self) -> Result<Option<ClusterStatusResponse>> {
-        let Firewall::Gabiond(place) = &self.firewall else { return Ok(None) };
-        let status =
-            place.connect()?.ask(async |api| api.cluster_status(ClusterStatusRequest {}).await);
-        match status {
+        let Some(mut node) = self.connect()? else { return Ok(None) };
+        match node.ask(async |api| api.cluster_status(ClusterStatusRequest {}).await) {
             Ok(status) => Ok(Some(status)),
             Err(status) if status.code() == Code::FailedPrecondition => Ok(None),
             Err(status) => Err(status.into()),
@@ -235,8 +294,8 @@ impl Member {
     /// # Errors
     /// If it does not answer.
     pub(crate) fn drops(&self) -> Result<BTreeMap<String, u64>> {
-        let Firewall::Gabiond(place) = &self.firewall else { return Ok(BTreeMap::new()) };
-        let counters = place.connect()?.call(async |api| api.counters(CountersRequest {}).await)?;
+        let Some(mut node) = self.connect()? else { return Ok(BTreeMap::new()) };
+        let counters = node.call(async |api| api.counters(CountersRequest {}).await)?;
         Ok(counters.drops.into_iter().map(|drop| (drop.name, drop.value)).collect())
     }
 
@@ -245,11 +304,9 @@ impl Member {
     /// # Errors
     /// If it cannot.
     pub(crate) fn set_draining(&self, draining: bool) -> Result<()> {
-        let Firewall::Gabiond(place) = &self.firewall else {
-            bail!("{} is not ours to drain", self.name())
-        };
+        let Some(mut node) = self.connect()? else { bail!("{} is not ours to drain", self.name()) };
         let request = SetDrainingRequest { draining };
-        place.connect()?.call(async move |api| api.set_draining(request).await)?;
+        node.call(async move |api| api.set_draining(request).await)?;
         Ok(())
     }
 

@@ -11,8 +11,6 @@ mod traffic;
 mod member;
 mod stage;
 
-mod report;
-
 mod survey;
 
 mod asymmetric;
@@ -35,13 +33,14 @@ use self::member::{Failing, Together};
 #[cfg(test)]
 pub(crate) use self::network::topology;
 use self::relay::Conditions;
-use self::report::Findings;
 use self::show::Screen;
 use self::stage::{Setup, Stage};
 use self::survey::Population;
 use self::traffic::{Family, Kind, Mix};
 use super::build::Offloads;
+use super::machine::Image;
 use super::node::Datapath;
+use super::report::{self, Findings};
 use crate::failure::Failure;
 use crate::present::{Paint, Tone};
 
@@ -205,6 +204,8 @@ pub(crate) struct Wanted<'a> {
     pub(crate) offloads: Offloads,
     pub(crate) datapath: Datapath,
     pub(crate) workers: u16,
+    /// Nodes are machines that boot this.
+    pub(crate) image: Option<Image>,
     pub(crate) json: Option<&'a Path>,
     pub(crate) options: &'a Options,
 }
@@ -348,6 +349,7 @@ fn setup<'a>(scenario: Scenario, wanted: &Wanted<'a>) -> Setup<'a> {
         datapath: wanted.datapath,
         workers: wanted.workers,
         bin_dir: wanted.bin_dir.clone(),
+        image: wanted.image.clone(),
         together: match options.instead.as_slice() {
             [] if options.alone => Together::Alone,
             [] => Together::Cluster,

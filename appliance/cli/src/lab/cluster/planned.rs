@@ -6,10 +6,10 @@ use anyhow::Result;
 use rustix::process::Signal;
 
 use super::balancer::{Mode, Transport};
-use super::report::{Findings, percentile};
 use super::stage::Stage;
 use super::survey::{Alive, Population, pause};
 use super::traffic::{Mix, Told};
+use crate::lab::report::{Findings, percentile};
 
 /// Records of connections are copied once they are a second old.
 const SETTLE: Duration = Duration::from_millis(2_500);

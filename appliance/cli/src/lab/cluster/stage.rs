@@ -18,6 +18,7 @@ use super::network::{self, CLIENT, EXTERNAL, INTERNAL, NODES, OUTER, SERVER, SYN
 use super::relay::{Conditions, Relay};
 use super::traffic::{Errand, Live, Servers, Side, State, Told, run_once, served_addresses};
 use crate::lab::build::{Lab, Offloads};
+use crate::lab::machine::Image;
 use crate::lab::namespace::{Lifetime, Namespace};
 use crate::lab::node::{Datapath, HEALTH_HTTP_PORT, HEALTH_TCP_PORT};
 use crate::lab::stage::{look_for_programs, own_directory};
@@ -32,6 +33,8 @@ pub(crate) struct Setup<'a> {
     pub(crate) datapath: Datapath,
     pub(crate) workers: u16,
     pub(crate) bin_dir: Option<PathBuf>,
+    /// Nodes are machines that boot this.
+    pub(crate) image: Option<Image>,
     pub(crate) together: Together<'a>,
     pub(crate) mode: Mode,
     pub(crate) probing: Probing,

@@ -7,11 +7,11 @@ use rustix::process::Signal;
 
 use super::balancer::Transport;
 use super::member::{Failing, Member};
-use super::report::Findings;
 use super::show::{Cell, NodeRow, Picture, Screen};
 use super::stage::Stage;
 use super::survey::{Alive, Population};
 use super::traffic::{Mix, State};
+use crate::lab::report::Findings;
 
 /// Between two pictures.
 const FRAME: Duration = Duration::from_millis(150);

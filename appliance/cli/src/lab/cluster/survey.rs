@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 
 use super::balancer::Transport;
-use super::report::{Findings, percentile};
 use super::stage::{AllLive, Stage};
 use super::traffic::{Ending, Errand, Mix, State};
+use crate::lab::report::{Findings, percentile};
 
 /// How many of what lives.
 #[derive(Debug, Clone)]

@@ -1,0 +1,86 @@
+//! `boot`: the appliance's image in a virtual machine, from its first boot to what is wrong with it.
+
+mod bad_input;
+mod network;
+mod site;
+mod trial;
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::Result;
+use serde_json::Map;
+
+#[cfg(test)]
+pub(crate) use network::{PROBER, topology};
+
+use super::machine::Image;
+use super::report::{self, Findings};
+use crate::failure::Failure;
+use crate::present::{Paint, Tone};
+use site::Site;
+
+/// The scenario's name.
+pub(crate) const NAME: &str = "boot";
+
+/// What the scenario is told.
+#[derive(Debug)]
+pub(crate) struct Wanted<'a> {
+    pub(crate) name: String,
+    pub(crate) image: Image,
+    /// The first boot alone.
+    pub(crate) is_quick: bool,
+    pub(crate) json: Option<&'a Path>,
+    pub(crate) bin_dir: Option<PathBuf>,
+}
+
+/// Boots the image, tries it, and reports.
+///
+/// # Errors
+/// If the lab cannot be built, or a check failed.
+pub(crate) fn run(wanted: &Wanted<'_>) -> Result<()> {
+    let quiet = wanted.json == Some(Path::new("-"));
+    let paint = if quiet { Paint::stderr() } else { Paint::stdout() };
+    let line = |text: &str| if quiet { eprintln!("{text}") } else { println!("{text}") };
+    line(&format!("\n{}", paint.apply(Tone::Strong, "The appliance's image, booted")));
+    line(network::DRAWING);
+    let begin = Instant::now();
+    let mut findings = Findings::default();
+    let played = play(wanted, &mut findings);
+    if let Err(error) = &played {
+        findings.check("lab", "the lab works", false, format!("{error:#}"));
+    }
+    if let Some(path) = wanted.json {
+        report::write(path, &findings.json(NAME, Map::new()))?;
+    }
+    line(&findings.text(paint));
+    line(&format!("  {:.1} s\n", begin.elapsed().as_secs_f64()));
+    played?;
+    if findings.passed() { Ok(()) } else { Err(Failure::shown().into()) }
+}
+
+fn play(wanted: &Wanted<'_>, findings: &mut Findings) -> Result<()> {
+    let mut site = Site::build(wanted)?;
+    trial::first_boot(&mut site, findings)?;
+    trial::first_policy(&site, findings)?;
+    trial::traffic(&site, findings, "passes")?;
+    if wanted.is_quick {
+        return Ok(());
+    }
+    trial::reboot(&mut site, findings)?;
+    trial::damaged_policy(&mut site, findings)?;
+    for bad in bad_input::ALL {
+        trial::bad_custom_data(&mut site, findings, bad)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::site::POLICY;
+
+    #[test]
+    fn the_policy_is_valid_and_passes_its_own_tests() {
+        gabion_rules::load("boot", POLICY, None).unwrap_or_else(|problems| panic!("{problems}"));
+    }
+}

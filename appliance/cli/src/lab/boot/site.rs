@@ -83,7 +83,7 @@ impl Site {
         let data = CustomData {
             name: NODE,
             membership: None,
-            api: format!("{NODE_MGMT}:{API_PORT}"),
+            nics: self.machine.nics(),
             pki: &pki,
             policy: None,
             settings: json!({}),

@@ -140,7 +140,7 @@ fn machine(lab: &Lab, setup: &Setup<'_>, image: &Image, number: u8) -> Result<Me
             number: number + 1,
             members,
         }),
-        api: format!("{at}:{API_PORT}"),
+        nics: machine.nics(),
         pki: &lab.directory().join(PKI),
         policy: None,
         settings: json!({

@@ -119,6 +119,7 @@ impl Machine {
     /// # Errors
     /// If QEMU does not start.
     pub(crate) fn start(&self, lab: &Lab) -> Result<Running> {
+        // Without cx16, whose translation in QEMU 7.2 spoils registers: the guest would crash at times.
         let mut words: Vec<String> = [
             "qemu-system-x86_64",
             "-machine",
@@ -126,7 +127,7 @@ impl Machine {
             "-accel",
             "tcg,thread=multi",
             "-cpu",
-            "max",
+            "max,cx16=off",
             "-smp",
             "1",
             "-m",
@@ -184,6 +185,10 @@ impl Machine {
             ["-drive".to_owned(), format!("if=pflash,format=raw,file={file}{mode}")]
         };
         Ok([flash(FIRMWARE, ",readonly=on"), flash(&path(&variables), "")].concat())
+    }
+
+    pub(crate) fn nics(&self) -> &[Nic] {
+        &self.nics
     }
 
     /// Connects to the node's API, over mutual TLS.

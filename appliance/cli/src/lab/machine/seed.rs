@@ -8,15 +8,15 @@ use std::process::Command;
 use anyhow::{Context as _, Result};
 use serde_json::{Map, Value, json};
 
-use super::succeed;
+use super::{Nic, succeed};
 
 /// The custom data of a node (docs/first-boot.md).
 #[derive(Debug, Clone)]
 pub(crate) struct CustomData<'a> {
     pub(crate) name: &'a str,
     pub(crate) membership: Option<Membership<'a>>,
-    /// Where the API listens.
-    pub(crate) api: String,
+    /// The machine's interfaces; they are called `mgmt`, `ext` and `int`, in this order.
+    pub(crate) nics: &'a [Nic],
     /// Certificates as `gabion pki` makes them.
     pub(crate) pki: &'a Path,
     pub(crate) policy: Option<&'a str>,
@@ -46,6 +46,7 @@ impl CustomData<'_> {
         let mut document = json!({
             "apiVersion": "gabion/first-boot/v1",
             "interfaces": { "mgmt": "eth0", "ext": "eth1", "int": "eth2" },
+            "routes": self.routes(),
             "trust": {
                 "ca": read("ca.pem".to_owned())?,
                 "certificate": read(format!("{}.pem", self.name))?,
@@ -53,7 +54,6 @@ impl CustomData<'_> {
             },
             "settings": self.settings,
         });
-        document["settings"]["api"]["listen"] = json!([self.api]);
         if let Some(Membership { cluster, number, members }) = &self.membership {
             node.insert("number".to_owned(), json!(number));
             let members: Vec<_> =
@@ -67,6 +67,20 @@ impl CustomData<'_> {
         Ok(serde_json::to_string_pretty(&document)?)
     }
 }
+
+impl CustomData<'_> {
+    /// What is forwarded goes by these; those of the machine's own it learns by DHCP.
+    fn routes(&self) -> Vec<Value> {
+        let data = self.nics.iter().zip(NAMES).skip(1);
+        let routes = data.flat_map(|(nic, name)| {
+            nic.routes.iter().map(move |(to, via)| json!({ "to": to, "out": name, "via": via }))
+        });
+        routes.collect()
+    }
+}
+
+/// Of a machine's interfaces in first-boot data.
+const NAMES: [&str; 3] = ["mgmt", "ext", "int"];
 
 /// Writes the disk: a FAT file system labelled CIDATA with `meta-data` and, unless there is none, `user-data`.
 ///

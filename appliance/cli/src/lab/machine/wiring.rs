@@ -18,7 +18,7 @@ pub(crate) struct Nic {
     address: IpNet,
     /// Where the DHCP server sits: an address of the network that nobody has.
     server: IpAddr,
-    routes: Vec<(IpNet, IpAddr)>,
+    pub(super) routes: Vec<(IpNet, IpAddr)>,
 }
 
 impl Nic {

@@ -8,7 +8,7 @@ TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 BIN        := $(TARGET_DIR)/$(if $(filter dev test,$(PROFILE)),debug,$(PROFILE))
 BINARIES   := -p gabion -p gabiond -p gabion-guard
 
-.PHONY: image image-boot help demo build test check check-deploy bench bench-cluster bench-sync bench-rules bench-tables bench-programs fuzz simulate equality lab-down clean setup-build setup-lab
+.PHONY: image image-boot boot-test help demo build test check check-deploy bench bench-cluster bench-sync bench-rules bench-tables bench-programs fuzz simulate equality lab-down clean setup-build setup-lab
 .DEFAULT_GOAL := help
 
 help: ## Lists what make can do here
@@ -88,6 +88,9 @@ image: build ## Builds the VM image, its upgrade bundle and its SBOM into target
 	@setup/install image
 	$(CARGO) build --locked --profile $(PROFILE) -p gabion-provision -p gabion-image
 	@$(BIN)/image build --binaries $(BIN) --out $(TARGET_DIR)/image $(IMAGE)
+
+boot-test: image ## Boots the image in QEMU with networks around it and tries it, good and bad: ten minutes (root)
+	@$(BIN)/gabion lab run boot --image $(TARGET_DIR)/image/gabion-$$(cat $(TARGET_DIR)/image/VERSION).qcow2
 
 image-boot: ## Boots the last image in QEMU and says when gabiond is up
 	@$(BIN)/image boot --out $(TARGET_DIR)/image $(IMAGE)

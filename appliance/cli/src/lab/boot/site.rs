@@ -120,27 +120,6 @@ impl Site {
         running.end(rustix::process::Signal::KILL).map(|_| ())
     }
 
-    /// Waits until the system has shut itself down.
-    ///
-    /// # Errors
-    /// If it does not.
-    pub(crate) fn wait_off(&mut self) -> Result<()> {
-        let begin = Instant::now();
-        while let Some(running) = &mut self.running {
-            if running.has_ended() {
-                self.running = None;
-                break;
-            }
-            ensure!(
-                begin.elapsed() < BOOT,
-                "the machine does not shut down:\n{}",
-                self.machine.console().last_words()
-            );
-            std::thread::sleep(PAUSE);
-        }
-        Ok(())
-    }
-
     /// Looks again and again until something is so. Returns how long it took.
     ///
     /// # Errors

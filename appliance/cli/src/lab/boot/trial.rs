@@ -9,7 +9,6 @@ use gabion_api::v1::GetRequest;
 use super::bad_input::Bad;
 use super::network::{CLIENT, NODE_EXT, NODE_INT, PUBLISHED, SERVER, SERVER_ADDRESS};
 use super::site::{POLICY, Site};
-use crate::lab::machine::Switch;
 use crate::lab::node::lacks_only_policy;
 use crate::lab::process::Finished;
 use crate::lab::report::Findings;
@@ -106,7 +105,7 @@ pub(super) fn traffic(site: &Site, findings: &mut Findings, name: &'static str) 
 /// If it does not come up.
 pub(super) fn reboot(site: &mut Site, findings: &mut Findings) -> Result<()> {
     let before = revision(site)?;
-    Switch::Reset.press(&site.machine.qmp())?;
+    site.machine.reset()?;
     // The old system may still answer while the firmware begins.
     site.wait("the machine is gone", |site| site.health(CLIENT, NODE_EXT).is_err())?;
     let took = site.wait("the node is ready again", is_ready)?;
@@ -121,7 +120,7 @@ pub(super) fn reboot(site: &mut Site, findings: &mut Findings) -> Result<()> {
     traffic(site, findings, "passes-again")
 }
 
-/// Shuts the machine down, damages the policy in force on its disk, and boots it.
+/// Cuts the machine's power, damages the policy in force on its disk, and boots it.
 ///
 /// # Errors
 /// If it does not come up.
@@ -131,8 +130,8 @@ pub(super) fn damaged_policy(site: &mut Site, findings: &mut Findings) -> Result
     let good = revision(site)?;
     push(site, &format!("# {MARK}\n{POLICY}"))?;
     let damaged = revision(site)?;
-    Switch::Button.press(&site.machine.qmp())?;
-    site.wait_off()?;
+    // What is in force is on the disk, whatever happens to the machine.
+    site.cut_power()?;
     let disk = site.machine.disk();
     let mut bytes = fs::read(&disk)?;
     let places = damage(&mut bytes, MARK.as_bytes());

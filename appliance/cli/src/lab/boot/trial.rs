@@ -167,11 +167,13 @@ pub(super) fn bad_custom_data(site: &mut Site, findings: &mut Findings, bad: Bad
     let console = site.machine.console();
     let _ = fs::remove_file(console.path());
     site.switch_on()?;
-    let says =
-        |health: &super::site::Health| health.status == 503 && health.body.contains(bad.reason);
+    let says = |health: &super::site::Health| {
+        health.status == 503 && health.body.contains("held: ") && health.body.contains(bad.reason)
+    };
     site.wait(bad.name, |site| {
         let health = site.health(CLIENT, NODE_EXT);
-        health.is_ok_and(|health| says(&health)) && console.find(&["gabion", bad.reason]).is_some()
+        health.is_ok_and(|health| says(&health))
+            && console.find(&["gabion-provision: ", bad.reason]).is_some()
     })?;
     let body = site.health(CLIENT, NODE_EXT)?.body;
     nothing_passes(site, findings, (bad.name, bad.expected))?;

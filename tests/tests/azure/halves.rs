@@ -5,21 +5,8 @@
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use crate::restart::POLICY;
 use crate::restart::world::{NODE, World, ask, transfer};
-
-const POLICY: &str = "\
-apiVersion: gabion/v1
-zones:
-  internet: { interfaces: [ext] }
-  spokes: { interfaces: [int], networks: [10.0.0.0/8] }
-settings:
-  default: { action: drop }
-rules:
-  - { name: web, from: spokes, to: internet, service: tcp/7000, action: allow }
-  - { name: games, from: spokes, to: internet, service: udp/7000, action: allow }
-nat:
-  - { name: out, kind: snat, from: spokes, out: internet, address: self }
-";
 
 const PATIENCE: u32 = 100;
 

@@ -13,7 +13,7 @@ use world::{Daemon, World, ask, transfer};
 
 const EBPF: &str = "datapath = \"ebpf\"\n[limits]\nflows = 4096";
 
-const POLICY: &str = "\
+pub(crate) const POLICY: &str = "\
 apiVersion: gabion/v1
 zones:
   internet: { interfaces: [ext] }

@@ -19,4 +19,4 @@ pub mod sparse;
 pub mod vhd;
 pub mod sbom;
 pub mod qemu;
-mod program;
+pub mod program;

@@ -22,7 +22,7 @@ pub(crate) fn command(program: &str, epoch_s: u64) -> Command {
 ///
 /// # Errors
 /// It cannot be started, or fails.
-pub(crate) fn run(command: &mut Command) -> Result<()> {
+pub fn run(command: &mut Command) -> Result<()> {
     read(command).map(drop)
 }
 

@@ -53,7 +53,16 @@ pub enum Boot {
     /// As in the cloud. The variables of the firmware are in this file, which is made where it is not there.
     Uefi { variables: PathBuf },
     /// Without firmware and boot loader: quicker by what they take.
-    Direct { kernel: PathBuf, initramfs: PathBuf, line: String },
+    Direct(Direct),
+}
+
+/// What a boot loader would load.
+#[derive(Debug, Clone)]
+pub struct Direct {
+    pub kernel: PathBuf,
+    pub initramfs: PathBuf,
+    /// The kernel's command line.
+    pub line: String,
 }
 
 /// A machine to be started.
@@ -88,11 +97,11 @@ impl Machine {
     /// QEMU does not start; its own message is in the serial log's folder.
     pub fn start(&self) -> Result<Running> {
         let began = Instant::now();
-        let socket = self.folder.join(format!("{}.qmp", self.name));
+        let socket = self.monitor();
         if socket.exists() {
             fs::remove_file(&socket)?;
         }
-        let mut command = self.command(text(&socket)?)?;
+        let mut command = self.command()?;
         let said = fs::File::create(self.folder.join(format!("{}.qemu", self.name)))?;
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(said);
         let mut child =
@@ -100,7 +109,8 @@ impl Machine {
         let output = child.stdout.take().context("it was piped")?;
         let log = self.folder.join(format!("{}.serial", self.name));
         let console = Console::follow(output, &log, began, self.is_shown)?;
-        let monitor = match Monitor::connect(&socket, || matches!(child.try_wait(), Ok(None))) {
+        let monitor = match Monitor::connect_while(&socket, || matches!(child.try_wait(), Ok(None)))
+        {
             Ok(monitor) => monitor,
             Err(error) => {
                 let _ = child.kill();
@@ -112,7 +122,12 @@ impl Machine {
         Ok(Running { child, console, monitor })
     }
 
-    fn command(&self, socket: &str) -> Result<Command> {
+    /// Where QEMU listens for orders: see [`Monitor`].
+    pub fn monitor(&self) -> PathBuf {
+        self.folder.join(format!("{}.qmp", self.name))
+    }
+
+    fn command(&self) -> Result<Command> {
         let mut command = Command::new("setpriv");
         if let Some(namespace) = &self.namespace {
             command = Command::new("ip");
@@ -120,37 +135,40 @@ impl Machine {
         }
         // It must not outlive a test that is killed.
         command.args(["--pdeathsig", "KILL", "qemu-system-x86_64"]);
-        command.args(self.arguments(socket)?);
+        command.args(self.arguments()?);
         Ok(command)
     }
 
-    fn arguments(&self, socket: &str) -> Result<Vec<String>> {
-        let mut words = Vec::new();
-        let mut add = |line: &str| words.extend(line.split(' ').map(str::to_owned));
-        add("-nodefaults -no-user-config -display none -vga none -monitor none");
-        add("-machine q35 -accel tcg,thread=multi");
+    /// What QEMU is told. Its standard output is the serial console.
+    ///
+    /// # Errors
+    /// A path is not UTF-8, or there is no firmware.
+    pub fn arguments(&self) -> Result<Vec<String>> {
         // Five levels of page tables cost time and no machine of Azure's needs them. QEMU 7.2 spoils registers in
         // CMPXCHG16B now and then, and the kernel does without where it is not there.
-        add("-cpu max,la57=off,cx16=off");
-        add(&format!("-m {} -smp {}", self.memory_mib, self.processors));
-        add("-chardev stdio,id=console,signal=off -serial chardev:console");
-        add(&format!("-qmp unix:{socket},server=on,wait=off"));
+        const ALWAYS: &str = "-nodefaults -no-user-config -display none -vga none -monitor none \
+            -machine q35 -accel tcg,thread=multi -cpu max,la57=off,cx16=off -device virtio-rng-pci \
+            -chardev stdio,id=console,signal=off -serial chardev:console";
+        let mut words: Vec<_> = ALWAYS.split_whitespace().map(str::to_owned).collect();
+        let mut add = |flag: &str, value: String| words.extend([flag.to_owned(), value]);
+        add("-m", self.memory_mib.to_string());
+        add("-smp", self.processors.to_string());
+        add("-qmp", format!("unix:{},server=on,wait=off", text(&self.monitor())?));
         match &self.boot {
             Boot::Uefi { variables } => {
                 if !variables.exists() {
                     fs::copy(VARIABLES, variables)
                         .context("there is no firmware; `setup/install image` brings it")?;
                 }
-                add(&format!("-drive if=pflash,unit=0,format=raw,readonly=on,file={FIRMWARE}"));
-                add(&format!("-drive if=pflash,unit=1,format=raw,file={}", text(variables)?));
+                add("-drive", format!("if=pflash,unit=0,format=raw,readonly=on,file={FIRMWARE}"));
+                add("-drive", format!("if=pflash,unit=1,format=raw,file={}", text(variables)?));
             }
-            Boot::Direct { kernel, initramfs, line } => {
-                add(&format!("-kernel {} -initrd {}", text(kernel)?, text(initramfs)?));
-                add("-append");
-                words.push(line.clone());
+            Boot::Direct(Direct { kernel, initramfs, line }) => {
+                add("-kernel", text(kernel)?.to_owned());
+                add("-initrd", text(initramfs)?.to_owned());
+                add("-append", line.clone());
             }
         }
-        let mut add = |line: &str| words.extend(line.split(' ').map(str::to_owned));
         for (at, disk) in self.disks.iter().enumerate() {
             let writes = match disk.writes {
                 Writes::Kept => "",
@@ -158,8 +176,8 @@ impl Machine {
                 Writes::Refused => ",readonly=on",
             };
             let (path, format) = (text(&disk.path)?, disk.format);
-            add(&format!("-drive if=none,id=disk{at},file={path},format={format}{writes}"));
-            add(&format!("-device virtio-blk-pci,drive=disk{at}"));
+            add("-drive", format!("if=none,id=disk{at},file={path},format={format}{writes}"));
+            add("-device", format!("virtio-blk-pci,drive=disk{at}"));
         }
         for (at, nic) in self.nics.iter().enumerate() {
             let network = match &nic.tap {
@@ -167,8 +185,9 @@ impl Machine {
                 None => format!("user,id=net{at},restrict=on"),
             };
             let mac: Vec<_> = nic.mac.iter().map(|byte| format!("{byte:02x}")).collect();
-            add(&format!("-netdev {network}"));
-            add(&format!("-device virtio-net-pci,netdev=net{at},mac={},romfile=", mac.join(":")));
+            let mac = mac.join(":");
+            add("-netdev", network);
+            add("-device", format!("virtio-net-pci,netdev=net{at},mac={mac},romfile="));
         }
         Ok(words)
     }
@@ -239,24 +258,29 @@ mod tests {
             name: "fw-1".into(),
             memory_mib: 512,
             processors: 2,
-            boot: Boot::Direct { kernel: "k".into(), initramfs: "i".into(), line: "a b".into() },
+            boot: Boot::Direct(Direct {
+                kernel: "a kernel".into(),
+                initramfs: "i".into(),
+                line: "a b".into(),
+            }),
             disks: vec![Disk { path: "d".into(), format: "raw", writes: Writes::Dropped }],
             nics: vec![Nic { tap: Some("gab-t0".into()), mac: [2, 0, 0, 0, 0, 0x1f] }],
             namespace: Some("gab-vm".into()),
             folder: "/tmp".into(),
             is_shown: false,
         };
-        let words = machine.arguments("/tmp/fw-1.qmp").unwrap();
+        let words = machine.arguments().unwrap();
         let after = |word: &str| words.iter().skip_while(|w| *w != word).nth(1).unwrap().clone();
         assert_eq!(after("-machine"), "q35");
         assert_eq!(after("-append"), "a b");
+        assert_eq!(after("-kernel"), "a kernel");
         assert_eq!(after("-drive"), "if=none,id=disk0,file=d,format=raw,snapshot=on");
         assert!(after("-netdev").starts_with("tap,id=net0,ifname=gab-t0"));
         assert!(
             words.contains(&"virtio-net-pci,netdev=net0,mac=02:00:00:00:00:1f,romfile=".into())
         );
         assert!(!words.iter().any(|word| word.contains("kvm") || word.contains("microvm")));
-        let command = machine.command("s").unwrap();
+        let command = machine.command().unwrap();
         assert_eq!(command.get_program(), "ip");
     }
 }

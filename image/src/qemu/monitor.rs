@@ -8,6 +8,9 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
 
+/// How long an order may take to be answered.
+const ANSWER: Duration = Duration::from_secs(10);
+
 /// A connection that may give orders.
 #[derive(Debug)]
 pub struct Monitor {
@@ -15,8 +18,16 @@ pub struct Monitor {
 }
 
 impl Monitor {
+    /// Connects to a machine that runs.
+    ///
+    /// # Errors
+    /// It does not.
+    pub fn connect(socket: &Path) -> Result<Self> {
+        Self::connect_while(socket, || false)
+    }
+
     /// Connects as soon as QEMU listens.
-    pub(super) fn connect(socket: &Path, mut is_alive: impl FnMut() -> bool) -> Result<Self> {
+    pub(super) fn connect_while(socket: &Path, mut is_alive: impl FnMut() -> bool) -> Result<Self> {
         // QEMU tells nobody that it listens; it is a matter of milliseconds.
         const PAUSE: Duration = Duration::from_millis(10);
         let stream = loop {
@@ -26,6 +37,7 @@ impl Monitor {
                 Err(error) => return Err(error).context("QEMU has ended"),
             }
         };
+        stream.set_read_timeout(Some(ANSWER))?;
         let mut monitor = Self { answers: BufReader::new(stream) };
         // The greeting.
         monitor.read()?;

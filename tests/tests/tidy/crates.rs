@@ -16,7 +16,7 @@ const ARROWS: [(&str, &[&str]); 10] = [
     ("gabion-datapath", &[]),
     ("gabion-api", &[]),
     ("gabiond", &["gabion-rules", "gabion-engine", "gabion-datapath", "gabion-api"]),
-    ("gabion", &["gabion-rules", "gabion-api", "gabion-datapath", "gabion-enrol"]),
+    ("gabion", &["gabion-rules", "gabion-api", "gabion-datapath", "gabion-enrol", "gabion-image"]),
     ("gabion-guard", &[]),
     ("gabion-enrol", &[]),
     ("gabion-provision", &["gabion-enrol"]),

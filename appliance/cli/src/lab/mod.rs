@@ -34,13 +34,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Result;
+use gabion_image::qemu::Direct;
 
 use crate::failure::Failure;
 use crate::present::{Grid, print_json, say};
 
 use build::Offloads;
 use flood::Load;
-use machine::{Direct, Image};
+use machine::Image;
 use namespace::Lifetime;
 use node::Datapath;
 use registry::{Record, labs};
@@ -176,8 +177,8 @@ impl ImageOptions {
         let direct = || {
             Some(Direct {
                 kernel: self.kernel.clone()?,
-                initrd: self.initrd.clone()?,
-                command_line: self.append.clone()?,
+                initramfs: self.initrd.clone()?,
+                line: self.append.clone()?,
             })
         };
         Some(Image { disk: self.image.clone()?, direct: direct() })

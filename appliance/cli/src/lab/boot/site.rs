@@ -1,8 +1,7 @@
 //! The lab around the machine, and what is asked from outside.
 
 use std::fs;
-use std::io::{Read as _, Write as _};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -150,46 +149,30 @@ impl Site {
         Ok(begin.elapsed())
     }
 
-    /// Asks the node's health endpoint from a host, as the load balancer's probe does.
+    /// Asks the node's health endpoint from a host.
     ///
     /// # Errors
     /// If nobody answers.
     pub(crate) fn health(&self, host: &str, node: &str) -> Result<Health> {
-        let node: IpAddr = node.parse()?;
-        let ask = move || {
-            let patience = Duration::from_secs(2);
-            let at = SocketAddr::new(node, HEALTH_HTTP_PORT);
-            let mut stream = std::net::TcpStream::connect_timeout(&at, patience)?;
-            stream.set_read_timeout(Some(patience))?;
-            write!(stream, "GET / HTTP/1.1\r\nHost: {node}\r\nConnection: close\r\n\r\n")?;
-            let mut text = String::new();
-            stream.read_to_string(&mut text)?;
-            Health::parse(&text)
-        };
-        self.lab.namespace(host).enter(ask)
+        self.ask(host, node, &[])
     }
 
-    /// The same with curl from the address that Azure probes from.
+    /// The same from the address that Azure probes from.
     ///
     /// # Errors
-    /// If curl cannot be run.
-    pub(crate) fn probe(&self, host: &str, node: &str) -> Result<Finished> {
+    /// If nobody answers.
+    pub(crate) fn probe(&self, host: &str, node: &str) -> Result<Health> {
+        self.ask(host, node, &["--interface", &network::PROBER.to_string()])
+    }
+
+    fn ask(&self, host: &str, node: &str, more: &[&str]) -> Result<Health> {
         let url = format!("http://{node}:{HEALTH_HTTP_PORT}/");
-        let from = network::PROBER.to_string();
-        let program = [
-            "curl",
-            "-sS",
-            "-o",
-            "/dev/null",
-            "-w",
-            "%{http_code}",
-            "-m",
-            "5",
-            "--interface",
-            &from,
-            &url,
-        ];
-        run(&self.lab, host, &program, Duration::from_secs(10))
+        let mut program = vec!["curl", "-sS", "-m", "5", "-w", "\n%{http_code}", &url];
+        program.extend(more);
+        let asked = run(&self.lab, host, &program, Duration::from_secs(10))?;
+        ensure!(asked.code == Some(0), "{}", asked.stderr.trim());
+        let (body, status) = asked.stdout.rsplit_once('\n').context("curl tells no status")?;
+        Ok(Health { status: status.parse()?, body: body.trim().to_owned() })
     }
 
     /// Fetches a page from the client.
@@ -227,14 +210,5 @@ impl Site {
         let path = self.lab.directory().join(name);
         fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
         Ok(path.display().to_string())
-    }
-}
-
-impl Health {
-    fn parse(text: &str) -> Result<Self> {
-        let (head, body) = text.split_once("\r\n\r\n").context("no HTTP answer")?;
-        let status = head.split(' ').nth(1).and_then(|word| word.parse().ok());
-        let status = status.with_context(|| format!("no status in `{head}`"))?;
-        Ok(Self { status, body: body.trim().to_owned() })
     }
 }

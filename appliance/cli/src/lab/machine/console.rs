@@ -1,12 +1,7 @@
-//! A machine's serial port, and its reset switch.
+//! A machine's serial port.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader, Write as _};
-use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
-
-use anyhow::{Context as _, Result, bail};
+use std::path::PathBuf;
 
 /// What the serial port has said, all boots of this machine together.
 #[derive(Debug, Clone)]
@@ -42,28 +37,4 @@ impl Console {
         let lines: Vec<_> = text.lines().filter(|line| !line.trim().is_empty()).collect();
         lines[lines.len().saturating_sub(LINES)..].join("\n")
     }
-}
-
-/// Resets a machine by QEMU's monitor (QMP), as if it had lost its power for a moment.
-///
-/// # Errors
-/// If the machine is not running.
-pub(super) fn reset(monitor: &Path) -> Result<()> {
-    const PATIENCE: Duration = Duration::from_secs(10);
-    let mut stream = UnixStream::connect(monitor).context("cannot reach the machine's monitor")?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    let mut answers = BufReader::new(stream.try_clone()?).lines();
-    for execute in ["qmp_capabilities", "system_reset"] {
-        writeln!(stream, "{{\"execute\":\"{execute}\"}}")?;
-        loop {
-            let line = answers.next().context("the machine's monitor has closed")??;
-            if line.contains("\"return\"") {
-                break;
-            }
-            if line.contains("\"error\"") {
-                bail!("the machine's monitor refuses {execute}: {line}");
-            }
-        }
-    }
-    Ok(())
 }

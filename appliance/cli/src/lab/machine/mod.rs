@@ -10,12 +10,14 @@ mod seed;
 mod wiring;
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::Result;
 use gabion_api::v1::{StatusRequest, StatusResponse};
+use gabion_image::program::run;
+use gabion_image::qemu::{self, Boot, Direct, Disk, Monitor, Writes};
 
 pub(crate) use console::Console;
 pub(crate) use seed::{CustomData, Membership};
@@ -40,14 +42,6 @@ pub(crate) struct Image {
     pub(crate) direct: Option<Direct>,
 }
 
-/// What a boot loader would load.
-#[derive(Debug, Clone)]
-pub(crate) struct Direct {
-    pub(crate) kernel: PathBuf,
-    pub(crate) initrd: PathBuf,
-    pub(crate) command_line: String,
-}
-
 /// A machine's place in a lab; the machine may come and go.
 #[derive(Debug)]
 pub(crate) struct Machine {
@@ -59,6 +53,8 @@ pub(crate) struct Machine {
     /// From where the API is asked, and with what certificates.
     asked_from: Namespace,
     pki: PathBuf,
+    /// What QEMU says, which is what the machine's serial port does.
+    log: PathBuf,
     _addresses: Running,
 }
 
@@ -83,6 +79,7 @@ impl Machine {
             api,
             asked_from: lab.namespace(asked_from),
             pki: lab.directory().join(PKI),
+            log: lab.directory().join(format!("{}.log", log_name(host))),
             _addresses: wiring::join(lab, host, &nics)?,
             nics,
         };
@@ -103,7 +100,7 @@ impl Machine {
             .args(["create", "-q", "-f", "qcow2", "-F", format, "-b"])
             .arg(&disk)
             .arg(self.disk());
-        succeed(&mut command)
+        run(&mut command)
     }
 
     /// Gives the machine custom data; `None`: a provider that hands none over.
@@ -114,77 +111,38 @@ impl Machine {
         seed::write(&self.seed(), (instance, self.host), user_data)
     }
 
-    /// Switches it on.
+    /// Switches it on. Later boots go on in the same console.
     ///
     /// # Errors
     /// If QEMU does not start.
     pub(crate) fn start(&self, lab: &Lab) -> Result<Running> {
-        // Without cx16, whose translation in QEMU 7.2 spoils registers: the guest would crash at times.
-        let mut words: Vec<String> = [
-            "qemu-system-x86_64",
-            "-machine",
-            "q35",
-            "-accel",
-            "tcg,thread=multi",
-            "-cpu",
-            "max,cx16=off",
-            "-smp",
-            "1",
-            "-m",
-            "1024",
-            "-nodefaults",
-            "-no-user-config",
-            "-display",
-            "none",
-        ]
-        .map(str::to_owned)
-        .to_vec();
-        let path = |path: &Path| path.display().to_string();
-        // Later boots go on in the same file.
-        let console = format!("file,id=console,append=on,path={}", path(&self.console().path()));
-        words.extend(["-chardev".to_owned(), console]);
-        words.extend(["-serial", "chardev:console"].map(str::to_owned));
-        words.extend(["-qmp".to_owned(), format!("unix:{},server=on,wait=off", path(&self.qmp()))]);
-        words.extend(self.boot_words()?);
-        words.extend([
-            "-drive".to_owned(),
-            format!("file={},format=qcow2,if=virtio", path(&self.disk())),
-        ]);
-        if self.seed().exists() {
-            words.extend([
-                "-drive".to_owned(),
-                format!("file={},format=raw,if=virtio,readonly=on", path(&self.seed())),
-            ]);
-        }
-        for (number, nic) in self.nics.iter().enumerate() {
-            words.extend(nic.words(number));
-        }
-        // The same seed of entropy for all would give the same keys to all: the host's own.
-        words.extend(["-device".to_owned(), "virtio-rng-pci".to_owned()]);
+        let program = ["qemu-system-x86_64".to_owned()];
+        let words: Vec<_> = program.into_iter().chain(self.qemu().arguments()?).collect();
         let words: Vec<_> = words.iter().map(String::as_str).collect();
-        Running::start(lab, self.host, &format!("{}-qemu", self.host), &words)
+        Running::start(lab, self.host, &log_name(self.host), &words)
     }
 
-    fn boot_words(&self) -> Result<Vec<String>> {
-        /// Debian's firmware without Secure Boot: the image is not signed.
-        const FIRMWARE: &str = "/usr/share/OVMF/OVMF_CODE_4M.fd";
-        const VARIABLES: &str = "/usr/share/OVMF/OVMF_VARS_4M.fd";
-        let path = |path: &Path| path.display().to_string();
-        if let Some(Direct { kernel, initrd, command_line }) = &self.image.direct {
-            let words =
-                ["-kernel", &path(kernel), "-initrd", &path(initrd), "-append", command_line];
-            return Ok(words.map(str::to_owned).to_vec());
+    fn qemu(&self) -> qemu::Machine {
+        let mut disks = vec![Disk { path: self.disk(), format: "qcow2", writes: Writes::Kept }];
+        if self.seed().exists() {
+            disks.push(Disk { path: self.seed(), format: "raw", writes: Writes::Refused });
         }
-        let variables = self.directory.join("firmware.fd");
-        if !variables.exists() {
-            std::fs::copy(VARIABLES, &variables).with_context(|| {
-                format!("{VARIABLES} is not there. Install it: setup/install image")
-            })?;
-        }
-        let flash = |file: &str, mode| {
-            ["-drive".to_owned(), format!("if=pflash,format=raw,file={file}{mode}")]
+        let boot = match &self.image.direct {
+            Some(direct) => Boot::Direct(direct.clone()),
+            None => Boot::Uefi { variables: self.directory.join("firmware.fd") },
         };
-        Ok([flash(FIRMWARE, ",readonly=on"), flash(&path(&variables), "")].concat())
+        qemu::Machine {
+            name: self.host.to_owned(),
+            memory_mib: 1_024,
+            processors: 1,
+            boot,
+            disks,
+            nics: self.nics.iter().map(Nic::of_machine).collect(),
+            // The lab starts it.
+            namespace: None,
+            folder: self.directory.clone(),
+            is_shown: false,
+        }
     }
 
     pub(crate) fn nics(&self) -> &[Nic] {
@@ -221,7 +179,7 @@ impl Machine {
 
     /// What the machine's serial port has said.
     pub(crate) fn console(&self) -> Console {
-        Console::new(self.directory.join("console.log"))
+        Console::new(self.log.clone())
     }
 
     /// Resets the machine.
@@ -229,11 +187,7 @@ impl Machine {
     /// # Errors
     /// If it is not running.
     pub(crate) fn reset(&self) -> Result<()> {
-        console::reset(&self.qmp())
-    }
-
-    fn qmp(&self) -> PathBuf {
-        self.directory.join("qmp.sock")
+        Monitor::connect(&self.qemu().monitor())?.order("system_reset")
     }
 
     /// The disk as the machine has written it.
@@ -246,16 +200,6 @@ impl Machine {
     }
 }
 
-/// Runs a program that must succeed.
-///
-/// # Errors
-/// With what it said.
-pub(super) fn succeed(command: &mut Command) -> Result<()> {
-    let program = command.get_program().to_string_lossy().into_owned();
-    let output = command
-        .output()
-        .with_context(|| format!("cannot run {program}. Install it: setup/install image"))?;
-    let reason = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "{program} failed: {}", reason.trim());
-    Ok(())
+fn log_name(host: &str) -> String {
+    format!("{host}-qemu")
 }

@@ -6,9 +6,10 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context as _, Result};
+use gabion_image::program::run;
 use serde_json::{Map, Value, json};
 
-use super::{Nic, succeed};
+use super::Nic;
 
 /// The custom data of a node (docs/first-boot.md).
 #[derive(Debug, Clone)]
@@ -94,11 +95,11 @@ pub(super) fn write(
     /// Of the least that holds what a provider hands over, 64 KiB, several times.
     const KIBIBYTES: &str = "2048";
     let _ = fs::remove_file(disk);
-    succeed(Command::new("mkfs.vfat").args(["-n", "CIDATA", "-C"]).arg(disk).arg(KIBIBYTES))?;
+    run(Command::new("mkfs.vfat").args(["-n", "CIDATA", "-C"]).arg(disk).arg(KIBIBYTES))?;
     let put = |name: &str, text: &str| {
         let file = disk.with_file_name(name);
         fs::write(&file, text)?;
-        succeed(Command::new("mcopy").args(["-o", "-i"]).arg(disk).arg(&file).arg("::"))
+        run(Command::new("mcopy").args(["-o", "-i"]).arg(disk).arg(&file).arg("::"))
     };
     put("meta-data", &format!("instance-id: {instance}\nlocal-hostname: {host}\n"))?;
     user_data.map_or(Ok(()), |text| put("user-data", text))

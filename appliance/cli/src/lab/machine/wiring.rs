@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use anyhow::{Context as _, Result};
+use gabion_image::qemu;
 use ipnet::IpNet;
 
 use crate::lab::build::{Lab, ip_batch};
@@ -45,15 +46,8 @@ impl Nic {
         Ok(Self { device, link, address, server, routes })
     }
 
-    /// What QEMU is told of it.
-    pub(super) fn words(&self, number: usize) -> [String; 4] {
-        let (tap, link) = (self.tap(), written(self.link));
-        [
-            "-netdev".to_owned(),
-            format!("tap,id=net{number},ifname={tap},script=no,downscript=no"),
-            "-device".to_owned(),
-            format!("virtio-net-pci,netdev=net{number},mac={link}"),
-        ]
+    pub(super) fn of_machine(&self) -> qemu::Nic {
+        qemu::Nic { tap: Some(self.tap()), mac: self.link }
     }
 
     fn bridge(&self) -> String {

@@ -12,7 +12,9 @@
 //!
 //! *When to acknowledge*, which lets Azure begin at once. Not before the node owns no flow that lives and has passed
 //! nothing for ten seconds: a balancer keeps established connections at a draining node, which passes them on to their
-//! owners for as long as it is there. Else seconds before the time, when it makes no difference. Never for an event
+//! owners for as long as it is there. (If another VM's event is to follow, that one's connections are worth more: then
+//! it is enough that no flow is left.) And not while a member is missing or takes nothing. Else seconds before the
+//! time, when it makes no difference, if somebody serves then. Never for an event
 //! that is about other VMs as well, as it would begin for these too, and never of a kind that we do not know.
 //!
 //! *A Freeze is not drained for.* It takes seconds, memory and connections are as they were, and draining would
@@ -27,6 +29,8 @@
 //! *What is not heard for a quarter of an hour*, and should have begun as long ago, is forgotten: the service may be gone, and
 //! a node that has survived its event serves again.
 
+mod turns;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -40,6 +44,8 @@ pub const DRAIN_BEFORE: Duration = Duration::from_secs(15 * 60);
 pub const DRAIN_ALONE: Duration = Duration::from_secs(60);
 /// A node through which nothing has passed for so long is no longer sent anything.
 pub const QUIET: Duration = Duration::from_secs(10);
+/// How long a node drains at least for which another's event waits: as long as balancers need to notice, twice over.
+pub const HURRIED: Duration = Duration::from_secs(30);
 /// How long before its time an event is acknowledged in any case.
 pub const NEAR: Duration = Duration::from_secs(5);
 /// How long others have to be missing before the node takes its flows back.
@@ -70,8 +76,16 @@ pub enum Action {
 /// How the node stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Standing {
+    /// It is one of a cluster.
+    pub is_member: bool,
     /// Another member lives, is ready and takes flows.
     pub has_heirs: bool,
+    /// Every other member does.
+    pub is_whole: bool,
+    /// Another member lives, whether it takes flows or not.
+    pub has_company: bool,
+    /// Another member drains whose number is lower.
+    pub gives_way: bool,
     /// The node drains, by whomever.
     pub drains: bool,
     /// Flows of its own that live.
@@ -91,6 +105,7 @@ pub struct Agenda {
     /// What had passed when it last was more, and when that was.
     last_passed: Option<(u64, Time)>,
     last_heirs: Option<Time>,
+    drains_since: Option<Time>,
 }
 
 #[derive(Debug)]
@@ -199,12 +214,13 @@ impl Agenda {
         if standing.has_heirs {
             self.last_heirs = Some(now);
         }
-        let drains = self.planned.values().any(|planned| self.is_to_drain(now, planned));
+        let drains = self.planned.values().any(|planned| self.is_to_drain(now, planned, standing));
         if drains != self.drains {
             self.drains = drains;
             if drains {
                 // What passed before says nothing of whether the balancer has let go.
                 self.last_passed = Some((standing.passed, now));
+                self.drains_since = Some(now);
             }
             actions.push(if drains { Action::Drain } else { Action::Undrain });
         }
@@ -264,19 +280,11 @@ impl Agenda {
         is_of(event, self.name.as_deref())
     }
 
-    fn is_to_drain(&self, now: Time, planned: &Planned) -> bool {
-        let event = &planned.event;
-        if !self.is_mine(event) || !event.kind.ends_memory() || !planned.was_announced {
-            return false;
-        }
-        let is_alone = self.last_heirs.is_none_or(|last| now.since(last) >= ALONE_AFTER);
-        let before = if is_alone { DRAIN_ALONE } else { DRAIN_BEFORE };
-        planned.due.is_none_or(|due| now + before >= due)
-    }
-
     fn acknowledge(&mut self, now: Time, standing: &Standing) -> Vec<Action> {
-        let is_quiet = self.last_passed.is_some_and(|(_, since)| now.since(since) >= QUIET);
-        let is_drained = self.drains && standing.drains && standing.left == 0 && is_quiet;
+        let is_drained = self.is_drained(now, standing);
+        let is_served = !standing.is_member || standing.has_heirs;
+        // Of an event that is late there may still be time to hand over.
+        let may_end = is_served && self.has_drained_for(now, QUIET);
         let name = self.name.clone();
         let mut actions = Vec::new();
         for (id, planned) in &mut self.planned {
@@ -285,7 +293,7 @@ impl Agenda {
             let is_known = !matches!(event.kind, Kind::Other(_));
             let can_wait = event.start != Start::Begun && event.kind.ends_memory();
             let Acknowledged::Not { next, failures } = planned.acknowledged else { continue };
-            let is_near = planned.due.is_some_and(|due| now + NEAR >= due);
+            let is_near = may_end && planned.due.is_some_and(|due| now + NEAR >= due);
             if is_mine_alone && is_known && can_wait && next <= now && (is_drained || is_near) {
                 planned.acknowledged = Acknowledged::Asked { failures };
                 actions.push(Action::Acknowledge(id.clone()));
@@ -319,7 +327,7 @@ impl Agenda {
         }
         if *acknowledged == Acknowledged::Yes {
             text += ": acknowledged";
-        } else if self.drains && self.is_to_drain(now, planned) {
+        } else if self.drains && self.is_reason(now, planned) {
             text += ": draining";
         }
         text

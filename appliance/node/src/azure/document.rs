@@ -34,6 +34,8 @@ pub struct Event {
     /// Names of the VMs that it is about.
     pub resources: Vec<String>,
     pub start: Start,
+    /// As it is written, for all VMs the same.
+    pub not_before: Option<OffsetDateTime>,
     pub description: String,
     /// `Platform` or `User`.
     pub source: String,
@@ -169,10 +171,11 @@ fn read_event(event: Value, written: OffsetDateTime) -> Option<Event> {
     if !has_names || !is_name(&event.event_id) || !is_name(&event.event_type) {
         return None;
     }
+    let not_before = read_date(&event.not_before);
     let start = if event.event_status == "Started" {
         Start::Begun
     } else {
-        read_date(&event.not_before).map_or(Start::Unknown, |not_before| {
+        not_before.map_or(Start::Unknown, |not_before| {
             Start::In((not_before - written).try_into().unwrap_or(Duration::ZERO))
         })
     };
@@ -180,6 +183,7 @@ fn read_event(event: Value, written: OffsetDateTime) -> Option<Event> {
         kind: Kind::of(&event.event_type),
         resources: event.resources,
         start,
+        not_before,
         description: printable(&event.description),
         source: printable(&event.event_source),
         lasts: u64::try_from(event.duration_in_seconds).ok().map(Duration::from_secs),

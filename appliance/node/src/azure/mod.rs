@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use gabion_datapath::ebpf::Exit;
-use gabion_engine::{NodeState, Presence};
+use gabion_engine::{MemberStatus, NodeState, Presence};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
@@ -275,12 +275,19 @@ fn standing(snapshot: &Snapshot, drains: bool) -> Standing {
     let passed = moved + snapshot.counters.forwarded + snapshot.counters.to_peers;
     let Some(cluster) = &snapshot.cluster else {
         let left = snapshot.shares.iter().map(|share| share.flows).sum();
-        return Standing { has_heirs: false, drains, left, passed };
+        return Standing { drains, left, passed, ..Standing::default() };
     };
     let status = &cluster.status;
-    let is_heir = |presence, state| presence == Presence::Alive && state == NodeState::Ready;
+    let is_alive = |member: &&MemberStatus| member.presence == Presence::Alive;
+    let is_ready = |member: &MemberStatus| member.state == NodeState::Ready;
+    let alive = || status.members.iter().filter(is_alive);
     Standing {
-        has_heirs: status.members.iter().any(|member| is_heir(member.presence, member.state)),
+        is_member: true,
+        has_heirs: alive().any(is_ready),
+        is_whole: alive().filter(|member| is_ready(member)).count() == status.members.len(),
+        has_company: alive().next().is_some(),
+        gives_way: alive()
+            .any(|member| member.state == NodeState::Draining && member.node < status.node),
         drains: status.state == NodeState::Draining,
         left: status.owned.saturating_sub(status.closing),
         passed,

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use proptest::prelude::*;
+use time::OffsetDateTime;
 
 use super::*;
 
@@ -18,10 +19,20 @@ fn event(id: &str, kind: Kind, seconds: u64) -> Event {
         kind,
         resources: vec![ME.to_owned()],
         start: Start::In(Duration::from_secs(seconds)),
+        not_before: Some(date(seconds)),
         description: String::new(),
         source: "Platform".to_owned(),
         lasts: None,
     }
+}
+
+/// Tests write the same date whenever they are asked.
+fn date(seconds: u64) -> OffsetDateTime {
+    OffsetDateTime::UNIX_EPOCH + Duration::from_secs(seconds)
+}
+
+fn of_other(event: Event) -> Event {
+    Event { resources: vec!["fw-2".to_owned()], ..event }
 }
 
 fn document(events: &[Event]) -> Document {
@@ -34,8 +45,23 @@ fn agenda() -> Agenda {
     agenda
 }
 
-const READY: Standing = Standing { has_heirs: true, drains: false, left: 9, passed: 0 };
-const DRAINED: Standing = Standing { has_heirs: true, drains: true, left: 0, passed: 7 };
+const READY: Standing = Standing {
+    is_member: true,
+    has_heirs: true,
+    is_whole: true,
+    has_company: true,
+    gives_way: false,
+    drains: false,
+    left: 9,
+    passed: 0,
+};
+const DRAINED: Standing = Standing { drains: true, left: 0, passed: 7, ..READY };
+/// All other members are silent.
+const LEFT: Standing = Standing { has_heirs: false, is_whole: false, has_company: false, ..READY };
+/// No cluster.
+const ALONE: Standing = Standing { is_member: false, ..LEFT };
+/// The others live, and take nothing.
+const LAST: Standing = Standing { has_company: true, ..LEFT };
 
 /// What is done, apart from what is told.
 fn done(actions: Vec<Action>) -> Vec<Action> {
@@ -67,12 +93,22 @@ fn a_reboot_is_drained_for_at_once_and_acknowledged_when_all_is_quiet() {
 #[test]
 fn who_has_nobody_serves_until_a_minute_before() {
     let mut agenda = agenda();
-    let alone = Standing { has_heirs: false, ..READY };
     agenda.hear(at(0), document(&[event("a", Kind::Redeploy, 600)]));
-    assert_eq!(done(agenda.decide(at(539), &alone)), []);
-    assert_eq!(done(agenda.decide(at(540), &alone)), [Action::Drain]);
-    assert_eq!(done(agenda.decide(at(594), &alone)), []);
-    assert_eq!(done(agenda.decide(at(595), &alone)), acknowledge("a"));
+    assert_eq!(done(agenda.decide(at(539), &ALONE)), []);
+    assert_eq!(done(agenda.decide(at(540), &ALONE)), [Action::Drain]);
+    assert_eq!(done(agenda.decide(at(594), &ALONE)), []);
+    assert_eq!(done(agenda.decide(at(595), &ALONE)), acknowledge("a"));
+}
+
+#[test]
+fn a_member_that_is_left_alone_drains_a_minute_before_and_does_not_hurry_its_end() {
+    let mut agenda = agenda();
+    agenda.hear(at(0), document(&[event("a", Kind::Redeploy, 600)]));
+    assert_eq!(done(agenda.decide(at(539), &LEFT)), []);
+    assert_eq!(done(agenda.decide(at(540), &LEFT)), [Action::Drain]);
+    for now in 541..620 {
+        assert_eq!(done(agenda.decide(at(now), &Standing { drains: true, ..LEFT })), []);
+    }
 }
 
 #[test]
@@ -80,7 +116,7 @@ fn who_loses_its_heirs_takes_its_flows_back() {
     let mut agenda = agenda();
     agenda.hear(at(0), document(&[event("a", Kind::Reboot, 900)]));
     assert_eq!(done(agenda.decide(at(1), &READY)), [Action::Drain]);
-    let alone = Standing { has_heirs: false, drains: true, ..READY };
+    let alone = Standing { drains: true, ..LEFT };
     assert_eq!(done(agenda.decide(at(5), &alone)), []);
     assert_eq!(done(agenda.decide(at(6), &alone)), [Action::Undrain]);
     assert_eq!(done(agenda.decide(at(9), &READY)), [Action::Drain]);
@@ -112,9 +148,8 @@ fn an_event_that_disappears_while_the_node_drains_ends_the_drain() {
 fn a_preemption_half_a_minute_away_is_drained_for_in_time() {
     let mut agenda = agenda();
     agenda.hear(at(0), document(&[event("a", Kind::Preempt, 30)]));
-    let alone = Standing { has_heirs: false, ..READY };
-    assert_eq!(done(agenda.decide(at(0), &alone)), [Action::Drain]);
-    assert_eq!(done(agenda.decide(at(25), &alone)), acknowledge("a"));
+    assert_eq!(done(agenda.decide(at(0), &ALONE)), [Action::Drain]);
+    assert_eq!(done(agenda.decide(at(25), &ALONE)), acknowledge("a"));
 }
 
 #[test]
@@ -192,6 +227,81 @@ fn each_change_is_told_once_and_passing_time_is_none() {
     assert_eq!(told(agenda.hear(at(4), document(&[]))), 1);
 }
 
+#[test]
+fn the_last_that_serves_does_not_drain() {
+    let mut agenda = agenda();
+    agenda.hear(at(0), document(&[event("a", Kind::Reboot, 900)]));
+    for now in (0..1_000).step_by(10) {
+        assert_eq!(done(agenda.decide(at(now), &LAST)), [], "at {now}");
+    }
+    assert_eq!(done(agenda.decide(at(1_000), &READY)), [Action::Drain]);
+}
+
+#[test]
+fn whose_event_is_dated_later_waits_until_the_other_is_back() {
+    let mut agenda = agenda();
+    let first = of_other(event("b", Kind::Reboot, 800));
+    agenda.hear(at(0), document(&[event("a", Kind::Reboot, 900), first.clone()]));
+    assert_eq!(done(agenda.decide(at(0), &READY)), []);
+    assert_eq!(done(agenda.decide(at(1), &LAST)), []);
+    // The other goes, is away and joins.
+    let begun = Event { start: Start::Begun, not_before: None, ..first };
+    agenda.hear(at(60), document(&[event("a", Kind::Reboot, 840), begun]));
+    assert_eq!(done(agenda.decide(at(60), &LAST)), []);
+    assert_eq!(done(agenda.decide(at(100), &LEFT)), []);
+    assert_eq!(done(agenda.decide(at(110), &LAST)), []);
+    assert_eq!(done(agenda.decide(at(112), &READY)), [Action::Drain]);
+}
+
+#[test]
+fn events_of_the_same_date_are_in_the_same_order_for_all() {
+    let mut agenda = agenda();
+    let other = of_other(event("a", Kind::Reboot, 900));
+    agenda.hear(at(0), document(&[event("b", Kind::Reboot, 900), other]));
+    assert_eq!(done(agenda.decide(at(0), &READY)), []);
+    // But not later than who has nobody, in case the other VM is no member.
+    assert_eq!(done(agenda.decide(at(840), &READY)), [Action::Drain]);
+}
+
+#[test]
+fn whoever_is_waited_for_does_not_wait_for_silence() {
+    let mut agenda = agenda();
+    let other = of_other(event("b", Kind::Reboot, 900));
+    agenda.hear(at(0), document(&[event("a", Kind::Reboot, 900), other]));
+    assert_eq!(done(agenda.decide(at(0), &READY)), [Action::Drain]);
+    for now in 1..30 {
+        let busy = Standing { passed: now, ..DRAINED };
+        assert_eq!(done(agenda.decide(at(now), &busy)), [], "at {now}");
+    }
+    assert_eq!(done(agenda.decide(at(30), &Standing { passed: 30, ..DRAINED })), acknowledge("a"));
+}
+
+#[test]
+fn nothing_is_acknowledged_while_a_member_is_missing() {
+    let mut agenda = agenda();
+    agenda.hear(at(0), document(&[event("a", Kind::Reboot, 900)]));
+    agenda.decide(at(0), &READY);
+    let missing = Standing { is_whole: false, ..DRAINED };
+    assert_eq!(done(agenda.decide(at(100), &missing)), []);
+    assert_eq!(done(agenda.decide(at(200), &DRAINED)), acknowledge("a"));
+}
+
+/// Two standalone VMs see no events but their own.
+#[test]
+fn of_two_that_begin_in_one_moment_the_higher_number_takes_it_back_at_once() {
+    let (mut lower, mut higher) = (agenda(), agenda());
+    for agenda in [&mut lower, &mut higher] {
+        agenda.hear(at(0), document(&[event("a", Kind::Reboot, 900)]));
+        assert_eq!(done(agenda.decide(at(0), &READY)), [Action::Drain]);
+    }
+    let both = Standing { drains: true, ..LAST };
+    assert_eq!(done(lower.decide(at(1), &both)), []);
+    let gives_way = Standing { gives_way: true, ..both };
+    assert_eq!(done(higher.decide(at(1), &gives_way)), [Action::Undrain]);
+    assert_eq!(done(lower.decide(at(2), &Standing { drains: true, ..READY })), []);
+    assert_eq!(done(higher.decide(at(2), &Standing { gives_way: true, ..LAST })), []);
+}
+
 /// One thing that happens, after a while.
 #[derive(Debug, Clone)]
 enum Step {
@@ -221,18 +331,36 @@ fn any_event() -> impl Strategy<Value = Event> {
         kind,
         resources,
         start,
+        not_before: match start {
+            Start::In(time) => Some(OffsetDateTime::UNIX_EPOCH + time),
+            Start::Begun | Start::Unknown => None,
+        },
         description: String::new(),
         source: String::new(),
         lasts: None,
     })
 }
 
-fn any_step() -> impl Strategy<Value = (u64, Step, bool, u64, u64, bool)> {
+/// How the others are.
+fn any_standing() -> impl Strategy<Value = Standing> {
+    let others = prop_oneof![Just(READY), Just(LEFT), Just(LAST), Just(ALONE)];
+    (others, any::<bool>(), any::<bool>(), 0..3_u64, 0..3_u64).prop_map(
+        |(others, is_whole, gives_way, left, passed)| Standing {
+            is_whole: is_whole && others.is_whole,
+            gives_way: gives_way && others.has_company,
+            left,
+            passed,
+            ..others
+        },
+    )
+}
+
+fn any_step() -> impl Strategy<Value = (u64, Step, Standing, bool)> {
     let step = prop_oneof![
         3 => prop::collection::vec(any_event(), 0..3).prop_map(Step::Hear),
         2 => Just(Step::Nothing),
     ];
-    (0..200_u64, step, any::<bool>(), 0..3_u64, 0..3_u64, any::<bool>())
+    (0..200_u64, step, any_standing(), any::<bool>())
 }
 
 proptest! {
@@ -241,13 +369,13 @@ proptest! {
         let mut agenda = agenda();
         let (mut now, mut drains, mut holds) = (at(1), false, false);
         let mut acknowledged = BTreeSet::new();
-        for (pause, step, has_heirs, left, passed, is_done) in steps {
+        for (pause, step, standing, is_done) in steps {
             now = now + Duration::from_secs(pause);
             if let Step::Hear(events) = step {
                 agenda.hear(now, document(&events));
                 acknowledged.retain(|id| agenda.planned.contains_key(id));
             }
-            let standing = Standing { has_heirs, drains, left, passed };
+            let standing = Standing { drains, ..standing };
             for action in agenda.decide(now, &standing) {
                 match action {
                     Action::Drain => { prop_assert!(!drains); drains = true; }
@@ -261,7 +389,11 @@ proptest! {
                         prop_assert!(!matches!(planned.event.kind, Kind::Other(_)));
                         prop_assert_ne!(planned.event.start, Start::Begun);
                         let is_near = planned.due.is_some_and(|due| now + NEAR >= due);
-                        prop_assert!(is_near || (drains && standing.drains && left == 0));
+                        let is_served = !standing.is_member || standing.has_heirs;
+                        let is_handed_over = drains && standing.drains && standing.left == 0;
+                        let nobody_is_missing = !standing.is_member || standing.is_whole;
+                        prop_assert!(is_served);
+                        prop_assert!(is_near || (is_handed_over && nobody_is_missing));
                         prop_assert!(!acknowledged.contains(&id), "twice");
                         agenda.acknowledged(now, &id, is_done);
                         if is_done { acknowledged.insert(id); }
@@ -273,9 +405,10 @@ proptest! {
             });
             let dues: Vec<_> = reasons.map(|planned| planned.due).collect();
             let within = |before| dues.iter().any(|due| due.is_none_or(|due| now + before >= due));
-            // Never for nothing, never too early, and in time in any case.
+            // Never for nothing, never too early, and in time unless nobody else would serve.
             prop_assert!(!drains || within(DRAIN_BEFORE));
-            prop_assert!(drains || !within(DRAIN_ALONE));
+            let is_last = standing.is_member && standing.has_company && !standing.has_heirs;
+            prop_assert!(drains || is_last || !within(DRAIN_ALONE));
             let freezes = agenda.planned.values().any(|planned| planned.event.kind == Kind::Freeze);
             prop_assert!(!holds || freezes);
         }

@@ -13,6 +13,7 @@ use crate::kernel::{self, Kernel, Unified};
 use crate::layout::{DISK_MIB, MIB, ROOT_A, ROOT_B};
 use crate::packages::Package;
 use crate::program::{self, command, text};
+use crate::qemu::Direct;
 use crate::system::{self, Inputs, Sources};
 use crate::version::Version;
 use crate::{disk, sbom, vhd};
@@ -69,6 +70,16 @@ impl Products {
         let version = fs::read_to_string(&path)
             .with_context(|| format!("{} is not there: run `make image`", path.display()))?;
         Ok(Self::named(out, version.trim()))
+    }
+
+    /// What QEMU's direct boot takes.
+    ///
+    /// # Errors
+    /// The command line cannot be read.
+    pub fn direct(&self) -> Result<Direct> {
+        let line = fs::read_to_string(&self.line)
+            .with_context(|| format!("cannot read {}", self.line.display()))?;
+        Ok(Direct { kernel: self.kernel.clone(), initramfs: self.initramfs.clone(), line })
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use gabion_image::assemble::{self, Order, Products};
-use gabion_image::qemu::{Boot, Direct, Disk, Machine, Nic, Writes};
+use gabion_image::qemu::{Boot, Disk, Machine, Nic, Writes};
 use gabion_image::system::Inputs;
 
 /// Builds the appliance's disk image, and boots it in QEMU.
@@ -69,9 +69,7 @@ fn main() -> Result<()> {
         Action::Boot { direct, stay, seed, keep, within } => {
             let products = Products::last(&out)?;
             let boot = if direct {
-                let line = std::fs::read_to_string(&products.line)?;
-                let (kernel, initramfs) = (products.kernel, products.initramfs);
-                Boot::Direct(Direct { kernel, initramfs, line })
+                Boot::Direct(products.direct()?)
             } else {
                 Boot::Uefi { variables: out.join("boot.variables") }
             };

@@ -34,7 +34,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Result;
-use gabion_image::qemu::Direct;
+use gabion_image::assemble::Products;
 
 use crate::failure::Failure;
 use crate::present::{Grid, print_json, say};
@@ -151,21 +151,13 @@ pub(crate) struct Run {
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Virtual machines")]
 struct ImageOptions {
-    /// The appliance's image, qcow2 or raw: each node is a machine that boots it, in QEMU
-    #[arg(long, value_name = "FILE")]
+    /// The appliance's image: a qcow2 or raw file, or the folder of `make image`; each node is a machine that boots it, in QEMU
+    #[arg(long, value_name = "PATH")]
     image: Option<PathBuf>,
 
-    /// Boots this kernel, without firmware and boot loader
-    #[arg(long, value_name = "FILE", requires_all = ["image", "initrd", "append"])]
-    kernel: Option<PathBuf>,
-
-    /// That kernel's first file system
-    #[arg(long, value_name = "FILE", requires = "kernel")]
-    initrd: Option<PathBuf>,
-
-    /// That kernel's command line
-    #[arg(long, value_name = "TEXT", requires = "kernel", allow_hyphen_values = true)]
-    append: Option<String>,
+    /// Boots the folder's kernel itself, without firmware and boot loader
+    #[arg(long, requires = "image")]
+    direct: bool,
 
     /// `boot` alone: no more than the first boot, the policy and traffic
     #[arg(long, requires = "image")]
@@ -173,15 +165,19 @@ struct ImageOptions {
 }
 
 impl ImageOptions {
-    fn image(&self) -> Option<Image> {
-        let direct = || {
-            Some(Direct {
-                kernel: self.kernel.clone()?,
-                initramfs: self.initrd.clone()?,
-                line: self.append.clone()?,
-            })
-        };
-        Some(Image { disk: self.image.clone()?, direct: direct() })
+    fn image(&self) -> Result<Option<Image>> {
+        let Some(path) = &self.image else { return Ok(None) };
+        if !path.is_dir() {
+            if self.direct {
+                return Err(Failure::new(format!("--direct: {} is no folder", path.display()))
+                    .next("name the folder of `make image`: it has the kernel too")
+                    .into());
+            }
+            return Ok(Some(Image { disk: path.clone(), direct: None }));
+        }
+        let products = Products::last(path)?;
+        let direct = self.direct.then(|| products.direct()).transpose()?;
+        Ok(Some(Image { disk: products.qcow2, direct }))
     }
 }
 
@@ -240,7 +236,7 @@ fn run_cluster(scenario: cluster::Scenario, run: &Run) -> Result<()> {
         offloads: run.common.offloads,
         datapath: run.common.datapath,
         workers: run.common.workers,
-        image: run.image.image(),
+        image: run.image.image()?,
         json: run.json.as_deref(),
         options: &run.cluster,
     };
@@ -249,9 +245,9 @@ fn run_cluster(scenario: cluster::Scenario, run: &Run) -> Result<()> {
 
 fn run_boot(run: &Run) -> Result<()> {
     must_be_root()?;
-    let image = run.image.image().ok_or_else(|| {
+    let image = run.image.image()?.ok_or_else(|| {
         Failure::new("`boot` boots an image, and none is given")
-            .next("make image; gabion lab run boot --image target/image/gabion.qcow2")
+            .next("make image; gabion lab run boot --image target/image")
     })?;
     let name = match &run.common.name {
         Some(name) => checked_name(name)?,

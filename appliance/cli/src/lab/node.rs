@@ -219,14 +219,22 @@ pub(crate) fn lacks_only_policy(status: &StatusResponse) -> bool {
 /// Where a lab's certificates are, below its folder.
 pub(crate) const PKI: &str = "pki";
 
+/// Whoever pushes policies to a lab's nodes from outside.
+pub(crate) const OPERATOR: &str = "lab";
+/// The lab itself: it drains nodes too.
+pub(crate) const ADMIN: &str = "lab-admin";
+
 /// A CA of its own for each lab: a certificate for each node, written as `gabion pki` takes them, and
-/// one for the client `lab`.
+/// one each for [`OPERATOR`] and [`ADMIN`].
 ///
 /// # Errors
 /// If they are there already, or cannot be written.
 pub(crate) fn make_certificates(directory: &Path, nodes: &[String]) -> Result<()> {
     let nodes = nodes.iter().map(|node| node.parse()).collect::<Result<_, _>>()?;
-    let subjects = Subjects { nodes, clients: vec!["lab=operator".parse()?] };
+    let clients = [(OPERATOR, "operator"), (ADMIN, "admin")];
+    let clients = clients.map(|(name, role)| format!("{name}={role}").parse());
+    let clients = clients.into_iter().collect::<Result<_, _>>()?;
+    let subjects = Subjects { nodes, clients };
     let now = time::OffsetDateTime::now_utc();
     pki::init(directory, &subjects, Existing::Refuse, now)?;
     Ok(())

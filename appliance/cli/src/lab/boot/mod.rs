@@ -45,8 +45,10 @@ pub(crate) fn run(wanted: &Wanted<'_>) -> Result<()> {
     line(&format!("\n{}", paint.apply(Tone::Strong, "The appliance's image, booted")));
     line(network::DRAWING);
     let begin = Instant::now();
+    let step = |what: &str| line(&format!("{:>8.1} s  {what}", begin.elapsed().as_secs_f64()));
     let mut findings = Findings::default();
-    let played = play(wanted, &mut findings);
+    let played = play(wanted, &mut findings, step);
+    line("");
     if let Err(error) = &played {
         findings.check("lab", "the lab works", false, format!("{error:#}"));
     }
@@ -59,17 +61,23 @@ pub(crate) fn run(wanted: &Wanted<'_>) -> Result<()> {
     if findings.passed() { Ok(()) } else { Err(Failure::shown().into()) }
 }
 
-fn play(wanted: &Wanted<'_>, findings: &mut Findings) -> Result<()> {
+/// Tells each step before it begins: some take minutes.
+fn play(wanted: &Wanted<'_>, findings: &mut Findings, step: impl Fn(&str)) -> Result<()> {
+    step("first boot");
     let mut site = Site::build(wanted)?;
     trial::first_boot(&mut site, findings)?;
+    step("first policy");
     trial::first_policy(&site, findings)?;
     trial::traffic(&site, findings, "passes")?;
     if wanted.is_quick {
         return Ok(());
     }
+    step("reset");
     trial::reboot(&mut site, findings)?;
+    step("power cut, and a damaged policy");
     trial::damaged_policy(&mut site, findings)?;
     for bad in bad_input::ALL {
+        step(bad.name);
         trial::bad_custom_data(&mut site, findings, bad)?;
     }
     Ok(())

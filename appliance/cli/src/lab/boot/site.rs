@@ -13,7 +13,7 @@ use super::network::{self, CLIENT, DEVICES, NODE, NODE_MGMT, OPERATOR, SERVER};
 use crate::lab::build::{Lab, Offloads};
 use crate::lab::machine::{BOOT, CustomData, Machine, Nic};
 use crate::lab::namespace::Lifetime;
-use crate::lab::node::{HEALTH_HTTP_PORT, PKI, make_certificates};
+use crate::lab::node::{self, HEALTH_HTTP_PORT, PKI, make_certificates};
 use crate::lab::process::{Finished, Running, run};
 use crate::lab::servers::{WebServer, make_certificate};
 
@@ -191,7 +191,7 @@ impl Site {
     /// # Errors
     /// If it cannot be run.
     pub(crate) fn operate(&self, words: &[&str]) -> Result<Finished> {
-        let connection = self.machine.connection();
+        let connection = self.machine.connection(node::OPERATOR);
         let path = |path: Option<PathBuf>| path.unwrap_or_default().display().to_string();
         let tool = self.tool.display().to_string();
         let server = connection.server.unwrap_or_default();

@@ -20,7 +20,8 @@ const REPEATED: Duration = Duration::from_secs(1);
 const OUTAGE: Duration = Duration::from_secs(2);
 /// What the cluster promises: the longest silence beyond the detection.
 const BEYOND_DETECTION: Duration = Duration::from_millis(250);
-const DETECTION: Duration = Duration::from_millis(500);
+/// Four that are missed, and one to say so.
+const DETECTION_HEARTBEATS: u32 = 5;
 /// Where a connection stands its copy knows a moment after its last packet, on a busy machine a longer one. One
 /// that was in the midst of an exchange when all that knew it died cannot be reset, as nobody hears it.
 const MIDST: Duration = Duration::from_millis(20);
@@ -77,13 +78,16 @@ pub(super) fn run(
         (Mode::Steer, _) | (Mode::Pin, true) => MustLive::All,
         (Mode::Pin, false) => MustLive::Elsewhere,
     };
-    hold(&mut findings, &survey, detected, must_live);
+    let limit = DETECTION_HEARTBEATS * stage.heartbeat;
+    hold_detection(&mut findings, detected, limit);
+    hold(&mut findings, &survey, must_live);
     if mode == Mode::Steer {
-        hold_gap(&mut findings, &survey, detected, population.pace);
+        let noticed = detected.peers.max(detected.balancers).unwrap_or(limit);
+        hold_gap(&mut findings, &survey, noticed, population.pace);
     }
     if (by, mode) == (Failing::PowerOff, Mode::Pin) {
         hold_resets(&mut findings, &survey, at, at_servers);
-        hold_reset_time(&mut findings, detected, last_reset);
+        hold_reset_time(&mut findings, detected.peers.unwrap_or(limit), last_reset);
     }
     Ok(findings)
 }
@@ -114,12 +118,15 @@ enum MustLive {
     Elsewhere,
 }
 
-fn hold(findings: &mut Findings, survey: &Survey, detected: Detected, must_live: MustLive) {
-    let is_affected = |fate: &Fate| fate.part_of(VICTIM) != Part::None;
+fn hold_detection(findings: &mut Findings, detected: Detected, limit: Duration) {
     let noticed = detected.peers.or(detected.balancers);
     let seen = noticed.map_or("never".to_owned(), |after| format!("after {after:.0?}"));
-    let in_time = noticed.is_some_and(|after| after <= DETECTION);
-    findings.check_time("detection", "the failure is noticed within 500 ms", in_time, seen);
+    let in_time = noticed.is_some_and(|after| after <= limit);
+    findings.check_time("detection", "it is noticed within five heartbeats", in_time, seen);
+}
+
+fn hold(findings: &mut Findings, survey: &Survey, must_live: MustLive) {
+    let is_affected = |fate: &Fate| fate.part_of(VICTIM) != Part::None;
     let must = |fate: &&Fate| must_live == MustLive::All || !is_affected(fate);
     let judged: Vec<_> = survey.tcp.iter().chain(&survey.datagrams).filter(must).collect();
     let lost: Vec<_> = judged.iter().filter(|fate| !fate.survived()).collect();
@@ -134,10 +141,10 @@ fn hold(findings: &mut Findings, survey: &Survey, detected: Detected, must_live:
     findings.check("survived", what, lost.is_empty(), seen);
 }
 
-fn hold_gap(findings: &mut Findings, survey: &Survey, detected: Detected, pace: Duration) {
+fn hold_gap(findings: &mut Findings, survey: &Survey, noticed: Duration, pace: Duration) {
     let longest = survey.gaps(|_| true).into_iter().max().unwrap_or_default();
     // Packets find their way once both have noticed. An answer is due a pace after the last one.
-    let limit = detected.peers.max(detected.balancers).unwrap_or(DETECTION) + BEYOND_DETECTION;
+    let limit = noticed + BEYOND_DETECTION;
     let overdue = longest.saturating_sub(pace);
     let seen = format!("{overdue:.0?} overdue with a limit of {limit:.0?}");
     findings.check_time("gap", "silence ends 250 ms after the detection", overdue <= limit, seen);
@@ -161,8 +168,8 @@ fn hold_resets(findings: &mut Findings, survey: &Survey, at: Instant, at_servers
     findings.check("reset-both", "both sides are told", at_servers <= open + unheard, seen);
 }
 
-fn hold_reset_time(findings: &mut Findings, detected: Detected, last: Option<Duration>) {
-    let limit = detected.peers.unwrap_or(DETECTION) + BEYOND_DETECTION;
+fn hold_reset_time(findings: &mut Findings, noticed: Duration, last: Option<Duration>) {
+    let limit = noticed + BEYOND_DETECTION;
     let in_time = last.is_none_or(|last| last <= limit);
     let seen = last.map_or("none was reset".to_owned(), |last| {
         format!("the last after {last:.0?} with a limit of {limit:.0?}")

@@ -37,6 +37,16 @@ fn start_machine(machine: &Machine, lab: &Lab) -> Result<Running> {
     Ok(running)
 }
 
+/// What nodes have unless they are told otherwise (docs/configuration.md).
+const HEARTBEAT: Duration = Duration::from_millis(100);
+/// Translated instructions take their time, and two machines share two processors.
+const HEARTBEAT_OF_MACHINES: Duration = Duration::from_millis(500);
+
+/// The time in which a member says twice that it lives.
+pub(crate) const fn heartbeat(setup: &Setup<'_>) -> Duration {
+    if setup.image.is_some() { HEARTBEAT_OF_MACHINES } else { HEARTBEAT }
+}
+
 /// How long a node may take to be ready, its join included.
 const READY: Duration = Duration::from_secs(30);
 
@@ -145,8 +155,10 @@ fn machine(lab: &Lab, setup: &Setup<'_>, image: &Image, number: u8) -> Result<Me
         policy: None,
         settings: json!({
             "limits": { "flows": 65_536, "mappings": 65_536 },
-            // Translated instructions take their time, and two machines share two processors.
-            "cluster": { "reset_lost": setup.mode == Mode::Pin, "heartbeat_ms": 500 },
+            "cluster": {
+                "reset_lost": setup.mode == Mode::Pin,
+                "heartbeat_ms": heartbeat(setup).as_millis() as u64,
+            },
         }),
     };
     machine.provide(&format!("lab-{}", number + 1), Some(&data.text()?))?;

@@ -26,6 +26,7 @@ use std::str::FromStr;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use clap::builder::ArgPredicate;
 use serde_json::{Map, Value, json};
 
 use self::balancer::{Admin, By, Mode, Probing, Transport};
@@ -130,8 +131,8 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(5..=10_000))]
     pace: u64,
 
-    /// One address family alone
-    #[arg(long, value_enum)]
+    /// One address family alone [default: both; v4 of machines, which the lab gives no other addresses]
+    #[arg(long, value_enum, default_value_if("image", ArgPredicate::IsPresent, "v4"))]
     family: Option<Family>,
 
     /// Delay of each frame between the nodes, in milliseconds: 5, or 0-20 for any in between
@@ -150,8 +151,8 @@ pub(crate) struct Options {
     #[arg(long, value_enum, default_value_t = By::Http)]
     probe: By,
 
-    /// Milliseconds between two probes of a node
-    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u64).range(50..=60_000))]
+    /// Milliseconds between two probes of a node [default: 50; 200 of machines]
+    #[arg(long, default_value_t = 50, default_value_if("image", ArgPredicate::IsPresent, "200"), hide_default_value = true, value_parser = clap::value_parser!(u64).range(50..=60_000))]
     probe_interval: u64,
 
     /// Probes in a row without an answer until a node is down
@@ -220,6 +221,9 @@ pub(crate) fn run(scenario: Scenario, wanted: &Wanted<'_>) -> Result<()> {
     let line = |text: &str| if quiet { eprintln!("{text}") } else { println!("{text}") };
     line(&format!("\n{}\n", paint.apply(Tone::Strong, scenario.title())));
     line(&network::drawing(wanted.nodes));
+    if wanted.image.is_some() {
+        line("  the machines boot one after the other\n");
+    }
     let begin = Instant::now();
     let played = play(scenario, wanted);
     let findings = match played {

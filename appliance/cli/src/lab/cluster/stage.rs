@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, anyhow, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use gabion_api::v1::ClusterStatusResponse;
 
 use super::balancer::{Balancer, By, Change, Mode, Plan, Probing};
@@ -49,6 +49,8 @@ pub(crate) struct Stage {
     pub(crate) balancers: [Balancer; 2],
     pub(crate) relay: Relay,
     servers: [Servers; 2],
+    /// Of the nodes between each other.
+    pub(crate) heartbeat: Duration,
     pub(crate) members: Vec<Member>,
     pub(crate) lab: Lab,
 }
@@ -77,7 +79,8 @@ impl Stage {
         ];
         let servers = |host, side| Servers::start(&lab.namespace(host), served_addresses(side));
         let servers = [servers(CLIENT, Side::Client)?, servers(SERVER, Side::Server)?];
-        Ok(Self { balancers, relay, servers, members, lab })
+        let heartbeat = member::heartbeat(setup);
+        Ok(Self { balancers, relay, servers, heartbeat, members, lab })
     }
 
     /// Starts nodes, gives them the policy, and waits until both load balancers send packets to them.
@@ -274,7 +277,7 @@ impl Stage {
         let live = split(errands)
             .map(|(side, some)| Live::open(&self.site(side), some, per_second / 2.0, pace));
         for side in &live {
-            side.wait_open(PATIENCE)?;
+            side.wait_open(PATIENCE).with_context(|| format!("drops: {}", self.drops()))?;
         }
         Ok(AllLive(live))
     }

@@ -25,7 +25,7 @@ pub(crate) use wiring::Nic;
 
 use super::build::Lab;
 use super::namespace::Namespace;
-use super::node::PKI;
+use super::node::{ADMIN, PKI};
 use super::process::Running;
 use super::stage::look_for_programs;
 use crate::connect::{Connection, Node};
@@ -154,17 +154,17 @@ impl Machine {
     /// # Errors
     /// If it does not answer.
     pub(crate) fn connect(&self) -> Result<Node> {
-        let connection = self.connection();
+        let connection = self.connection(ADMIN);
         self.asked_from.enter(move || Ok(connection.open()?))
     }
 
-    /// What the operator's tool is told to reach the node.
-    pub(crate) fn connection(&self) -> Connection {
+    /// What the tool is told to reach the node, as one of the certificates' clients.
+    pub(crate) fn connection(&self, client: &str) -> Connection {
         Connection {
             server: Some(self.api.to_string()),
             ca: Some(self.pki.join("ca.pem")),
-            cert: Some(self.pki.join("lab.pem")),
-            key: Some(self.pki.join("lab.key")),
+            cert: Some(self.pki.join(format!("{client}.pem"))),
+            key: Some(self.pki.join(format!("{client}.key"))),
             ..Connection::local(PathBuf::new())
         }
     }

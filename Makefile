@@ -8,7 +8,7 @@ TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 BIN        := $(TARGET_DIR)/$(if $(filter dev test,$(PROFILE)),debug,$(PROFILE))
 BINARIES   := -p gabion -p gabiond -p gabion-guard
 
-.PHONY: image image-boot boot-test help demo build test check check-deploy bench bench-cluster bench-sync bench-rules bench-tables bench-programs fuzz simulate equality lab-down clean setup-build setup-lab
+.PHONY: image image-boot boot-test boot-quick help demo build test check check-deploy bench bench-cluster bench-sync bench-rules bench-tables bench-programs fuzz simulate equality lab-down clean setup-build setup-lab
 .DEFAULT_GOAL := help
 
 help: ## Lists what make can do here
@@ -24,10 +24,20 @@ demo: setup-build setup-lab build ## Installs what is missing, builds, and shows
 build: setup-build ## Builds gabion, gabiond and gabion-guard
 	$(CARGO) build --locked --profile $(PROFILE) $(BINARIES)
 
-# Root runs the tests in network namespaces too; they start the binaries of the same profile.
-test: setup-build setup-lab ## Runs all tests (root: those in namespaces with real programs too)
-	$(CARGO) build --locked --workspace
-	$(if $(filter 0,$(shell id -u)),GABION_NETNS=1) $(CARGO) test --locked --workspace
+# Root runs the tests in network namespaces too; they start the binaries of the same profile. Those are built along
+# with the tests: alone they have fewer features of what both need, which would be built twice.
+IS_ROOT := $(filter 0,$(shell id -u))
+test: setup-build setup-lab ## Runs all tests (root: those in namespaces with real programs too, and boots the image)
+	$(CARGO) build --locked --workspace --bins --tests
+	$(if $(IS_ROOT),GABION_NETNS=1) $(CARGO) test --locked --workspace
+	$(if $(IS_ROOT),@$(MAKE) --no-print-directory boot-quick)
+
+# The image of the programs that have been tested, without firmware: a minute, and two to install its packages.
+boot-quick: BIN := $(TARGET_DIR)/debug
+boot-quick:
+	@setup/install image
+	@$(BIN)/image build --binaries $(BIN) --out $(TARGET_DIR)/test-image
+	@$(BIN)/gabion lab run boot --quick --direct --image $(TARGET_DIR)/test-image
 
 check: setup-build ## Formatting, lints, licences
 	$(CARGO) fmt --all -- --check
@@ -89,8 +99,14 @@ image: build ## Builds the VM image, its upgrade bundle and its SBOM into target
 	$(CARGO) build --locked --profile $(PROFILE) -p gabion-provision -p gabion-image
 	@$(BIN)/image build --binaries $(BIN) --out $(TARGET_DIR)/image $(IMAGE)
 
-boot-test: image ## Boots the image in QEMU with networks around it and tries it, good and bad: ten minutes (root)
-	@$(BIN)/gabion lab run boot --image $(TARGET_DIR)/image/gabion-$$(cat $(TARGET_DIR)/image/VERSION).qcow2
+boot-test: image ## Boots the image in QEMU, one alone and two between load balancers: a quarter of an hour (root)
+	@$(BIN)/gabion lab run boot --image $(TARGET_DIR)/image
+	@$(BIN)/gabion lab run asymmetric --image $(TARGET_DIR)/image
+	@$(BIN)/gabion lab run failover --by power-off $(TWO_MACHINES)
+	@$(BIN)/gabion lab run restart $(TWO_MACHINES)
+
+# As many live connections as translated instructions can keep up with, behind balancers that move them.
+TWO_MACHINES = --balancer steer --connections 120 --per-second 40 --image $(TARGET_DIR)/image
 
 image-boot: ## Boots the last image in QEMU and says when gabiond is up
 	@$(BIN)/image boot --out $(TARGET_DIR)/image $(IMAGE)

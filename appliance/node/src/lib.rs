@@ -32,6 +32,7 @@ pub mod azure;
 pub mod control;
 pub mod health;
 pub mod http;
+pub mod messages;
 pub mod metrics;
 
 pub mod node;

@@ -5,13 +5,10 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::Parser;
-use gabiond::config::{Config, Log, reference};
+use gabiond::config::{Config, reference};
 use gabiond::node::{Node, Prepared};
-use gabiond::{privilege, service};
+use gabiond::{messages, privilege, service};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tracing_subscriber::filter::LevelFilter;
-use tracing_subscriber::layer::SubscriberExt as _;
-use tracing_subscriber::util::SubscriberInitExt as _;
 
 /// Threads for everything that is not packets.
 const CONTROL_THREADS: usize = 2;
@@ -46,9 +43,7 @@ fn main() -> ExitCode {
     match start(&options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            for line in with_causes(&error).lines() {
-                eprintln!("gabiond: {line}");
-            }
+            messages::fail(&with_causes(&error));
             ExitCode::FAILURE
         }
     }
@@ -82,7 +77,7 @@ fn start(options: &Options) -> anyhow::Result<()> {
         println!("{}: {what}", config.node.pin_dir.display());
         return Ok(());
     }
-    start_messages(&config.log)?;
+    messages::start(&config.log)?;
     let prepared = Prepared::new(config.clone())?;
     // Before the first thread: each inherits what this one has left.
     if let Some(note) = privilege::drop_privileges(&config)? {
@@ -98,23 +93,6 @@ fn start(options: &Options) -> anyhow::Result<()> {
         let node = prepared.start().await?;
         run(node, signals).await
     })
-}
-
-/// The daemon's own messages: to the journal where it is asked for, to standard error otherwise.
-fn start_messages(log: &Log) -> anyhow::Result<()> {
-    let level = LevelFilter::from_level(log.level);
-    let registry = tracing_subscriber::registry().with(level);
-    if log.journald {
-        let journal = tracing_journald::layer()
-            .context("log.journald: the journal is not there; set log.journald = false")?;
-        registry.with(journal).init();
-    } else {
-        let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
-        let messages =
-            tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(is_terminal);
-        registry.with(messages).init();
-    }
-    Ok(())
 }
 
 /// Signals that would else end the process where it stands.

@@ -105,7 +105,7 @@ impl Findings {
         for check in &self.checks {
             let (tone, mark) = if check.passed { (Tone::Good, "✓") } else { (Tone::Bad, "✗") };
             let mark = paint.apply(tone, mark);
-            text += &format!("  {mark} {:44}{}\n", check.expected, check.seen);
+            text += &format!("  {mark} {:45} {}\n", check.expected, check.seen);
         }
         text
     }

@@ -14,32 +14,32 @@ pub(crate) struct Bad {
 pub(crate) const ALL: [Bad; 5] = [
     Bad {
         name: "custom-data-missing",
-        expected: "without custom data nothing passes, and it says so",
+        expected: "no custom data: closed, and it says why",
         make: |_| None,
         reason: "there is no first-boot data",
     },
     Bad {
         name: "custom-data-empty",
-        expected: "with empty custom data nothing passes, and it says so",
+        expected: "empty custom data: closed, and it says why",
         make: |_| Some(String::new()),
         reason: "empty",
     },
     Bad {
         name: "custom-data-malformed",
-        expected: "with malformed custom data nothing passes, and it says so",
+        expected: "malformed custom data: the same",
         make: |good| Some(good[..good.len() / 2].to_owned()),
         // Whatever it says of where the text ends.
         reason: "",
     },
     Bad {
         name: "custom-data-version",
-        expected: "with another version's nothing passes, and it says so",
+        expected: "custom data of another version: the same",
         make: |good| Some(good.replace("gabion/first-boot/v1", "gabion/first-boot/v9")),
         reason: "gabion/first-boot/v9",
     },
     Bad {
         name: "custom-data-policy",
-        expected: "with a bad policy nothing passes, and it says so",
+        expected: "custom data with a bad policy: the same",
         make: |good| {
             Some(good.replacen('{', "{\"policy\": \"apiVersion: gabion/v1\\nrules: 7\\n\",", 1))
         },

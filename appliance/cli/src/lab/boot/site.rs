@@ -44,6 +44,13 @@ pub(crate) struct Health {
     pub(crate) body: String,
 }
 
+impl Health {
+    /// The first of the reasons that follow its summary.
+    pub(crate) fn reason(&self) -> &str {
+        self.body.lines().nth(1).unwrap_or(&self.body)
+    }
+}
+
 impl Site {
     /// Builds everything but switches nothing on.
     ///

@@ -173,6 +173,22 @@ fn connections_outlive_drains_and_restarts_and_a_node_that_joins() {
     }
 }
 
+/// The platform announces reboots, waits until a node lets its own begin, and takes its power away.
+#[test]
+fn no_connection_is_lost_to_planned_reboots_of_all_machines() {
+    let all = ["--reboots", "all", "--balancer", "steer", "--connections", "40", "--nodes", "2"];
+    let Some(report) = run("maintenance", &all, 5) else { return };
+    assert_eq!(report["survived"], 40, "{report:#}");
+    assert_eq!(report["new_failed"], 0, "{report:#}");
+}
+
+/// Where the balancer pins, what does not go by that machine goes on; and what does has all the time that was announced.
+#[test]
+fn pinned_connections_have_the_whole_notice_of_a_planned_reboot() {
+    let one = ["--reboots", "one", "--balancer", "pin", "--connections", "40", "--nodes", "2"];
+    run("maintenance", &one, 6);
+}
+
 /// Silence between the nodes is no node's death: their machines are asked on other links.
 #[test]
 fn connections_outlive_a_partition() {

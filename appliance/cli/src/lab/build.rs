@@ -157,6 +157,14 @@ impl Lab {
         ip_batch(Some(&self.namespace(host)), &batch)
     }
 
+    /// Gives a host back what it has lost with its power.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub(crate) fn plug_in(&self, host: &str) -> Result<()> {
+        self.configure(self.topology.find(host).context("no such host")?)
+    }
+
     /// Addresses, link states and routes of one host; what is there already stays.
     fn configure(&self, host: &Host) -> Result<()> {
         let mut batch = String::from("link set lo up\n");

@@ -18,6 +18,8 @@ const RECOVER: Duration = Duration::from_secs(6);
 const REPEATED: Duration = Duration::from_secs(1);
 /// How long a daemon is away that comes back, where the balancer waits for it: TCP tries again within 3.2 s after that.
 const OUTAGE: Duration = Duration::from_secs(2);
+/// How long a frozen one stands still: Azure's freezes take less than ten seconds.
+const FROZEN: Duration = Duration::from_secs(6);
 /// What the cluster promises: the longest silence beyond the detection.
 const BEYOND_DETECTION: Duration = Duration::from_millis(250);
 /// Four that are missed, and one to say so.
@@ -47,16 +49,20 @@ pub(super) fn run(
     let lab = &stage.lab;
     stage.members[VICTIM].fail(lab, by)?;
     let detected = stage.detection(VICTIM, at, Duration::from_secs(3));
-    let comes_back = mode == Mode::Pin && by != Failing::PowerOff;
+    let comes_back = by == Failing::Freeze || (mode == Mode::Pin && by != Failing::PowerOff);
     let mut recover = RECOVER;
     if comes_back {
-        pause(OUTAGE.saturating_sub(at.elapsed()));
+        let outage = if by == Failing::Freeze { FROZEN } else { OUTAGE };
+        pause(outage.saturating_sub(at.elapsed()));
         come_back(stage, by)?;
         let outage = at.elapsed();
         findings.time("outage_ms", Some(outage));
         recover = recover.max(outage * 2 + REPEATED);
     }
     pause(recover.saturating_sub(at.elapsed()));
+    if by == Failing::Freeze {
+        hold_one_owner(&mut findings, stage, population)?;
+    }
     let drops = stage.drops();
     let at_servers = stage.live_at_servers();
     let survey = alive.end(ways)?;
@@ -105,7 +111,7 @@ pub(super) struct Detected {
 fn come_back(stage: &mut Stage, by: Failing) -> Result<()> {
     match by {
         Failing::Kill => stage.start_nodes(VICTIM..VICTIM + 1),
-        Failing::Stop => stage.members[VICTIM].resume(),
+        Failing::Stop | Failing::Freeze => stage.members[VICTIM].resume(),
         Failing::PowerOff => Ok(()),
     }
 }
@@ -166,6 +172,16 @@ fn hold_resets(findings: &mut Findings, survey: &Survey, at: Instant, at_servers
         "{at_servers} are open at the servers, {open} at the clients, whose {unheard} others were in the midst of an exchange"
     );
     findings.check("reset-both", "both sides are told", at_servers <= open + unheard, seen);
+}
+
+/// A node that has stood still keeps nothing that others have taken over.
+fn hold_one_owner(findings: &mut Findings, stage: &Stage, population: &Population) -> Result<()> {
+    let owned: u64 = stage.statuses()?.iter().map(|status| status.owned - status.closing).sum();
+    let flows = population.flows();
+    findings.count("owned", owned);
+    let seen = format!("{owned} of {flows}");
+    findings.check("one-owner", "each flow has one owner", owned == flows, seen);
+    Ok(())
 }
 
 fn hold_reset_time(findings: &mut Findings, noticed: Duration, last: Option<Duration>) {

@@ -16,6 +16,7 @@ use tonic::Code;
 
 use super::balancer::Mode;
 use super::network::{self, EXT, INT, NODES, PEERS};
+use super::platform::METADATA;
 use super::stage::Setup;
 use crate::connect::Node;
 use crate::lab::build::Lab;
@@ -69,6 +70,8 @@ pub(crate) enum Failing {
     PowerOff,
     /// The daemon gets SIGSTOP
     Stop,
+    /// The same, and after 6 s SIGCONT, whatever the balancers do
+    Freeze,
 }
 
 /// One node; its process may come and go.
@@ -97,7 +100,7 @@ enum Firewall {
 /// # Errors
 /// If a file cannot be written.
 pub(crate) fn prepare(lab: &Lab, setup: &Setup<'_>, bin_dir: &Path) -> Result<Vec<Member>> {
-    let Setup { nodes, together, mode, datapath, workers, .. } = *setup;
+    let Setup { nodes, together, mode, datapath, workers, has_platform, .. } = *setup;
     if let Together::Instead(words) = together {
         return (0..nodes).map(|number| other(lab, number, nodes, words)).collect();
     }
@@ -109,7 +112,10 @@ pub(crate) fn prepare(lab: &Lab, setup: &Setup<'_>, bin_dir: &Path) -> Result<Ve
     look_for_binaries(bin_dir)?;
     (0..nodes)
         .map(|number| {
-            let more = configuration(lab, number, nodes, (together, mode));
+            let mut more = configuration(lab, number, nodes, (together, mode));
+            if has_platform {
+                more += &format!("\n[azure]\nscheduled_events = true\nmetadata = \"{METADATA}\"\n");
+            }
             let plan = NodePlan {
                 host: NODES[usize::from(number)],
                 interfaces: &[("ext", EXT), ("int", INT)],
@@ -311,6 +317,15 @@ impl Member {
         Ok(counters.drops.into_iter().map(|drop| (drop.name, drop.value)).collect())
     }
 
+    /// How often an event has had it drain, as its log says.
+    pub(crate) fn drained_for_events(&self) -> usize {
+        const TOLD: &str = "a scheduled event has this node drain";
+        match &self.firewall {
+            Firewall::Gabiond(place) => place.event_log().matches(TOLD).count(),
+            Firewall::Machine(_) | Firewall::Other(_) => 0,
+        }
+    }
+
     /// Has it hand its flows over, or stop to.
     ///
     /// # Errors
@@ -329,7 +344,7 @@ impl Member {
     pub(crate) fn fail(&mut self, lab: &Lab, by: Failing) -> Result<()> {
         let running = self.running.as_ref().context("the node is not running")?;
         match by {
-            Failing::Stop => {
+            Failing::Stop | Failing::Freeze => {
                 kill_process(running.pid(), Signal::STOP)?;
                 self.is_stopped = true;
                 Ok(())
@@ -342,6 +357,14 @@ impl Member {
                 self.end(Signal::KILL)
             }
         }
+    }
+
+    /// Gives its machine power again; it is not started yet.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub(crate) fn power_on(&self, lab: &Lab) -> Result<()> {
+        lab.plug_in(self.name())
     }
 
     /// Ends it with a signal.

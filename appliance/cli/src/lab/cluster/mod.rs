@@ -15,7 +15,9 @@ mod survey;
 
 mod asymmetric;
 mod failover;
+mod maintenance;
 mod planned;
+mod platform;
 
 mod show;
 mod story;
@@ -25,11 +27,12 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use clap::builder::ArgPredicate;
 use serde_json::{Map, Value, json};
 
 use self::balancer::{Admin, By, Mode, Probing, Transport};
+use self::maintenance::Reboots;
 use self::member::{Failing, Together};
 #[cfg(test)]
 pub(crate) use self::network::topology;
@@ -52,6 +55,7 @@ pub(crate) enum Scenario {
     Failover,
     Drain,
     Restart,
+    Maintenance,
     Join,
     Partition,
     Race,
@@ -59,11 +63,12 @@ pub(crate) enum Scenario {
 }
 
 impl Scenario {
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::Asymmetric,
         Self::Failover,
         Self::Drain,
         Self::Restart,
+        Self::Maintenance,
         Self::Join,
         Self::Partition,
         Self::Race,
@@ -76,6 +81,7 @@ impl Scenario {
             Self::Failover => "failover",
             Self::Drain => "drain",
             Self::Restart => "restart",
+            Self::Maintenance => "maintenance",
             Self::Join => "join",
             Self::Partition => "partition",
             Self::Race => "race",
@@ -89,6 +95,7 @@ impl Scenario {
             Self::Failover => "A node fails under live connections",
             Self::Drain => "A node hands its connections over",
             Self::Restart => "All nodes are restarted, one after the other",
+            Self::Maintenance => "The platform announces that it reboots machines, and does",
             Self::Join => "A node joins while the others work",
             Self::Partition => "The nodes lose sight of each other",
             Self::Race => "New connections against a slow and lossy network between the nodes",
@@ -114,6 +121,10 @@ pub(crate) struct Options {
     /// How a node fails
     #[arg(long, value_enum, default_value_t = Failing::Kill)]
     by: Failing,
+
+    /// Whose machines `maintenance` reboots
+    #[arg(long, value_enum, default_value_t = Reboots::One)]
+    reboots: Reboots,
 
     /// The administrative state that the first node gets at both load balancers before it is drained
     #[arg(long, value_enum, value_name = "STATE")]
@@ -254,6 +265,7 @@ fn play(scenario: Scenario, wanted: &Wanted<'_>) -> Result<Findings> {
         | Scenario::Failover
         | Scenario::Drain
         | Scenario::Restart
+        | Scenario::Maintenance
         | Scenario::Partition
         | Scenario::Race
         | Scenario::Story => wanted.nodes,
@@ -274,6 +286,10 @@ fn play(scenario: Scenario, wanted: &Wanted<'_>) -> Result<Findings> {
             planned::drain(&mut stage, &population, options.balancer)
         }
         Scenario::Restart => planned::restart(&mut stage, &population),
+        Scenario::Maintenance => {
+            ensure!(wanted.image.is_none(), "`maintenance` is for daemons, not for machines");
+            maintenance::run(&mut stage, &population, options.balancer, options.reboots)
+        }
         Scenario::Join => planned::join(&mut stage, &population),
         Scenario::Partition => planned::partition(&mut stage, &population),
         Scenario::Story => {
@@ -300,6 +316,7 @@ fn population(scenario: Scenario, options: &Options) -> Population {
             | Scenario::Failover
             | Scenario::Drain
             | Scenario::Restart
+            | Scenario::Maintenance
             | Scenario::Join
             | Scenario::Partition
             | Scenario::Race => 500,
@@ -335,6 +352,7 @@ fn setup<'a>(scenario: Scenario, wanted: &Wanted<'a>) -> Setup<'a> {
         | Scenario::Failover
         | Scenario::Drain
         | Scenario::Restart
+        | Scenario::Maintenance
         | Scenario::Join
         | Scenario::Partition
         | Scenario::Story => Conditions::GOOD,
@@ -354,6 +372,7 @@ fn setup<'a>(scenario: Scenario, wanted: &Wanted<'a>) -> Setup<'a> {
         workers: wanted.workers,
         bin_dir: wanted.bin_dir.clone(),
         image: wanted.image.clone(),
+        has_platform: scenario == Scenario::Maintenance,
         together: match options.instead.as_slice() {
             [] if options.alone => Together::Alone,
             [] => Together::Cluster,

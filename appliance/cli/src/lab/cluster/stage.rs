@@ -15,6 +15,7 @@ use super::dice::Dice;
 use super::failover::Detected;
 use super::member::{self, Member, Together};
 use super::network::{self, CLIENT, EXTERNAL, INTERNAL, NODES, OUTER, SERVER, SYNC};
+use super::platform::Platform;
 use super::relay::{Conditions, Relay};
 use super::traffic::{Errand, Live, Servers, Side, State, Told, run_once, served_addresses};
 use crate::lab::build::{Lab, Offloads};
@@ -35,6 +36,8 @@ pub(crate) struct Setup<'a> {
     pub(crate) bin_dir: Option<PathBuf>,
     /// Nodes are machines that boot this.
     pub(crate) image: Option<Image>,
+    /// Machines are told of planned events.
+    pub(crate) has_platform: bool,
     pub(crate) together: Together<'a>,
     pub(crate) mode: Mode,
     pub(crate) probing: Probing,
@@ -48,6 +51,7 @@ pub(crate) struct Stage {
     /// External and internal.
     pub(crate) balancers: [Balancer; 2],
     pub(crate) relay: Relay,
+    pub(crate) platform: Option<Platform>,
     servers: [Servers; 2],
     /// Of the nodes between each other.
     pub(crate) heartbeat: Duration,
@@ -79,8 +83,10 @@ impl Stage {
         ];
         let servers = |host, side| Servers::start(&lab.namespace(host), served_addresses(side));
         let servers = [servers(CLIENT, Side::Client)?, servers(SERVER, Side::Server)?];
+        let start = || Platform::start(&lab, setup.nodes);
+        let platform = setup.has_platform.then(start).transpose()?;
         let heartbeat = member::heartbeat(setup);
-        Ok(Self { balancers, relay, servers, heartbeat, members, lab })
+        Ok(Self { balancers, relay, platform, servers, heartbeat, members, lab })
     }
 
     /// Starts nodes, gives them the policy, and waits until both load balancers send packets to them.
@@ -106,20 +112,36 @@ impl Stage {
     /// # Errors
     /// If they do not within ten seconds.
     pub(crate) fn wait_up(&self, node: usize, is_up: bool) -> Result<Duration> {
-        const PATIENCE: Duration = Duration::from_secs(10);
+        self.wait_up_within(node, is_up, Duration::from_secs(10))
+    }
+
+    /// The same, with more patience.
+    ///
+    /// # Errors
+    /// If they do not within that time.
+    pub(crate) fn wait_up_within(
+        &self,
+        node: usize,
+        is_up: bool,
+        patience: Duration,
+    ) -> Result<Duration> {
         let begin = Instant::now();
         let agree = || self.balancers.iter().all(|balancer| balancer.table().is_up(node) == is_up);
         while !agree() {
             let name = self.members[node].name();
             let state = if is_up { "up" } else { "down" };
             ensure!(
-                begin.elapsed() < PATIENCE,
+                begin.elapsed() < patience,
                 "the load balancers do not see {name} {state}:\n{}",
                 self.members[node].last_words()
             );
             std::thread::sleep(Duration::from_millis(5));
         }
         Ok(begin.elapsed())
+    }
+
+    pub(crate) fn is_up(&self, node: usize) -> bool {
+        self.balancers.iter().all(|balancer| balancer.table().is_up(node))
     }
 
     /// Waits until both load balancers and the other nodes have noticed that a node failed at `since`, or for as

@@ -20,6 +20,17 @@ pub(super) struct Population {
     pub(super) mix: Mix,
 }
 
+impl Population {
+    fn datagrams(&self) -> u32 {
+        (self.connections / 10).max(8)
+    }
+
+    /// How many live, of whatever transport.
+    pub(super) fn flows(&self) -> u64 {
+        u64::from(self.connections + self.datagrams())
+    }
+}
+
 /// TCP connections, and a tenth as many flows of UDP and echoes.
 #[derive(Debug)]
 pub(super) struct Alive {
@@ -63,7 +74,7 @@ impl Alive {
             stage.open_live(mix.errands(count), *per_second, *pace)
         };
         let tcp = of(&[Transport::Tcp], *connections)?;
-        let datagrams = of(&[Transport::Udp, Transport::Echo], (*connections / 10).max(8))?;
+        let datagrams = of(&[Transport::Udp, Transport::Echo], population.datagrams())?;
         Ok(Self { tcp, datagrams })
     }
 
@@ -126,18 +137,19 @@ impl Fate {
 }
 
 impl Survey {
-    pub(super) fn lost(&self) -> impl Iterator<Item = &Fate> {
-        self.tcp.iter().chain(&self.datagrams).filter(|fate| !fate.survived())
-    }
-
     /// Nothing may have been lost.
     pub(super) fn must_all_live(&self, findings: &mut Findings) {
-        let lost = self.lost().count();
-        let all = self.tcp.len() + self.datagrams.len();
-        let first = self.lost().next().map(Fate::told).unwrap_or_default();
-        let sorts = sorts(self.lost());
-        let seen = format!("{} of {all} survived{sorts}{first}", all - lost);
-        findings.check("survived", "every connection goes on", lost == 0, seen);
+        self.must_live(findings, |_| true);
+    }
+
+    /// Nothing of what `must` names.
+    pub(super) fn must_live(&self, findings: &mut Findings, must: impl Fn(&Fate) -> bool) {
+        let judged = || self.tcp.iter().chain(&self.datagrams).filter(|fate| must(fate));
+        let lost = || judged().filter(|fate| !fate.survived());
+        let (all, sorts) = (judged().count(), sorts(lost()));
+        let first = lost().next().map(Fate::told).unwrap_or_default();
+        let seen = format!("{} of {all} survived{sorts}{first}", all - lost().count());
+        findings.check("survived", "every connection goes on", lost().next().is_none(), seen);
     }
 
     /// The longest silences of those that survived and that `which` names.

@@ -47,7 +47,13 @@ pub(super) fn first_boot(site: &mut Site, findings: &mut Findings) -> Result<()>
         says_why,
         format!("{}: {}", health.status, health.reason()),
     );
-    nothing_passes(site, findings, ("closed-before", "nothing passes without a policy"))
+    nothing_passes(site, findings, ("closed-before", "nothing passes without a policy"))?;
+    // What its unit keeps it from, or the kernel does not have, it says, and works all the same.
+    let console = site.machine.console();
+    let warned = ["WARN", "ERROR"].iter().find_map(|level| console.find(&["gabiond[", level]));
+    let seen = warned.clone().unwrap_or_else(|| "of nothing".to_owned());
+    findings.check("no-warnings", "gabiond warns of nothing", warned.is_none(), seen);
+    Ok(())
 }
 
 /// Pushes the policy from outside and waits until the node is ready.

@@ -29,7 +29,9 @@ const INSTANCE: &str = "instance";
 const OF_INSTANCE: [&str; 9] =
     [CONFIG, CONFIG_ENROLLED, POLICY, "pki", "admin", HOST_NAME, BY_MAC, NETWORK, report::PENDING];
 const POLICIES: [&str; 2] = ["current", "revisions"];
-const ACCOUNTS: [&str; 2] = ["home", "ssh"];
+const HOST_KEYS: &str = "ssh";
+/// /home is bound to this very directory, which must stay.
+const HOMES: &str = "home";
 const PAUSE: Duration = Duration::from_millis(200);
 
 /// How long disks are waited for.
@@ -198,7 +200,8 @@ impl<J: Judge> Boot<'_, J> {
         name: Option<&str>,
         found: Result<Option<Found>, FindError>,
     ) -> anyhow::Result<Done> {
-        self.forget_state(&[POLICIES, ACCOUNTS].concat())?;
+        self.forget_state(&[&POLICIES[..], &[HOST_KEYS]].concat())?;
+        files::empty(&self.state().join(HOMES))?;
         self.make(platform, name, found)
     }
 
@@ -311,11 +314,15 @@ impl<J: Judge> Boot<'_, J> {
     /// Takes away what lies beside the configuration: gabiond does not start without one meanwhile.
     fn forget_state(&self, names: &[&str]) -> anyhow::Result<()> {
         self.forget()?;
-        let state = self.places.directory.parent().unwrap_or(&self.places.directory);
         for name in names {
-            files::remove(&state.join(name))?;
+            files::remove(&self.state().join(name))?;
         }
         Ok(())
+    }
+
+    /// What lies beside the configuration is there.
+    fn state(&self) -> &Path {
+        self.places.directory.parent().unwrap_or(&self.places.directory)
     }
 
     /// Whether a configuration is there that is not by this program.

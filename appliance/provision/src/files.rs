@@ -41,6 +41,22 @@ pub fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
+/// Removes all that is in a directory, which stays; one that is not there is empty.
+///
+/// # Errors
+/// As removing it, with its path.
+pub fn empty(directory: &Path) -> io::Result<()> {
+    let entries = match fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(with_path(directory, &error)),
+    };
+    for entry in entries {
+        remove(&entry?.path())?;
+    }
+    Ok(())
+}
+
 /// The text of a file, `None` where there is none.
 ///
 /// # Errors

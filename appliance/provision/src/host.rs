@@ -125,7 +125,7 @@ impl Places {
                 "/bin/bash",
                 "--home-dir",
             ]);
-            run(useradd.arg(&home).arg(name))?;
+            run(useradd.arg(login_home(name)).arg(name))?;
         }
         let sudoers = Path::new("/etc/sudoers.d");
         if sudoers.is_dir() {
@@ -137,6 +137,12 @@ impl Places {
         }
         run(Command::new("chown").arg("-R").arg(format!("{name}:")).arg(&home))
     }
+}
+
+/// Where the administrator comes in: not below the data's folder, which is closed to everybody but gabiond. The image
+/// has the homes there bound to /home.
+fn login_home(name: &str) -> PathBuf {
+    Path::new("/home").join(name)
 }
 
 fn has_user(passwd: &str, name: &str) -> bool {
@@ -200,5 +206,17 @@ mod tests {
         assert_eq!(read("var/lib/gabion/home/ops/.ssh/authorized_keys"), "ssh-ed25519 AAAA ops\n");
         let network = read("run/systemd/network/10-gabion-ext.network");
         assert!(network.contains("\nOutgoingInterface=eth7\n"), "{network}");
+    }
+
+    #[test]
+    fn an_administrators_keys_are_found_though_the_datas_folder_is_closed() {
+        // gabiond closes its state directory to everybody else, and sshd looks for keys as the one who comes.
+        let home = login_home("ops");
+        assert!(!home.starts_with("/var/lib/gabion"), "{}", home.display());
+        let fstab = include_str!("../../../image/files/etc/fstab");
+        assert!(
+            fstab.contains("/var/lib/gabion/home /home none bind"),
+            "what is written there is found here"
+        );
     }
 }

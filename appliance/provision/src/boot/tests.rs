@@ -237,3 +237,16 @@ proptest! {
         prop_assert!(!machine.config().moves());
     }
 }
+
+#[test]
+fn homes_of_the_instance_before_go_but_what_home_is_bound_to_stays() {
+    use std::os::unix::fs::MetadataExt as _;
+    let machine = Machine::new();
+    let homes = machine.places.directory.with_file_name(HOMES);
+    fs::create_dir_all(homes.join("mallory/.ssh")).unwrap();
+    fs::write(homes.join("mallory/.ssh/authorized_keys"), "a key").unwrap();
+    let before = fs::metadata(&homes).unwrap().ino();
+    assert_eq!(machine.provision("nocloud:1", Some(one().as_bytes())), Done::Provisioned);
+    assert_eq!(fs::metadata(&homes).unwrap().ino(), before, "the mount would show a removed one");
+    assert!(!homes.join("mallory").exists());
+}

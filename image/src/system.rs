@@ -279,12 +279,21 @@ fn install_programs(inputs: &Inputs, root: &Path, epoch_s: u64) -> Result<()> {
     }
     for entry in fs::read_dir(inputs.checkout.join("packaging"))? {
         let path = entry?.path();
-        if path.extension().is_some_and(|extension| extension == "service") {
+        if let Some(folder) = packaged(&path) {
             let name = path.file_name().context("it has a name")?;
-            install(&path, &root.join("usr/lib/systemd/system").join(name), false)?;
+            install(&path, &root.join(folder).join(name), false)?;
         }
     }
     Ok(())
+}
+
+/// Where a file of packaging/ belongs. Configuration is first boot's to write.
+fn packaged(path: &Path) -> Option<&'static str> {
+    match path.extension()?.to_str()? {
+        "service" => Some("usr/lib/systemd/system"),
+        "conf" => Some("etc/sysctl.d"),
+        _ => None,
+    }
 }
 
 fn os_release(version: &Version) -> String {
@@ -361,6 +370,24 @@ mod tests {
         fs::remove_dir(root.join("root/.ssh")).unwrap();
         fs::write(root.join("etc/shadow"), "root::1::\n").unwrap();
         assert!(no_secrets(root).is_err());
+    }
+
+    #[test]
+    fn units_and_kernel_settings_are_those_of_packaging() {
+        let packaging = Path::new(env!("CARGO_MANIFEST_DIR")).join("../packaging");
+        let folders: Vec<_> = fs::read_dir(packaging)
+            .unwrap()
+            .filter_map(|entry| {
+                let path = entry.unwrap().path();
+                packaged(&path).map(|folder| (folder, fs::read_to_string(&path).unwrap()))
+            })
+            .collect();
+        let settings = folders.iter().filter(|(folder, _)| *folder == "etc/sysctl.d");
+        let probes = "net.ipv4.tcp_timestamps = 0";
+        assert_eq!(settings.filter(|(_, text)| text.contains(probes)).count(), 1);
+        assert!(folders.iter().any(|(folder, _)| *folder == "usr/lib/systemd/system"));
+        let own = include_str!("../files/etc/sysctl.d/50-gabion.conf");
+        assert!(!own.contains("tcp_timestamps"), "it is said in packaging/ alone");
     }
 
     #[test]

@@ -15,11 +15,14 @@ use crate::packages::Package;
 use crate::program::{self, command, text};
 use crate::qemu::Direct;
 use crate::system::{self, Inputs, Sources};
-use crate::version::Version;
+use crate::version::{Label, Version};
 use crate::{disk, sbom, vhd};
 
 /// Installed packages are kept for so long, unless fresh ones are asked for.
 const PACKAGES_KEPT: Duration = Duration::from_secs(24 * 3_600);
+
+/// Of the machines that run the image, as `uname -m` has it.
+const ARCHITECTURE: &str = "x86_64";
 
 /// What is asked for.
 #[derive(Debug)]
@@ -30,6 +33,16 @@ pub struct Order {
     pub mirror: Option<String>,
     /// Packages are installed anew, whatever is there.
     pub is_fresh: bool,
+    pub label: Option<Label>,
+    pub scope: Scope,
+}
+
+/// How much is built.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    All,
+    /// What an upgrade takes, and nothing else; the last build stays what it is.
+    Bundle,
 }
 
 /// What `image build` makes, by the version's name.
@@ -105,7 +118,7 @@ pub fn build(order: &Order) -> Result<Products> {
         "the build needs root: packages are installed with chroot"
     );
     let progress = Progress { begin: Instant::now() };
-    let version = Version::of(&order.inputs.checkout)?;
+    let version = Version::of(&order.inputs.checkout, order.label.as_ref())?;
     progress.say(&format!("version {}", version.name));
     fs::create_dir_all(&order.out)?;
     let work = order.out.join("work");
@@ -120,7 +133,10 @@ pub fn build(order: &Order) -> Result<Products> {
         Command::new("tar").args(["--numeric-owner", "-xpf"]).arg(&base).arg("-C").arg(&root),
     )?;
 
-    let products = Products::named(&order.out, &version.name);
+    let mut products = Products::named(&order.out, &version.name);
+    if order.scope == Scope::Bundle {
+        products = Products { bundle: products.bundle, ..Products::named(&work, &version.name) };
+    }
     let mut fetched = Vec::new();
     let mut unpack = |begin: &str, into: &str| -> Result<PathBuf> {
         fetched.push(system::unpack_fetched(&root, begin, &work.join(into))?);
@@ -154,13 +170,15 @@ pub fn build(order: &Order) -> Result<Products> {
     let efi = loader.join("usr/lib/systemd/boot/efi");
     let kernels = unify(&work, &efi, &kernel, &version, &products)?;
     progress.say(&format!("unified kernel image: {} MiB", fs::metadata(&kernels[0])?.len() / MIB));
-    write_disks(&work, &efi, &kernels[0], &version, &products)?;
-    progress.say("disks: raw, vhd, qcow2");
     write_bundle(&work, &version, &products)?;
-    write_sums(&order.out, &products)?;
-    fs::write(order.out.join("VERSION"), format!("{}\n", version.name))?;
+    if order.scope == Scope::All {
+        write_disks(&work, &efi, &kernels[0], &version, &products)?;
+        progress.say("disks: raw, vhd, qcow2");
+        write_sums(&order.out, &products)?;
+        fs::write(order.out.join("VERSION"), format!("{}\n", version.name))?;
+    }
     fs::remove_dir_all(&work)?;
-    progress.say(&format!("done: {}", order.out.display()));
+    progress.say(&format!("done: {}", products.bundle.display()));
     Ok(products)
 }
 
@@ -265,8 +283,10 @@ fn write_disks(
 
 /// What `gabion-upgrade` takes: the root, its kernel for either slot, and their sums.
 fn write_bundle(work: &Path, version: &Version, products: &Products) -> Result<()> {
-    const PARTS: [&str; 4] = ["VERSION", "kernel-a.efi", "kernel-b.efi", "root.squashfs"];
+    const PARTS: [&str; 5] =
+        ["VERSION", "ARCHITECTURE", "kernel-a.efi", "kernel-b.efi", "root.squashfs"];
     fs::write(work.join("VERSION"), format!("{}\n", version.name))?;
+    fs::write(work.join("ARCHITECTURE"), format!("{ARCHITECTURE}\n"))?;
     let mut sums = String::new();
     for name in PARTS {
         sums.push_str(&format!("{}  {name}\n", sum(&work.join(name))?));

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use gabion_image::assemble::{self, Order, Products};
+use gabion_image::assemble::{self, Order, Products, Scope};
 use gabion_image::qemu::{Boot, Disk, Machine, Nic, Writes};
 use gabion_image::system::Inputs;
+use gabion_image::version::Label;
 
 /// Builds the appliance's disk image, and boots it in QEMU.
 #[derive(Debug, Parser)]
@@ -36,6 +37,12 @@ enum Action {
         /// Installs Debian's packages anew, also if those of the last day are there.
         #[arg(long)]
         fresh: bool,
+        /// Goes behind the version's name: tells test versions of one commit apart.
+        #[arg(long, value_name = "WORD")]
+        label: Option<Label>,
+        /// Builds the bundle for upgrades alone.
+        #[arg(long)]
+        only_bundle: bool,
     },
     /// Boots the last build in QEMU, and shows the serial console until gabiond is up.
     Boot {
@@ -61,10 +68,11 @@ fn main() -> Result<()> {
     let options = Options::parse();
     let out = std::path::absolute(options.out)?;
     match options.action {
-        Action::Build { binaries, checkout, mirror, fresh } => {
+        Action::Build { binaries, checkout, mirror, fresh, label, only_bundle } => {
             let checkout = std::path::absolute(checkout)?;
             let inputs = Inputs { checkout, binaries: std::path::absolute(binaries)? };
-            assemble::build(&Order { inputs, out, mirror, is_fresh: fresh }).map(drop)
+            let scope = if only_bundle { Scope::Bundle } else { Scope::All };
+            assemble::build(&Order { inputs, out, mirror, is_fresh: fresh, label, scope }).map(drop)
         }
         Action::Boot { direct, stay, seed, keep, within } => {
             let products = Products::last(&out)?;

@@ -52,8 +52,9 @@ const TAKEN_OUT: [&str; 23] = [
     "var/lib/systemd",
     "var/log",
 ];
-const ENABLED: [&str; 6] = [
+const ENABLED: [&str; 7] = [
     "chrony.service",
+    "gabion-failures.service",
     "gabion-give-up.timer",
     "gabion-ssh-keys.service",
     "gabiond.service",

@@ -1,100 +1,15 @@
-//! `gabion-upgrade`, on a machine of files: its ESP is a folder, its roots are files, its kernel line too.
+//! `gabion-upgrade`, on a machine of files.
 
 #![allow(clippy::unwrap_used)]
 
+mod machine;
+mod power_cut;
+
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 
-use tempfile::TempDir;
-
-const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/files/usr/sbin/gabion-upgrade");
-/// A root is larger than what an upgrade writes.
-const ROOT_BYTES: u64 = 64 << 10;
-
-struct Machine {
-    folder: TempDir,
-}
-
-impl Machine {
-    /// Version `running` runs from root a, and is good.
-    fn new(running: &str) -> Self {
-        let machine = Self { folder: tempfile::tempdir().unwrap() };
-        fs::create_dir_all(machine.path("kernels")).unwrap();
-        fs::create_dir_all(machine.path("devices")).unwrap();
-        for slot in ["a", "b"] {
-            let root = fs::File::create(machine.root(slot)).unwrap();
-            root.set_len(ROOT_BYTES).unwrap();
-        }
-        machine.runs(running, "a");
-        fs::write(machine.path(&format!("kernels/gabion_{running}.efi")), "kernel").unwrap();
-        let script = fs::read_to_string(SCRIPT)
-            .unwrap()
-            .replace("=/proc/cmdline", &format!("={}", machine.path("line").display()))
-            .replace("=/boot/EFI/Linux", &format!("={}", machine.path("kernels").display()))
-            .replace("=/dev/disk/by-partlabel", &format!("={}", machine.path("devices").display()));
-        fs::write(machine.path("script"), script).unwrap();
-        machine
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    fn root(&self, slot: &str) -> PathBuf {
-        self.path(&format!("devices/gabion-root-{slot}"))
-    }
-
-    fn runs(&self, version: &str, slot: &str) {
-        let line = format!("gabion.root=gabion-root-{slot} gabion.version={version} ro\n");
-        fs::write(self.path("line"), line).unwrap();
-    }
-
-    fn call(&self, arguments: &[&str]) -> Output {
-        Command::new("sh").arg(self.path("script")).args(arguments).output().unwrap()
-    }
-
-    fn succeeds(&self, arguments: &[&str]) -> String {
-        let output = self.call(arguments);
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap()
-    }
-
-    /// What it says when it refuses.
-    fn fails(&self, arguments: &[&str]) -> String {
-        let output = self.call(arguments);
-        assert!(!output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
-        String::from_utf8(output.stderr).unwrap()
-    }
-
-    fn kernels(&self) -> Vec<String> {
-        let entries = fs::read_dir(self.path("kernels")).unwrap();
-        let mut names: Vec<_> =
-            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
-        names.sort();
-        names
-    }
-
-    /// A bundle of `version`; `damage` changes its files after their sums were made.
-    fn bundle(&self, version: &str, damage: impl Fn(&Path)) -> String {
-        let parts = ["VERSION", "kernel-a.efi", "kernel-b.efi", "root.squashfs"];
-        let folder = self.path("parts");
-        fs::create_dir_all(&folder).unwrap();
-        fs::write(folder.join("VERSION"), format!("{version}\n")).unwrap();
-        for name in &parts[1..] {
-            fs::write(folder.join(name), format!("{name} of {version}")).unwrap();
-        }
-        let mut sum = Command::new("sha256sum");
-        let sums = sum.args(parts).current_dir(&folder).output().unwrap().stdout;
-        fs::write(folder.join("SHA256SUMS"), sums).unwrap();
-        damage(&folder);
-        let bundle = self.path("bundle.tar");
-        let mut tar = Command::new("tar");
-        tar.arg("-C").arg(&folder).arg("-cf").arg(&bundle).arg("SHA256SUMS").args(parts);
-        assert!(tar.status().unwrap().success());
-        bundle.into_os_string().into_string().unwrap()
-    }
-}
+use machine::{Machine, ROOT_BYTES};
 
 #[test]
 fn an_upgrade_writes_the_other_root_and_puts_its_kernel_on_trial() {
@@ -173,4 +88,95 @@ fn what_makes_no_sense_is_refused() {
     let bundle = machine.bundle("1.1", |_| ());
     assert!(machine.fails(&["install", &bundle]).contains("on trial"));
     assert!(machine.succeeds(&["status"]).contains("there: 1.0, on trial"));
+}
+
+#[test]
+fn a_label_makes_a_version_higher() {
+    let machine = Machine::new("0.1.0-20261122202400");
+    let bundle = machine.bundle("0.1.0-20261122202400.next", |_| ());
+    machine.succeeds(&["install", &bundle]);
+    let there = ["gabion_0.1.0-20261122202400.efi", "gabion_0.1.0-20261122202400.next+3.efi"];
+    assert_eq!(machine.kernels(), there);
+}
+
+#[test]
+fn a_pending_downgrade_gives_way_to_another_version() {
+    let machine = Machine::new("1.10");
+    let lower = machine.bundle("1.9", |_| ());
+    machine.succeeds(&["install", &lower]);
+    assert_eq!(machine.kernels(), ["gabion_1.10+0.efi", "gabion_1.9+3.efi"]);
+    let higher = machine.bundle("1.11", |_| ());
+    machine.succeeds(&["install", &higher]);
+    assert_eq!(machine.kernels(), ["gabion_1.10.efi", "gabion_1.11+3.efi"]);
+}
+
+#[test]
+fn what_does_not_belong_here_changes_nothing() {
+    type Change = fn(&Path);
+    let cases: [(&str, Change, &str); 3] = [
+        ("1.1", |folder| fs::write(folder.join("ARCHITECTURE"), "s390x\n").unwrap(), "s390x"),
+        (
+            "1.1",
+            |folder| {
+                let root = vec![7; usize::try_from(ROOT_BYTES).unwrap() + 1];
+                fs::write(folder.join("root.squashfs"), root).unwrap();
+            },
+            "nothing was changed",
+        ),
+        ("../1.1", |_| (), "cannot be the name"),
+    ];
+    for (version, change, reason) in cases {
+        let machine = Machine::new("1.0");
+        let bundle = machine.bundle_of(version, change, |_| ());
+        let said = machine.fails(&["install", &bundle]);
+        assert!(said.contains(reason), "{said}");
+        assert_eq!(machine.kernels(), ["gabion_1.0.efi"]);
+        assert!(fs::read(machine.root("b")).unwrap().iter().all(|byte| *byte == 0));
+    }
+}
+
+#[test]
+fn a_full_esp_changes_nothing() {
+    let machine = Machine::new("1.0");
+    let bundle = machine.bundle("1.1", |_| ());
+    let programs = machine.path("programs");
+    fs::create_dir(&programs).unwrap();
+    let df = programs.join("df");
+    fs::write(&df, "#!/bin/sh\necho Avail; echo 4\n").unwrap();
+    fs::set_permissions(&df, fs::Permissions::from_mode(0o755)).unwrap();
+    let path = format!("{}:{}", programs.display(), std::env::var("PATH").unwrap());
+    let output = machine.command(&["install", &bundle]).env("PATH", &path).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("the ESP has room for 4: nothing was changed"), "{said}");
+    assert_eq!(machine.kernels(), ["gabion_1.0.efi"]);
+    // The kernel that it takes the place of makes room.
+    fs::write(machine.path("kernels/gabion_0.9.efi"), [7; 64]).unwrap();
+    let output = machine.command(&["install", &bundle]).env("PATH", &path).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn two_at_once_do_not_write_into_one_root() {
+    let machine = Machine::new("1.0");
+    let bundle = machine.bundle("1.1", |_| ());
+    let lock = fs::File::create(machine.path("lock")).unwrap();
+    lock.lock().unwrap();
+    assert!(machine.fails(&["install", &bundle]).contains("another gabion-upgrade is at work"));
+    assert!(machine.fails(&["rollback"]).contains("another gabion-upgrade is at work"));
+    lock.unlock().unwrap();
+    machine.succeeds(&["install", &bundle]);
+}
+
+#[test]
+fn a_version_that_was_given_up_is_told_of() {
+    let machine = Machine::new("1.0");
+    assert_eq!(machine.succeeds(&["failures"]), "");
+    fs::write(machine.path("kernels/gabion_1.1+0-3.efi"), "kernel").unwrap();
+    let told = "gabion: version 1.1 has not become good in 3 tries; 1.0 runs\n";
+    assert_eq!(machine.succeeds(&["failures"]), told);
+    assert!(machine.succeeds(&["status"]).contains("there: 1.1, has used up its tries"));
+    // Put behind by its owner: no failure.
+    let behind = machine.path("kernels/gabion_1.1+0.efi");
+    fs::rename(machine.path("kernels/gabion_1.1+0-3.efi"), behind).unwrap();
+    assert_eq!(machine.succeeds(&["failures"]), "");
 }

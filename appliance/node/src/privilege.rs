@@ -150,6 +150,21 @@ mod tests {
     }
 
     #[test]
+    fn the_unit_leaves_what_confinement_and_pinned_maps_take() {
+        let unit = include_str!("../../../packaging/gabiond.service");
+        let line = |key: &str| unit.lines().find(|line| line.starts_with(key)).unwrap_or_default();
+        // systemd 252 has no @sandbox; refused with EPERM they look like a kernel without landlock.
+        for call in ["create_ruleset", "add_rule", "restrict_self"] {
+            assert!(line("SystemCallFilter=").contains(&format!("landlock_{call}")), "{call}");
+        }
+        // Above it ProtectKernelTunables= has its say.
+        let pins = Config::parse("[interfaces]\na = \"b\"\n", "t").expect("the text is right");
+        let pins = pins.node.pin_dir.display().to_string();
+        assert_eq!(line("ReadWritePaths="), format!("ReadWritePaths=-{pins}"));
+        assert!(line("ExecStartPre=-+/bin/mkdir").ends_with(&pins));
+    }
+
+    #[test]
     fn the_null_datapath_needs_nothing() {
         let parse = |text: &str| Config::parse(text, "t").expect("the text is right");
         let null = "[node]\ndatapath = \"null\"\n[interfaces]\na = \"b\"\n";

@@ -99,8 +99,10 @@ image: build ## Builds the VM image, its upgrade bundle and its SBOM into target
 	$(CARGO) build --locked --profile $(PROFILE) -p gabion-provision -p gabion-image
 	@$(BIN)/image build --binaries $(BIN) --out $(TARGET_DIR)/image $(IMAGE)
 
-boot-test: image ## Boots the image in QEMU, one alone and two between load balancers: a quarter of an hour (root)
+boot-test: image ## Boots the image in QEMU, one alone, upgraded, and two between load balancers: half an hour (root)
 	@$(BIN)/gabion lab run boot --image $(TARGET_DIR)/image
+	@$(BIN)/image build --binaries $(BIN) --out $(TARGET_DIR)/image --label next --only-bundle $(filter-out --fresh,$(IMAGE))
+	@$(BIN)/gabion lab run upgrade --image $(TARGET_DIR)/image --bundle $(TARGET_DIR)/image/gabion-$$(cat $(TARGET_DIR)/image/VERSION).next.bundle.tar
 	@$(BIN)/gabion lab run asymmetric --image $(TARGET_DIR)/image
 	@$(BIN)/gabion lab run failover --by power-off $(TWO_MACHINES)
 	@$(BIN)/gabion lab run restart $(TWO_MACHINES)

@@ -162,6 +162,10 @@ struct ImageOptions {
     /// `boot` alone: no more than the first boot, the policy and traffic
     #[arg(long, requires = "image")]
     quick: bool,
+
+    /// `upgrade` alone: the bundle of another version, of `image build`
+    #[arg(long, value_name = "FILE", requires = "image")]
+    bundle: Option<PathBuf>,
 }
 
 impl ImageOptions {
@@ -191,7 +195,7 @@ pub(crate) fn run(command: Command) -> Result<()> {
         Command::Down(down) => take_down(down.name.as_deref()),
         Command::Status(status) => list(&status),
         Command::Run(run) => {
-            if run.common.scenario == boot::NAME {
+            if boot::NAMES.contains(&&*run.common.scenario) {
                 return run_boot(&run);
             }
             if let Some(scenario) = cluster::Scenario::find(&run.common.scenario) {
@@ -214,7 +218,7 @@ fn names() -> Vec<&'static str> {
         .map(|scenario| scenario.name)
         .into_iter()
         .chain(with_balancers)
-        .chain([boot::NAME])
+        .chain(boot::NAMES)
         .collect()
 }
 
@@ -245,21 +249,42 @@ fn run_cluster(scenario: cluster::Scenario, run: &Run) -> Result<()> {
 
 fn run_boot(run: &Run) -> Result<()> {
     must_be_root()?;
+    let wanted = &run.common.scenario;
     let image = run.image.image()?.ok_or_else(|| {
-        Failure::new("`boot` boots an image, and none is given")
-            .next("make image; gabion lab run boot --image target/image")
+        Failure::new(format!("`{wanted}` boots an image, and none is given"))
+            .next(format!("make image; gabion lab run {wanted} --image target/image"))
     })?;
+    let scenario = boot_scenario(run, &image)?;
     let name = match &run.common.name {
         Some(name) => checked_name(name)?,
-        None => format!("{}{}", boot::NAME, std::process::id()),
+        None => format!("{}{}", scenario.name(), std::process::id()),
     };
     boot::run(&boot::Wanted {
         name,
         image,
-        is_quick: run.image.quick,
+        scenario,
         json: run.json.as_deref(),
         bin_dir: run.common.bin_dir.clone(),
     })
+}
+
+fn boot_scenario(run: &Run, image: &Image) -> Result<boot::Scenario> {
+    if run.common.scenario != boot::UPGRADE {
+        let boot = if run.image.quick { boot::Scenario::QuickBoot } else { boot::Scenario::Boot };
+        return Ok(boot);
+    }
+    if image.direct.is_some() {
+        return Err(Failure::new(
+            "the boot loader chooses the version, and --direct leaves it out",
+        )
+        .next("leave out --direct")
+        .into());
+    }
+    let bundle = run.image.bundle.clone().ok_or_else(|| {
+        Failure::new("`upgrade` takes the bundle of another version, and none is given")
+            .next("image build --label next --only-bundle; --bundle FILE")
+    })?;
+    Ok(boot::Scenario::Upgrade { bundle })
 }
 
 fn find(name: &str) -> Result<&'static Scenario> {

@@ -1,9 +1,12 @@
-//! `boot`: the appliance's image in a virtual machine, from its first boot to what is wrong with it.
+//! `boot` and `upgrade`: the appliance's image in a virtual machine, from its first boot to what is wrong with it, and
+//! from one version to another.
 
 mod bad_input;
 mod network;
+mod shell;
 mod site;
 mod trial;
+mod upgrade;
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -20,16 +23,45 @@ use crate::failure::Failure;
 use crate::present::{Paint, Tone};
 use site::Site;
 
-/// The scenario's name.
-pub(crate) const NAME: &str = "boot";
+/// What is tried.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Scenario {
+    Boot,
+    /// The first boot alone.
+    QuickBoot,
+    /// To the version of this bundle and back.
+    Upgrade {
+        bundle: PathBuf,
+    },
+}
+
+/// The scenarios' names.
+pub(crate) const NAMES: [&str; 2] = [BOOT, UPGRADE];
+pub(crate) const BOOT: &str = "boot";
+pub(crate) const UPGRADE: &str = "upgrade";
+
+impl Scenario {
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Boot | Self::QuickBoot => BOOT,
+            Self::Upgrade { .. } => UPGRADE,
+        }
+    }
+
+    fn title(&self) -> &'static str {
+        match self {
+            Self::Boot | Self::QuickBoot => "The appliance's image, booted",
+            Self::Upgrade { .. } => "The appliance's image, upgraded",
+        }
+    }
+}
 
 /// What the scenario is told.
 #[derive(Debug)]
 pub(crate) struct Wanted<'a> {
     pub(crate) name: String,
     pub(crate) image: Image,
-    /// The first boot alone.
-    pub(crate) is_quick: bool,
+    pub(crate) scenario: Scenario,
     pub(crate) json: Option<&'a Path>,
     pub(crate) bin_dir: Option<PathBuf>,
 }
@@ -42,7 +74,7 @@ pub(crate) fn run(wanted: &Wanted<'_>) -> Result<()> {
     let quiet = wanted.json == Some(Path::new("-"));
     let paint = if quiet { Paint::stderr() } else { Paint::stdout() };
     let line = |text: &str| if quiet { eprintln!("{text}") } else { println!("{text}") };
-    line(&format!("\n{}", paint.apply(Tone::Strong, "The appliance's image, booted")));
+    line(&format!("\n{}", paint.apply(Tone::Strong, wanted.scenario.title())));
     line(network::DRAWING);
     let begin = Instant::now();
     let step = |what: &str| line(&format!("{:>8.1} s  {what}", begin.elapsed().as_secs_f64()));
@@ -53,7 +85,7 @@ pub(crate) fn run(wanted: &Wanted<'_>) -> Result<()> {
         findings.check("lab", "the lab works", false, format!("{error:#}"));
     }
     if let Some(path) = wanted.json {
-        report::write(path, &findings.json(NAME, Map::new()))?;
+        report::write(path, &findings.json(wanted.scenario.name(), Map::new()))?;
     }
     line(&findings.text(paint));
     line(&format!("  {:.1} s\n", begin.elapsed().as_secs_f64()));
@@ -65,11 +97,15 @@ pub(crate) fn run(wanted: &Wanted<'_>) -> Result<()> {
 fn play(wanted: &Wanted<'_>, findings: &mut Findings, step: impl Fn(&str)) -> Result<()> {
     step("first boot");
     let mut site = Site::build(wanted)?;
-    trial::first_boot(&mut site, findings)?;
+    if let Scenario::Upgrade { bundle } = &wanted.scenario {
+        return upgrade::play(&mut site, findings, bundle, step);
+    }
+    let custom_data = site.custom_data()?;
+    trial::first_boot(&mut site, findings, &custom_data)?;
     step("first policy");
     trial::first_policy(&site, findings)?;
     trial::traffic(&site, findings, "passes")?;
-    if wanted.is_quick {
+    if wanted.scenario == Scenario::QuickBoot {
         return Ok(());
     }
     step("reset");

@@ -59,7 +59,7 @@ impl Site {
     pub(crate) fn build(wanted: &Wanted<'_>) -> Result<Self> {
         let lab = Lab::build(
             &wanted.name,
-            super::NAME,
+            wanted.scenario.name(),
             network::topology(),
             Offloads::On,
             Lifetime::Bound,

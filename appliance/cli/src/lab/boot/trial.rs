@@ -13,13 +13,16 @@ use crate::lab::node::lacks_only_policy;
 use crate::lab::process::Finished;
 use crate::lab::report::Findings;
 
-/// Switches the machine on with good custom data, and holds what its health endpoint says against what it has.
+/// Switches the machine on with this custom data, and holds what its health endpoint says against what it has.
 ///
 /// # Errors
 /// If it does not come up.
-pub(super) fn first_boot(site: &mut Site, findings: &mut Findings) -> Result<()> {
-    let custom_data = site.custom_data()?;
-    site.provide(Some(&custom_data))?;
+pub(super) fn first_boot(
+    site: &mut Site,
+    findings: &mut Findings,
+    custom_data: &str,
+) -> Result<()> {
+    site.provide(Some(custom_data))?;
     let begin = Instant::now();
     site.switch_on()?;
     let mut too_early = None;
@@ -209,11 +212,11 @@ fn probes(site: &Site) -> [u16; 2] {
     probed.map(|(host, node)| site.probe(host, node).map_or(0, |health| health.status))
 }
 
-fn is_ready(site: &Site) -> bool {
+pub(super) fn is_ready(site: &Site) -> bool {
     probes(site) == [200; 2]
 }
 
-fn push(site: &Site, policy: &str) -> Result<()> {
+pub(super) fn push(site: &Site, policy: &str) -> Result<()> {
     let file = site.file("policy.yaml", policy)?;
     let pushed = site.operate(&["push", &file])?;
     ensure!(pushed.code == Some(0), "gabion push failed: {}{}", pushed.stdout, pushed.stderr);

@@ -30,6 +30,11 @@ impl Console {
         self.text().lines().find(has_all).map(|line| line.trim().to_owned())
     }
 
+    /// In how many lines this stands.
+    pub(crate) fn count(&self, words: &str) -> usize {
+        self.text().lines().filter(|line| line.contains(words)).count()
+    }
+
     /// The end of it.
     pub(crate) fn last_words(&self) -> String {
         const LINES: usize = 15;

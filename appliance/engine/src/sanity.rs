@@ -54,6 +54,7 @@ const GLOBAL_UNICAST: Prefix<u128> = v6([0x2000, 0, 0, 0, 0, 0, 0, 0], 3);
 const MARTIANS_V4: &[Prefix<u32>] = &[
     v4([0, 0, 0, 0], 8),        // this network, unspecified: RFC 791 section 3.2, RFC 1122 section 3.2.1.3
     v4([127, 0, 0, 0], 8),      // loopback: RFC 1122 section 3.2.1.3
+    v4([168, 63, 129, 16], 32), // of Azure's hosts, each of which answers its own VMs by it: never behind a router
     v4([169, 254, 0, 0], 16),   // link-local: RFC 3927 section 7
     v4([224, 0, 0, 0], 4),      // multicast, which is not routed here: RFC 5771
     v4([240, 0, 0, 0], 4),      // reserved, limited broadcast: RFC 1112 section 4, RFC 8190
@@ -116,6 +117,7 @@ mod tests {
         "0.1.2.3",
         "127.0.0.1",
         "127.255.255.255",
+        "168.63.129.16",
         "169.254.169.254",
         "224.0.0.1",
         "239.255.255.255",
@@ -144,6 +146,8 @@ mod tests {
         "100.64.0.1",
         "126.255.255.255",
         "128.0.0.1",
+        "168.63.129.15",
+        "168.63.129.17",
         "169.253.0.1",
         "169.255.0.1",
         "192.168.1.1",

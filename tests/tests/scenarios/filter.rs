@@ -174,8 +174,9 @@ fn answers_of_the_platforms_services_are_the_hosts() {
     let name = build::udp().from("168.63.129.16:53").to("203.0.113.1:40000").frame();
     let wire = build::tcp().from("168.63.129.16:80").to("203.0.113.1:40000").syn().ack(1).frame();
     let probe = build::tcp().from("168.63.129.16:50000").to("10.1.0.1:4480").syn().frame();
-    dialogue.step("ext", &name, &[], &["drop:to-node"]);
-    dialogue.step("ext", &wire, &[], &["drop:tcp-not-syn"]);
+    for frame in [&name, &wire] {
+        dialogue.step("ext", frame, &[], &["drop:martian-source"]);
+    }
     let services = vec!["168.63.129.16".parse().unwrap()];
     dialogue.engine.set_network(Network { host_services: services, ..network() });
     for frame in [&name, &wire] {
@@ -183,7 +184,36 @@ fn answers_of_the_platforms_services_are_the_hosts() {
     }
     dialogue.step("int", &probe, &[], &["local"]);
     let through = build::udp().from("168.63.129.16:53").to("10.1.0.10:40000").frame();
-    dialogue.step("ext", &through, &[], &["drop:rule-drop"]);
+    dialogue.step("ext", &through, &[], &["drop:martian-source"]);
+}
+
+/// The node's own host answers whatever comes to it by these addresses, as if the node had asked: with the wire server and the metadata
+/// service goes the VM's identity. Nobody reaches them through the node, and nobody sends in their name, whatever the rules say.
+#[test]
+fn nobody_reaches_the_platforms_services_through_the_node() {
+    let mut dialogue = Dialogue::new(super::ALLOW_ALL);
+    let services: Vec<std::net::IpAddr> =
+        ["168.63.129.16", "169.254.169.254"].map(|address| address.parse().unwrap()).into();
+    for host_services in [Vec::new(), services.clone()] {
+        dialogue.engine.set_network(Network { host_services, ..network() });
+        for service in &services {
+            for (side, other) in [("int", "10.1.0.10"), ("ext", "198.51.100.9")] {
+                for port in [53, 80, 443, 32_526] {
+                    let (us, them) = (format!("{other}:40000"), format!("{service}:{port}"));
+                    let ask = build::tcp().from(&us).to(&them).syn().frame();
+                    dialogue.step(side, &ask, &[], &["drop:martian-destination"]);
+                    let ask = build::udp().from(&us).to(&them).frame();
+                    dialogue.step(side, &ask, &[], &["drop:martian-destination"]);
+                }
+            }
+            // In their name, to whom rules would let pass.
+            for port in [4_480, 443] {
+                let from = format!("{service}:50000");
+                let claim = build::tcp().from(&from).to(&format!("10.1.0.10:{port}")).syn();
+                dialogue.step("ext", &claim.frame(), &[], &["drop:martian-source"]);
+            }
+        }
+    }
 }
 
 #[test]

@@ -38,6 +38,12 @@ pub enum Fault {
     Half,
     /// Without the time of day.
     NoDate,
+    /// Right, in many chunks.
+    Chunks,
+    /// Chunks without end, each at once or so long after the last.
+    Endless(Duration),
+    /// Somebody else is said to know.
+    Redirect(SocketAddr),
 }
 
 /// The service; it ends with this.
@@ -303,6 +309,27 @@ fn answer_document(stream: &mut TcpStream, state: &Mutex<State>) -> std::io::Res
         Some(Fault::Late(time)) => {
             std::thread::sleep(time);
             write(stream, state, 200, "", &body, true)
+        }
+        Some(Fault::Chunks) => {
+            write!(stream, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")?;
+            for chunk in body.as_bytes().chunks(7) {
+                write!(stream, "{:x}\r\n", chunk.len())?;
+                stream.write_all(chunk)?;
+                stream.write_all(b"\r\n")?;
+            }
+            stream.write_all(b"0\r\n\r\n")
+        }
+        Some(Fault::Endless(pause)) => {
+            write!(stream, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")?;
+            // Until nobody listens.
+            loop {
+                stream.write_all(b"8\r\n        \r\n")?;
+                std::thread::sleep(pause);
+            }
+        }
+        Some(Fault::Redirect(to)) => {
+            let location = format!("Location: http://{to}/metadata/scheduledevents\r\n");
+            write(stream, state, 307, &location, &body, true)
         }
         Some(Fault::Half) => {
             let length = body.len();

@@ -2,6 +2,7 @@
 //!
 //! Words that nobody has told us yet are kept: a kind of event that Azure invents tomorrow still ends this machine.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -158,8 +159,13 @@ impl Document {
             return Err(ReadDocumentError::Many(events.len()));
         }
         let all = events.len();
-        let events: Vec<_> =
-            events.into_iter().filter_map(|event| read_event(event, written)).collect();
+        let mut ids = BTreeSet::new();
+        let events: Vec<_> = events
+            .into_iter()
+            .filter_map(|event| read_event(event, written))
+            // What is said twice in one document is believed once.
+            .filter(|event| ids.insert(event.id.clone()))
+            .collect();
         Ok(Self { incarnation: document_incarnation, unreadable: all - events.len(), events })
     }
 }
@@ -277,6 +283,16 @@ mod tests {
         assert!(Document::read(b"{}", OffsetDateTime::UNIX_EPOCH).is_err());
         let many = format!("{{\"Events\":[{}1]}}", "1,".repeat(EVENTS_MAX));
         assert!(Document::read(many.as_bytes(), OffsetDateTime::UNIX_EPOCH).is_err());
+    }
+
+    #[test]
+    fn an_event_that_stands_twice_is_believed_once() {
+        let one = &FREEZE[FREEZE.find("[ {").unwrap() + 2..FREEZE.rfind('}').unwrap() - 2];
+        let other = one.replace("Freeze", "Reboot");
+        let twice = FREEZE.replace(one, &format!("{one}, {other}"));
+        let read = Document::read(twice.as_bytes(), OffsetDateTime::UNIX_EPOCH).unwrap();
+        assert_eq!((read.events.len(), read.unreadable), (1, 1), "{twice}");
+        assert_eq!(read.events[0].kind, Kind::Freeze);
     }
 
     #[test]

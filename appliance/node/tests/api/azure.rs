@@ -160,6 +160,26 @@ async fn each_way_to_fail_has_its_name() {
     assert_eq!(nobody.label(), "unreachable");
 }
 
+/// However an answer comes: it is bounded in size and time, and nobody else is asked.
+#[tokio::test]
+async fn a_service_that_lies_about_its_answer_is_left() {
+    let (service, other) = (Metadata::start(VM), Metadata::start("fw-2"));
+    service.plan("a", "Reboot", &[VM], 900);
+    let asked = Asked { address: service.address() };
+    service.fail([Fault::Chunks]);
+    assert_eq!(asked.events(LONG).await.unwrap().events[0].id, "a");
+    service.fail([Fault::Endless(Duration::ZERO)]);
+    let endless = asked.events(LONG).await.unwrap_err();
+    assert_eq!(endless.label(), "unreadable", "{endless}");
+    service.fail([Fault::Endless(Duration::from_millis(5))]);
+    let slow = asked.events(Duration::from_millis(100)).await.unwrap_err();
+    assert_eq!(slow.to_string(), "no answer within 100ms");
+    service.fail([Fault::Redirect(other.address())]);
+    let redirected = asked.events(LONG).await.unwrap_err();
+    assert_eq!(redirected.to_string(), "it answered 307 Temporary Redirect");
+    assert_eq!(other.documents(), 0);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn failures_in_the_middle_of_a_drain_do_not_end_it() {
     let (home, metadata) = (Home::new(), Metadata::start(VM));

@@ -96,11 +96,33 @@ impl Picture {
         let elsewhere = |address: &&InterfaceAddress| self.interface(address.index).is_none();
         Network {
             interfaces: interfaces.collect(),
-            routes: self.routes.iter().filter_map(|route| self.route(route)).collect(),
+            routes: self.routes(),
             host_addresses: self.addresses.iter().filter(elsewhere).map(|a| a.ip).collect(),
             host_ports: self.host_ports.clone(),
             host_services: self.host_services.clone(),
         }
+    }
+
+    /// The main table's routes, and after them the data interfaces' own networks: those may stand in tables of their
+    /// interfaces alone, as policy routing has it, and who is on a link is reached over it all the same.
+    fn routes(&self) -> Vec<gabion_engine::Route> {
+        let mut routes: Vec<_> = self.routes.iter().filter_map(|route| self.route(route)).collect();
+        for address in &self.addresses {
+            let Some(network) = on_link(address) else { continue };
+            let is_up = self.links.get(&address.index).is_some_and(|link| link.up);
+            let Some(out) = self.interface(address.index).filter(|_| is_up) else { continue };
+            // Whoever has written a route for it means that one, be it a black hole.
+            if routes.iter().all(|route| route.prefix != network) {
+                let out = Some(out);
+                routes.push(gabion_engine::Route {
+                    prefix: network,
+                    gateway: None,
+                    out,
+                    metric: 0,
+                });
+            }
+        }
+        routes
     }
 
     fn route(&self, route: &Route) -> Option<gabion_engine::Route> {
@@ -165,6 +187,16 @@ pub(crate) fn half(name: &str, device: &str, whole: &str) -> String {
     format!(
         "interface {name}: device {device} is a half of {whole}, which gets its packets and may lose it any time (a virtual function of accelerated networking comes and goes); write {name} = \"{whole}\" under [interfaces]"
     )
+}
+
+/// The network that an address says is on its link; of link-local ones every link has the same.
+fn on_link(address: &InterfaceAddress) -> Option<IpNet> {
+    let network = prefix(address)?.trunc();
+    let is_local = match network {
+        IpNet::V4(network) => network.addr().is_link_local(),
+        IpNet::V6(network) => network.addr().is_unicast_link_local(),
+    };
+    (!is_local && network.prefix_len() < network.max_prefix_len()).then_some(network)
 }
 
 fn prefix(address: &InterfaceAddress) -> Option<IpNet> {
@@ -268,8 +300,40 @@ mod tests {
                 ("0.0.0.0/0".to_owned(), gateway, Some(InterfaceId(0))),
                 ("10.8.0.0/16".to_owned(), None, None),
                 ("10.9.0.0/16".to_owned(), None, None),
+                ("192.0.2.0/24".to_owned(), None, Some(InterfaceId(0))),
+                ("2001:db8::/64".to_owned(), None, Some(InterfaceId(1))),
             ]
         );
+    }
+
+    #[test]
+    fn hosts_on_a_data_link_need_no_route_in_the_main_table() {
+        let gateway = Some("10.1.0.5".parse().unwrap());
+        let mut picture = picture(vec![
+            link(2, "eth1"),
+            link(3, "eth2"),
+            link(4, "eth0"),
+            address(2, "192.0.2.1", 24),
+            address(2, "192.0.2.9", 24),
+            address(2, "203.0.113.7", 32),
+            address(2, "fe80::2", 64),
+            address(3, "10.1.0.1", 24),
+            address(4, "10.9.0.1", 24),
+            route("10.1.0.0", 24, RouteTarget::Link { index: LinkIndex(3), gateway }),
+            NetworkEvent::Resynced,
+        ]);
+        let told = |network: Network| -> Vec<_> {
+            network.routes.iter().map(|r| (r.prefix.to_string(), r.gateway, r.out)).collect()
+        };
+        // Not the host's own network, not an address alone, not in place of a route that somebody has written.
+        let expected = [
+            ("10.1.0.0/24".to_owned(), gateway, Some(InterfaceId(1))),
+            ("192.0.2.0/24".to_owned(), None, Some(InterfaceId(0))),
+        ];
+        assert_eq!(told(picture.network().unwrap()), expected);
+        let NetworkEvent::LinkChanged(ext) = link(2, "eth1") else { unreachable!() };
+        picture.apply(NetworkEvent::LinkChanged(Link { up: false, ..ext }));
+        assert_eq!(told(picture.network().unwrap()), expected[..1]);
     }
 
     #[test]

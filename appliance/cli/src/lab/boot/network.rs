@@ -61,9 +61,5 @@ pub(crate) fn topology() -> Topology {
         .host(OPERATOR, Role::End, &[])
         .host(CLIENT, Role::End, &[("10.1.0.0/24", NODE_EXT)])
         .host(SERVER, Role::End, &[("0.0.0.0/0", NODE_INT)])
-        .host(
-            NODE,
-            Role::Machine,
-            &[("0.0.0.0/0", "203.0.113.254"), ("10.1.0.0/24", SERVER_ADDRESS)],
-        )
+        .host(NODE, Role::Machine, &[("0.0.0.0/0", "203.0.113.254")])
 }

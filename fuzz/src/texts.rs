@@ -85,8 +85,12 @@ pub(crate) fn first_boot(bytes: &[u8]) {
                     "{problem}"
                 );
             }
-            let files =
-                plan::held(&problems[0].to_string(), &Given::default(), Path::new(DIRECTORY));
+            let files = plan::held(
+                &problems[0].to_string(),
+                &Given::default(),
+                Path::new(DIRECTORY),
+                Platform::Azure,
+            );
             assert!(!configuration(&files).unwrap().moves());
             return;
         }

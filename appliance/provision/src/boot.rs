@@ -138,7 +138,11 @@ impl<J: Judge> Boot<'_, J> {
             Ok(Some((name, found))) => {
                 self.provision(Platform::Other, Some(&name), Ok(Some(found)))
             }
-            // Without its disk an instance is the one that it was.
+            // Without its disk an instance is the one that it was, and with one that cannot be read.
+            Err(error) if known.is_some() => {
+                eprintln!("gabion-provision: {}", plan::printable(&error.to_string()));
+                self.again()
+            }
             Ok(None) if known.is_some() => self.again(),
             Ok(None) if self.is_of_another_hand()? => {
                 self.places.apply(&self.places.devices())?;
@@ -285,6 +289,7 @@ impl<J: Judge> Boot<'_, J> {
         devices: &Devices,
     ) -> anyhow::Result<Done> {
         self.forget()?;
+        let why: Vec<String> = why.iter().map(|line| plan::printable(line)).collect();
         let first = why.first().map_or("unknown", String::as_str);
         let reason = match why.len() {
             0 | 1 => first.to_owned(),
@@ -294,7 +299,7 @@ impl<J: Judge> Boot<'_, J> {
         if platform == Platform::Azure {
             report::write(&self.places.directory, &Outcome::Failed(reason.clone()))?;
         }
-        for file in plan::held(&reason, given, &self.places.directory) {
+        for file in plan::held(&reason, given, &self.places.directory, platform) {
             files::write(&self.places.directory.join(&file.path), file.mode, &file.text)?;
         }
         self.places.apply(devices)?;

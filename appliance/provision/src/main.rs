@@ -14,6 +14,7 @@ use gabion_provision::enrol;
 use gabion_provision::host::Places;
 use gabion_provision::limits::DATA_BYTES_MAX;
 use gabion_provision::media::read_limited;
+use gabion_provision::plan;
 use gabion_provision::report::{self, Outcome};
 use gabion_provision::wireserver::{self, WireServer};
 
@@ -168,7 +169,8 @@ fn tell(options: &Options, done: &Done) -> ExitCode {
 
 /// On standard error, for the journal; and on the console, for who has nothing else.
 fn say(options: &Options, lines: &[String]) {
-    let text: String = lines.iter().map(|line| format!("gabion-provision: {line}\n")).collect();
+    let line = |line: &String| format!("gabion-provision: {}\n", plan::printable(line));
+    let text: String = lines.iter().map(line).collect();
     eprint!("{text}");
     if options.root == Path::new("/")
         && matches!(options.task, Task::Boot)

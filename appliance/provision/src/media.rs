@@ -1,9 +1,12 @@
 //! Disks with first-boot data: found, mounted read-only, read, and let go.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::OFlags;
+use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
 /// UDF first: Azure's disk has both, and its file names in ISO 9660 are cut.
@@ -52,8 +55,32 @@ impl Drop for Mounted {
 /// # Errors
 /// As reading a file.
 pub fn read_limited(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    read_open(File::open(path)?, limit)
+}
+
+/// The same of a disk that anybody may have made: what is no file of its own leads elsewhere (ISO 9660 can have links
+/// to this machine's files) or has no end.
+///
+/// # Errors
+/// As reading a file, or it is none.
+pub fn read_of_disk(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    // A pipe without a writer would be waited for.
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let file = OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(path);
+    let no_file = || io::Error::new(io::ErrorKind::InvalidData, "it is no plain file");
+    let file = match file {
+        Err(error) if error.raw_os_error() == Some(Errno::LOOP.raw_os_error()) => Err(no_file()),
+        file => file,
+    }?;
+    if !file.metadata()?.is_file() {
+        return Err(no_file());
+    }
+    read_open(file, limit)
+}
+
+fn read_open(file: File, limit: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    File::open(path)?.take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
+    file.take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
@@ -64,8 +91,9 @@ pub fn optical(devices: &Path) -> Vec<PathBuf> {
 
 /// The disk of a label, however it is written. `by_label` is `/dev/disk/by-label`.
 pub fn labelled(by_label: &Path, label: &str) -> Option<PathBuf> {
-    let mut paths = fs::read_dir(by_label).ok()?.filter_map(|entry| Some(entry.ok()?.path()));
+    let paths = fs::read_dir(by_label).ok()?.filter_map(|entry| Some(entry.ok()?.path()));
     let is_it =
         |path: &PathBuf| path.file_name().is_some_and(|name| name.eq_ignore_ascii_case(label));
-    paths.find(is_it)
+    // Of two that are written differently always the same.
+    paths.filter(is_it).min()
 }

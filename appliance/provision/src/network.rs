@@ -56,16 +56,15 @@ LinkLocalAddressing=ipv6
 ";
 
 /// For an instance whose first-boot data is wrong.
-pub fn any() -> File {
-    file("90-gabion-any.network", ANY.to_owned())
+pub fn any(platform: Platform) -> Vec<File> {
+    let mut files = before(platform);
+    files.push(file("90-gabion-any.network", ANY.to_owned()));
+    files
 }
 
 /// One file for each interface.
 pub fn files(first: &FirstBoot, platform: Platform) -> Vec<File> {
-    let mut files = Vec::new();
-    if platform == Platform::Azure {
-        files.push(file("05-gabion-virtual-function.network", VIRTUAL_FUNCTIONS.to_owned()));
-    }
+    let mut files = before(platform);
     for (number, interface) in first.interfaces().enumerate() {
         let is_data = number >= first.host.len();
         let role = match (is_data, number) {
@@ -77,6 +76,16 @@ pub fn files(first: &FirstBoot, platform: Platform) -> Vec<File> {
         files.push(file(&format!("10-gabion-{}.network", interface.name), text));
     }
     files
+}
+
+/// What comes before all interfaces.
+fn before(platform: Platform) -> Vec<File> {
+    match platform {
+        Platform::Azure => {
+            vec![file("05-gabion-virtual-function.network", VIRTUAL_FUNCTIONS.to_owned())]
+        }
+        Platform::Other => Vec::new(),
+    }
 }
 
 /// A file as the network daemon takes it: rules know devices by name alone.

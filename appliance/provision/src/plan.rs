@@ -14,8 +14,7 @@ const API_LISTEN: &str = "[::]:4450";
 /// Less than the service manager gives gabiond's start.
 const DEVICE_WAIT_MS: i64 = 20_000;
 /// What a node says that waits for its certificates.
-const WAITS: &str =
-    "waits for its certificates: gabion pki enrol ADDRESS --token-file FILE --ca DIRECTORY";
+const WAITS: &str = "waits for its certificates: gabion pki enrol ADDRESS --node NAME=ADDRESS --token-file FILE --dir DIRECTORY";
 
 /// Names of files, from the directory of the configuration.
 pub const CONFIG: &str = "gabiond.toml";
@@ -109,15 +108,22 @@ pub fn plan(
 
 /// What a node is given whose first-boot data is wrong: it is held, and asks for addresses on every interface, so that
 /// its reason can be read.
-pub fn held(reason: &str, given: &Given, directory: &Path) -> Vec<File> {
+pub fn held(reason: &str, given: &Given, directory: &Path, platform: Platform) -> Vec<File> {
     let mut config = Table::new();
     let node = section(&mut config, "node");
     node.insert("hold".into(), one_line(reason).into());
     node.insert("state_dir".into(), state_directory(directory).into());
-    let mut files = vec![network::any()];
+    let mut files = network::any(platform);
     files.extend(given.files());
     files.push(File::new(CONFIG, 0o640, text(&config)));
     files
+}
+
+/// A line that does nothing to the terminal that shows it: what is wrong is told in words of whoever wrote the data.
+pub fn printable(text: &str) -> String {
+    let shown =
+        |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+    text.chars().map(shown).collect()
 }
 
 /// A reason as `node.hold` takes it.

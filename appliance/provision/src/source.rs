@@ -8,7 +8,7 @@ use serde::Deserialize;
 use crate::document::is_host_name;
 use crate::instance;
 use crate::limits::{DATA_BYTES_MAX, OVF_BYTES_MAX};
-use crate::media::{self, Mounted, read_limited};
+use crate::media::{self, Mounted, read_of_disk};
 use crate::ovf::{self, ReadEnvironmentError};
 use crate::plan::Given;
 
@@ -55,7 +55,7 @@ pub fn azure(devices: &Path, at: &Path) -> Result<Option<Found>, FindError> {
 /// [`FindError`].
 pub fn azure_directory(directory: &Path) -> Result<Option<Found>, FindError> {
     let file = "ovf-env.xml";
-    match read_limited(&directory.join(file), OVF_BYTES_MAX) {
+    match read_of_disk(&directory.join(file), OVF_BYTES_MAX) {
         Ok(bytes) => {
             let found = ovf::read(&bytes)?;
             Ok(Some(Found { given: found.given, data: found.custom_data }))
@@ -82,12 +82,12 @@ pub fn no_cloud(by_label: &Path, at: &Path) -> Result<Option<(String, Found)>, F
 /// [`FindError`].
 pub fn no_cloud_directory(directory: &Path) -> Result<(String, Found), FindError> {
     let file = "meta-data";
-    let bytes = read_limited(&directory.join(file), META_BYTES_MAX)
+    let bytes = read_of_disk(&directory.join(file), META_BYTES_MAX)
         .map_err(|source| FindError::Read { file, source })?;
     let meta: Meta = serde_saphyr::from_slice(&bytes)
         .map_err(|error| FindError::Meta(error.without_snippet().to_string()))?;
     let file = "user-data";
-    let data = match read_limited(&directory.join(file), DATA_BYTES_MAX) {
+    let data = match read_of_disk(&directory.join(file), DATA_BYTES_MAX) {
         Ok(bytes) => Some(bytes),
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
         Err(source) => return Err(FindError::Read { file, source }),
@@ -112,6 +112,29 @@ mod tests {
     use std::fs;
 
     use super::*;
+
+    #[test]
+    fn what_is_no_file_on_a_disk_is_not_read() {
+        let elsewhere = tempfile::NamedTempFile::new().unwrap();
+        fs::write(elsewhere.path(), "instance-id: i-1\n").unwrap();
+        for make in [
+            |at: &Path, elsewhere: &Path| std::os::unix::fs::symlink(elsewhere, at).unwrap(),
+            |at: &Path, _: &Path| fs::create_dir(at).unwrap(),
+            |at: &Path, _: &Path| {
+                let mode = rustix::fs::Mode::from_raw_mode(0o600);
+                rustix::fs::mknodat(rustix::fs::CWD, at, rustix::fs::FileType::Fifo, mode, 0)
+                    .unwrap();
+            },
+        ] {
+            let disk = tempfile::tempdir().unwrap();
+            make(&disk.path().join("meta-data"), elsewhere.path());
+            let error = no_cloud_directory(disk.path()).unwrap_err().to_string();
+            assert!(error.ends_with("it is no plain file"), "{error}");
+            make(&disk.path().join("ovf-env.xml"), elsewhere.path());
+            let error = azure_directory(disk.path()).unwrap_err().to_string();
+            assert!(error.ends_with("it is no plain file"), "{error}");
+        }
+    }
 
     #[test]
     fn a_nocloud_disk_names_the_instance() {

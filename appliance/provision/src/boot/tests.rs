@@ -172,6 +172,47 @@ fn wrong_data_holds_the_node_and_says_why() {
 }
 
 #[test]
+fn what_is_wrong_gives_no_orders_to_the_console() {
+    for orders in ["\u{1b}[2J", "\u{9b}2J", "\u{8}\u{8}", "\r"] {
+        let key: String = orders.chars().fold(String::new(), |key, c| match u32::from(c) {
+            code @ (0..0x20 | 0x80..0xa0) => key + &format!("\\x{code:02x}"),
+            _ => key + &c.to_string(),
+        });
+        let settings = format!("settings: {{ \"no{key}thing\": {{ a: 1 }} }}\n");
+        let data = format!(
+            "apiVersion: gabion/first-boot/v1\ninterfaces: {{ mgmt: eth0, ext: eth1 }}\n{settings}"
+        );
+        let machine = Machine::new();
+        let done = machine.provision("azure:1", Some(data.as_bytes()));
+        let Done::Held(why) = done else { panic!("{done:?}") };
+        assert!(why[0].contains("thing"), "{why:?}");
+        let reason = machine.config().node.hold.unwrap();
+        for line in why.iter().chain([&reason]) {
+            assert!(!line.contains(char::is_control), "{line:?}");
+        }
+    }
+}
+
+#[test]
+fn a_disk_that_cannot_be_read_takes_nothing_from_a_known_instance() {
+    let machine = Machine::new();
+    machine.provision("nocloud:i-1", Some(one().as_bytes()));
+    let policy = machine.places.directory.with_file_name("revisions");
+    fs::create_dir_all(&policy).unwrap();
+    let before = machine.read(CONFIG).unwrap();
+    let labels = machine.places.at("dev/disk/by-label");
+    fs::create_dir_all(&labels).unwrap();
+    fs::write(labels.join("cidata"), "no file system").unwrap();
+    assert_eq!(machine.boot().run().unwrap(), Done::Known);
+    assert_eq!(machine.read(CONFIG).unwrap(), before);
+    assert!(policy.exists());
+    // Whoever has not been provisioned is told.
+    fs::remove_file(machine.places.directory.join("instance")).unwrap();
+    let done = machine.boot().run().unwrap();
+    assert!(matches!(&done, Done::Held(why) if why[0].contains("cannot read")), "{done:?}");
+}
+
+#[test]
 fn without_a_disk_a_node_is_held_unless_somebody_has_configured_it() {
     let machine = Machine::new();
     assert!(matches!(machine.boot().run().unwrap(), Done::Held(_)));

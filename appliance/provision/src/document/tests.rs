@@ -165,3 +165,24 @@ proptest! {
         let _ = FirstBoot::read(&bytes);
     }
 }
+
+#[test]
+fn data_that_grows_when_it_is_read_is_refused_at_a_limit() {
+    const BEGIN: &str = "apiVersion: gabion/first-boot/v1\ninterfaces: { mgmt: eth0, ext: eth1 }\n";
+    let deep = |open: &str, close: &str, times: usize| {
+        format!("{BEGIN}settings: {{ a: {}1{} }}\n", open.repeat(times), close.repeat(times))
+    };
+    let mut aliases = format!("{BEGIN}settings:\n  a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n");
+    for level in 1..12 {
+        let before = vec![format!("*a{}", level - 1); 10].join(", ");
+        aliases += &format!("  a{level}: &a{level} [{before}]\n");
+    }
+    for (data, word) in [
+        (deep("[", "]", 100_000), "recursion limit"),
+        (deep("{ a: ", " }", 10_000), "Depth"),
+        (aliases, "Nodes"),
+    ] {
+        let problems = FirstBoot::read(data.as_bytes()).unwrap_err();
+        assert!(problems[0].message.contains(word), "{word}: {problems:?}");
+    }
+}

@@ -38,6 +38,10 @@ fn on_azure_virtual_functions_come_first_and_are_left_alone() {
     let first = files.iter().map(|file| &file.path).min().unwrap();
     assert!(first.ends_with("05-gabion-virtual-function.network"));
     assert!(files[0].text.contains("Unmanaged=yes"));
+    // Nor do they ask for addresses where the node is held.
+    let held = any(Platform::Azure);
+    assert_eq!((held.len(), held.first()), (2, files.first()));
+    assert_eq!(any(Platform::Other), held[1..]);
 }
 
 #[test]

@@ -99,7 +99,7 @@ fn the_clouds_name_and_administrator_are_taken_where_the_data_has_none() {
 proptest! {
     #[test]
     fn whatever_the_reason_gabiond_reads_it(reason in "\\PC{0,1200}", more in any::<String>()) {
-        let files = held(&(reason + &more), &Given::default(), Path::new(DIRECTORY));
+        let files = held(&(reason + &more), &Given::default(), Path::new(DIRECTORY), Platform::Other);
         let config = config(&files, CONFIG);
         prop_assert!(config.node.hold.is_some() && !config.moves());
     }

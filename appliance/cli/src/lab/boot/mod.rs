@@ -2,6 +2,7 @@
 //! from one version to another.
 
 mod bad_input;
+mod enrolment;
 mod network;
 mod shell;
 mod site;
@@ -112,6 +113,8 @@ fn play(wanted: &Wanted<'_>, findings: &mut Findings, step: impl Fn(&str)) -> Re
     trial::reboot(&mut site, findings)?;
     step("power cut, and a damaged policy");
     trial::damaged_policy(&mut site, findings)?;
+    step("enrolment by token");
+    enrolment::by_token(&mut site, findings)?;
     for bad in bad_input::ALL {
         step(bad.name);
         trial::bad_custom_data(&mut site, findings, bad)?;

@@ -200,12 +200,20 @@ impl Site {
     pub(crate) fn operate(&self, words: &[&str]) -> Result<Finished> {
         let connection = self.machine.connection(node::OPERATOR);
         let path = |path: Option<PathBuf>| path.unwrap_or_default().display().to_string();
-        let tool = self.tool.display().to_string();
         let server = connection.server.unwrap_or_default();
         let [ca, cert, key] = [connection.ca, connection.cert, connection.key].map(path);
-        let mut program = vec![tool.as_str()];
-        program.extend(words);
-        program.extend(["--server", &server, "--ca", &ca, "--cert", &cert, "--key", &key]);
+        let mut words = words.to_vec();
+        words.extend(["--server", &server, "--ca", &ca, "--cert", &cert, "--key", &key]);
+        self.tool(&words)
+    }
+
+    /// Runs the operator's tool with these words alone.
+    ///
+    /// # Errors
+    /// If it cannot be run.
+    pub(crate) fn tool(&self, words: &[&str]) -> Result<Finished> {
+        let tool = self.tool.display().to_string();
+        let program: Vec<_> = [tool.as_str()].into_iter().chain(words.iter().copied()).collect();
         run(&self.lab, OPERATOR, &program, Duration::from_secs(60))
     }
 

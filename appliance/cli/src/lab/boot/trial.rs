@@ -181,7 +181,7 @@ pub(super) fn bad_custom_data(site: &mut Site, findings: &mut Findings, bad: Bad
     nothing_passes(site, findings, (bad.name, bad.expected))
 }
 
-fn nothing_passes(
+pub(super) fn nothing_passes(
     site: &Site,
     findings: &mut Findings,
     (name, expected): (&'static str, &'static str),
@@ -201,7 +201,7 @@ fn is_connected(fetched: &Finished) -> bool {
     !matches!(fetched.code, Some(7 | 28))
 }
 
-fn told(finished: &Finished) -> String {
+pub(super) fn told(finished: &Finished) -> String {
     let text = if finished.stdout.trim().is_empty() { &finished.stderr } else { &finished.stdout };
     text.trim().lines().last().unwrap_or("nothing").to_owned()
 }

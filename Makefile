@@ -8,6 +8,12 @@ TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 BIN        := $(TARGET_DIR)/$(if $(filter dev test,$(PROFILE)),debug,$(PROFILE))
 BINARIES   := -p gabion -p gabiond -p gabion-guard
 
+# What is released has no paths of the machine that built it, so that another one makes the same bytes. RUSTFLAGS takes
+# the place of flags in Cargo's configuration; of prefixes that fit, the last is taken.
+CARGO_DIR := $(or $(CARGO_HOME),$(HOME)/.cargo)
+NO_PATHS  := $(foreach path,$(CURDIR)=gabion $(abspath $(TARGET_DIR))=target $(CARGO_DIR)=cargo,--remap-path-prefix=$(path))
+BUILD     := $(if $(filter release,$(PROFILE)),RUSTFLAGS="$(NO_PATHS)") $(CARGO) build --locked --profile $(PROFILE)
+
 .PHONY: image image-boot boot-test boot-quick help demo build test check check-deploy bench bench-cluster bench-sync bench-rules bench-tables bench-programs fuzz simulate equality lab-down clean setup-build setup-lab
 .DEFAULT_GOAL := help
 
@@ -22,7 +28,7 @@ demo: setup-build setup-lab build ## Installs what is missing, builds, and shows
 	@echo "  One node alone, tried with curl, ping, traceroute, iperf3 and dig: $(BIN)/gabion lab run path"
 
 build: setup-build ## Builds gabion, gabiond and gabion-guard
-	$(CARGO) build --locked --profile $(PROFILE) $(BINARIES)
+	$(BUILD) $(BINARIES)
 
 # Root runs the tests in network namespaces too; they start the binaries of the same profile. Those are built along
 # with the tests: alone they have fewer features of what both need, which would be built twice.
@@ -49,12 +55,12 @@ check-deploy: ## Checks the templates for Azure against each other and against o
 	image/deploy/check
 
 bench: setup-build setup-lab ## Compares the appliance with the kernel's firewall: 40 minutes on an idle machine (root)
-	$(CARGO) build --locked --profile $(PROFILE) $(BINARIES) -p gabion-benches
+	$(BUILD) $(BINARIES) -p gabion-benches
 	@$(BIN)/peer --report $(TARGET_DIR)/bench-report $(BENCH)
 
 bench-cluster: setup-build setup-lab ## Two nodes between load balancers, beside conntrackd and source NAT: five minutes (root)
 	@setup/install bench
-	$(CARGO) build --locked --profile $(PROFILE) $(BINARIES) -p gabion-benches --bin gabion --bin gabiond --bin gabion-guard --bin peer
+	$(BUILD) $(BINARIES) -p gabion-benches --bin gabion --bin gabiond --bin gabion-guard --bin peer
 	@$(BIN)/peer --cluster 2 $(BENCH)
 
 # Coverage for libFuzzer, on stable Rust; --target keeps it out of build scripts and macros. Not
@@ -72,22 +78,22 @@ fuzz: setup-build ## Looks for bytes that break one target: TARGET=walk SECONDS=
 		-artifact_prefix=$(FUZZ_FOUND)/ -print_final_stats=1 $(FUZZ_FOUND) fuzz/corpus/$(TARGET)
 
 bench-sync: setup-build ## Measures what nodes tell each other of flows, and how they take them over
-	$(CARGO) build --locked --profile $(PROFILE) -p gabion-benches --bin sync
+	$(BUILD) -p gabion-benches --bin sync
 	@$(BIN)/sync $(BENCH)
 
 bench-rules: setup-build ## Measures the rule matcher and policy changes, with nftables beside them (root)
-	$(CARGO) build --locked --profile $(PROFILE) -p gabion-benches
+	$(BUILD) -p gabion-benches
 	@$(BIN)/rules $(BENCH)
 bench-tables: setup-build ## Measures the flow table and the port allocator alone: two minutes, 8 GiB
-	$(CARGO) build --locked --profile $(PROFILE) -p gabion-benches --bin tables
+	$(BUILD) -p gabion-benches --bin tables
 	@$(BIN)/tables $(BENCH)
 
 bench-programs: setup-build ## Measures the fast path's programs alone, packet by packet: half a minute (root)
-	$(CARGO) build --locked --profile $(PROFILE) -p gabion-benches --bin programs
+	$(BUILD) -p gabion-benches --bin programs
 	@$(BIN)/programs $(BENCH)
 
 simulate: setup-build ## Runs the cluster's simulator: SECONDS=600, or SEED=7 for one schedule again
-	$(CARGO) build --locked --profile $(PROFILE) -p gabion-tests --bin simulate
+	$(BUILD) -p gabion-tests --bin simulate
 	@$(BIN)/simulate $(if $(SEED),--seed $(SEED),$(SECONDS))
 
 equality: setup-build ## Gives both datapaths the same fresh packets: SECONDS=600, or SEED=7 for one sequence again (root)
@@ -96,7 +102,7 @@ equality: setup-build ## Gives both datapaths the same fresh packets: SECONDS=60
 
 image: build ## Builds the VM image, its upgrade bundle and its SBOM into target/image (root); docs/image.md
 	@setup/install image
-	$(CARGO) build --locked --profile $(PROFILE) -p gabion-provision -p gabion-image
+	$(BUILD) -p gabion-provision -p gabion-image
 	@$(BIN)/image build --binaries $(BIN) --out $(TARGET_DIR)/image $(IMAGE)
 
 boot-test: image ## Boots the image in QEMU, one alone, upgraded, and two between load balancers: half an hour (root)

@@ -73,6 +73,15 @@ const MASKED: [&str; 8] = [
     "systemd-pstore.service",
 ];
 
+/// What is taken out of our programs. Names stay, for backtraces, but for those of LLVM's making, which hash paths of the
+/// build as the build's identifier does.
+const STRIPPED: [&str; 4] = [
+    "--strip-debug",
+    "--wildcard",
+    "--strip-symbol=*.llvm.*",
+    "--remove-section=.note.gnu.build-id",
+];
+
 /// Where Debian's packages are from.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Sources {
@@ -276,7 +285,7 @@ fn install_programs(inputs: &Inputs, root: &Path, epoch_s: u64) -> Result<()> {
     for (name, folder) in programs.into_iter().chain(agent) {
         let target = root.join(folder).join(name);
         install(&inputs.binaries.join(name), &target, true)?;
-        program::run(command("strip", epoch_s).arg("--strip-debug").arg(&target))?;
+        program::run(command("strip", epoch_s).args(STRIPPED).arg(&target))?;
     }
     for entry in fs::read_dir(inputs.checkout.join("packaging"))? {
         let path = entry?.path();

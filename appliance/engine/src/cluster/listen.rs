@@ -30,6 +30,10 @@ impl Engine {
         if !peer.session {
             return;
         }
+        // Before what they say of this node, whom they have not heard.
+        if let Some(cluster) = &mut self.cluster {
+            cluster.notice_pause(now);
+        }
         for message in messages(datagram).flatten() {
             self.hear(now, from, message);
         }

@@ -25,6 +25,7 @@ impl Engine {
     /// Takes what the shell has learnt of its session with a peer.
     pub fn handle_session(&mut self, now: Time, peer: NodeId, session: Session) {
         let Some(cluster) = &mut self.cluster else { return };
+        cluster.notice_pause(now);
         let Some(known) = cluster.peer(peer) else { return };
         match session {
             Session::Up { incarnation, epoch, send, receive, unwraps } => {

@@ -216,6 +216,32 @@ fn a_node_that_stood_still_asks_about_what_others_hand_it() {
     }
 }
 
+/// What it heard first was that the other did not hear it: it took itself for alone, and all that it had for its own.
+#[test]
+fn a_node_that_stood_still_and_hears_first_that_it_is_not_heard_is_not_alone() {
+    let mut wall = Wall::new(2, POLICY);
+    for port in PORT..PORT + 10 {
+        open(&mut wall, port, 1, 2);
+    }
+    wall.wait(milliseconds(50));
+    wall.pause(1);
+    wall.wait(milliseconds(700));
+    for port in PORT..PORT + 10 {
+        assert_eq!(ends(&wall.send(2, "int", &answer(port))).len(), 1, "{:?}", wall.drops());
+    }
+    let (.., heartbeat) = wall.said.iter().rfind(|said| (said.0, said.1) == (2, 1)).unwrap();
+    let heartbeat = heartbeat.clone();
+    wall.resume(1);
+    wall.hear(1, 2, &heartbeat);
+    assert_eq!(wall.status(1).members[0].presence, Presence::Alive);
+    for port in PORT..PORT + 10 {
+        let left = wall.send(1, "ext", &question(port));
+        assert_eq!(ends(&left).len(), 1, "{:?}", wall.drops());
+        assert!(left[0].starts_with("2 int"), "{left:?}");
+    }
+    assert_eq!(wall.drops(), [].into());
+}
+
 /// A SYN that had waited for as long as its node stood still, and its answer, made a flow of the latest term, to which the
 /// owner of the connection that they had begun elsewhere gave way.
 #[test]

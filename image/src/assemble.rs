@@ -230,10 +230,22 @@ fn packages(order: &Order, work: &Path, version: &Version, progress: &Progress) 
         progress.say("installing Debian's packages");
         let new = work.join("packages.tar");
         system::install_packages(&order.inputs, &sources, &new, version.epoch_s)?;
+        forget_packages(&order.out)?;
         fs::rename(new, &base)?;
     }
     progress.say("Debian's packages are there");
     Ok(base)
+}
+
+/// Those of builds before, 220 MB each: of another commit they are of no use.
+fn forget_packages(out: &Path) -> Result<()> {
+    for entry in fs::read_dir(out)? {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().starts_with("packages-") {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 fn write_sbom(

@@ -31,7 +31,7 @@ use super::stage::look_for_programs;
 use crate::connect::{Connection, Node};
 
 /// How long a machine has to boot and to answer, its instructions translated and others beside it.
-pub(crate) const BOOT: Duration = Duration::from_secs(300);
+pub(crate) const BOOT: Duration = Duration::from_secs(600);
 
 /// The disk that is booted, and how.
 #[derive(Debug, Clone)]

@@ -176,8 +176,7 @@ fn connections_outlive_drains_and_restarts_and_a_node_that_joins() {
 /// A daemon stands still for six seconds and goes on: what others have taken over meanwhile stays theirs.
 #[test]
 fn connections_outlive_a_freeze() {
-    // A known gap: pinned, behind programs, some of those hang whose answers come by the other node (docs/azure-node.md).
-    for (balancer, datapath) in [("steer", "ebpf"), ("pin", "userspace")] {
+    for (balancer, datapath) in [("steer", "ebpf"), ("pin", "userspace"), ("pin", "ebpf")] {
         let options = ["--balancer", balancer, "--connections", "40", "--nodes", "2"];
         let freeze = ["--by", "freeze", "--datapath", datapath];
         let report = run("failover", &[&options[..], &freeze].concat(), 3);

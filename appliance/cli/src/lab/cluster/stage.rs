@@ -14,7 +14,7 @@ use super::balancer::{Balancer, By, Change, Mode, Plan, Probing};
 use super::dice::Dice;
 use super::failover::Detected;
 use super::member::{self, Member, Together};
-use super::network::{self, CLIENT, EXTERNAL, INTERNAL, NODES, OUTER, SERVER, SYNC};
+use super::network::{self, CLIENT, EXTERNAL, INTERNAL, NODES, OUTER, PEERS, SERVER, SYNC};
 use super::platform::Platform;
 use super::relay::{Conditions, Relay};
 use super::traffic::{Errand, Live, Servers, Side, State, Told, run_once, served_addresses};
@@ -76,6 +76,10 @@ impl Stage {
         let members = member::prepare(&lab, setup, &bin_dir)?;
         let mut dice = Dice::new(setup.seed);
         let devices = &NODES[..usize::from(setup.nodes)];
+        // The relay reads frames.
+        for node in devices {
+            lab.cut_wrapped_superframes(node, PEERS)?;
+        }
         let relay = Relay::start(&lab, SYNC, devices, setup.conditions.clone(), dice.next())?;
         let balancers = [
             Balancer::start(&lab, plan(setup, Side::Client, &mut dice))?,

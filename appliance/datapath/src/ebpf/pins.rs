@@ -34,8 +34,14 @@ pub enum OpenPinsError {
 #[derive(Debug)]
 pub struct Pins {
     directory: PathBuf,
-    /// Locked as long as it is open.
-    _lock: File,
+    lock: File,
+}
+
+impl Drop for Pins {
+    /// A child between fork and exec has the file open too, and would keep it locked.
+    fn drop(&mut self) {
+        let _ = rustix::fs::flock(&self.lock, FlockOperation::Unlock);
+    }
 }
 
 /// A table by its name in `bpf/layout.h`.
@@ -70,7 +76,7 @@ impl Pins {
         let lock = File::open(directory).map_err(refused)?;
         rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive)
             .map_err(|_| OpenPinsError::Taken(directory.to_owned()))?;
-        Ok(Self { directory: directory.to_owned(), _lock: lock })
+        Ok(Self { directory: directory.to_owned(), lock })
     }
 
     /// Whether no earlier process has left anything.

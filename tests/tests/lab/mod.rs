@@ -187,7 +187,7 @@ fn connections_outlive_a_freeze() {
 /// The platform announces reboots, waits until a node lets its own begin, and takes its power away.
 #[test]
 fn no_connection_is_lost_to_planned_reboots_of_all_machines() {
-    let all = ["--reboots", "all", "--balancer", "steer", "--connections", "40", "--nodes", "2"];
+    let all = ["--reboots", "all", "--balancer", "steer", "--connections", "40", "--nodes", "3"];
     let Some(report) = run("maintenance", &all, 5) else { return };
     assert_eq!(report["survived"], 40, "{report:#}");
     assert_eq!(report["new_failed"], 0, "{report:#}");

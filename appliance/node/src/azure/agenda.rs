@@ -6,9 +6,10 @@
 //! | Freeze | told | told |
 //! | any Freeze, from when it may begin until it is over | connections of silent members are not reset | the same |
 //!
-//! *When to drain.* A quarter of an hour before, which is the notice that Azure gives, if another member is ready to take over:
+//! *When to drain.* A quarter of an hour before, which is the notice that Azure gives, if all other members are ready to take over:
 //! a degraded host is announced days ahead. Nobody gains from a node that refuses connections and has nobody to hand
-//! its flows to; such a one serves until a minute before, which is what balancers need to notice.
+//! its flows to, or from a second one that goes while one is away; such a one serves until a minute before, which is what
+//! balancers need to notice.
 //!
 //! *When to acknowledge*, which lets Azure begin at once. Not before the node owns no flow that lives and has passed
 //! nothing for ten seconds: a balancer keeps established connections at a draining node, which passes them on to their

@@ -24,7 +24,9 @@ impl Agenda {
         let had_heirs = self.last_heirs.is_some_and(|last| now.since(last) < ALONE_AFTER);
         let has_heirs = standing.has_heirs || (self.drains && had_heirs && !standing.gives_way);
         if has_heirs {
-            return is_pressing || self.is_first(planned);
+            // Where one is missing already, the next waits as long as it can.
+            let is_turn = self.is_first(planned) && (self.drains || standing.is_whole);
+            return is_pressing || is_turn;
         }
         is_pressing && !standing.has_company
     }

@@ -1,4 +1,4 @@
-//! Two nodes of a cluster, each with its agenda, and events that may be about either, at any time.
+//! Nodes of a cluster, each with its agenda, and events that may be about any, at any time.
 #![allow(clippy::unwrap_used)]
 
 use std::ops::Range;
@@ -10,7 +10,7 @@ use super::super::super::document::{Document, Kind};
 use super::super::{Action, is_of};
 use super::*;
 
-const NAMES: [&str; 2] = ["fw-1", "fw-2"];
+const NAMES: [&str; 3] = ["fw-1", "fw-2", "fw-3"];
 /// How long an event is listed once it has begun, and how long after an acknowledgement it begins.
 const LISTED: u64 = 300;
 const PROMPT: u64 = 5;
@@ -42,14 +42,17 @@ fn fate(vm: usize, not_before: impl Strategy<Value = u64>) -> impl Strategy<Valu
     })
 }
 
-fn anything() -> impl Strategy<Value = Vec<Fate>> {
-    prop::collection::vec((0..2_usize).prop_flat_map(|vm| fate(vm, 0..1_800_u64)), 1..4)
+fn anything(nodes: usize) -> impl Strategy<Value = Vec<Fate>> {
+    prop::collection::vec((0..nodes).prop_flat_map(|vm| fate(vm, 0..1_800_u64)), 1..4)
 }
 
-/// One for each, with time enough for both.
-fn one_each(times: Range<u64>) -> impl Strategy<Value = Vec<Fate>> {
-    let other = times.clone();
-    (fate(0, times), fate(1, other)).prop_map(|(one, other)| vec![one, other])
+/// One for each, with time enough for all.
+fn one_each(nodes: usize, times: &Range<u64>) -> impl Strategy<Value = Vec<Fate>> + use<> {
+    (0..nodes).map(|vm| fate(vm, times.clone())).collect::<Vec<_>>()
+}
+
+fn nodes() -> impl Strategy<Value = usize> {
+    2..=NAMES.len()
 }
 
 struct Node {
@@ -103,30 +106,35 @@ struct Outcome {
     /// The longest time in which nobody took anything new although somebody lived.
     refused: u64,
     nobody_lived: bool,
+    /// How many drained or were away at once.
+    absent: usize,
 }
 
 /// Lets all happen, a second at a time, and the nodes in whichever order. `sees_all`: they are of one set.
-fn play(fates: &mut [Fate], sees_all: bool, pinned: bool) -> Outcome {
-    let mut nodes = [Node::new(0, 0), Node::new(1, 0)];
+fn play(count: usize, fates: &mut [Fate], sees_all: bool, pinned: bool) -> Outcome {
+    let mut nodes: Vec<_> = (0..count).map(|vm| Node::new(vm, 0)).collect();
     let mut outcome = Outcome::default();
     let mut refused = 0;
     for now in 0..END {
         for fate in fates.iter().filter(|fate| fate.begins == now) {
             nodes[fate.vm] = Node::new(fate.vm, now + fate.lasts);
         }
-        let is_ready = [0, 1].map(|vm| nodes[vm].is_ready(now));
-        let drained = [0, 1].map(|vm| nodes[vm].drains.is_some());
-        let lives = [0, 1].map(|vm| nodes[vm].lives(now));
-        for vm in (0..2).filter(|vm| lives[*vm]) {
-            let (node, other) = (&mut nodes[vm], 1 - vm);
+        let each = |is_so: &dyn Fn(&Node) -> bool| nodes.iter().map(is_so).collect::<Vec<_>>();
+        let is_ready = each(&|node| node.is_ready(now));
+        let drained = each(&|node| node.drains.is_some());
+        let lives = each(&|node| node.lives(now));
+        for vm in (0..count).filter(|vm| lives[*vm]) {
+            let node = &mut nodes[vm];
+            let mut others = (0..count).filter(|other| *other != vm);
+            let has_heirs = others.clone().any(|other| is_ready[other]);
             let told = document(fates, now, |fate| sees_all || fate.vm == vm);
             node.agenda.hear(at(now), told);
             let standing = Standing {
                 is_member: true,
-                has_heirs: is_ready[other],
-                is_whole: is_ready[other],
-                has_company: lives[other],
-                gives_way: vm == 1 && lives[other] && drained[other],
+                has_heirs,
+                is_whole: others.clone().all(|other| is_ready[other]),
+                has_company: others.clone().any(|other| lives[other]),
+                gives_way: others.any(|other| other < vm && lives[other] && drained[other]),
                 drains: node.drains.is_some(),
                 left: u64::from(node.drains.is_none_or(|since| now < since + HAND_OVER)),
                 passed: if pinned { now } else { 0 },
@@ -139,7 +147,7 @@ fn play(fates: &mut [Fate], sees_all: bool, pinned: bool) -> Outcome {
                     }
                     Action::Undrain => node.drains = None,
                     Action::Acknowledge(id) => {
-                        assert!(is_ready[other], "{id} at {now}, and nobody serves");
+                        assert!(has_heirs, "{id} at {now}, and nobody serves");
                         let fate = &mut fates[id.parse::<usize>().unwrap()];
                         assert!(is_of(&node.agenda.planned[&id].event, Some(NAMES[fate.vm])));
                         node.agenda.acknowledged(at(now), &id, true);
@@ -149,11 +157,12 @@ fn play(fates: &mut [Fate], sees_all: bool, pinned: bool) -> Outcome {
                 }
             }
         }
-        let lives = nodes.each_ref().map(|node| node.lives(now));
-        outcome.nobody_lived |= lives == [false; 2];
+        outcome.nobody_lived |= !nodes.iter().any(|node| node.lives(now));
+        let absent = nodes.iter().filter(|node| !node.is_ready(now) && now > JOIN).count();
+        outcome.absent = outcome.absent.max(absent);
         // Who joins cannot do more yet.
         let serves = |node: &Node| !node.lives(now + JOIN) || node.drains.is_none();
-        let all_refuse = lives == [true; 2] && !nodes.iter().any(serves);
+        let all_refuse = nodes.iter().all(|node| node.lives(now) && !serves(node));
         refused = if all_refuse { refused + 1 } else { 0 };
         outcome.refused = outcome.refused.max(refused);
     }
@@ -162,23 +171,27 @@ fn play(fates: &mut [Fate], sees_all: bool, pinned: bool) -> Outcome {
 
 proptest! {
     #[test]
-    fn both_never_drain_for_longer_than_it_takes_to_see(
-        mut fates in anything(), sees_all: bool, pinned: bool,
+    fn never_do_all_drain_for_longer_than_it_takes_to_see(
+        (nodes, mut fates) in nodes().prop_flat_map(|nodes| (Just(nodes), anything(nodes))),
+        sees_all: bool,
+        pinned: bool,
     ) {
         let count = fates.len();
-        let outcome = play(&mut fates, sees_all, pinned);
+        let outcome = play(nodes, &mut fates, sees_all, pinned);
         prop_assert!(outcome.refused <= 2, "{outcome:?}");
         // It is not begun and taken back again and again.
         prop_assert!(outcome.drains <= 3 * count, "{outcome:?}");
     }
 
-    /// Even if both are announced for the same second.
+    /// Even if all are announced for the same second. The second of three drained while the first was away.
     #[test]
-    fn two_that_see_each_others_events_go_one_after_the_other(
-        mut fates in one_each(600..900), pinned: bool,
+    fn who_see_each_others_events_go_one_after_the_other(
+        (nodes, mut fates) in nodes().prop_flat_map(|nodes| (Just(nodes), one_each(nodes, &(600..900)))),
+        pinned: bool,
     ) {
-        let outcome = play(&mut fates, true, pinned);
+        let outcome = play(nodes, &mut fates, true, pinned);
         prop_assert!(!outcome.nobody_lived, "{fates:?}");
-        prop_assert_eq!(outcome.drains, 2);
+        prop_assert_eq!(outcome.drains, nodes);
+        prop_assert_eq!(outcome.absent, 1, "{:?}", fates);
     }
 }

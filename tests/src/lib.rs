@@ -4,7 +4,6 @@
 
 pub mod cluster;
 pub mod fast_path;
-pub mod metadata;
 pub mod network;
 pub mod random;
 pub mod walk;

@@ -10,17 +10,28 @@ use super::sources::root;
 use super::{Finding, none};
 
 /// Which of our crates a crate may use; tests and benches may use any.
-const ARROWS: [(&str, &[&str]); 10] = [
+const ARROWS: [(&str, &[&str]); 11] = [
     ("gabion-rules", &[]),
     ("gabion-engine", &["gabion-rules"]),
     ("gabion-datapath", &[]),
     ("gabion-api", &[]),
     ("gabiond", &["gabion-rules", "gabion-engine", "gabion-datapath", "gabion-api"]),
-    ("gabion", &["gabion-rules", "gabion-api", "gabion-datapath", "gabion-enrol", "gabion-image"]),
+    (
+        "gabion",
+        &[
+            "gabion-rules",
+            "gabion-api",
+            "gabion-datapath",
+            "gabion-enrol",
+            "gabion-image",
+            "gabion-fake-imds",
+        ],
+    ),
     ("gabion-guard", &[]),
     ("gabion-enrol", &[]),
     ("gabion-provision", &["gabion-enrol"]),
     ("gabion-image", &[]),
+    ("gabion-fake-imds", &[]),
 ];
 const FREE: [&str; 3] = ["gabion-tests", "gabion-benches", "gabion-fuzz"];
 

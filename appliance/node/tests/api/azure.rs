@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gabion_api::v1::{StatusRequest, StatusResponse};
-use gabion_tests::metadata::{Fault, Metadata};
+use gabion_fake_imds::{Fault, Metadata};
 use gabiond::azure::metadata::Metadata as Asked;
 use gabiond::config::Config;
 use gabiond::node::{Node, Prepared};
@@ -62,7 +62,7 @@ fn log(home: &Home) -> String {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_stands_alone_drains_before_a_reboot_and_serves_after_it_is_cancelled() {
-    let (home, metadata) = (Home::new(), Metadata::start(VM));
+    let (home, metadata) = (Home::new(), Metadata::start(VM).unwrap());
     let (node, mut client) = start(&home, metadata.address()).await;
     metadata.plan("soon", "Reboot", &[VM], 40);
     let draining = until(&mut client, drains).await;
@@ -87,7 +87,7 @@ async fn a_node_that_stands_alone_drains_before_a_reboot_and_serves_after_it_is_
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_event_that_is_near_is_acknowledged_again_until_it_is_taken() {
-    let (home, metadata) = (Home::new(), Metadata::start(VM));
+    let (home, metadata) = (Home::new(), Metadata::start(VM).unwrap());
     metadata.refuse([500, 429]);
     let (node, mut client) = start(&home, metadata.address()).await;
     metadata.plan("near", "Preempt", &["FW-1"], 2);
@@ -106,7 +106,7 @@ async fn an_event_that_is_near_is_acknowledged_again_until_it_is_taken() {
 /// The first answer is late, others are missing, broken or refused: what is planned comes through all the same.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_service_that_fails_is_asked_until_it_answers() {
-    let (home, metadata) = (Home::new(), Metadata::start(VM));
+    let (home, metadata) = (Home::new(), Metadata::start(VM).unwrap());
     metadata.fail([
         Fault::Late(Duration::from_millis(300)),
         Fault::Status(429, Some(1)),
@@ -124,7 +124,7 @@ async fn a_service_that_fails_is_asked_until_it_answers() {
 
 #[tokio::test]
 async fn each_way_to_fail_has_its_name() {
-    let service = Metadata::start(VM);
+    let service = Metadata::start(VM).unwrap();
     let asked = Asked { address: service.address() };
     assert_eq!(asked.name(LONG).await.unwrap(), VM);
     let is_whole = "{\"DocumentIncarnation\":5,\"Events\":[]}".to_owned();
@@ -163,7 +163,7 @@ async fn each_way_to_fail_has_its_name() {
 /// However an answer comes: it is bounded in size and time, and nobody else is asked.
 #[tokio::test]
 async fn a_service_that_lies_about_its_answer_is_left() {
-    let (service, other) = (Metadata::start(VM), Metadata::start("fw-2"));
+    let (service, other) = (Metadata::start(VM).unwrap(), Metadata::start("fw-2").unwrap());
     service.plan("a", "Reboot", &[VM], 900);
     let asked = Asked { address: service.address() };
     service.fail([Fault::Chunks]);
@@ -182,7 +182,7 @@ async fn a_service_that_lies_about_its_answer_is_left() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn failures_in_the_middle_of_a_drain_do_not_end_it() {
-    let (home, metadata) = (Home::new(), Metadata::start(VM));
+    let (home, metadata) = (Home::new(), Metadata::start(VM).unwrap());
     let (node, mut client) = start(&home, metadata.address()).await;
     metadata.plan("a", "Reboot", &[VM], 45);
     until(&mut client, drains).await;
@@ -196,7 +196,7 @@ async fn failures_in_the_middle_of_a_drain_do_not_end_it() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_clock_that_is_hours_off_changes_nothing() {
     for ahead in [-7_200, 7_200] {
-        let (home, metadata) = (Home::new(), Metadata::start(VM));
+        let (home, metadata) = (Home::new(), Metadata::start(VM).unwrap());
         metadata.set_ahead(ahead);
         let (node, mut client) = start(&home, metadata.address()).await;
         metadata.plan("later", "Reboot", &[VM], 3_000);
@@ -211,7 +211,7 @@ async fn a_clock_that_is_hours_off_changes_nothing() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_incarnation_that_stands_still_hides_nothing() {
-    let (home, metadata) = (Home::new(), Metadata::start(VM));
+    let (home, metadata) = (Home::new(), Metadata::start(VM).unwrap());
     metadata.stick();
     let (node, mut client) = start(&home, metadata.address()).await;
     metadata.plan("a", "Terminate", &[VM], 30);
@@ -223,7 +223,7 @@ async fn an_incarnation_that_stands_still_hides_nothing() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn events_of_others_and_freezes_are_told_and_nothing_is_done() {
-    let (home, metadata) = (Home::new(), Metadata::start(VM));
+    let (home, metadata) = (Home::new(), Metadata::start(VM).unwrap());
     let (node, mut client) = start(&home, metadata.address()).await;
     metadata.plan("theirs", "Reboot", &["fw-2"], 10);
     metadata.plan("ours", "Freeze", &[VM, "fw-2"], 10);
@@ -237,7 +237,7 @@ async fn events_of_others_and_freezes_are_told_and_nothing_is_done() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nobody_is_asked_where_it_is_not_wanted() {
-    let (home, metadata) = (Arc::new(Home::new()), Metadata::start(VM));
+    let (home, metadata) = (Arc::new(Home::new()), Metadata::start(VM).unwrap());
     let azure =
         format!("[azure]\nscheduled_events = false\nmetadata = \"{}\"\n", metadata.address());
     let config = Config::parse(&home.settings(&azure), "gabiond.toml").unwrap();

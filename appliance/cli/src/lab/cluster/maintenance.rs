@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use super::balancer::Mode;
 use super::member::{Failing, Member};
-use super::planned::under_load;
+use super::planned::under_load_but;
 use super::platform::Platform;
 use super::stage::Stage;
 use super::survey::{Fate, Part, Population, pause};
@@ -50,11 +50,11 @@ pub(super) fn run(
     ensure!(mode == Mode::Steer || nodes == 1, "--reboots all takes --balancer steer");
     // Where nothing is moved, what is pinned to a machine goes with it.
     let must_live = |fate: &Fate| mode == Mode::Steer || fate.part_of(0) == Part::None;
-    under_load(stage, population, must_live, |stage, findings| {
+    under_load_but(stage, population, must_live, |stage, findings| {
         let platform = stage.platform.take().context("the lab has no metadata service")?;
         let begin = Instant::now();
         let notice = if mode == Mode::Pin { NOTICE_PINNED } else { NOTICE };
-        platform.plan(&(0..nodes).collect::<Vec<_>>(), notice);
+        platform.plan(0..nodes, notice);
         let mut seen = Seen::default();
         for node in 0..nodes {
             reboot(stage, &platform, node, &mut seen)?;
@@ -62,7 +62,6 @@ pub(super) fn run(
         // The event is listed for minutes; a node that is back is of more use than one that drains again.
         pause(SETTLE);
         seen.last_drained = (0..nodes).all(|node| stage.is_up(node));
-        platform.end();
         findings.time("maintenance_ms", Some(begin.elapsed()));
         seen.hold(findings);
         if mode == Mode::Pin {
@@ -111,20 +110,20 @@ fn reboot(stage: &mut Stage, platform: &Platform, node: usize, seen: &mut Seen) 
     let begin = Instant::now();
     let were = drained(stage);
     stage.wait_up_within(node, false, PATIENCE)?;
-    let acknowledged = loop {
-        if let Some(acknowledged) = platform.acknowledged(node) {
-            break acknowledged;
+    let by = loop {
+        if let Some(by) = platform.acknowledged_by(node) {
+            break by;
         }
         let name = stage.members[node].name();
         ensure!(begin.elapsed() < PATIENCE, "{name} does not acknowledge its event");
         std::thread::sleep(Duration::from_millis(5));
     };
-    seen.acknowledged.push(acknowledged.at.saturating_duration_since(begin));
+    seen.acknowledged.push(begin.elapsed());
     let status = stage.members[node].cluster()?.unwrap_or_default();
     let left = status.owned - status.closing;
-    if acknowledged.by != node || left > 0 {
-        let by = acknowledged.by + 1;
-        seen.wrong.push(format!("that of node {} by {by}, with {left} flows left", node + 1));
+    if by != node || left > 0 {
+        let what = format!("that of node {} by {}, with {left} flows left", node + 1, by + 1);
+        seen.wrong.push(what);
     }
     platform.begin(node);
     stage.members[node].fail(&stage.lab, Failing::PowerOff)?;

@@ -29,21 +29,16 @@ const NEW_AT_ONCE: u64 = 2;
 /// # Errors
 /// If the lab itself fails.
 pub(super) fn drain(stage: &mut Stage, population: &Population, mode: Mode) -> Result<Findings> {
-    under_load(
-        stage,
-        population,
-        |_| true,
-        |stage, findings| {
-            let took = stage.drain(0)?;
-            findings.time("drain_ms", Some(took));
-            // A balancer that pins sends established TCP to the node for as long as the node exists.
-            if mode == Mode::Steer {
-                stage.members[0].end(Signal::TERM)?;
-            }
-            pause(SETTLE);
-            Ok(())
-        },
-    )
+    under_load(stage, population, |stage, findings| {
+        let took = stage.drain(0)?;
+        findings.time("drain_ms", Some(took));
+        // A balancer that pins sends established TCP to the node for as long as the node exists.
+        if mode == Mode::Steer {
+            stage.members[0].end(Signal::TERM)?;
+        }
+        pause(SETTLE);
+        Ok(())
+    })
 }
 
 /// Drains, stops and starts all nodes, one after the other.
@@ -51,27 +46,22 @@ pub(super) fn drain(stage: &mut Stage, population: &Population, mode: Mode) -> R
 /// # Errors
 /// If the lab itself fails.
 pub(super) fn restart(stage: &mut Stage, population: &Population) -> Result<Findings> {
-    under_load(
-        stage,
-        population,
-        |_| true,
-        |stage, findings| {
-            let first = Instant::now();
-            let mut took = Vec::new();
-            for node in 0..stage.members.len() {
-                let begin = Instant::now();
-                stage.drain(node)?;
-                stage.members[node].end(Signal::TERM)?;
-                stage.wait_up(node, false)?;
-                stage.start_nodes(node..node + 1)?;
-                took.push(begin.elapsed());
-            }
-            findings.time("restart_ms", percentile(&took, 100.0));
-            // What was lost at one node after the other, TCP says again after as long again.
-            pause(SETTLE.max(first.elapsed()));
-            Ok(())
-        },
-    )
+    under_load(stage, population, |stage, findings| {
+        let first = Instant::now();
+        let mut took = Vec::new();
+        for node in 0..stage.members.len() {
+            let begin = Instant::now();
+            stage.drain(node)?;
+            stage.members[node].end(Signal::TERM)?;
+            stage.wait_up(node, false)?;
+            stage.start_nodes(node..node + 1)?;
+            took.push(begin.elapsed());
+        }
+        findings.time("restart_ms", percentile(&took, 100.0));
+        // What was lost at one node after the other, TCP says again after as long again.
+        pause(SETTLE.max(first.elapsed()));
+        Ok(())
+    })
 }
 
 /// Starts the last node while the others work.
@@ -79,27 +69,22 @@ pub(super) fn restart(stage: &mut Stage, population: &Population) -> Result<Find
 /// # Errors
 /// If the lab itself fails.
 pub(super) fn join(stage: &mut Stage, population: &Population) -> Result<Findings> {
-    under_load(
-        stage,
-        population,
-        |_| true,
-        |stage, findings| {
-            let last = stage.members.len() - 1;
-            let begin = Instant::now();
-            stage.start_nodes(last..last + 1)?;
-            findings.time("join_ms", Some(begin.elapsed()));
-            let [covered, established] = stage.coverage()?;
-            let share = (established > 0).then(|| covered as f64 / established as f64);
-            findings.share("coverage", share);
-            // One that has begun just now has no copy yet.
-            let missing = established.saturating_sub(covered + NEW_AT_ONCE);
-            let seen = format!("{covered} of {established}");
-            let is_covered = missing * 1_000 <= established;
-            findings.check("coverage", "ready only with 99.9 % covered", is_covered, seen);
-            pause(SETTLE);
-            Ok(())
-        },
-    )
+    under_load(stage, population, |stage, findings| {
+        let last = stage.members.len() - 1;
+        let begin = Instant::now();
+        stage.start_nodes(last..last + 1)?;
+        findings.time("join_ms", Some(begin.elapsed()));
+        let [covered, established] = stage.coverage()?;
+        let share = (established > 0).then(|| covered as f64 / established as f64);
+        findings.share("coverage", share);
+        // One that has begun just now has no copy yet.
+        let missing = established.saturating_sub(covered + NEW_AT_ONCE);
+        let seen = format!("{covered} of {established}");
+        let is_covered = missing * 1_000 <= established;
+        findings.check("coverage", "ready only with 99.9 % covered", is_covered, seen);
+        pause(SETTLE);
+        Ok(())
+    })
 }
 
 /// Cuts the first node off from the others, first in one direction and then in both, and heals it.
@@ -137,8 +122,17 @@ pub(super) fn partition(stage: &mut Stage, population: &Population) -> Result<Fi
     Ok(findings)
 }
 
-/// Lets connections live and new ones come while `work` is done. No new one may be lost, and none that must live.
-pub(super) fn under_load(
+/// Lets connections live and new ones come while `work` is done. None of either may be lost.
+fn under_load(
+    stage: &mut Stage,
+    population: &Population,
+    work: impl FnOnce(&mut Stage, &mut Findings) -> Result<()>,
+) -> Result<Findings> {
+    under_load_but(stage, population, |_| true, work)
+}
+
+/// The same where not all that live must live on.
+pub(super) fn under_load_but(
     stage: &mut Stage,
     population: &Population,
     must_live: impl Fn(&Fate) -> bool,

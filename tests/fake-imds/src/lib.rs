@@ -1,12 +1,13 @@
-//! A metadata service as Azure documents its own (Scheduled Events 2020-07-01 and `/metadata/instance`), with the ways in which it fails.
+//! Stands in for Azure's metadata service (IMDS), as Azure documents it: Scheduled Events 2020-07-01 and
+//! `/metadata/instance`, with the ways in which it fails.
 //!
 //! It checks requests as strictly as the real one: without `Metadata: true`, without a version, or through a proxy
 //! they are refused. Whoever awaits something asks again; nothing here sleeps but what plays a slow service.
 
 use std::collections::VecDeque;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -49,6 +50,7 @@ pub enum Fault {
 /// The service; it ends with this.
 #[derive(Debug)]
 pub struct Metadata {
+    listener: Arc<TcpListener>,
     address: SocketAddr,
     state: Arc<Mutex<State>>,
 }
@@ -67,32 +69,35 @@ struct State {
     documents: u64,
     /// What its clock is ahead of this machine's, in seconds.
     ahead: i64,
-    has_ended: bool,
 }
 
 impl Metadata {
     /// Serves on the loopback, for a VM of this name.
-    pub fn start(vm: &str) -> Self {
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub fn start(vm: &str) -> io::Result<Self> {
         Self::start_at(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), vm)
     }
 
-    pub fn start_at(at: SocketAddr, vm: &str) -> Self {
-        let listener = TcpListener::bind(at).unwrap();
-        let address = listener.local_addr().unwrap();
+    /// Serves there, in the network namespace of the thread that calls.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub fn start_at(at: SocketAddr, vm: &str) -> io::Result<Self> {
+        let listener = Arc::new(TcpListener::bind(at)?);
+        let address = listener.local_addr()?;
         let state = State { vm: vm.to_owned(), incarnation: 1, ..State::default() };
         let state = Arc::new(Mutex::new(state));
-        let shared = Arc::clone(&state);
+        let (accepts, shared) = (Arc::clone(&listener), Arc::clone(&state));
         std::thread::spawn(move || {
-            for stream in listener.incoming() {
-                if shared.lock().unwrap().has_ended {
-                    return;
-                }
-                let (Ok(stream), state) = (stream, Arc::clone(&shared)) else { continue };
+            while let Ok((stream, _)) = accepts.accept() {
+                let state = Arc::clone(&shared);
                 // A client that goes away is nobody's failure.
                 std::thread::spawn(move || drop(answer(stream, &state)));
             }
         });
-        Self { address, state }
+        Ok(Self { listener, address, state })
     }
 
     pub const fn address(&self) -> SocketAddr {
@@ -100,13 +105,13 @@ impl Metadata {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap()
+        held(&self.state)
     }
 
     /// Plans an event for these VMs, so many seconds from now.
-    pub fn plan(&self, id: &str, kind: &str, resources: &[&str], seconds: i64) {
+    pub fn plan(&self, id: &str, kind: &str, resources: &[&str], seconds: u64) {
         let mut state = self.lock();
-        let not_before = OffsetDateTime::now_utc() + Duration::from_secs(seconds.unsigned_abs());
+        let not_before = OffsetDateTime::now_utc() + Duration::from_secs(seconds);
         let resources = resources.iter().map(|&one| one.to_owned()).collect();
         let (id, kind) = (id.to_owned(), kind.to_owned());
         state.events.push(Planned { id, kind, resources, not_before, has_begun: false });
@@ -115,8 +120,9 @@ impl Metadata {
 
     pub fn begin(&self, id: &str) {
         let mut state = self.lock();
-        let event = state.events.iter_mut().find(|event| event.id == id);
-        event.unwrap().has_begun = true;
+        for event in state.events.iter_mut().filter(|event| event.id == id) {
+            event.has_begun = true;
+        }
         state.change();
     }
 
@@ -165,11 +171,8 @@ impl Metadata {
 
 impl Drop for Metadata {
     fn drop(&mut self) {
-        if let Ok(mut state) = self.state.lock() {
-            state.has_ended = true;
-        }
-        // So that it looks.
-        drop(TcpStream::connect(self.address));
+        // Whoever accepts is told: there is nothing to accept any more.
+        let _ = rustix::net::shutdown(&*self.listener, rustix::net::Shutdown::Read);
     }
 }
 
@@ -228,13 +231,13 @@ struct Request {
 }
 
 impl Request {
-    fn read(stream: &TcpStream) -> std::io::Result<Self> {
+    fn read(stream: &TcpStream) -> io::Result<Self> {
         let mut reader = BufReader::new(stream);
         let mut lines = Vec::new();
         loop {
             let mut line = String::new();
             if reader.read_line(&mut line)? == 0 {
-                return Err(std::io::ErrorKind::UnexpectedEof.into());
+                return Err(io::ErrorKind::UnexpectedEof.into());
             }
             let line = line.trim_end().to_owned();
             if line.is_empty() {
@@ -266,7 +269,7 @@ impl Request {
     }
 }
 
-fn answer(mut stream: TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
+fn answer(mut stream: TcpStream, state: &Mutex<State>) -> io::Result<()> {
     let request = Request::read(&stream)?;
     let (method, path) = request.line.split_once(' ').unwrap_or_default();
     let path = path.split(['?', ' ']).next().unwrap_or_default();
@@ -275,22 +278,22 @@ fn answer(mut stream: TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
     }
     match (method, path) {
         ("GET", "/metadata/instance") => {
-            let vm = state.lock().unwrap().vm.clone();
+            let vm = held(state).vm.clone();
             let body = json!({ "compute": { "name": vm, "location": "westeurope" } }).to_string();
             write(&mut stream, state, 200, "", &body, true)
         }
         ("GET", "/metadata/scheduledevents") => answer_document(&mut stream, state),
         ("POST", "/metadata/scheduledevents") => {
-            let status = state.lock().unwrap().acknowledge(&request.body);
+            let status = held(state).acknowledge(&request.body);
             write(&mut stream, state, status, "", "", true)
         }
         _ => write(&mut stream, state, 404, "", "", true),
     }
 }
 
-fn answer_document(stream: &mut TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
+fn answer_document(stream: &mut TcpStream, state: &Mutex<State>) -> io::Result<()> {
     let (fault, body) = {
-        let mut state = state.lock().unwrap();
+        let mut state = held(state);
         state.documents += 1;
         (state.faults.pop_front(), state.document().to_string())
     };
@@ -345,8 +348,8 @@ fn write(
     more: &str,
     body: &str,
     has_date: bool,
-) -> std::io::Result<()> {
-    let now = date(state.lock().unwrap().now());
+) -> io::Result<()> {
+    let now = date(held(state).now());
     let date = if has_date { format!("Date: {now}\r\n") } else { String::new() };
     let length = body.len();
     write!(
@@ -356,9 +359,13 @@ fn write(
     )
 }
 
+fn held(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 fn date(time: OffsetDateTime) -> String {
     let format = format_description!(
         "[weekday repr:short], [day] [month repr:short] [year] [hour]:[minute]:[second] GMT"
     );
-    time.format(&format).unwrap()
+    time.format(&format).expect("the format has nothing that a time lacks")
 }

@@ -5,37 +5,35 @@ use std::time::Duration;
 use anyhow::Result;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use super::report::Page;
 use super::scenario::{Check, Figure, Outcome, Scenario};
-use crate::present::{Paint, Tone};
+use crate::present::Tone;
 
 /// Widths of the report's columns; with the mark and the indent, 75; what was seen follows.
 pub(crate) const TRIED: usize = 48;
 const TOOL: usize = 11;
 pub(crate) const EXPECT: usize = 12;
 
-/// Prints to standard output, or to standard error where JSON has the former.
 #[derive(Debug)]
 pub(crate) struct Progress {
     total: usize,
     done: usize,
     section: &'static str,
-    to_stderr: bool,
-    paint: Paint,
+    page: Page,
     bar: ProgressBar,
 }
 
 impl Progress {
-    pub(crate) fn new(total: usize, to_stderr: bool) -> Self {
+    pub(crate) fn new(total: usize, page: Page) -> Self {
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
         let style =
             ProgressStyle::with_template("  {spinner} {msg}").expect("the template is valid");
         bar.set_style(style);
-        let paint = if to_stderr { Paint::stderr() } else { Paint::stdout() };
-        Self { total, done: 0, section: "", to_stderr, paint, bar }
+        Self { total, done: 0, section: "", page, bar }
     }
 
     pub(crate) fn opening(&self, scenario: &Scenario) {
-        self.line(&format!("\n{}", self.paint.apply(Tone::Strong, scenario.title)));
+        self.page.title(scenario.title);
         self.line(&format!("{}\n", scenario.drawing));
     }
 
@@ -60,16 +58,16 @@ impl Progress {
 
     pub(crate) fn built(&self, lab: &str, took: Duration) {
         let text = format!("The lab `{lab}` was built in {} ms.", took.as_millis());
-        self.line(&self.paint.apply(Tone::Faint, &text));
+        self.line(&self.page.paint.apply(Tone::Faint, &text));
         let header =
             format!("\n    {:TRIED$}{:TOOL$}{:EXPECT$}{}", "TRIED", "WITH", "EXPECTED", "SEEN");
-        self.line(&self.paint.apply(Tone::Faint, &header));
+        self.line(&self.page.paint.apply(Tone::Faint, &header));
     }
 
     pub(crate) fn start(&mut self, check: &Check) {
         if check.section != self.section {
             self.section = check.section;
-            self.line(&format!("\n{}", self.paint.apply(Tone::Strong, check.section)));
+            self.line(&format!("\n{}", self.page.paint.apply(Tone::Strong, check.section)));
         }
         self.spin(format!("{} of {}: {} ({})", self.done + 1, self.total, check.tried, check.tool));
     }
@@ -79,7 +77,7 @@ impl Progress {
         let (tone, mark) = if outcome.passed { (Tone::Good, "✓") } else { (Tone::Bad, "✗") };
         let head = format!(
             "  {} {:TRIED$}{:TOOL$}{:EXPECT$}",
-            self.paint.apply(tone, mark),
+            self.page.paint.apply(tone, mark),
             check.tried,
             check.tool,
             check.expect.label(),
@@ -89,7 +87,7 @@ impl Progress {
             self.line(&format!("{head}{}", outcome.seen));
             self.indented(Tone::Faint, why);
         } else {
-            self.line(&format!("{head}{}", self.paint.apply(Tone::Bad, "not as expected")));
+            self.line(&format!("{head}{}", self.page.paint.apply(Tone::Bad, "not as expected")));
             self.indented(Tone::Bad, outcome.seen.lines().chain(why));
         }
     }
@@ -102,7 +100,11 @@ impl Progress {
         self.bar.finish_and_clear();
         let text = format!("{good} of {} checks as expected", self.total);
         let tone = if good == self.total { Tone::Good } else { Tone::Bad };
-        self.line(&format!("\n{}, {:.1} s.\n", self.paint.apply(tone, &text), took.as_secs_f64()));
+        self.line(&format!(
+            "\n{}, {:.1} s.\n",
+            self.page.paint.apply(tone, &text),
+            took.as_secs_f64()
+        ));
     }
 
     /// The table of what was measured, if anything was.
@@ -129,13 +131,13 @@ impl Progress {
             }
             text += &format!("  {}", row[last]);
             let tone = if number == 0 { Tone::Faint } else { Tone::Plain };
-            self.line(&self.paint.apply(tone, text.trim_end()));
+            self.line(&self.page.paint.apply(tone, text.trim_end()));
         }
     }
 
     fn indented<'a>(&self, tone: Tone, lines: impl Iterator<Item = &'a str>) {
         for line in lines {
-            self.line(&format!("      {}", self.paint.apply(tone, line.trim())));
+            self.line(&format!("      {}", self.page.paint.apply(tone, line.trim())));
         }
     }
 
@@ -145,6 +147,6 @@ impl Progress {
     }
 
     fn line(&self, text: &str) {
-        self.bar.suspend(|| if self.to_stderr { eprintln!("{text}") } else { println!("{text}") });
+        self.bar.suspend(|| self.page.line(text));
     }
 }

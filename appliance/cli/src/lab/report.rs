@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use serde_json::{Map, Value, json};
 
+use crate::failure::Failure;
 use crate::present::{Paint, Tone, say};
 
 /// Figures in the order in which they were found, and checks.
@@ -108,6 +109,45 @@ impl Findings {
             text += &format!("  {mark} {:45} {}\n", check.expected, check.seen);
         }
         text
+    }
+}
+
+/// Where a run is told of: standard output, or standard error where JSON has the former.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Page {
+    pub(crate) to_stderr: bool,
+    pub(crate) paint: Paint,
+}
+
+impl Page {
+    /// For a run whose JSON goes there.
+    pub(crate) fn beside(json: Option<&Path>) -> Self {
+        let to_stderr = json == Some(Path::new("-"));
+        let paint = if to_stderr { Paint::stderr() } else { Paint::stdout() };
+        Self { to_stderr, paint }
+    }
+
+    pub(crate) fn line(self, text: &str) {
+        if self.to_stderr {
+            eprintln!("{text}");
+        } else {
+            println!("{text}");
+        }
+    }
+
+    /// What opens a run.
+    pub(crate) fn title(self, text: &str) {
+        self.line(&format!("\n{}", self.paint.apply(Tone::Strong, text)));
+    }
+
+    /// What closes it.
+    ///
+    /// # Errors
+    /// If a check has failed, as it has been shown.
+    pub(crate) fn close(self, findings: &Findings, end: &str) -> Result<()> {
+        self.line(&findings.text(self.paint));
+        self.line(&format!("  {end}\n"));
+        if findings.passed() { Ok(()) } else { Err(Failure::shown().into()) }
     }
 }
 

@@ -11,6 +11,7 @@ use serde::{Serialize, Serializer};
 use super::Run;
 use super::namespace::Lifetime;
 use super::progress::Progress;
+use super::report::Page;
 use super::scenario::{Because, Check, Figure, Late, Outcome, Scenario};
 use super::stage::{Setup, Stage};
 use crate::failure::Failure;
@@ -52,8 +53,7 @@ pub(crate) fn run(scenario: &Scenario, setup: &Setup, options: &Run) -> Result<(
             return Err(Failure::new(format!("no check's name contains `{only}`")).into());
         }
     }
-    let quiet = options.json.as_deref() == Some(Path::new("-"));
-    let mut progress = Progress::new(checks.len(), quiet);
+    let mut progress = Progress::new(checks.len(), Page::beside(options.json.as_deref()));
     progress.opening(scenario);
     let played = play(scenario, setup, options, &checks, &mut progress);
     let failure = played.as_ref().err().map(ReportedCheck::of_the_lab);

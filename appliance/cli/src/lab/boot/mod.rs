@@ -19,9 +19,7 @@ use serde_json::Map;
 pub(crate) use network::{PROBER, topology};
 
 use super::machine::Image;
-use super::report::{self, Findings};
-use crate::failure::Failure;
-use crate::present::{Paint, Tone};
+use super::report::{self, Findings, Page};
 use site::Site;
 
 /// What is tried.
@@ -72,26 +70,23 @@ pub(crate) struct Wanted<'a> {
 /// # Errors
 /// If the lab cannot be built, or a check failed.
 pub(crate) fn run(wanted: &Wanted<'_>) -> Result<()> {
-    let quiet = wanted.json == Some(Path::new("-"));
-    let paint = if quiet { Paint::stderr() } else { Paint::stdout() };
-    let line = |text: &str| if quiet { eprintln!("{text}") } else { println!("{text}") };
-    line(&format!("\n{}", paint.apply(Tone::Strong, wanted.scenario.title())));
-    line(network::DRAWING);
+    let page = Page::beside(wanted.json);
+    page.title(wanted.scenario.title());
+    page.line(network::DRAWING);
     let begin = Instant::now();
-    let step = |what: &str| line(&format!("{:>8.1} s  {what}", begin.elapsed().as_secs_f64()));
+    let seconds = || format!("{:.1} s", begin.elapsed().as_secs_f64());
+    let step = |what: &str| page.line(&format!("{:>10}  {what}", seconds()));
     let mut findings = Findings::default();
     let played = play(wanted, &mut findings, step);
-    line("");
+    page.line("");
     if let Err(error) = &played {
         findings.check("lab", "the lab works", false, format!("{error:#}"));
     }
     if let Some(path) = wanted.json {
         report::write(path, &findings.json(wanted.scenario.name(), Map::new()))?;
     }
-    line(&findings.text(paint));
-    line(&format!("  {:.1} s\n", begin.elapsed().as_secs_f64()));
-    played?;
-    if findings.passed() { Ok(()) } else { Err(Failure::shown().into()) }
+    let closed = page.close(&findings, &seconds());
+    played.and(closed)
 }
 
 /// Tells each step before it begins: some take minutes.

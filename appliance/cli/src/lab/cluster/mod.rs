@@ -44,9 +44,7 @@ use self::traffic::{Family, Kind, Mix};
 use super::build::Offloads;
 use super::machine::Image;
 use super::node::Datapath;
-use super::report::{self, Findings};
-use crate::failure::Failure;
-use crate::present::{Paint, Tone};
+use super::report::{self, Findings, Page};
 
 /// The scenarios of this module.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -227,13 +225,12 @@ pub(crate) struct Wanted<'a> {
 /// # Errors
 /// If the lab cannot be built, or a check failed.
 pub(crate) fn run(scenario: Scenario, wanted: &Wanted<'_>) -> Result<()> {
-    let quiet = wanted.json == Some(Path::new("-"));
-    let paint = if quiet { Paint::stderr() } else { Paint::stdout() };
-    let line = |text: &str| if quiet { eprintln!("{text}") } else { println!("{text}") };
-    line(&format!("\n{}\n", paint.apply(Tone::Strong, scenario.title())));
-    line(&network::drawing(wanted.nodes));
+    let page = Page::beside(wanted.json);
+    page.title(scenario.title());
+    page.line("");
+    page.line(&network::drawing(wanted.nodes));
     if wanted.image.is_some() {
-        line("  the machines boot one after the other\n");
+        page.line("  the machines boot one after the other\n");
     }
     let begin = Instant::now();
     let played = play(scenario, wanted);
@@ -251,9 +248,8 @@ pub(crate) fn run(scenario: Scenario, wanted: &Wanted<'_>) -> Result<()> {
     if let Some(path) = wanted.json {
         report::write(path, &findings.json(scenario.name(), about(wanted)))?;
     }
-    line(&findings.text(paint));
-    line(&format!("  {:.1} s, seed {}\n", begin.elapsed().as_secs_f64(), wanted.options.seed));
-    if findings.passed() { Ok(()) } else { Err(Failure::shown().into()) }
+    let seconds = begin.elapsed().as_secs_f64();
+    page.close(&findings, &format!("{seconds:.1} s, seed {}", wanted.options.seed))
 }
 
 fn play(scenario: Scenario, wanted: &Wanted<'_>) -> Result<Findings> {
@@ -293,7 +289,7 @@ fn play(scenario: Scenario, wanted: &Wanted<'_>) -> Result<Findings> {
         Scenario::Join => planned::join(&mut stage, &population),
         Scenario::Partition => planned::partition(&mut stage, &population),
         Scenario::Story => {
-            let mut screen = Screen::new(wanted.json == Some(Path::new("-")));
+            let mut screen = Screen::new(Page::beside(wanted.json));
             story::run(&mut stage, &population, &mut screen)
         }
         Scenario::Race => {

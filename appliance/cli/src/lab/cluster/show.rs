@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use crate::lab::report::Page;
 use crate::present::{Paint, Tone};
 
 /// Silence that is worth showing.
@@ -56,8 +57,7 @@ pub(super) struct Screen {
 }
 
 impl Screen {
-    /// On standard output, or on standard error where JSON has the former.
-    pub(super) fn new(to_stderr: bool) -> Self {
+    pub(super) fn new(Page { to_stderr, paint }: Page) -> Self {
         let is_terminal = if to_stderr {
             std::io::stderr().is_terminal()
         } else {
@@ -67,7 +67,6 @@ impl Screen {
             if to_stderr { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::stdout() };
         let bar = ProgressBar::with_draw_target(None, target);
         bar.set_style(ProgressStyle::with_template("{msg}").expect("the template is valid"));
-        let paint = if to_stderr { Paint::stderr() } else { Paint::stdout() };
         Self { bar, paint, begin: Instant::now(), is_terminal, last_line: None }
     }
 

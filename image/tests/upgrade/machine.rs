@@ -40,6 +40,14 @@ impl Machine {
         machine
     }
 
+    /// The same after an upgrade: version `running` runs from root b, and is good.
+    pub(crate) fn upgraded(before: &str, running: &str) -> Self {
+        let machine = Self::new(before);
+        machine.runs(running, "b");
+        fs::write(machine.path(&format!("kernels/gabion_{running}.efi")), "kernel").unwrap();
+        machine
+    }
+
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }

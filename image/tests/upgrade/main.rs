@@ -26,9 +26,7 @@ fn an_upgrade_writes_the_other_root_and_puts_its_kernel_on_trial() {
 
 #[test]
 fn the_next_upgrade_goes_back_to_the_first_root_and_takes_its_kernel_away() {
-    let machine = Machine::new("1.0");
-    machine.runs("1.1", "b");
-    fs::write(machine.path("kernels/gabion_1.1.efi"), "kernel").unwrap();
+    let machine = Machine::upgraded("1.0", "1.1");
     let bundle = machine.bundle("1.2", |_| ());
     machine.succeeds(&["install", &bundle]);
     assert_eq!(machine.kernels(), ["gabion_1.1.efi", "gabion_1.2+3.efi"]);
@@ -45,9 +43,7 @@ fn a_lower_version_comes_before_the_one_that_runs() {
 
 #[test]
 fn rolling_back_and_forth_puts_the_other_version_on_trial() {
-    let machine = Machine::new("1.0");
-    machine.runs("1.1", "b");
-    fs::write(machine.path("kernels/gabion_1.1.efi"), "kernel").unwrap();
+    let machine = Machine::upgraded("1.0", "1.1");
     machine.succeeds(&["rollback"]);
     assert_eq!(machine.kernels(), ["gabion_1.0+3.efi", "gabion_1.1+0.efi"]);
     // It has become good.

@@ -122,6 +122,14 @@ fn with_bundle(running: &str, version: &str) -> Machine {
     machine
 }
 
+/// With a version before in the other root, and a bundle of the next.
+fn upgraded_once() -> Machine {
+    let machine = with_bundle("1.1", "1.2");
+    fill(&machine, "b", "1.0");
+    fs::write(machine.path("kernels/gabion_1.0.efi"), "kernel-b.efi of 1.0").unwrap();
+    machine
+}
+
 #[test]
 fn a_power_cut_at_any_step_of_an_upgrade_leaves_a_version_that_boots() {
     cut_everywhere(|| with_bundle("1.0", "1.1"), &["install", "BUNDLE"], ["1.0", "1.1"]);
@@ -129,13 +137,7 @@ fn a_power_cut_at_any_step_of_an_upgrade_leaves_a_version_that_boots() {
 
 #[test]
 fn a_power_cut_at_any_step_of_a_second_upgrade_leaves_a_version_that_boots() {
-    let prepare = || {
-        let machine = with_bundle("1.1", "1.2");
-        fill(&machine, "b", "1.0");
-        fs::write(machine.path("kernels/gabion_1.0.efi"), "kernel-b.efi of 1.0").unwrap();
-        machine
-    };
-    cut_everywhere(prepare, &["install", "BUNDLE"], ["1.1", "1.2"]);
+    cut_everywhere(upgraded_once, &["install", "BUNDLE"], ["1.1", "1.2"]);
 }
 
 #[test]
@@ -145,13 +147,7 @@ fn a_power_cut_at_any_step_of_a_downgrade_leaves_a_version_that_boots() {
 
 #[test]
 fn a_power_cut_at_any_step_of_a_roll_back_leaves_a_version_that_boots() {
-    let prepare = || {
-        let machine = with_bundle("1.1", "1.2");
-        fill(&machine, "b", "1.0");
-        fs::write(machine.path("kernels/gabion_1.0.efi"), "kernel-b.efi of 1.0").unwrap();
-        machine
-    };
-    cut_everywhere(prepare, &["rollback"], ["1.1", "1.0"]);
+    cut_everywhere(upgraded_once, &["rollback"], ["1.1", "1.0"]);
 }
 
 #[test]

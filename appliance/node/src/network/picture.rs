@@ -234,6 +234,10 @@ mod tests {
         NetworkEvent::AddressAdded(InterfaceAddress { index: LinkIndex(index), ip, prefix_length })
     }
 
+    fn told(network: &Network) -> Vec<(String, Option<IpAddr>, Option<InterfaceId>)> {
+        network.routes.iter().map(|r| (r.prefix.to_string(), r.gateway, r.out)).collect()
+    }
+
     fn route(destination: &str, prefix_length: u8, target: RouteTarget) -> NetworkEvent {
         let destination = destination.parse().unwrap();
         let metric = 100;
@@ -292,10 +296,8 @@ mod tests {
             network.host_addresses.iter().map(ToString::to_string).collect();
         host.sort();
         assert_eq!(host, ["127.0.0.1", "203.0.113.1"]);
-        let outs: Vec<_> =
-            network.routes.iter().map(|r| (r.prefix.to_string(), r.gateway, r.out)).collect();
         assert_eq!(
-            outs,
+            told(&network),
             [
                 ("0.0.0.0/0".to_owned(), gateway, Some(InterfaceId(0))),
                 ("10.8.0.0/16".to_owned(), None, None),
@@ -322,18 +324,15 @@ mod tests {
             route("10.1.0.0", 24, RouteTarget::Link { index: LinkIndex(3), gateway }),
             NetworkEvent::Resynced,
         ]);
-        let told = |network: Network| -> Vec<_> {
-            network.routes.iter().map(|r| (r.prefix.to_string(), r.gateway, r.out)).collect()
-        };
         // Not the host's own network, not an address alone, not in place of a route that somebody has written.
         let expected = [
             ("10.1.0.0/24".to_owned(), gateway, Some(InterfaceId(1))),
             ("192.0.2.0/24".to_owned(), None, Some(InterfaceId(0))),
         ];
-        assert_eq!(told(picture.network().unwrap()), expected);
+        assert_eq!(told(&picture.network().unwrap()), expected);
         let NetworkEvent::LinkChanged(ext) = link(2, "eth1") else { unreachable!() };
         picture.apply(NetworkEvent::LinkChanged(Link { up: false, ..ext }));
-        assert_eq!(told(picture.network().unwrap()), expected[..1]);
+        assert_eq!(told(&picture.network().unwrap()), expected[..1]);
     }
 
     #[test]

@@ -14,6 +14,16 @@ fn milliseconds(count: u64) -> Duration {
     Duration::from_millis(count)
 }
 
+/// Two nodes that know each other, and ten connections that came in by one and whose answers come to another.
+fn ten_connections(inward: u8, outward: u8) -> Wall {
+    let mut wall = Wall::new(2, POLICY);
+    for port in PORT..PORT + 10 {
+        open(&mut wall, port, inward, outward);
+    }
+    wall.wait(milliseconds(50));
+    wall
+}
+
 /// A link that loses 5 % loses three in a row each quarter of an hour.
 #[test]
 fn a_peer_three_heartbeats_of_which_were_lost_is_not_taken_for_dead() {
@@ -99,11 +109,7 @@ fn an_offer_of_a_flow_whose_end_has_been_heard_of_is_not_taken() {
 /// first one: it said that it had taken it, and the first one was gone.
 #[test]
 fn an_offer_is_not_taken_for_a_repeated_one_of_another_connection() {
-    let mut wall = Wall::new(2, POLICY);
-    for port in PORT..PORT + 10 {
-        open(&mut wall, port, 1, 1);
-    }
-    wall.wait(milliseconds(50));
+    let mut wall = ten_connections(1, 1);
     wall.cut.extend([(1, 2), (2, 1)]);
     wall.said.clear();
     let now = wall.now;
@@ -219,11 +225,7 @@ fn a_node_that_stood_still_asks_about_what_others_hand_it() {
 /// What it heard first was that the other did not hear it: it took itself for alone, and all that it had for its own.
 #[test]
 fn a_node_that_stood_still_and_hears_first_that_it_is_not_heard_is_not_alone() {
-    let mut wall = Wall::new(2, POLICY);
-    for port in PORT..PORT + 10 {
-        open(&mut wall, port, 1, 2);
-    }
-    wall.wait(milliseconds(50));
+    let mut wall = ten_connections(1, 2);
     wall.pause(1);
     wall.wait(milliseconds(700));
     for port in PORT..PORT + 10 {

@@ -35,6 +35,14 @@ fn of_other(event: Event) -> Event {
     Event { resources: vec!["fw-2".to_owned()], ..event }
 }
 
+/// With a reboot of ours and one of another VM, in as many seconds.
+fn two_reboots((own, own_in): (&str, u64), (theirs, theirs_in): (&str, u64)) -> Agenda {
+    let mut agenda = agenda();
+    let other = of_other(event(theirs, Kind::Reboot, theirs_in));
+    agenda.hear(at(0), document(&[event(own, Kind::Reboot, own_in), other]));
+    agenda
+}
+
 fn document(events: &[Event]) -> Document {
     Document { incarnation: 1, events: events.to_vec(), unreadable: 0 }
 }
@@ -239,14 +247,12 @@ fn the_last_that_serves_does_not_drain() {
 
 #[test]
 fn whose_event_is_dated_later_waits_until_the_other_is_back() {
-    let mut agenda = agenda();
-    let first = of_other(event("b", Kind::Reboot, 800));
-    agenda.hear(at(0), document(&[event("a", Kind::Reboot, 900), first.clone()]));
+    let mut agenda = two_reboots(("a", 900), ("b", 800));
     assert_eq!(done(agenda.decide(at(0), &READY)), []);
     assert_eq!(done(agenda.decide(at(1), &LAST)), []);
     // The other goes, is away and joins.
-    let begun = Event { start: Start::Begun, not_before: None, ..first };
-    agenda.hear(at(60), document(&[event("a", Kind::Reboot, 840), begun]));
+    let begun = Event { start: Start::Begun, not_before: None, ..event("b", Kind::Reboot, 0) };
+    agenda.hear(at(60), document(&[event("a", Kind::Reboot, 840), of_other(begun)]));
     assert_eq!(done(agenda.decide(at(60), &LAST)), []);
     assert_eq!(done(agenda.decide(at(100), &LEFT)), []);
     assert_eq!(done(agenda.decide(at(110), &LAST)), []);
@@ -255,9 +261,7 @@ fn whose_event_is_dated_later_waits_until_the_other_is_back() {
 
 #[test]
 fn events_of_the_same_date_are_in_the_same_order_for_all() {
-    let mut agenda = agenda();
-    let other = of_other(event("a", Kind::Reboot, 900));
-    agenda.hear(at(0), document(&[event("b", Kind::Reboot, 900), other]));
+    let mut agenda = two_reboots(("b", 900), ("a", 900));
     assert_eq!(done(agenda.decide(at(0), &READY)), []);
     // But not later than who has nobody, in case the other VM is no member.
     assert_eq!(done(agenda.decide(at(840), &READY)), [Action::Drain]);
@@ -265,9 +269,7 @@ fn events_of_the_same_date_are_in_the_same_order_for_all() {
 
 #[test]
 fn whoever_is_waited_for_does_not_wait_for_silence() {
-    let mut agenda = agenda();
-    let other = of_other(event("b", Kind::Reboot, 900));
-    agenda.hear(at(0), document(&[event("a", Kind::Reboot, 900), other]));
+    let mut agenda = two_reboots(("a", 900), ("b", 900));
     assert_eq!(done(agenda.decide(at(0), &READY)), [Action::Drain]);
     for now in 1..30 {
         let busy = Standing { passed: now, ..DRAINED };

@@ -2,9 +2,9 @@
 
 use std::io::Write as _;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 
 /// A command whose output does not depend on where it runs: UTC, no locale, the time of the version.
 pub(crate) fn command(program: &str, epoch_s: u64) -> Command {
@@ -32,21 +32,11 @@ pub fn run(command: &mut Command) -> Result<()> {
 /// It cannot be started, or fails.
 pub(crate) fn read(command: &mut Command) -> Result<String> {
     let name = command.get_program().to_string_lossy().into_owned();
-    let output = command.output().with_context(|| {
-        format!("cannot run {name}: is it there? `setup/install image` brings what is needed")
-    })?;
-    if !output.status.success() {
-        bail!(
-            "{name} failed ({}):\n{}{}",
-            output.status,
-            String::from_utf8_lossy(&output.stdout),
-            String::from_utf8_lossy(&output.stderr)
-        );
-    }
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    let output = command.output().with_context(|| cannot_run(&name))?;
+    printed(&name, &output)
 }
 
-/// Runs to the end with `input` to read.
+/// Runs to the end with `input` to read, less than a pipe holds; what it prints is shown only if it fails.
 ///
 /// # Errors
 /// It cannot be started, or fails.
@@ -54,13 +44,23 @@ pub(crate) fn feed(command: &mut Command, input: &[u8]) -> Result<()> {
     let name = command.get_program().to_string_lossy().into_owned();
     let mut child = command
         .stdin(Stdio::piped())
-        .stdout(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
         .spawn()
-        .with_context(|| format!("cannot run {name}"))?;
+        .with_context(|| cannot_run(&name))?;
     child.stdin.take().context("it was piped")?.write_all(input)?;
-    let status = child.wait()?;
-    ensure!(status.success(), "{name} failed ({status})");
-    Ok(())
+    printed(&name, &child.wait_with_output()?).map(drop)
+}
+
+fn cannot_run(name: &str) -> String {
+    format!("cannot run {name}: is it there? `setup/install image` brings what is needed")
+}
+
+/// What a program has printed, if it has not failed.
+fn printed(name: &str, Output { status, stdout, stderr }: &Output) -> Result<String> {
+    let text = String::from_utf8_lossy;
+    ensure!(status.success(), "{name} failed ({status}):\n{}{}", text(stdout), text(stderr));
+    Ok(text(stdout).into_owned())
 }
 
 /// A path as an argument inside another one.

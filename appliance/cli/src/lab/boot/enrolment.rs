@@ -29,7 +29,7 @@ pub(super) fn by_token(site: &mut Site, findings: &mut Findings) -> Result<()> {
         let health = site.health(CLIENT, NODE_EXT);
         health.is_ok_and(|health| health.body.contains("waits for its certificates"))
     })?;
-    let expected = "without certificates nothing passes, and it says so";
+    let expected = "without certificates: closed, and it says why";
     nothing_passes(site, findings, ("not-enrolled", expected))?;
 
     let another = Token::generate().context("the system gives no random numbers")?;

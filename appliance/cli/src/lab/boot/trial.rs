@@ -155,7 +155,7 @@ pub(super) fn damaged_policy(site: &mut Site, findings: &mut Findings) -> Result
         said.as_deref().unwrap_or("it says nothing")
     );
     let fell_back = said.is_some() && used == good;
-    findings.check("damaged", "a damaged policy: the last good one; it says so", fell_back, seen);
+    findings.check("damaged", "damaged policy: the last good one; it says so", fell_back, seen);
     traffic(site, findings, "passes-after-damage")
 }
 

@@ -88,12 +88,7 @@ fn install(site: &mut Site, findings: &mut Findings, shell: &Shell, before: &Nod
     let status = becomes_good(site, shell, &node.version)?;
     let is_next = node.version != before.version
         && status.starts_with(&format!("runs: {} from gabion-root-b", node.version));
-    findings.check(
-        "upgrade",
-        "the new version runs from the other root, and is good",
-        is_next,
-        told(&status),
-    );
+    findings.check("upgrade", "the new version runs, and becomes good", is_next, told(&status));
     keeps(findings, ("upgrade-keeps", "it has all that was"), &node, before);
     trial::traffic(site, findings, "passes-upgraded")?;
     Ok(node)
@@ -143,7 +138,7 @@ fn damaged_root(
         && status.contains(&format!("there: {}, good", before.version));
     findings.check(
         "falls-back",
-        "a version that cannot run is tried three times, and the one before runs",
+        "one that cannot run: three tries, and back",
         fell_back,
         format!("{tries} tries; {}", told(&status)),
     );

@@ -18,10 +18,12 @@ pub(crate) struct IpRange {
     last: IpAddr,
 }
 
-/// What no packet that is forwarded comes from or goes to (RFC 6890).
-const NOBODYS: [(IpAddr, IpAddr); 8] = [
+/// What no packet that is forwarded comes from or goes to (RFC 6890, and a cloud's own).
+const NOBODYS: [(IpAddr, IpAddr); 9] = [
     (v4([0, 0, 0, 0]), v4([0, 255, 255, 255])),
     (v4([127, 0, 0, 0]), v4([127, 255, 255, 255])),
+    // Of Azure's hosts, each of which answers its own machines by it.
+    (v4([168, 63, 129, 16]), v4([168, 63, 129, 16])),
     (v4([169, 254, 0, 0]), v4([169, 254, 255, 255])),
     // Multicast, and what is reserved behind it.
     (v4([224, 0, 0, 0]), v4([255, 255, 255, 255])),

@@ -14,7 +14,7 @@ use serde_saphyr::{Location, Spanned};
 use crate::limits::DATA_BYTES_MAX;
 
 pub use check::Problem;
-pub(crate) use check::{is_host_name, is_ssh_key, is_user_name};
+pub(crate) use check::{HOST, is_host_name, is_ssh_key, is_user_name};
 
 /// What the first key says.
 pub const API_VERSION: &str = "gabion/first-boot/v1";

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use toml::{Table, Value};
 
-use crate::document::{Admin, Device, FirstBoot, Problem, Trust};
+use crate::document::{Admin, Device, FirstBoot, HOST, Problem, Trust};
 use crate::limits::REASON_CHARACTERS_MAX;
 use crate::network::{self, Platform};
 
@@ -149,10 +149,15 @@ pub fn rename_devices(
         let Some((name, mac)) = line.split_once(' ') else { continue };
         let Some(Device::Mac(mac)) = Device::parse(mac) else { continue };
         let Some(device) = devices.get(&mac) else { continue };
-        if let Some(interface) =
-            table.get_mut("interfaces").and_then(|interfaces| interfaces.get_mut(name))
-        {
-            *interface = device.clone().into();
+        // The host's own stand there in this order, without names.
+        let written = match HOST.iter().position(|host| *host == name) {
+            Some(at) => {
+                table.get_mut("management").and_then(|of| of.get_mut("interfaces")?.get_mut(at))
+            }
+            None => table.get_mut("interfaces").and_then(|of| of.get_mut(name)),
+        };
+        if let Some(written) = written {
+            *written = device.clone().into();
         }
     }
     Ok((table != before).then(|| text(&table)))

@@ -14,7 +14,7 @@ use super::{
 use crate::limits::{INTERFACES_MAX, KEYS_MAX, ROUTES_MAX};
 
 /// The host's own interfaces: what it is managed by, and, if members speak over another one, that.
-const HOST: [&str; 2] = ["mgmt", "sync"];
+pub(crate) const HOST: [&str; 2] = ["mgmt", "sync"];
 /// Whose default route is the node's where nothing else is said.
 const EXTERNAL: &str = "ext";
 /// Linux's IFNAMSIZ without the terminating zero.

@@ -83,6 +83,38 @@ fn devices_are_renamed_in_what_was_written_and_nothing_else_is() {
     assert_eq!(rename_devices(&written, &by_mac, &Devices::new()).unwrap(), None);
 }
 
+/// Only data interfaces were renamed once: the node then had `mgmt` in two places, and did not start.
+#[test]
+fn after_any_change_of_names_the_configuration_is_what_it_would_be_if_made_anew() {
+    let macs: [[u8; 6]; 4] = [1, 2, 3, 4].map(|last| [0, 0x0d, 0x3a, 1, 2, last]);
+    let mut text = TWO.replace("00-0D-3A-01-02-03", "00:0d:3a:01:02:03");
+    for (from, to) in [("mgmt: eth0", 1), ("sync: eth1", 2), ("device: eth3", 4)] {
+        let (key, _) = from.split_once(' ').unwrap();
+        text = text.replace(from, &format!("{key} \"00:0d:3a:01:02:0{to}\""));
+    }
+    let first = FirstBoot::read(text.as_bytes()).unwrap();
+    let planned = |order: [usize; 4]| {
+        let devices = macs.into_iter().zip(order.map(|at| format!("eth{at}"))).collect();
+        let place = Path::new(DIRECTORY);
+        let files = plan(&first, &Given::default(), place, &devices, Platform::Other).unwrap();
+        let text = |name: &str| {
+            files.iter().find(|file| file.path == Path::new(name)).unwrap().text.clone()
+        };
+        ([CONFIG, CONFIG_ENROLLED].map(text), text(BY_MAC), devices)
+    };
+    let (before, by_mac, _) = planned([0, 1, 2, 3]);
+    for order in [[1, 2, 3, 0], [3, 2, 1, 0], [1, 0, 2, 3], [0, 1, 3, 2], [4, 1, 2, 3]] {
+        let (after, _, devices) = planned(order);
+        for (before, after) in before.iter().zip(after) {
+            assert_eq!(
+                rename_devices(before, &by_mac, &devices).unwrap(),
+                Some(after),
+                "{order:?}"
+            );
+        }
+    }
+}
+
 #[test]
 fn the_clouds_name_and_administrator_are_taken_where_the_data_has_none() {
     let text = ONE.replace("node: { name: fw-1 }\n", "");

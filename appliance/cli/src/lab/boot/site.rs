@@ -11,7 +11,7 @@ use serde_json::json;
 use super::Wanted;
 use super::network::{self, CLIENT, DEVICES, NODE, NODE_MGMT, OPERATOR, SERVER};
 use crate::lab::build::{Lab, Offloads};
-use crate::lab::machine::{BOOT, CustomData, Machine, Nic};
+use crate::lab::machine::{BOOT, CustomData, Machine, Named, Nic};
 use crate::lab::namespace::Lifetime;
 use crate::lab::node::{self, HEALTH_HTTP_PORT, PKI, make_certificates};
 use crate::lab::process::{Finished, Running, run};
@@ -72,6 +72,7 @@ impl Site {
             .map(|device| Nic::in_place_of(&lab, NODE, device))
             .collect::<Result<_>>()?;
         let api = SocketAddr::new(NODE_MGMT.parse()?, API_PORT);
+        let nics = (nics, Named::ByDevice);
         let machine = Machine::prepare(&lab, NODE, nics, wanted.image.clone(), (OPERATOR, api))?;
         let tool = match &wanted.bin_dir {
             Some(directory) => directory.join("gabion"),
@@ -89,7 +90,7 @@ impl Site {
         let data = CustomData {
             name: NODE,
             membership: None,
-            nics: self.machine.nics(),
+            machine: &self.machine,
             pki: &pki,
             policy: None,
             settings: json!({}),

@@ -20,7 +20,7 @@ use super::platform::METADATA;
 use super::stage::Setup;
 use crate::connect::Node;
 use crate::lab::build::Lab;
-use crate::lab::machine::{BOOT, CustomData, Image, Machine, Membership, Nic};
+use crate::lab::machine::{BOOT, CustomData, Image, Machine, Membership, Named, Nic};
 use crate::lab::node::{
     Moving, NodePlace, NodePlan, PKI, lacks_only_policy, look_for_binaries, make_certificates,
 };
@@ -147,7 +147,8 @@ fn machine(lab: &Lab, setup: &Setup<'_>, image: &Image, number: u8) -> Result<Me
         NICS.iter().map(|device| Nic::in_place_of(lab, name, device)).collect::<Result<_>>()?;
     let at = network::peer_address(number);
     // Asked from the namespace that its cables go through.
-    let machine = Machine::prepare(lab, name, nics, image.clone(), (name, (at, API_PORT).into()))?;
+    let asked = (name, (at, API_PORT).into());
+    let machine = Machine::prepare(lab, name, (nics, Named::ByLinkAddress), image.clone(), asked)?;
     let members = (0..setup.nodes).map(|node| (node + 1, network::peer_address(node))).collect();
     let data = CustomData {
         name,
@@ -156,7 +157,7 @@ fn machine(lab: &Lab, setup: &Setup<'_>, image: &Image, number: u8) -> Result<Me
             number: number + 1,
             members,
         }),
-        nics: machine.nics(),
+        machine: &machine,
         pki: &lab.directory().join(PKI),
         policy: None,
         settings: json!({

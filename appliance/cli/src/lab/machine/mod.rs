@@ -12,6 +12,7 @@ mod wiring;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::Result;
@@ -42,11 +43,22 @@ pub(crate) struct Image {
     pub(crate) direct: Option<Direct>,
 }
 
+/// How first-boot data names the machine's interfaces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Named {
+    /// As the kernel does, which counts them.
+    ByDevice,
+    /// By their link addresses. With each start the kernel finds them in another order.
+    ByLinkAddress,
+}
+
 /// A machine's place in a lab; the machine may come and go.
 #[derive(Debug)]
 pub(crate) struct Machine {
     host: &'static str,
     nics: Vec<Nic>,
+    named: Named,
+    starts: AtomicUsize,
     image: Image,
     directory: PathBuf,
     api: SocketAddr,
@@ -66,7 +78,7 @@ impl Machine {
     pub(crate) fn prepare(
         lab: &Lab,
         host: &'static str,
-        nics: Vec<Nic>,
+        (nics, named): (Vec<Nic>, Named),
         image: Image,
         (asked_from, api): (&'static str, SocketAddr),
     ) -> Result<Self> {
@@ -82,6 +94,8 @@ impl Machine {
             log: lab.directory().join(format!("{}.log", log_name(host))),
             _addresses: wiring::join(lab, host, &nics)?,
             nics,
+            named,
+            starts: AtomicUsize::new(0),
         };
         machine.reset_disk()?;
         Ok(machine)
@@ -116,6 +130,7 @@ impl Machine {
     /// # Errors
     /// If QEMU does not start.
     pub(crate) fn start(&self, lab: &Lab) -> Result<Running> {
+        self.starts.fetch_add(1, Ordering::Relaxed);
         let program = ["qemu-system-x86_64".to_owned()];
         let words: Vec<_> = program.into_iter().chain(self.qemu().arguments()?).collect();
         let words: Vec<_> = words.iter().map(String::as_str).collect();
@@ -123,6 +138,10 @@ impl Machine {
     }
 
     fn qemu(&self) -> qemu::Machine {
+        let mut nics: Vec<_> = self.nics.iter().map(Nic::of_machine).collect();
+        if self.named == Named::ByLinkAddress {
+            nics.rotate_left(self.starts.load(Ordering::Relaxed) % self.nics.len());
+        }
         let mut disks = vec![Disk { path: self.disk(), format: "qcow2", writes: Writes::Kept }];
         if self.seed().exists() {
             disks.push(Disk { path: self.seed(), format: "raw", writes: Writes::Refused });
@@ -137,16 +156,12 @@ impl Machine {
             processors: 1,
             boot,
             disks,
-            nics: self.nics.iter().map(Nic::of_machine).collect(),
+            nics,
             // The lab starts it.
             namespace: None,
             folder: self.directory.clone(),
             is_shown: false,
         }
-    }
-
-    pub(crate) fn nics(&self) -> &[Nic] {
-        &self.nics
     }
 
     /// Connects to the node's API, over mutual TLS.

@@ -9,15 +9,16 @@ use anyhow::{Context as _, Result};
 use gabion_image::program::run;
 use serde_json::{Map, Value, json};
 
-use super::Nic;
+use super::{Machine, Named};
+use crate::lab::topology::written;
 
 /// The custom data of a node (docs/first-boot.md).
 #[derive(Debug, Clone)]
 pub(crate) struct CustomData<'a> {
     pub(crate) name: &'a str,
     pub(crate) membership: Option<Membership<'a>>,
-    /// The machine's interfaces; they are called `mgmt`, `ext` and `int`, in this order.
-    pub(crate) nics: &'a [Nic],
+    /// Its interfaces are called `mgmt`, `ext` and `int`, in this order.
+    pub(crate) machine: &'a Machine,
     /// Certificates as `gabion pki` makes them.
     pub(crate) pki: &'a Path,
     pub(crate) policy: Option<&'a str>,
@@ -46,7 +47,7 @@ impl CustomData<'_> {
         let mut node = Map::from_iter([("name".to_owned(), json!(self.name))]);
         let mut document = json!({
             "apiVersion": "gabion/first-boot/v1",
-            "interfaces": { "mgmt": "eth0", "ext": "eth1", "int": "eth2" },
+            "interfaces": self.interfaces(),
             "routes": self.routes(),
             "trust": {
                 "ca": read("ca.pem".to_owned())?,
@@ -70,9 +71,18 @@ impl CustomData<'_> {
 }
 
 impl CustomData<'_> {
+    fn interfaces(&self) -> Map<String, Value> {
+        let Machine { nics, named, .. } = self.machine;
+        let named = nics.iter().enumerate().map(|(at, nic)| match named {
+            Named::ByDevice => json!(format!("eth{at}")),
+            Named::ByLinkAddress => json!(written(nic.link)),
+        });
+        NAMES.map(str::to_owned).into_iter().zip(named).collect()
+    }
+
     /// What is forwarded goes by these; those of the machine's own it learns by DHCP.
     fn routes(&self) -> Vec<Value> {
-        let data = self.nics.iter().zip(NAMES).skip(1);
+        let data = self.machine.nics.iter().zip(NAMES).skip(1);
         let routes = data.flat_map(|(nic, name)| {
             nic.routes.iter().map(move |(to, via)| json!({ "to": to, "out": name, "via": via }))
         });

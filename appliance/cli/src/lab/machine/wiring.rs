@@ -15,7 +15,7 @@ use crate::lab::topology::{LinkAddress, written};
 pub(crate) struct Nic {
     /// The host's device of which it takes the place.
     device: &'static str,
-    link: LinkAddress,
+    pub(super) link: LinkAddress,
     address: IpNet,
     /// Where the DHCP server sits: an address of the network that nobody has.
     server: IpAddr,

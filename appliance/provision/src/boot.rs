@@ -5,15 +5,16 @@
 //! back last but one, the instance's name last: whoever dies in between leaves a node that does not start, and is
 //! provisioned at its next boot. What gabiond does not accept never becomes its configuration.
 
+use std::convert::Infallible;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 
-use crate::document::{Admin, FirstBoot, Problem};
+use crate::document::{Admin, Device, FirstBoot, Problem};
 use crate::host::Places;
-use crate::limits::{AZURE_WAIT, NO_CLOUD_WAIT, NO_CLOUD_WAIT_AGAIN};
+use crate::limits::{AZURE_WAIT, DEVICES_WAIT, NO_CLOUD_WAIT, NO_CLOUD_WAIT_AGAIN};
 use crate::network::Platform;
 use crate::plan::{
     self, ADMIN_KEYS, ADMIN_NAME, BY_MAC, CONFIG, CONFIG_ENROLLED, Devices, File, Given, HOST_NAME,
@@ -34,18 +35,23 @@ const HOST_KEYS: &str = "ssh";
 const HOMES: &str = "home";
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// How long disks are waited for.
+/// How long disks and devices are waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Patience {
     pub azure: Duration,
     pub no_cloud: Duration,
     /// Of an instance that has been provisioned.
     pub again: Duration,
+    pub devices: Duration,
 }
 
 impl Patience {
-    pub const USUAL: Self =
-        Self { azure: AZURE_WAIT, no_cloud: NO_CLOUD_WAIT, again: NO_CLOUD_WAIT_AGAIN };
+    pub const USUAL: Self = Self {
+        azure: AZURE_WAIT,
+        no_cloud: NO_CLOUD_WAIT,
+        again: NO_CLOUD_WAIT_AGAIN,
+        devices: DEVICES_WAIT,
+    };
 }
 
 /// What has become of the instance.
@@ -145,7 +151,7 @@ impl<J: Judge> Boot<'_, J> {
             }
             Ok(None) if known.is_some() => self.again(),
             Ok(None) if self.is_of_another_hand()? => {
-                self.places.apply(&self.places.devices())?;
+                self.places.apply()?;
                 Ok(Done::LeftAlone)
             }
             Ok(None) => self.provision(Platform::Other, None, Ok(None)),
@@ -181,8 +187,9 @@ impl<J: Judge> Boot<'_, J> {
     }
 
     fn again(&self) -> anyhow::Result<Done> {
-        let devices = self.places.devices();
         if let Some(by_mac) = files::read(&self.path(BY_MAC))? {
+            let by_mac = plan::by_mac(&by_mac);
+            let devices = self.devices(&by_mac.iter().map(|(_, mac)| *mac).collect::<Vec<_>>());
             for file in [CONFIG, CONFIG_ENROLLED] {
                 let Some(config) = files::read(&self.path(file))? else { continue };
                 if let Some(renamed) = plan::rename_devices(&config, &by_mac, &devices)? {
@@ -190,7 +197,7 @@ impl<J: Judge> Boot<'_, J> {
                 }
             }
         }
-        self.places.apply(&devices)?;
+        self.places.apply()?;
         Ok(Done::Known)
     }
 
@@ -215,17 +222,16 @@ impl<J: Judge> Boot<'_, J> {
         name: Option<&str>,
         found: Result<Option<Found>, FindError>,
     ) -> anyhow::Result<Done> {
-        let devices = self.places.devices();
         self.forget()?;
         let (given, data) = match found {
             Ok(Some(Found { given, data })) => (given, data.ok_or("there is no first-boot data")),
             Ok(None) => (Given::default(), Err("no disk with first-boot data was found")),
             Err(error) => {
-                return self.hold(&Given::default(), vec![error.to_string()], platform, &devices);
+                return self.hold(&Given::default(), vec![error.to_string()], platform);
             }
         };
         let planned = match data {
-            Ok(data) => self.plan(&data, &given, &devices, platform),
+            Ok(data) => self.plan(&data, &given, platform),
             Err(why) => Err(vec![format!("{why}: see docs/first-boot.md")]),
         };
         let accepted = match planned {
@@ -233,9 +239,9 @@ impl<J: Judge> Boot<'_, J> {
             Err(why) => Err(why),
         };
         if let Err(why) = accepted {
-            return self.hold(&given, why, platform, &devices);
+            return self.hold(&given, why, platform);
         }
-        self.places.apply(&devices)?;
+        self.places.apply()?;
         if platform == Platform::Azure {
             report::write(&self.places.directory, &Outcome::Ready)?;
         }
@@ -249,12 +255,28 @@ impl<J: Judge> Boot<'_, J> {
         &self,
         data: &[u8],
         given: &Given,
-        devices: &Devices,
         platform: Platform,
     ) -> Result<Vec<File>, Vec<String>> {
-        FirstBoot::read(data)
-            .and_then(|first| plan::plan(&first, given, &self.places.directory, devices, platform))
-            .map_err(|problems| problems.iter().map(Problem::to_string).collect())
+        let planned = FirstBoot::read(data).and_then(|first| {
+            let by_mac = first.interfaces().filter_map(|interface| match interface.device {
+                Device::Mac(mac) => Some(mac),
+                Device::Name(_) => None,
+            });
+            let devices = self.devices(&by_mac.collect::<Vec<_>>());
+            plan::plan(&first, given, &self.places.directory, &devices, platform)
+        });
+        planned.map_err(|problems| problems.iter().map(Problem::to_string).collect())
+    }
+
+    /// The devices that there are, once all are there that have these addresses, or patience has ended.
+    fn devices(&self, wanted: &[[u8; 6]]) -> Devices {
+        let look = || {
+            let devices = self.places.devices();
+            let is_whole = wanted.iter().all(|mac| devices.contains_key(mac));
+            Ok::<_, Infallible>(is_whole.then_some(devices))
+        };
+        let Ok(found) = wait(self.patience.devices, look);
+        found.unwrap_or_else(|| self.places.devices())
     }
 
     /// Writes everything, the configuration only once gabiond accepts it.
@@ -281,13 +303,7 @@ impl<J: Judge> Boot<'_, J> {
         Ok(accepted.map_err(|why| why.into_iter().map(in_our_words).collect()))
     }
 
-    fn hold(
-        &self,
-        given: &Given,
-        why: Vec<String>,
-        platform: Platform,
-        devices: &Devices,
-    ) -> anyhow::Result<Done> {
+    fn hold(&self, given: &Given, why: Vec<String>, platform: Platform) -> anyhow::Result<Done> {
         self.forget()?;
         let why: Vec<String> = why.iter().map(|line| plan::printable(line)).collect();
         let first = why.first().map_or("unknown", String::as_str);
@@ -302,7 +318,7 @@ impl<J: Judge> Boot<'_, J> {
         for file in plan::held(&reason, given, &self.places.directory, platform) {
             files::write(&self.places.directory.join(&file.path), file.mode, &file.text)?;
         }
-        self.places.apply(devices)?;
+        self.places.apply()?;
         Ok(Done::Held(why))
     }
 

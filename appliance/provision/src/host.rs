@@ -65,23 +65,24 @@ impl Places {
     ///
     /// # Errors
     /// The first thing that is refused; the network comes first, as the rest is of no use without.
-    pub fn apply(&self, devices: &Devices) -> anyhow::Result<()> {
-        self.apply_network(devices).context("cannot write the network's files")?;
+    pub fn apply(&self) -> anyhow::Result<()> {
+        self.apply_network().context("cannot write the network's files")?;
         self.apply_host_name().context("cannot set the host's name")?;
         self.apply_admin().context("cannot give the administrator an account")
     }
 
-    fn apply_network(&self, devices: &Devices) -> io::Result<()> {
+    fn apply_network(&self) -> io::Result<()> {
         let to = self.at("run/systemd/network");
         let entries = match fs::read_dir(self.directory.join(NETWORK)) {
             Ok(entries) => entries,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(error) => return Err(error),
         };
+        let devices = self.devices();
         for entry in entries {
             let entry = entry?;
             let text = fs::read_to_string(entry.path())?;
-            let text = network::with_names(&text, devices);
+            let text = network::with_names(&text, &devices);
             files::write(&to.join(entry.file_name()), 0o644, &text)?;
         }
         Ok(())
@@ -191,16 +192,16 @@ mod tests {
     fn what_persists_is_applied_to_the_host() {
         let root = tempfile::tempdir().unwrap();
         let places = places(root.path());
-        places.apply(&Devices::new()).unwrap();
+        places.apply().unwrap();
         let write =
             |path: &str, text: &str| files::write(&places.directory.join(path), 0o644, text);
         write(HOST_NAME, "fw-1\n").unwrap();
         write(ADMIN_NAME, "ops\n").unwrap();
         write(ADMIN_KEYS, "ssh-ed25519 AAAA ops\n").unwrap();
-        let mac = [0, 0x0d, 0x3a, 0, 0, 1];
+        device(root.path(), "eth7", "00:0d:3a:00:00:01", "hv_netvsc");
         let text = "[RoutingPolicyRule]\nOutgoingInterface=00:0d:3a:00:00:01\nTable=1001\n";
         write("network/10-gabion-ext.network", text).unwrap();
-        places.apply(&Devices::from([(mac, "eth7".to_owned())])).unwrap();
+        places.apply().unwrap();
         let read = |path: &str| fs::read_to_string(root.path().join(path)).unwrap();
         assert_eq!(read("etc/hostname"), "fw-1\n");
         assert_eq!(read("var/lib/gabion/home/ops/.ssh/authorized_keys"), "ssh-ed25519 AAAA ops\n");

@@ -24,5 +24,7 @@ pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 pub const AZURE_WAIT: Duration = Duration::from_secs(60);
 /// How long a NoCloud disk is waited for on an instance's first boot: it is there from the start.
 pub const NO_CLOUD_WAIT: Duration = Duration::from_secs(10);
+/// How long devices are waited for that are told by MAC address: their drivers may come later.
+pub const DEVICES_WAIT: Duration = Duration::from_secs(10);
 /// How long that of an instance is waited for that has been provisioned: it may say that this is another one.
 pub const NO_CLOUD_WAIT_AGAIN: Duration = Duration::from_secs(3);

@@ -134,27 +134,35 @@ pub fn one_line(text: &str) -> String {
     if line.is_empty() { "without a reason".to_owned() } else { line }
 }
 
+/// What [`BY_MAC`] says: the interfaces' names and addresses.
+pub fn by_mac(text: &str) -> Vec<(&str, [u8; 6])> {
+    let read = |line| {
+        let (name, mac) = str::split_once(line, ' ')?;
+        let Device::Mac(mac) = Device::parse(mac)? else { return None };
+        Some((name, mac))
+    };
+    text.lines().filter_map(read).collect()
+}
+
 /// Gives interfaces that are found by MAC address the devices that have them now. `None`: nothing is new.
 ///
 /// # Errors
 /// When the configuration is not TOML.
 pub fn rename_devices(
     config: &str,
-    by_mac: &str,
+    by_mac: &[(&str, [u8; 6])],
     devices: &Devices,
 ) -> Result<Option<String>, toml::de::Error> {
     let mut table: Table = config.parse()?;
     let before = table.clone();
-    for line in by_mac.lines() {
-        let Some((name, mac)) = line.split_once(' ') else { continue };
-        let Some(Device::Mac(mac)) = Device::parse(mac) else { continue };
-        let Some(device) = devices.get(&mac) else { continue };
+    for (name, mac) in by_mac {
+        let Some(device) = devices.get(mac) else { continue };
         // The host's own stand there in this order, without names.
-        let written = match HOST.iter().position(|host| *host == name) {
+        let written = match HOST.iter().position(|host| host == name) {
             Some(at) => {
                 table.get_mut("management").and_then(|of| of.get_mut("interfaces")?.get_mut(at))
             }
-            None => table.get_mut("interfaces").and_then(|of| of.get_mut(name)),
+            None => table.get_mut("interfaces").and_then(|of| of.get_mut(*name)),
         };
         if let Some(written) = written {
             *written = device.clone().into();

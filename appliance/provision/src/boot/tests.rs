@@ -12,8 +12,12 @@ use crate::source::Found;
 
 const ONE: &str = include_str!("../../tests/one.yaml");
 const TWO: &str = include_str!("../../tests/two.yaml");
-const NONE: Patience =
-    Patience { azure: Duration::ZERO, no_cloud: Duration::ZERO, again: Duration::ZERO };
+const NONE: Patience = Patience {
+    azure: Duration::ZERO,
+    no_cloud: Duration::ZERO,
+    again: Duration::ZERO,
+    devices: Duration::ZERO,
+};
 
 /// gabiond's own checks, without its process.
 struct Reads;
@@ -42,13 +46,20 @@ impl Machine {
         let root = tempfile::tempdir().unwrap();
         let directory = root.path().join("var/lib/gabion/etc");
         let places = Places { directory, root: root.path().to_owned() };
-        let device = places.at("sys/class/net/eth2");
+        let machine = Self { _root: root, places };
+        machine.plug("eth2");
+        machine
+    }
+
+    /// Gives it the device of the example that is told by MAC address.
+    fn plug(&self, name: &str) {
+        let device = self.places.at("sys/class/net").join(name);
         fs::create_dir_all(&device).unwrap();
         let address = "00:0d:3a:01:02:03\n";
+        // The address last: a device is looked for by it.
         for (name, text) in [("type", "1\n"), ("addr_assign_type", "0\n"), ("address", address)] {
             fs::write(device.join(name), text).unwrap();
         }
-        Self { _root: root, places }
     }
 
     fn boot(&self) -> Boot<'_, Reads> {
@@ -235,6 +246,32 @@ fn a_held_node_is_provisioned_by_hand() {
     assert_eq!(machine.config().node.hold, None);
     assert_eq!(machine.boot().run().unwrap(), Done::Known);
     assert_eq!(machine.read(ADMIN_KEYS).unwrap(), "ssh-ed25519 AAAA ops\n");
+}
+
+/// Its driver may be loaded while this program runs: such a node was held, for no device had the address.
+#[test]
+fn a_device_that_comes_late_is_waited_for() {
+    let machine = Machine::new();
+    let net = machine.places.at("sys/class/net");
+    fs::remove_dir_all(net.join("eth2")).unwrap();
+    // Whoever looks at this one waits until somebody writes.
+    let looked_at = net.join("eth9/type");
+    fs::create_dir_all(net.join("eth9")).unwrap();
+    assert!(Command::new("mkfifo").arg(&looked_at).status().unwrap().success());
+    let patience = Patience { devices: Duration::from_secs(60), ..NONE };
+    let boot = Boot { patience, ..machine.boot() };
+    let found = Found { given: Given::default(), data: Some(TWO.as_bytes().to_vec()) };
+    let done = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let looks = fs::OpenOptions::new().write(true).open(&looked_at).unwrap();
+            fs::remove_dir_all(net.join("eth9")).unwrap();
+            machine.plug("eth5");
+            drop(looks);
+        });
+        boot.provision(Platform::Other, Some("nocloud:1"), Ok(Some(found))).unwrap()
+    });
+    assert_eq!(done, Done::Provisioned);
+    assert_eq!(machine.config().interfaces[0].device, "eth5");
 }
 
 #[test]

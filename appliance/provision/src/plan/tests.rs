@@ -74,7 +74,8 @@ fn devices_are_renamed_in_what_was_written_and_nothing_else_is() {
         let file = files.iter().find(|file| file.path == Path::new(name)).unwrap();
         file.text.clone()
     };
-    let by_mac = text(BY_MAC);
+    let devices_file = text(BY_MAC);
+    let by_mac = by_mac(&devices_file);
     let written = text(CONFIG_ENROLLED);
     assert_eq!(rename_devices(&written, &by_mac, &devices()).unwrap(), None);
     let moved = Devices::from([([0, 0x0d, 0x3a, 1, 2, 3], "eth7".to_owned())]);
@@ -102,7 +103,8 @@ fn after_any_change_of_names_the_configuration_is_what_it_would_be_if_made_anew(
         };
         ([CONFIG, CONFIG_ENROLLED].map(text), text(BY_MAC), devices)
     };
-    let (before, by_mac, _) = planned([0, 1, 2, 3]);
+    let (before, written, _) = planned([0, 1, 2, 3]);
+    let by_mac = by_mac(&written);
     for order in [[1, 2, 3, 0], [3, 2, 1, 0], [1, 0, 2, 3], [0, 1, 3, 2], [4, 1, 2, 3]] {
         let (after, _, devices) = planned(order);
         for (before, after) in before.iter().zip(after) {

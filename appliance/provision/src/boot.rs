@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 
-use crate::document::{Admin, Device, FirstBoot, Problem};
+use crate::document::{Admin, FirstBoot, Problem};
 use crate::host::Places;
 use crate::limits::{AZURE_WAIT, DEVICES_WAIT, NO_CLOUD_WAIT, NO_CLOUD_WAIT_AGAIN};
 use crate::network::Platform;
@@ -189,7 +189,7 @@ impl<J: Judge> Boot<'_, J> {
     fn again(&self) -> anyhow::Result<Done> {
         if let Some(by_mac) = files::read(&self.path(BY_MAC))? {
             let by_mac = plan::by_mac(&by_mac);
-            let devices = self.devices(&by_mac.iter().map(|(_, mac)| *mac).collect::<Vec<_>>());
+            let devices = self.devices(&by_mac);
             for file in [CONFIG, CONFIG_ENROLLED] {
                 let Some(config) = files::read(&self.path(file))? else { continue };
                 if let Some(renamed) = plan::rename_devices(&config, &by_mac, &devices)? {
@@ -258,21 +258,17 @@ impl<J: Judge> Boot<'_, J> {
         platform: Platform,
     ) -> Result<Vec<File>, Vec<String>> {
         let planned = FirstBoot::read(data).and_then(|first| {
-            let by_mac = first.interfaces().filter_map(|interface| match interface.device {
-                Device::Mac(mac) => Some(mac),
-                Device::Name(_) => None,
-            });
-            let devices = self.devices(&by_mac.collect::<Vec<_>>());
+            let devices = self.devices(&first.by_mac());
             plan::plan(&first, given, &self.places.directory, &devices, platform)
         });
         planned.map_err(|problems| problems.iter().map(Problem::to_string).collect())
     }
 
-    /// The devices that there are, once all are there that have these addresses, or patience has ended.
-    fn devices(&self, wanted: &[[u8; 6]]) -> Devices {
+    /// The devices that there are, once all are there that are told by address, or patience has ended.
+    fn devices(&self, by_mac: &[(&str, [u8; 6])]) -> Devices {
         let look = || {
             let devices = self.places.devices();
-            let is_whole = wanted.iter().all(|mac| devices.contains_key(mac));
+            let is_whole = by_mac.iter().all(|(_, mac)| devices.contains_key(mac));
             Ok::<_, Infallible>(is_whole.then_some(devices))
         };
         let Ok(found) = wait(self.patience.devices, look);

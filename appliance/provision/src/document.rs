@@ -140,6 +140,15 @@ impl FirstBoot {
     pub fn interfaces(&self) -> impl Iterator<Item = &Interface> {
         self.host.iter().chain(&self.data)
     }
+
+    /// The interfaces that are found by MAC address, with it.
+    pub fn by_mac(&self) -> Vec<(&str, [u8; 6])> {
+        let by_mac = self.interfaces().filter_map(|interface| match interface.device {
+            Device::Mac(mac) => Some((interface.name.as_str(), mac)),
+            Device::Name(_) => None,
+        });
+        by_mac.collect()
+    }
 }
 
 fn parse<'t, T: Deserialize<'t>>(text: &'t str) -> Result<T, Vec<Problem>> {

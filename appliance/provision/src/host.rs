@@ -159,12 +159,12 @@ fn run(command: &mut Command) -> anyhow::Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
 
-    fn device(root: &Path, name: &str, mac: &str, driver: &str) {
+    pub(crate) fn device(root: &Path, name: &str, mac: &str, driver: &str) {
         let path = root.join("sys/class/net").join(name);
         fs::create_dir_all(path.join("device")).unwrap();
         for (file, text) in [("type", "1"), ("addr_assign_type", "0"), ("address", mac)] {

@@ -72,12 +72,8 @@ pub fn plan(
 ) -> Result<Vec<File>, Vec<Problem>> {
     let names = resolve(first, devices)?;
     let mut files = network::files(first, platform);
-    let mut by_mac = String::new();
-    for interface in first.interfaces() {
-        if let Device::Mac(_) = interface.device {
-            by_mac += &format!("{} {}\n", interface.name, interface.device);
-        }
-    }
+    let line = |(name, mac)| format!("{name} {}\n", Device::Mac(mac));
+    let by_mac: String = first.by_mac().into_iter().map(line).collect();
     if !by_mac.is_empty() {
         files.push(File::new(BY_MAC, 0o644, by_mac));
     }

@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::*;
+use crate::host::tests::device;
 use crate::source::Found;
 
 const ONE: &str = include_str!("../../tests/one.yaml");
@@ -53,13 +54,7 @@ impl Machine {
 
     /// Gives it the device of the example that is told by MAC address.
     fn plug(&self, name: &str) {
-        let device = self.places.at("sys/class/net").join(name);
-        fs::create_dir_all(&device).unwrap();
-        let address = "00:0d:3a:01:02:03\n";
-        // The address last: a device is looked for by it.
-        for (name, text) in [("type", "1\n"), ("addr_assign_type", "0\n"), ("address", address)] {
-            fs::write(device.join(name), text).unwrap();
-        }
+        device(&self.places.root, name, "00:0d:3a:01:02:03", "hv_netvsc");
     }
 
     fn boot(&self) -> Boot<'_, Reads> {
